@@ -1,7 +1,7 @@
 // Labelling page: shows one stored picture after the other, and sends the label of each.
 import { describeModel, promptForKey, request, toJsonPost, toQuery } from "./api.js";
-import { ModelMenu } from "./menus.js";
 import { isLarge, toDataUrl } from "./images.js";
+import { modelInAddress, showModels } from "./menus.js";
 import { Task } from "./task.js";
 
 const FETCHED = 20;
@@ -10,7 +10,6 @@ const KEYS = [..."1234567890abcdefghijklmnopqrstuvwxyz"];
 
 const find = (selector) => document.querySelector(selector);
 
-const modelMenu = new ModelMenu(find("#model"));
 const menu = find("#names input");
 let model;
 let task;
@@ -27,9 +26,9 @@ let isBusy = false;
 
 async function start() {
   await run(async () => {
-    const { name, task: card, models } = await describeModel(modelMenu.model);
+    const { name, task: card, models } = await describeModel(modelInAddress());
     model = name;
-    modelMenu.show(models, name);
+    showModels(find("#model"), models, name);
     if (!card) return pause("No version of the model answers.", "Try again", start);
     setTask(new Task(card));
     await fetchPictures();

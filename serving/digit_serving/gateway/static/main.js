@@ -1,18 +1,16 @@
 // Entry point: connects the canvas, the API, the task, the answers and the heat map.
 import { AnswerView } from "./answer.js";
 import { classify, describeModel, openNetwork, read, sendFeedback, toQuery } from "./api.js";
-import { Boxes, toPaper } from "./boxes.js";
-import { DrawingCanvas } from "./canvas.js";
+import { Boxes, DrawingCanvas, toPaper } from "./canvas.js";
 import { FeedbackView } from "./feedback.js";
-import { paint } from "./heatmap.js";
 import { onImageFile, openImage } from "./images.js";
-import { describeVersion, ModelMenu, VersionMenu } from "./menus.js";
+import { describeVersion, modelInAddress, showModels, VersionMenu } from "./menus.js";
 import * as messages from "./messages.js";
 import { Scheduler } from "./scheduler.js";
 import { showCopies } from "./share.js";
 import { decodeStrokes, encodeStrokes, EXAMPLES, inkBox, toSvgPaths } from "./strokes.js";
 import { DIGITS, showTask, Task } from "./task.js";
-import { canExplain, explain, toInstance } from "./why.js";
+import { canExplain, explain, paint, toInstance } from "./why.js";
 
 // Delay before screen readers announce an answer, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
@@ -30,7 +28,6 @@ const otherColumn = find(".answer").cloneNode(true);
 otherColumn.ariaLabel = "Prediction of the other version";
 const otherView = new AnswerView(otherColumn, (index) => otherView.choose(index));
 const feedbackView = new FeedbackView(find("#feedback"), sendFeedback);
-const modelMenu = new ModelMenu(find("#model"));
 const versionMenu = new VersionMenu(find("#version"), onOtherVersion);
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
@@ -59,16 +56,16 @@ function setTask(newTask) {
 /** Follow the model's task, and list its versions and the other models. */
 async function refreshModel() {
   try {
-    const { name, versions, task: card, models, feedback } = await describeModel(modelMenu.model);
-    modelMenu.show(models ?? [], name);
+    const { name, versions, task: card, models, feedback } = await describeModel(modelInAddress());
+    showModels(find("#model"), models ?? [], name);
     showVersions(versions);
     feedbackView.isOffered = feedback;
     const newTask = card ? new Task(card) : task;
     if (!newTask.equals(task)) setTask(newTask);
   } catch (error) {
-    if (error.status !== 404 || !modelMenu.model) return;
+    if (error.status !== 404 || !modelInAddress()) return;
     // The address names a model that is not served: fall back to the default.
-    modelMenu.reset();
+    history.replaceState(null, "", location.pathname);
     await refreshModel();
     showError(error.message);
   } finally {
@@ -136,7 +133,7 @@ async function readOther(content, picture, signal) {
 /** Ask a version of the model, with boxes as fractions of the paper. A finished picture without digits is classified as
  *  one, for the numbers behind the refusal. */
 async function ask(content, picture, version, signal) {
-  const selection = { model: modelMenu.model, version };
+  const selection = { model: modelInAddress(), version };
   const reading = await readNumber(picture.file, selection, signal);
   const isRead = reading && (reading.lines.length || isDrawing);
   const result = isRead ? reading : await classify(picture.file, selection, signal);
@@ -171,9 +168,8 @@ function describeRefusal(answers) {
 function describeSource({ version, milliseconds }) {
   const listed = versionMenu.find(version);
   const duration = `${Math.max(1, Math.round(milliseconds))}\u00a0ms`;
-  const isNamed = versionMenu.other && listed;
-  const answered = isNamed ? `${describeVersion({ ...listed, network: null })}: ${duration}` : `${version} answered in ${duration}`;
-  return [messages.describeNetwork(listed?.network), `Version ${answered}.`];
+  const named = versionMenu.other && listed ? `${describeVersion({ ...listed, network: null })}:` : `${version} answered in`;
+  return [messages.describeNetwork(listed?.network), `Version ${named} ${duration}.`];
 }
 
 /** Let the user judge the answer, unless another one is to come. */
@@ -185,7 +181,7 @@ async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isPressed(whyButton) && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
-  const explanation = await explain(chosen, task, { model: modelMenu.model, version }, signal);
+  const explanation = await explain(chosen, task, { model: modelInAddress(), version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
   find("#scale-text").textContent = messages.describeScale(chosen.labels[chosen.index], explanation.peak);
@@ -198,7 +194,7 @@ async function openChosen(signal) {
   if (!isPressed(openButton) || isDrawing) return;
   for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
     if (!view.chosen || !version) continue;
-    const layers = await openNetwork(await toInstance(view.chosen, task), { model: modelMenu.model, version }, signal);
+    const layers = await openNetwork(await toInstance(view.chosen, task), { model: modelInAddress(), version }, signal);
     if (content !== canvas.content) return;
     view.showLayers(layers);
   }
@@ -354,7 +350,7 @@ function showLinked(fragment) {
 async function showCopy() {
   const readsNumber = task.readsNumbers && hasReader;
   const key = task.isMultiLabel ? "predicted_labels" : "label";
-  const query = toQuery({ model: modelMenu.model, version: versionMenu.version });
+  const query = toQuery({ model: modelInAddress(), version: versionMenu.version });
   const url = new URL(`v1/${readsNumber ? "read" : "predict"}${query}`, location.href).href;
   const result = readsNumber ? ["readings", 0, "text"] : ["predictions", 0, key];
   const link = canvas.content.strokes.length ? location.href : "";
@@ -370,7 +366,7 @@ async function showFile(file) {
 }
 
 function onKeyDown(event) {
-  if (event.target.matches("[type=text], [type=password]")) return;
+  if (event.target.matches("[type=text], dialog *")) return;
   const isFormField = event.target.matches("select, input:not([type=file], [type=radio])");
   const isExample = task.readsNumbers && event.target === find("#drawing") && /^[0-9]$/.test(event.key);
   if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();

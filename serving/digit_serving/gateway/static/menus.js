@@ -2,38 +2,20 @@
 
 const PARAMETER = "model";
 
-/** Selects the model that the page is about. The page's address names it, so that it can be linked. */
-export class ModelMenu {
-  #label;
-  #select;
-  #name = "";
+/** Return the name of the model in the page's address, which can be linked, or "" for the service's default. */
+export function modelInAddress() {
+  return new URLSearchParams(location.search).get(PARAMETER) ?? "";
+}
 
-  /** `label` contains the select element. */
-  constructor(label) {
-    this.#label = label;
-    this.#select = label.querySelector("select");
-    this.#select.addEventListener("change", () => location.assign(`?${PARAMETER}=${this.#select.value}${location.hash}`));
-    // A browser that goes back may restore the page with the menu's later choice.
-    addEventListener("pageshow", () => (this.#select.value = this.#name));
-  }
-
-  /** Name of the model in the page's address, or "" for the service's default. */
-  get model() {
-    return new URLSearchParams(location.search).get(PARAMETER) ?? "";
-  }
-
-  /** Choose the default again, without loading the page. */
-  reset() {
-    history.replaceState(null, "", location.pathname);
-  }
-
-  /** List the names of the models; `name` is the one that answers. */
-  show(names, name) {
-    this.#select.replaceChildren(...names.map((each) => new Option(each, each)));
-    this.#name = name;
-    this.#select.value = name;
-    this.#label.hidden = names.length < 2;
-  }
+/** List the names of the models in the menu of `label`; `name` is the one that answers. A choice loads the page anew. */
+export function showModels(label, names, name) {
+  const menu = label.querySelector("select");
+  menu.replaceChildren(...names.map((each) => new Option(each, each)));
+  menu.value = name;
+  menu.onchange = () => location.assign(`?${PARAMETER}=${menu.value}${location.hash}`);
+  // A browser that goes back may restore the page with the menu's later choice.
+  window.onpageshow = () => (menu.value = name);
+  label.hidden = names.length < 2;
 }
 
 /** Selects the version that answers beside the stable one: at first the newest other one. */

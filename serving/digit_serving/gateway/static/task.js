@@ -68,6 +68,7 @@ const NUMBERS = {
   bars: "Probability of each digit",
   purpose: "Write a number, or send images to the API.",
   placeholder: "Write a number: 2026",
+  welcome: "Write, and watch the network read.",
   hint: "Draw with a mouse, finger or pen. Keyboard: 0 to 9 draw an example, Control+Z undoes, Delete clears. Among several digits, a tap chooses one.",
 };
 
@@ -111,6 +112,8 @@ export function showTask({ texts, isWritten, readsNumbers }) {
   if (isWritten) find("#drawing").tabIndex = 0;
   else find("#drawing").removeAttribute("tabindex");
   find("#pen").hidden = find("#open").hidden = find("#open-hint").hidden = !isWritten;
-  for (const each of document.querySelectorAll("#demo, #examples, #welcome, #placeholder span")) each.toggleAttribute("hidden", !readsNumbers);
+  find("#welcome h2").textContent = texts.welcome ?? texts.noAnswer;
+  for (const each of document.querySelectorAll("#demo, #examples, #placeholder span")) each.hidden = !readsNumbers;
+  find("main").toggleAttribute("data-numbers", readsNumbers);
   find("main").dataset.task = isWritten ? "written" : "picture";
 }
