@@ -37,7 +37,7 @@ class _Settings:
 
     target: str
     name: str
-    label: str | None
+    version_label: str | None
     timeout: float
     retries: RetryPolicy
 
@@ -103,7 +103,7 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
     def _model(self, version: int | None, label: str | None) -> ModelRef:
         """Return the model with the version or label that a call names, by default the client's label."""
         if version is None and label is None:
-            label = self._settings.label
+            label = self._settings.version_label
         return ModelRef(self.name, version, label)
 
     def _connect(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:

@@ -50,16 +50,16 @@ class ModelRef:
 
     name: str
     version: int | None = None
-    label: str | None = None
+    version_label: str | None = None
 
     def __post_init__(self) -> None:
-        if self.version is not None and self.label is not None:
+        if self.version is not None and self.version_label is not None:
             raise ValueError("name a version or a label, not both")
 
     def __str__(self) -> str:
         if self.version is not None:
             return f"{self.name}, version {self.version}"
-        return f"{self.name}, label {self.label!r}" if self.label is not None else self.name
+        return f"{self.name}, label {self.version_label!r}" if self.version_label is not None else self.name
 
 
 def model_spec(model: ModelRef) -> ModelSpec:
@@ -67,8 +67,8 @@ def model_spec(model: ModelRef) -> ModelSpec:
     spec = ModelSpec(name=model.name)
     if model.version is not None:
         spec.version.value = model.version
-    if model.label is not None:
-        spec.version_label = model.label
+    if model.version_label is not None:
+        spec.version_label = model.version_label
     return spec
 
 

@@ -239,8 +239,8 @@ def handle(error: Exception) -> Response:
 def _describe_missing(asked: ModelRef) -> str:
     if asked.version is not None:
         return f"The model {asked.name} has no version {asked.version} here."
-    if asked.label is not None:
-        return f"No version of the model {asked.name} has the label {asked.label[:MAX_QUOTED]!r}."
+    if asked.version_label is not None:
+        return f"No version of the model {asked.name} has the label {asked.version_label[:MAX_QUOTED]!r}."
     return problem_kind(ModelNotFoundError).detail
 
 

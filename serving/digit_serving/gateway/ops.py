@@ -88,7 +88,7 @@ def probes(services: Services) -> Blueprint:
             available = [status.version for status in versions if status.is_available]
             if not available:
                 raise NotReadyError(missing)
-            if default.label:
+            if default.version_label:
                 await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
         except ModelNotFoundError as error:
             raise NotReadyError(missing) from error

@@ -94,16 +94,17 @@ class Upstream:
         A second version, the shadow, answers unseen for a share of the requests that name none.
         """
         context.requested = context.target = requested
-        if requested.version is not None or requested.label is not None:
+        if requested.version is not None or requested.version_label is not None:
             context.asked = "named"
             return
         model = self._by_model.get(requested.name, self._common)
         if model.canary_label and in_share(model.canary_share, context.request_id):
-            context.asked, context.target = "canary", ModelRef(requested.name, label=model.canary_label)
+            context.asked = "canary"
+            context.target = ModelRef(requested.name, version_label=model.canary_label)
         else:
             self._ask_default(context)
         if model.shadow_label and in_share(model.shadow_share, context.request_id, b"shadow"):
-            context.shadow = ModelRef(requested.name, label=model.shadow_label)
+            context.shadow = ModelRef(requested.name, version_label=model.shadow_label)
 
     def ask(self, context: RequestContext, request: Classify | Find) -> list[Prediction] | Peaks:
         """Answer a request of recognition."""
@@ -167,7 +168,7 @@ class Upstream:
         labels = {}
         for label in dict.fromkeys(filter(None, used)):
             try:
-                labelled = ModelRef(name, label=label)
+                labelled = ModelRef(name, version_label=label)
                 labels[label] = await_(self._model_server.resolve(labelled, timeout=self._settings.deadline))
             except ModelNotFoundError:
                 continue
@@ -426,7 +427,7 @@ class _Circuit:
 
 def default_version(settings: Settings, name: str) -> ModelRef:
     """Return a model's default: the version that its default label names, otherwise the newest one."""
-    return ModelRef(name, label=settings.for_model(name).default_label or None)
+    return ModelRef(name, version_label=settings.for_model(name).default_label or None)
 
 
 def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> str:
@@ -436,11 +437,11 @@ def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> st
     """
     if loading := [str(status.version) for status in statuses if status.state in ("START", "LOADING")]:
         return f"The model {default.name} is loading, version {', '.join(loading)}. Try again later."
-    if not default.label or not statuses:
+    if not default.version_label or not statuses:
         return f"No version of the model {default.name} is available."
-    option = "" if default.label == "stable" else f" --version-label {default.label}"
+    option = "" if default.version_label == "stable" else f" --version-label {default.version_label}"
     return (
-        f"No loaded version of the model {default.name} has the label {default.label}; "
+        f"No loaded version of the model {default.name} has the label {default.version_label}; "
         f"`digits models promote N --model {default.name}{option}` gives it to version N."
     )
 

@@ -71,7 +71,7 @@ class Service:
 
     def wait_until_labelled(self, label: str, version: int) -> None:
         """Wait until the model server resolves the label to the version, and the gateway answers with it."""
-        model = ModelRef(self.name, label=label)
+        model = ModelRef(self.name, version_label=label)
         self._wait(
             lambda: self.server.resolve(model, timeout=_CALL_TIMEOUT) == version,
             f"{self.server_name} did not move label {label} to version {version}",

@@ -156,7 +156,9 @@ class Job:
             number = local.number
         elif number is None:
             with closing(Connection(self.target)) as server:
-                number = server.resolve(ModelRef(model or DIGITS.name, label=label), timeout=self.timeout)
+                number = server.resolve(
+                    ModelRef(model or DIGITS.name, version_label=label), timeout=self.timeout
+                )
         run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False)
         for name, value in asdict(run).items():
             if earlier and value != getattr(earlier, name):

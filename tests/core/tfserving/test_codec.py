@@ -44,7 +44,7 @@ def test_encode_keeps_batch_in_the_signature_of_its_dtype(
     [
         (ModelRef("flowers"), 0, ""),
         (ModelRef("flowers", version=3), 3, ""),
-        (ModelRef("flowers", label="stable"), 0, "stable"),
+        (ModelRef("flowers", version_label="stable"), 0, "stable"),
     ],
 )
 def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> None:
@@ -55,7 +55,7 @@ def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> No
 
 def test_model_ref_with_version_and_label_raises_value_error() -> None:
     with pytest.raises(ValueError, match="not both"):
-        ModelRef("flowers", version=1, label="stable")
+        ModelRef("flowers", version=1, version_label="stable")
 
 
 def response(

@@ -96,7 +96,7 @@ def test_versions_and_resolve_return_status_and_number(connection: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [ModelRef("digits", version=9), ModelRef("digits", label="canary")], ids=str
+    "model", [ModelRef("digits", version=9), ModelRef("digits", version_label="canary")], ids=str
 )
 def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
     connection: Any, model: ModelRef

@@ -18,7 +18,7 @@ SELECTOR = ModelSelector(Settings(model_names=("flowers",)))
         ({"label": ""}, ModelRef("digits")),
         ({"model": "flowers"}, ModelRef("flowers")),
         ({"model": "flowers", "version": "7"}, ModelRef("flowers", version=7)),
-        ({"model": "digits", "label": "canary"}, ModelRef("digits", label="canary")),
+        ({"model": "digits", "label": "canary"}, ModelRef("digits", version_label="canary")),
     ],
 )
 def test_version_names_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:

@@ -93,7 +93,7 @@ class Service:
     def labelled(self, label: str = "stable") -> int | None:
         """Version that the server resolves the label to, or None."""
         with suppress(ModelNotFoundError):
-            return self.server.resolve(ModelRef("digits", label=label), timeout=5)
+            return self.server.resolve(ModelRef("digits", version_label=label), timeout=5)
         return None
 
     @property

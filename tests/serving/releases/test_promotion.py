@@ -290,7 +290,7 @@ def answers_for_a_while(service: Service) -> bool:
     end = time.monotonic() + 0.3
     try:
         while time.monotonic() < end:
-            server.predict(images, ModelRef("digits", label="stable"), timeout=10)
+            server.predict(images, ModelRef("digits", version_label="stable"), timeout=10)
     except DigitError:
         return False
     return True
