@@ -147,8 +147,9 @@ class Stack:
             "DIGITS_PORT": str(self.ports.gateway),
             "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
             "DIGITS_MODEL_NAME": self.default_name,
-            # The page's menu lists the models of the start; callers may ask for later ones too.
             "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
+            # The page's menu lists models that are published later, too.
+            "DIGITS_MODELS_CONFIG": str(self.config_path.resolve()),
             **_MALLOC,
             # Loopback connections need no TLS.
             **dict.fromkeys(_TLS_SETTINGS, ""),

@@ -3,6 +3,7 @@
 import base64
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from heapq import nlargest
 from operator import itemgetter
@@ -13,7 +14,9 @@ from flask import Request, Response, g, request
 from numpy.typing import NDArray
 
 from digit_core import images
+from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Digit, Line, Prediction, Reading
@@ -77,11 +80,19 @@ class Views:
             "versions": [self._version(name, status) for status in statuses],
             "labels": self._upstream.labels(name),
             "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
-            "models": tuple(dict.fromkeys((*self._settings.models, name))),
+            "models": tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
             "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
             "request_id": context.request_id,
         }
         return json_response(content)
+
+    def _served_models(self) -> list[str]:
+        """Return the names in models.config without the reader's, none if it can't be read."""
+        names: set[str] = set()
+        if file := self._settings.models_config:
+            with suppress(OSError, ArtifactError):
+                names = {*ModelsConfig.parse(file.read_text()).base_paths} - {self._settings.reader}
+        return sorted(names)
 
     def _version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
         document: schemas.ModelVersion = {"version": status.version, "state": status.state}

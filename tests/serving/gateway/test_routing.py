@@ -15,6 +15,7 @@ import grpc
 import pytest
 from flask.testing import FlaskClient
 
+from digit_core.artifact.models_config import ModelsConfig
 from digit_core.images import to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
@@ -216,6 +217,21 @@ def test_new_model_answers_without_a_restart(stub: StubModelServer) -> None:
     assert predict_model(http, "?model=new")["labels"] == list(FASHION.labels)
     document = http.get("/v1/models?model=new").get_json()
     assert (document["name"], document["models"]) == ("new", ["shapes", "new"])
+    assert http.get("/v1/models").get_json()["models"] == ["shapes"]
+
+
+def test_models_of_models_config_are_listed_as_they_come(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = TaskModels(shapes={3: SHAPES})
+    file = tmp_path / "models.config"
+    file.write_text("")
+    http = greenlet_loop.client(Settings(model_server=stub.target, model_name="shapes", models_config=file))
+    assert http.get("/v1/models").get_json()["models"] == ["shapes"]
+    config = ModelsConfig.empty()
+    for name in ("reader", "shapes", "later"):
+        config = config.with_versions(name, [1], tmp_path)
+    file.write_text(str(config))
+    assert http.get("/v1/models").get_json()["models"] == ["shapes", "later"]
+    file.unlink()
     assert http.get("/v1/models").get_json()["models"] == ["shapes"]
 
 
