@@ -1,20 +1,6 @@
-"""Error handlers: turn every error into one response format, RFC 9457 problem details.
+"""Errors that the gateway raises, and their handler: every error is answered as RFC 9457 problem details.
 
-    GatewayError                      has an HTTP status and a code
-    ├── FeedbackMismatchError    422  the label does not suit the answer
-    ├── FeedbackUnavailableError 503  the store of feedback fails
-    ├── FeedbackUnknownError     404  no such answer is kept
-    ├── ForbiddenError           403  the API key lacks a permission
-    ├── MalformedBodyError       400  the body does not match its content type
-    ├── InvalidSelectionError    400  a query parameter is unknown or invalid
-    ├── NotReadyError            503  no version of the model is available
-    ├── RateLimitedError         429  the caller exceeded its rate limit
-    ├── TooManyImagesError       413  the request holds more images than allowed
-    ├── UnauthorizedError        401  the request has no valid API key
-    └── UnknownModelError        404  ?model= names no model of this service
-
-Errors of digit_client are mapped as well: image errors and errors of the connection to the model server.
-DefaultMissingError is an UnavailableError of it, 503, whose message is for callers.
+Errors of digit_core are mapped as well: image errors and errors of the connection to the model server.
 """
 
 import http

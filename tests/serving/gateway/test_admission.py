@@ -83,7 +83,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_admission_beyond_capacity_refuses_unread_request() -> None:
+async def test_admission_beyond_capacity_refuses_unread_request_and_admits_probes() -> None:
     gated = GatedAdmission()
     held = [Caller(b"x") for _ in range(CAPACITY)]
     tasks = [caller.start(gated.admission) for caller in held]
@@ -96,8 +96,12 @@ async def test_admission_beyond_capacity_refuses_unread_request() -> None:
     problem = json.loads(refused.body)
     assert (problem["code"], problem["request_id"]) == ("overloaded", "mine")
     assert gated.refusals == 1
+    probes = [Caller(b"", path=path) for path in ("/livez", "/readyz", "/metrics")]
+    tasks += [probe.start(gated.admission) for probe in probes]
+    await settle()
     gated.release.set()
     await asyncio.gather(*tasks)
+    assert [probe.status for probe in probes] == [200] * 3
     assert [caller.status for caller in held] == [200] * CAPACITY
     after = Caller(b"x")
     await after.start(gated.admission)
@@ -175,19 +179,6 @@ async def test_admission_long_body_without_permission_is_not_received(headers: d
     short = Caller(b"12", headers={"content-length": "2"})
     await asyncio.wait_for(short.start(gated.admission), 1)
     assert short.body == b"12"
-
-
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/metrics"])
-async def test_admission_at_capacity_admits_probes(path: str) -> None:
-    gated = GatedAdmission()
-    tasks = [Caller(b"x").start(gated.admission) for _ in range(CAPACITY)]
-    await settle()
-    probe = Caller(b"", path=path)
-    probing = probe.start(gated.admission)
-    gated.release.set()
-    await asyncio.wait_for(probing, 1)
-    assert probe.status == 200
-    await asyncio.gather(*tasks)
 
 
 async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None:

@@ -163,12 +163,9 @@ def test_taken_port_is_rejected() -> None:
     assert f"Address already in use (while attempting to bind on address ('127.0.0.1', {port}))" in message
 
 
-def test_malformed_key_file_is_rejected(garbage: Path) -> None:
+def test_malformed_file_is_rejected(garbage: Path, pair: Pair) -> None:
     message = rejection(DIGITS_API_KEYS=garbage)
     assert f"DIGITS_API_KEYS: {garbage}: line 1 is not a name and a hash" in message
-
-
-def test_malformed_certificate_is_rejected(garbage: Path, pair: Pair) -> None:
     message = rejection(DIGITS_TLS_CERTIFICATE=garbage, DIGITS_TLS_KEY=pair.key)
     assert f"DIGITS_TLS_KEY: {garbage} and {pair.key} are not a certificate and its private key" in message
     assert f"{garbage} contains no certificate in PEM" in rejection(DIGITS_MODEL_SERVER_CA=garbage)
