@@ -180,8 +180,9 @@ class BaseClient(ABC, Generic[HttpClient]):
             self._http, self._process_id, self._loop = self._connect(), os.getpid(), None
         if self._http.is_closed:
             raise ClientClosedError("the client is closed; create another one")
-        self._loop = self._loop or loop
-        check_loop(self._loop, loop)
+        if self._owns_http:
+            self._loop = self._loop or loop
+            check_loop(self._loop, loop)
         return self._http
 
     @abstractmethod

@@ -26,6 +26,8 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CHART_LABELS = 5
 # Largest number of classes that a line shows as bars.
 _MAX_LINE_BARS = 10
+# Share of no digit that may come from the rounding of float32.
+_ROUNDING = 1e-6
 # Characters that a probability of 1 fills.
 _BAR_WIDTH = 24
 # Block characters of zero to eight eighths of a character's width, and of one to eight eighths of its height.
@@ -81,11 +83,7 @@ def format_csv(*rows: Sequence[object]) -> str:
     Injection".
     """
     text = io.StringIO()
-    escaped = (
-        [f"'{cell}" if str(cell).startswith(_FORMULAS) and isinstance(cell, str) else cell for cell in row]
-        for row in rows
-    )
-    csv.writer(text, lineterminator="\n").writerows(escaped)
+    csv.writer(text, lineterminator="\n").writerows([*map(_to_cell, row)] for row in rows)
     return text.getvalue().removesuffix("\n")
 
 
@@ -133,7 +131,7 @@ def format_chart(name: str, prediction: Prediction) -> str:
     shown = list(zip(prediction.labels, shares, strict=True))
     if not prediction.has_digit_labels:
         shown = sorted(shown, key=lambda pair: -pair[1])[:_CHART_LABELS]
-    if none or prediction.is_digit is not None:
+    if prediction.is_digit is not None or none > _ROUNDING:
         shown.append(("no digit", none))
     width = max(len(label) for label, _ in shown)
     rows = [f"  {label:<{width}} {_bar(value)} {_percent(value):>6}" for label, value in shown]
@@ -155,10 +153,10 @@ def format_line(name: str, prediction: Prediction) -> str:
 
 
 def _shares(prediction: Prediction) -> tuple[list[float], float]:
-    """Return the probability of each class, of which the best has the confidence, and that of no digit."""
+    """Return the share of each class, that of the best being the confidence, and the share of no digit."""
     best = prediction.probabilities[prediction.index]
-    is_any = prediction.confidence / best if best else 0.0
-    return [is_any * value for value in prediction.probabilities], 1 - is_any
+    share = min(1.0, prediction.confidence / best) if best else 0.0
+    return [share * value for value in prediction.probabilities], 1 - share
 
 
 def _named(prediction: Prediction) -> str | None:

@@ -139,7 +139,8 @@ def large_folder(tmp_path: Path) -> Path:
     [
         (THREE, "3 (75.0%)", [*"0123456789"], [0, 0, 6, 18, 0, 0, 0, 0, 0, 0]),
         (
-            Prediction(3, 0.75, tuple(ROSE), tuple(FLOWERS["labels"]), 4),
+            # Probabilities are float32, the confidence is not.
+            Prediction(3, 0.7499999, tuple(ROSE), tuple(FLOWERS["labels"]), 4),
             "rose (75.0%)",
             ["rose ", "iris ", "tulip", "daisy", "lily "],
             [18, 3, 3, 0, 0],
