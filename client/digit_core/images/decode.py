@@ -155,7 +155,8 @@ def _decode_png(file: bytes) -> Pixels:
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise TruncatedImageError(_DAMAGED)
-    image = to_uint8_image(image)
+    if image.dtype != np.uint8:
+        image = to_uint8_image(image)
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA if image.shape[2] == 4 else cv2.COLOR_BGR2RGB)
     return np.asarray(image, np.uint8)
