@@ -111,8 +111,8 @@ class Settings(BaseSettings):
     always one of them; `*` stands for every model that the model server has, which /v1/models does not
     list."""
     models_config: _File = None
-    """The model server's models.config, if the gateway can read it: /v1/models, and so the page's menu, lists
-    the models that it names at that time."""
+    """The model server's models.config, if the gateway can read it: with `*` in DIGITS_MODEL_NAMES,
+    /v1/models, and so the page's menu, lists the models that it names at that time."""
     reader: str = READER_NAME
     """Name of the model on the model server that finds digits on a page. /v1/read needs it; /v1/predict asks
     it about a picture on which the digits' model sees no digit."""

@@ -89,7 +89,8 @@ class Views:
     def _served_models(self) -> list[str]:
         """Return the names in models.config without the reader's, none if it can't be read."""
         names: set[str] = set()
-        if file := self._settings.models_config:
+        file = self._settings.models_config
+        if file and "*" in self._settings.model_names:
             with suppress(OSError, ArtifactError):
                 names = {*ModelsConfig.parse(file.read_text()).base_paths} - {self._settings.reader}
         return sorted(names)
