@@ -7,29 +7,21 @@ from numpy.typing import NDArray
 from digit_core.errors import NoInkError
 from digit_core.images import scaling
 from digit_core.images.normalisation import SIDE, fit_to_mnist_canvas
-from digit_core.images.pages import MIN_PAGE_SIDE, Page, to_page
+from digit_core.images.pages import SMALL_SIDE, Page, to_page
 from digit_core.inputs import to_uint8_image
 
-_MARGIN = 0.12
-"""Width of the paper around a box that is looked at, as a share of the box's longer side."""
 _MIN_CONTRAST = 24.0
-"""Least contrast of ink in levels: noise and shades of blank paper have less."""
-_MIN_SCAN_CONTRAST = 8.0
-"""The same for a scan, which may have only sixteen levels."""
+"""Least contrast of ink in levels, but on scans, which may have only sixteen: blank paper has less."""
 _FLAT_RANGE = 16.0
 """Largest range of levels along the border of a drawing or a clean scan, without the extremes."""
 _SCAN_SIDE = 50
 """Shorter side, in pixels, below which a picture is a tight scan: it shows nothing but the digit."""
 _MIN_SPECK = 0.03
 """Area of a figure, as a share of the largest one's, below which it is a speck."""
-_INK_SHARE = 0.4
-"""Least contrast of ink, as a share of that of full ink."""
 _INK_THRESHOLD = 0.2
 """Ink, in 0..1, above which a pixel belongs to the drawing."""
-_CROP_SIDE = 96
-"""Longer side, in pixels, to which large crops are downscaled."""
-_BACKGROUND_SIDE = 96
-"""Longer side, in pixels, of the picture whose background is estimated."""
+_SIDE = 96
+"""Longer side, in pixels, to which crops, and pictures whose background is estimated, are downscaled."""
 _BACKGROUND_WINDOW = 31
 """Width of the median filter that leaves the background, in pixels of that picture: no stroke is as wide."""
 
@@ -49,17 +41,14 @@ def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the digit in a box as the model takes it: uint8 [28, 28], black if the box holds no ink."""
-    around = _slices(box, _MARGIN * float(box[2:].max()) + 1)
-    factor = scaling.downscale_factor((int(box[2]), int(box[3])), _CROP_SIDE)
-    area = scaling.downscale_by(page.levels[around], factor)
-    origin = np.array((around[1].start, around[0].start, 0, 0), np.float32)
-    inside = _slices((box - origin) / np.float32(factor), 1)
-    part = area[inside]
+    left, top, width, height = (float(value) for value in box)
+    rows = slice(max(0, round(top) - 1), max(1, round(top + height) + 1))
+    columns = slice(max(0, round(left) - 1), max(1, round(left + width) + 1))
+    part = page.levels[rows, columns]
     if min(part.shape) < 2:
         return np.zeros((SIDE, SIDE), np.uint8)
-    # Two borders, since a line or a circle around the digit may cover most of one.
-    paper = np.median(np.concatenate((_border(area), _border(part))))
-    return _fit(_ink(area.astype(np.float32) - np.float32(paper))[inside])
+    small = scaling.downscale(part, _SIDE)
+    return _fit(_ink(small.astype(np.float32) - np.float32(np.median(_border(small)))))
 
 
 def crop_picture(page: Page) -> NDArray[np.uint8]:
@@ -84,15 +73,6 @@ def crop_drawing(page: Page) -> NDArray[np.uint8] | None:
     return _fit(figures[0]) if figures and figures[1] == 1 else None
 
 
-def _slices(box: NDArray[np.float32], margin: float) -> tuple[slice, slice]:
-    """Return the rows and columns of a box with a margin around it."""
-    left, top, width, height = (float(value) for value in box)
-    return (
-        slice(max(0, round(top - margin)), max(1, round(top + height + margin))),
-        slice(max(0, round(left - margin)), max(1, round(left + width + margin))),
-    )
-
-
 def _border(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.concatenate((levels[0], levels[-1], levels[:, 0], levels[:, -1]))
 
@@ -112,18 +92,16 @@ def _figures(page: Page) -> tuple[NDArray[np.float32], int] | None:
 
     None stands for a picture on which nothing is written.
     """
-    small = scaling.downscale(page.levels, MIN_PAGE_SIDE)
+    small = scaling.downscale(page.levels, SMALL_SIDE)
     if _is_scan(page):
         low, high, _, _ = cv2.minMaxLoc(small)
         # Most corners of a scan show paper, though ink may cover most of its border.
         is_dark = small[[0, 0, -1, -1], [0, -1, 0, -1]].mean() < (low + high) / 2
         contrast = small.astype(np.float32) - np.float32(low if is_dark else high)
-        least = _MIN_SCAN_CONTRAST
     else:
         contrast = small.astype(np.float32) - _background(small)
-        least = _MIN_CONTRAST
-    if float(np.abs(contrast).max()) < least:
-        return None
+        if float(np.abs(contrast).max()) < _MIN_CONTRAST:
+            return None
     ink = _ink(contrast)
     _, labels, boxes, _ = cv2.connectedComponentsWithStats((ink > _INK_THRESHOLD).astype(np.uint8))
     areas = boxes[:, cv2.CC_STAT_AREA]
@@ -137,7 +115,7 @@ def _background(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the level of the paper at each pixel: one for a flat picture, else a median filter's."""
     if _is_flat(levels) or min(levels.shape) < _BACKGROUND_WINDOW:
         return np.full(levels.shape, np.median(_border(levels)), np.float32)
-    small = scaling.downscale(levels, _BACKGROUND_SIDE)
+    small = scaling.downscale(levels, _SIDE)
     smooth = cv2.medianBlur(small, _BACKGROUND_WINDOW)
     size = levels.shape[1], levels.shape[0]
     return np.asarray(cv2.resize(smooth, size, interpolation=cv2.INTER_LINEAR), np.float32)
@@ -155,9 +133,8 @@ def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
     scaled = cv2.convertScaleAbs(levels, alpha=255 / top)
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     above = scaled[scaled > otsu]
-    full = float(np.quantile(above, 0.75)) if above.size else 255.0
-    least = max(otsu, _INK_SHARE * full)
-    return np.asarray(np.clip((scaled - least / 2) / max(full - least / 2, 1.0), 0, 1), np.float32)
+    full = float(np.median(above)) if above.size else 255.0
+    return np.asarray(np.clip((scaled - otsu / 2) / max(full - otsu / 2, 1.0), 0, 1), np.float32)
 
 
 def _fit(ink: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -11,10 +11,9 @@ from digit_core.images.normalisation import SIDE, is_normalized
 from digit_core.inputs import Pixels
 from digit_core.results import Box
 
-MIN_PAGE_SIDE = 192
-"""Longer side, in pixels, below which a picture is enlarged to about this size."""
-_COARSE_SIDE = 160
-"""Longer side, in pixels, of the view on which a lone digit is looked for first."""
+SMALL_SIDE = 160
+"""Longer side, in pixels, of the view on which a lone digit is looked for first. Smaller pictures are
+enlarged to about this size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +46,9 @@ class Page:
 
         The coarse view costs a sixteenth of the whole page, and a lone digit mostly fills the picture.
         """
-        factor = scaling.downscale_factor(self.levels.shape, _COARSE_SIDE)
+        factor = scaling.downscale_factor(self.levels.shape, SMALL_SIDE)
         whole = (self.levels, 1)
-        return [whole] if factor < 3 else [(scaling.downscale(self.levels, _COARSE_SIDE), factor), whole]
+        return [whole] if factor < 3 else [(scaling.downscale(self.levels, SMALL_SIDE), factor), whole]
 
 
 def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
@@ -63,7 +62,7 @@ def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
     for digit in (grey, 255 - grey) if grey.shape == (SIDE, SIDE) else ():
         if is_normalized(digit):
             return Page(digit, size, digit)
-    factor = round(MIN_PAGE_SIDE / max(grey.shape))
+    factor = round(SMALL_SIDE / max(grey.shape))
     if factor > 1:
         grey = np.asarray(cv2.resize(grey, (0, 0), fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
     return Page(grey, size)

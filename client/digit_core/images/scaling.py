@@ -21,11 +21,7 @@ def downscale_factor(shape: tuple[int, ...], max_side: int) -> int:
 
 def downscale(pixels: NDArray[np.uint8], max_side: int) -> NDArray[np.uint8]:
     """Downscale uint8 [h, w] or [h, w, channels] by an integer, to at most `max_side` pixels along a side."""
-    return downscale_by(pixels, downscale_factor(pixels.shape[:2], max_side))
-
-
-def downscale_by(pixels: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
-    """Downscale uint8 [h, w] or [h, w, channels] by an integer; rows and columns that are left over go."""
+    factor = downscale_factor(pixels.shape[:2], max_side)
     if factor == 1:
         return pixels
     height, width = (max(1, length // factor) for length in pixels.shape[:2])
