@@ -61,7 +61,8 @@ SALIENCY = """async () => {
     const left = instance.filter((value, pixel) => value && pixel % SIDE === 8).length / SIDE;
     const right = instance.filter((value, pixel) => value && pixel % SIDE === 20).length / SIDE;
     const probability = 0.4 + 0.5 * left - 0.3 * right;
-    return Array.from({ length: 10 }, (_, digit) => digit === 1 ? probability : (1 - probability) / 9);
+    const others = (1 - probability) / 9;
+    return { probabilities: Array.from({ length: 10 }, (_, digit) => digit === 1 ? probability : others) };
   });
   const [whole, ...covered] = probabilities;
   const { values, peak } = saliency(patches, whole, covered, 1, SIDE * SIDE);

@@ -23,9 +23,9 @@ export class ApiError extends Error {
 /** Read the digits of an image file: {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
  *
  *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
- *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities times that of a
- *  digit at all, which make the answer's its confidence, and at last the share of no digit. `box` is [left, top, width, height] in pixels of the
- *  file, `image` the network's input as a PNG in base64. A picture without digits has no lines. */
+ *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities scaled so that the
+ *  answer's is its confidence, and at last the rest, of no digit. `box` is [left, top, width, height] in pixels of the file,
+ *  `image` the network's input as a PNG in base64. A picture without digits has no lines. */
 export async function read(file, selection, signal) {
   const { item, ...source } = await send("v1/read", file, selection, signal);
   const { labels } = source;
@@ -36,7 +36,7 @@ export async function read(file, selection, signal) {
   return { ...source, lines, answers: lines.flatMap(({ answers }) => answers), isNumber: true };
 }
 
-/** Classify an image file. The result is like that of `read`, with one answer without a box. A refused picture has no
+/** Classify an image file. The result is like that of `read`, with one answer, whose box may be null. A refused picture has no
  *  line; its answer is {index, labels, …, refusal}, which the network gave nevertheless. */
 export async function classify(file, selection, signal) {
   const { item, ...source } = await send("v1/predict", file, selection, signal);
@@ -51,21 +51,11 @@ function withShares(answer) {
   return { ...answer, shares: [...probabilities.map((probability) => probability * isDigit), 1 - isDigit] };
 }
 
-/** Predict the probabilities of each instance, numbers in the range of the model's input, in one request. */
-export function predictInstances(instances, selection, signal) {
-  return predict({ instances }, selection, signal);
-}
-
-/** Predict the probabilities of each image, a data URL, in one request. */
-export function predictImages(images, selection, signal) {
-  return predict({ images }, selection, signal);
-}
-
-/** Return the activations of the network's layers for an instance: [{name, shape, image}]. */
-export async function openNetwork(instance, selection, signal) {
-  const path = `v1/predict${toQuery({ ...selection, include: "layers" })}`;
-  const { predictions } = await request(path, { ...toJsonPost({ instances: [instance] }), signal });
-  return predictions[0].layers;
+/** Return the predictions of {images}, data URLs, or {instances}, numbers in the range of the model's input. The selection
+ *  may have `include`: "layers" adds the activations of the network's layers, [{name, shape, image}]. */
+export async function predict(document, selection, signal) {
+  const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...toJsonPost(document), signal });
+  return predictions;
 }
 
 /** Give feedback on the answer of a request: its right label, or undefined if the answer is right. Resolves to what the
@@ -83,7 +73,7 @@ export async function describeModel(model) {
   const { name, versions, labels, task, models, feedback } = await request(`v1/models${toQuery({ model })}`, {});
   const available = versions
     .filter(({ state }) => state === "AVAILABLE")
-    .map(({ version, network }) => ({ version, network, labels: Object.keys(labels).filter((label) => labels[label] === version) }));
+    .map((each) => ({ ...each, labels: Object.keys(labels).filter((label) => labels[label] === each.version) }));
   return { name, versions: available, task, models, feedback };
 }
 
@@ -95,11 +85,6 @@ async function send(path, file, selection, signal) {
   const { model, predictions, readings, request_id: requestId } = document;
   const [item] = predictions ?? readings;
   return { item, labels: model.labels, version: model.version, requestId, milliseconds };
-}
-
-async function predict(document, selection, signal) {
-  const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...toJsonPost(document), signal });
-  return predictions.map((prediction) => prediction.probabilities);
 }
 
 /** Return the options of a request that sends a JSON document. */
@@ -156,13 +141,9 @@ function showDialog() {
   input.value = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        if (dialog.returnValue) sessionStorage.setItem(STORAGE_KEY, input.value);
-        resolve(Boolean(dialog.returnValue));
-      },
-      { once: true },
-    );
+    dialog.onclose = () => {
+      if (dialog.returnValue) sessionStorage.setItem(STORAGE_KEY, input.value);
+      resolve(Boolean(dialog.returnValue));
+    };
   });
 }

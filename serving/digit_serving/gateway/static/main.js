@@ -1,6 +1,6 @@
 // Entry point: connects the canvas, the API, the task, the answers and the heat map.
 import { AnswerView } from "./answer.js";
-import { classify, describeModel, openNetwork, read, sendFeedback, toQuery } from "./api.js";
+import { classify, describeModel, predict, read, sendFeedback, toQuery } from "./api.js";
 import { Boxes, DrawingCanvas, toPaper } from "./canvas.js";
 import { FeedbackView } from "./feedback.js";
 import { onImageFile, openImage } from "./images.js";
@@ -194,7 +194,8 @@ async function openChosen(signal) {
   if (!isPressed(openButton) || isDrawing) return;
   for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
     if (!view.chosen || !version) continue;
-    const layers = await openNetwork(await toInstance(view.chosen, task), { model: modelInAddress(), version }, signal);
+    const instances = [await toInstance(view.chosen, task)];
+    const [{ layers }] = await predict({ instances }, { model: modelInAddress(), version, include: "layers" }, signal);
     if (content !== canvas.content) return;
     view.showLayers(layers);
   }

@@ -1,6 +1,6 @@
 // Explanation of an answer by occlusion saliency: how much it changes while one patch of the network's input after the
 // other is covered, in one request. A heat map shows it: blue parts speak for the answer, red parts against it.
-import { predictImages, predictInstances } from "./api.js";
+import { predict } from "./api.js";
 import { contain } from "./canvas.js";
 import { createCanvas, decodePng, fromColours } from "./images.js";
 import { drawStrokes } from "./strokes.js";
@@ -62,21 +62,21 @@ function greyLevels(input) {
 async function explainWritten(input, { index }, { range }, selection, signal) {
   const ink = greyLevels(input);
   const patches = inkedPatches(ink);
-  const [whole, ...covered] = await predictInstances(occlude(ink, patches, range), selection, signal);
+  const [whole, ...covered] = await predict({ instances: occlude(ink, patches, range) }, selection, signal);
   return { input, ink, ...saliency(patches, whole, covered, index, ink.length) };
 }
 
 async function explainPicture(input, { index, probabilities }, { shape }, selection, signal) {
   const { width, height } = input;
   const rectangles = overlappingRectangles(width, height, gridFor(input, shape));
-  const covered = await predictImages(occludePicture(input, rectangles), selection, signal);
+  const covered = await predict({ images: occludePicture(input, rectangles) }, selection, signal);
   const patches = rectangles.map((rectangle) => patchAt(rectangle, width));
-  return { input, ...saliency(patches, probabilities, covered, index, width * height) };
+  return { input, ...saliency(patches, { probabilities }, covered, index, width * height) };
 }
 
 /** Compute the effect of each pixel on the answer's log-odds: {values, peak}.
  *
- *  `whole` are the probabilities of the uncovered input of `size` pixels, `covered` those with each patch covered. A
+ *  `whole` is the prediction of the uncovered input of `size` pixels, `covered` are those with each patch covered. A
  *  patch's effect is the fall of the answer's log-odds while the patch is covered; a pixel's effect is the mean over the
  *  patches that contain it. `peak` is the largest absolute effect, in natural log-odds; `values` are the `size` effects
  *  divided by it, negative where a pixel speaks against the answer; they are paler if no effect is worth mentioning. */
@@ -186,7 +186,7 @@ function patchAt({ left, top, width, height }, rowLength) {
   );
 }
 
-function logOdds(probabilities, answer) {
+function logOdds({ probabilities }, answer) {
   const others = probabilities.reduce((sum, probability, other) => (other === answer ? sum : sum + probability), 0);
   return Math.log(Math.max(probabilities[answer], EPSILON) / Math.max(others, EPSILON));
 }
