@@ -372,7 +372,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_
     assert "Report: report/report.html" in output
     assert "Interrupted</strong> after" in (tmp_path / "report" / "report.html").read_text()
     assert not (tmp_path / "models").exists()
-    command = errors.partition("as it is: digits ")[2].split()
+    _, *command = errors.partition("as it is: ")[2].split()
     assert command == ["export", "report/model.keras"]
     assert run_offline(*command, "--data", mnist_npz, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()

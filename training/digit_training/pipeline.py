@@ -37,7 +37,7 @@ from digit_training.export import Origin, model_card, read_weights, write_artifa
 from digit_training.fit import fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
-from digit_training.publication import Target
+from digit_training.publication import Target, digits_command
 from digit_training.quality_gate import MIN_AGREEMENT, QualityGate
 from digit_training.reader.export import write_reader
 from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
@@ -175,10 +175,10 @@ def train(run: TrainingRun, target: Target) -> None:
     card = shipped.save(result.model, card, DIGITS.name, folder)
     _write_report(render_page(card, sets.test, evaluation, comparisons, result), folder)
     if not result.complete:
-        command = shlex.join(["export", str(folder / "model.keras"), *target.models_option])
+        command = shlex.join([digits_command(), "export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To go on: the same command with --report {folder}. To publish it as it is: digits {command}"
+            f"To go on: the same command with --report {folder}. To publish it as it is: {command}"
         )
     target.gate.check(comparisons)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)

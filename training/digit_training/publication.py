@@ -67,9 +67,9 @@ class Target:
             self._promote(version)
         elif config.is_ours:
             model = [] if name == DIGITS.name else ["--model", name]
-            predict = [_digits(), "predict", "--version", str(version.number), *model, "PICTURE"]
+            predict = [digits_command(), "predict", "--version", str(version.number), *model, "PICTURE"]
             report(f"Try it: {shlex.join(predict)}")
-            report(f"Serve it: {shlex.join([_digits(), *self._promote_command(version)])}")
+            report(f"Serve it: {shlex.join([digits_command(), *self._promote_command(version)])}")
         else:
             report(
                 f"{self.models.config_path} is left alone, since Digits did not write it. For version "
@@ -85,7 +85,7 @@ class Target:
         environment = os.environ | {"DIGITS_MODELS": str(self.models.root)}
         done = subprocess.run([sys.executable, "-m", "digit_client", *command], env=environment)
         if done.returncode:
-            again = shlex.join([_digits(), *command])
+            again = shlex.join([digits_command(), *command])
             raise PromotionError(f"{version.path} is published, but not promoted; try again: {again}")
 
     def _promote_command(self, version: Version) -> list[str]:
@@ -94,7 +94,7 @@ class Target:
         return ["models", "promote", str(version.number), *model, *self.models_option]
 
 
-def _digits() -> str:
+def digits_command() -> str:
     """Return the command `digits` as a shell finds it: with its path unless its folder is in PATH."""
     command = Path(sys.executable).with_name("digits")
     if shutil.which("digits") or not command.exists():
