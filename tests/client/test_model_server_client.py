@@ -72,13 +72,13 @@ def test_predict_many_timeout_bounds_each_batch(
     client: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.predict(digits.one(1))
-    monkeypatch.setattr(server, "delay", 0.3)
+    monkeypatch.setattr(server, "delay", 0.15)
     with pytest.raises(DeadlineExceededError) as raised:
         client.predict(digits.one(1), timeout=0.05, request_id="request-3")
     assert raised.value.request_id == "request-3"
     # Without refusals, each batch is one call.
-    predictions = client.predict_many(digits.images[:1024], min_is_digit=0.0, timeout=1.1, concurrency=1)
-    assert len(predictions) == 1024
+    predictions = client.predict_many(digits.images[:3072], min_is_digit=0.0, timeout=1.5, concurrency=1)
+    assert len(predictions) == 3072
 
 
 def test_predict_preparation_does_not_count_as_waiting(
