@@ -51,29 +51,18 @@ def test_load_returns_labelled_inputs_oldest_first(save: Save, url: str, digits:
     assert len(loaded.without_negatives()) == 9
 
 
-def test_load_returns_an_input_once_with_its_callers_newest_label(
+def test_load_returns_an_input_once_with_its_callers_newest_label_unless_callers_differ(
     save: Save, url: str, digits: Digits
 ) -> None:
-    first, second = digits.images[:2]
+    first, second, third = digits.images[:3]
     save(*(make_record(number, first, label) for number, label in enumerate("127")))
     save(make_record(3, second, "9", held_out=True), make_record(4, second, "9"))
+    save(make_record(5, third, "1", caller="ann"), make_record(6, third, "2", caller="eve"))
     loaded = feedback.load(url, DIGITS)
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [9])
-    assert (loaded.agreement.count, loaded.conflicts) == (2, 0)
+    assert (loaded.agreement.count, loaded.conflicts) == (2, 1)
     usable = loaded.without_tested(np.stack((first, second)))
     assert (len(usable.train), len(usable.held_out)) == (0, 1)
-
-
-def test_load_leaves_out_inputs_that_callers_labelled_differently(
-    save: Save, url: str, digits: Digits
-) -> None:
-    images = digits.images[:40]
-    save(*(make_record(number, image, "1", caller="ann") for number, image in enumerate(images)))
-    save(*(make_record(100 + number, image, "2", caller="eve") for number, image in enumerate(images)))
-    loaded = feedback.load(url, DIGITS)
-    assert (len(loaded), loaded.conflicts) == (0, 40)
-    assert {caller: part.count for caller, part in loaded.agreements.items()} == {"ann": 40, "eve": 40}
-    assert feedback.load(url, DIGITS, ["eve"]).train.labels.tolist() == [1] * 40
 
 
 def test_load_of_another_task_returns_its_answers(save: Save, url: str) -> None:
@@ -123,14 +112,9 @@ def test_load_counts_inputs_that_agree_by_caller(save: Save, url: str, digits: D
     [
         ("sqlite:///missing.db", "missing.db does not exist"),
         (
-            "sqlite://",
-            "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE, not sqlite://",
-        ),
-        (
             "mysql://me:secret@host/db?password=secret",
             r"the URL of a store is .*, not mysql://me:\*\*\*@host/db",
         ),
-        ("secret", "this one cannot be parsed"),
         (
             "postgresql://me:secret@127.0.0.1:1/db?password=secret",
             r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: ",

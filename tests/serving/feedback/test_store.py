@@ -10,7 +10,6 @@ import textwrap
 import time
 import traceback
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -361,17 +360,6 @@ def _found_in_table(engine: sa.Engine, markers: set[bytes]) -> set[bytes]:
         data = Path(connection.scalar(sa.text("SHOW data_directory")) or "")
         content = b"".join((data / name).read_bytes() for (name,) in connection.execute(files))
     return {marker for marker in markers if marker in content}
-
-
-def test_threads_that_open_new_stores_at_once_all_get_the_schema(tmp_path: Path) -> None:
-    """A gateway opens its store and its kept answers at the same time."""
-
-    def open_and_count(number: int) -> int:
-        with closing(FeedbackStore(f"sqlite:///{tmp_path}/{number}.db")) as store:
-            return store.count()
-
-    with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(open_and_count, range(16))) == [0] * 16
 
 
 def test_unlabelled_are_among_the_least_confident_without_originals(
