@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.images.reading import SIGN
+from digit_training.reader.detector import HEIGHTS
 from digit_training.reader.handwriting import (
     SOURCES,
     GlyphBank,
@@ -21,8 +22,6 @@ from digit_training.synthetic import draw_polyline
 
 PAGE_SHAPE = (96, 192)
 """Height and width of a training page in pixels."""
-HEIGHTS = (11.0, 64.0)
-"""Heights of digits, in pixels, that the reader finds at one level of its pyramid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -10,8 +10,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from digit_core.images import Peaks
-from digit_core.images.reading import CLASSES
-from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
+from digit_core.images.reading import CLASSES, SIGN
+from digit_training.reader.detector import BOX_UNIT, HEIGHTS, MULTIPLE, STRIDE, stretch
+
+Found: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Scores [n, k], classes [n, k, 11] and boxes [n, k, 4]."""
 
 LEVELS = 4
 """Levels of the pyramid: the page, and halves, quarters and eighths of it."""
@@ -19,6 +22,10 @@ MIN_SCORE = 0.05
 """Least score of a peak that is returned."""
 LEVEL_PEAKS = 192
 """Largest number of peaks of a level, and of a page."""
+SURE_SCORE = 0.9
+"""Score of a digit at a coarse level from which on the finest level may be left out."""
+FINE_SCORE = 0.1
+"""Least score of what a coarse level shows and the finest level would show better, since it is low enough."""
 
 
 def finder(network: keras.Model) -> Callable[[NDArray[np.uint8]], list[Peaks]]:
@@ -36,16 +43,23 @@ def finder(network: keras.Model) -> Callable[[NDArray[np.uint8]], list[Peaks]]:
 def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:
     """Return the peaks of pages uint8 [n, h, w], the best ones first.
 
+    The finest level, the page itself, is left out where the coarser ones show sure digits, too high for it.
     `scores` float32 [n, k], 0 where a page has fewer peaks; `classes` float32 [n, k, 11], probabilities;
     `boxes` float32 [n, k, 4], left, top, width and height in pixels.
     """
-    levels = tf.cast(pages, tf.float32)[..., tf.newaxis]
-    parts = []
-    for level in range(LEVELS):
-        if level:
-            levels = tf.nn.avg_pool2d(levels, 2, 2, "SAME")
-        parts.append(_peaks(network(stretch(_pad(levels)), training=False), 2.0**level))
-    scores, classes, boxes = (tf.concat(values, axis=1) for values in zip(*parts, strict=True))
+    levels = [tf.cast(pages, tf.float32)[..., tf.newaxis]]
+    for _ in range(LEVELS - 1):
+        levels.append(tf.nn.avg_pool2d(levels[-1], 2, 2, "SAME"))
+
+    def look(level: int) -> Found:
+        return _peaks(network(stretch(_pad(levels[level])), training=False), 2.0**level)
+
+    coarse = _join([look(level) for level in range(1, LEVELS)])
+    count = tf.shape(pages)[0]
+    none = tf.zeros((count, 0)), tf.zeros((count, 0, CLASSES)), tf.zeros((count, 0, 4))
+    # Cascade: the finest level costs three quarters of the pyramid.
+    fine = tf.cond(_needs_finest(*coarse), lambda: look(0), lambda: none)
+    scores, classes, boxes = _join([fine, coarse])
     count = tf.minimum(LEVEL_PEAKS, tf.reduce_max(tf.reduce_sum(tf.cast(scores > 0, tf.int32), axis=1)))
     best = tf.math.top_k(scores, count)
     return {
@@ -53,6 +67,18 @@ def find_peaks(network: Any, pages: tf.Tensor) -> dict[str, tf.Tensor]:
         "classes": tf.gather(classes, best.indices, batch_dims=1),
         "boxes": tf.gather(boxes, best.indices, batch_dims=1),
     }
+
+
+def _join(parts: list[Found]) -> Found:
+    scores, classes, boxes = (tf.concat(values, axis=1) for values in zip(*parts, strict=True))
+    return scores, classes, boxes
+
+
+def _needs_finest(scores: tf.Tensor, classes: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
+    """True unless the coarse levels show a sure digit on each page, and nothing that is low."""
+    is_sure = (scores >= SURE_SCORE) & (tf.argmax(classes, axis=-1) < SIGN)
+    is_low = (scores >= FINE_SCORE) & (boxes[..., 3] < HEIGHTS[1])
+    return tf.reduce_any(is_low) | ~tf.reduce_all(tf.reduce_any(is_sure, axis=1))
 
 
 def _pad(levels: tf.Tensor) -> tf.Tensor:
@@ -65,7 +91,7 @@ def _pad(levels: tf.Tensor) -> tf.Tensor:
     return mean + tf.pad(levels - mean, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
 
 
-def _peaks(cells: tf.Tensor, scale: float) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+def _peaks(cells: tf.Tensor, scale: float) -> Found:
     """Return scores [n, k], classes [n, k, 11] and boxes [n, k, 4] of the local maxima of one level."""
     scores = tf.sigmoid(cells[..., 0])
     is_peak = (scores >= tf.nn.max_pool2d(scores[..., tf.newaxis], 3, 1, "SAME")[..., 0]) & (
