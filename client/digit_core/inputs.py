@@ -19,7 +19,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """First bytes of every PNG file."""
 
 IMAGE_SUFFIXES = {
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".heic", ".heif"),
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".heic", ".heif"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 }
 """Suffixes of image files; other files in a folder are skipped."""
@@ -33,7 +33,6 @@ _MEDIA_TYPES = (
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
     # Brands of ISO base media files, after the four bytes of a length.
-    *((b"ftyp" + brand, "image/avif") for brand in (b"avif", b"avis")),
     *((b"ftyp" + brand, "image/heic") for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")),
 )
 

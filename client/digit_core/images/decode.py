@@ -24,8 +24,9 @@ from digit_core.inputs import PNG_SIGNATURE, Pixels, media_type, to_uint8, to_ui
 MAX_PIXELS = 16_000_000
 """Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
 
-# Allow list: Pillow reads many more formats, and runs Ghostscript for EPS.
-_PILLOW_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
+# Allow list: Pillow reads many more formats, runs Ghostscript for EPS, and decodes frames of 268 megapixels from
+# an AVIF whose header says 64×64.
+_PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
 # may hold two or three pictures and their thumbnails.
 _MAX_SCANS = 64
@@ -96,7 +97,7 @@ def decode(
     exif: bool = True,
     grey: bool = False,
 ) -> Pixels:
-    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF, PPM, or with the extra `heif` HEIC.
+    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, or with the extra `heif` HEIC.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size if it keeps the pixels of its page;
     with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
@@ -186,9 +187,6 @@ def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, min_side: int 
         image.draft("L" if grey else None, (width, height))
     elif image.format == "TIFF":
         _check_tiff(data)
-    elif image.format == "AVIF":
-        # The decoder scales frames of any size to that of the header.
-        cost = max_pixels
     # The size is that of the draft.
     _check_size(*image.size, max_pixels)
     return max(cost, math.prod(image.size))

@@ -308,9 +308,7 @@ def _pictures(settings: Settings) -> _Json:
     pictures["application/json"]["examples"] = examples
     return {
         **pictures,
-        "image/*": _binary(
-            "PNG, JPEG, GIF, BMP, WebP, AVIF, TIFF in strips, PPM, or HEIC if the service has it."
-        ),
+        "image/*": _binary("PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it."),
         "application/octet-stream": _binary("An image file in one of the formats of `image/*`."),
         "multipart/form-data": {"schema": _ref("schemas", "Form")},
         "application/x-npy": _binary(array),
