@@ -24,8 +24,8 @@ from digit_core.inputs import PNG_SIGNATURE, Pixels, media_type, to_uint8, to_ui
 MAX_PIXELS = 16_000_000
 """Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
 
-# Allow list: Pillow reads many more formats, runs Ghostscript for EPS, and decodes frames of 268 megapixels from
-# an AVIF whose header says 64×64.
+# Allow list: Pillow reads many more formats. It runs Ghostscript for EPS, and an AVIF whose header says 64×64
+# may make it decode 268 megapixels.
 _PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
 # may hold two or three pictures and their thumbnails.
