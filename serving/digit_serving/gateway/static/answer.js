@@ -42,7 +42,6 @@ export class AnswerView {
     this.#bars = Array.from({ length: count }, createBar);
     const list = this.#find(".bars");
     list.classList.toggle("named", labels.slice(0, 10).some((label) => label.length > SHORT_LENGTH));
-    list.style.setProperty("--count", count);
     list.replaceChildren(...this.#bars);
     this.#clearBars();
   }
