@@ -298,6 +298,8 @@ class StubModelServer:
         self.has_reader = True
         self.state = ModelVersionStatus.AVAILABLE
         """State of all versions."""
+        self.failed: list[int] = []
+        """Further versions, which failed to load."""
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._add_method("PredictionService/Predict", self._predict, PredictRequest)
         self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
@@ -362,6 +364,9 @@ class StubModelServer:
         response = GetModelStatusResponse()
         for version in versions:
             response.model_version_status.add(version=version, state=self.state)
+        for version in self.failed:
+            status = response.model_version_status.add(version=version, state=ModelVersionStatus.END)
+            status.status.error_message = "Data loss"
         return response
 
     def close(self) -> None:

@@ -21,6 +21,13 @@ def test_probes_with_available_model_succeed(http: FlaskClient) -> None:
     assert http.get("/readyz").get_json() == {"status": "ready", "versions": [1]}
 
 
+def test_readyz_warns_of_versions_that_failed_to_load(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.failed = [4]
+    warning = "Version 4 of the model digits failed to load; the model server's log says why."
+    document = {"status": "ready", "versions": [1], "warnings": [warning]}
+    assert stub_http.get("/readyz").get_json() == document
+
+
 def test_readyz_depends_on_default_model_only(stub: StubModelServer) -> None:
     stub.answer = TaskModels(shapes={3: SHAPES})
     ready = greenlet_loop.client(
