@@ -10,6 +10,7 @@ from uuid import uuid4
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.utils import get_protocol
 from pyarrow import parquet
 from pyarrow.dataset import dataset
@@ -83,7 +84,8 @@ class ResultsFolder:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._filesystem, self._root = files.open_folder(url)
+        filesystem, root = files.open_folder(url)
+        self._files = DirFileSystem(root, filesystem)
 
     def read_run(self) -> Run | None:
         """Return what the rows in the folder have in common, None for a new folder.
@@ -93,9 +95,9 @@ class ResultsFolder:
         names = self._names()
         if _RUN_FILE in names:
             try:
-                return Run(**json.loads(self._filesystem.cat_file(self._path(_RUN_FILE))))
+                return Run(**json.loads(self._files.cat_file(_RUN_FILE)))
             except (TypeError, ValueError) as error:
-                raise DigitServingError(f"{self._path(_RUN_FILE)} is damaged: {error}") from error
+                raise DigitServingError(f"{self.url}/{_RUN_FILE} is damaged: {error}") from error
         if foreign := [name for name in names if name.endswith(".parquet")]:
             raise DigitServingError(
                 f"{self.url} has {foreign[0]}, but no results of `digits score`; choose another folder"
@@ -123,7 +125,7 @@ class ResultsFolder:
         for name in self._names():
             if name.endswith(_UNFINISHED):
                 with suppress(FileNotFoundError):
-                    self._filesystem.rm_file(self._path(name))
+                    self._files.rm_file(name)
         rows = self._read_keys()
         numbers = pa.array(np.arange(len(rows)))
         is_final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
@@ -137,27 +139,26 @@ class ResultsFolder:
         )
         stays = pc.is_in(numbers, kept["number_min"].combine_chunks())
         for name in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
-            table = parquet.read_table(io.BytesIO(self._filesystem.cat_file(self._path(name))))
+            table = parquet.read_table(io.BytesIO(self._files.cat_file(name)))
             table = table.filter(stays.filter(pc.equal(rows["file"], name)))
             if len(table):
                 self._write_rows(name, table)
             else:
-                self._filesystem.rm_file(self._path(name))
+                self._files.rm_file(name)
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
         return files.without(listing, kept), len(pc.unique(removed["path"]))
 
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""
-        paths = [self._path(name) for name in sorted(self._names()) if name.startswith("part-")]
-        rows = dataset(paths, _KEYS, format="parquet", filesystem=self._filesystem)
+        parts = [name for name in sorted(self._names()) if name.startswith("part-")]
+        rows = dataset(parts, _KEYS, format="parquet", filesystem=self._files)
         try:
             keys = rows.to_table(columns=[*_KEYS.names, "__filename"])
         except (pa.ArrowException, ValueError) as error:
             raise DigitServingError(
                 f"{self.url} has a damaged file; remove it and score again: {error}"
             ) from error
-        names = pc.replace_substring_regex(keys["__filename"], ".*/", "")
-        return keys.drop_columns("__filename").append_column("file", names)
+        return keys.rename_columns([*_KEYS.names, "file"])
 
     def _write_rows(self, name: str, rows: pa.Table) -> None:
         buffer = io.BytesIO()
@@ -166,23 +167,20 @@ class ResultsFolder:
 
     def _write(self, name: str, data: bytes) -> None:
         if get_protocol(self.url) in _OBJECT_STORES:
-            self._filesystem.pipe_file(self._path(name), data)
+            self._files.pipe_file(name, data)
             return
-        unfinished = self._path(f".{name}.{uuid4().hex[:8]}{_UNFINISHED}")
-        self._filesystem.makedirs(self._root, exist_ok=True)
-        self._filesystem.pipe_file(unfinished, data)
-        self._filesystem.mv(unfinished, self._path(name))
+        unfinished = f".{name}.{uuid4().hex[:8]}{_UNFINISHED}"
+        self._files.makedirs("", exist_ok=True)
+        self._files.pipe_file(unfinished, data)
+        self._files.mv(unfinished, name)
 
     def _names(self) -> list[str]:
         try:
-            with files.as_os_errors(self._root):
-                infos = self._filesystem.ls(self._root, detail=True)
+            with files.as_os_errors(self.url):
+                infos = self._files.ls("", detail=True)
         except FileNotFoundError:
             return []
-        return [info["name"].rpartition("/")[2] for info in infos if info["type"] == "file"]
-
-    def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        return [info["name"] for info in infos if info["type"] == "file"]
 
 
 _FINAL_CODES = pa.array(sorted(FINAL_CODES))
