@@ -237,10 +237,11 @@ function setBusy() {
   answerView.isBusy = otherView.isBusy = true;
 }
 
-/** Let screen readers say the text, after a pause in drawing. */
+/** Let screen readers say the text, after a pause in drawing, and if the other version differs. */
 function announce(text) {
   clearTimeout(announcementTimer);
-  announcementTimer = setTimeout(() => (find("#announcement").textContent = text), ANNOUNCEMENT_DELAY_MS);
+  const say = () => (find("#announcement").textContent = `${text} ${find("#difference").textContent}`.trim());
+  announcementTimer = setTimeout(say, ANNOUNCEMENT_DELAY_MS);
 }
 
 /** Show no answer, and a message in its place. */
