@@ -64,12 +64,14 @@ class ReadingConfig:
     """Intersection over union from which on two peaks are one thing, seen at two levels of the pyramid."""
     model_weight: float = 0.5
     """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
-    max_mixed_overlap: float = 0.2
-    """Share of a digit that its neighbour covers from which on the reader alone decides."""
     max_overlap: float = 0.4
     """Largest intersection over union of two boxes."""
     max_covered: float = 0.5
-    """Largest share of a box that another one covers."""
+    """Largest share of a box that another one covers; there the reader alone says which digit it is."""
+    min_slash_height: float = 1.25
+    """Height of a slash that looks like a 1, as a multiple of the median height of its line's digits."""
+    min_slash_share: float = 0.05
+    """Least probability of a sign that the reader gives it."""
     min_line_overlap: float = 0.35
     """Least share of a digit's rows that the digit before it covers, if it belongs to the same line."""
     max_pitch: float = 2.2
@@ -151,8 +153,10 @@ def read(
     detected, predictions = settle(detected, predictions)
     chosen = digit_indexes(detected, predictions, min_is_digit)
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
-    grouped = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
-    separators = _separators(detected, grouped)
+    found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
+    grouped = [_without_slashes(line, detected.digits, probabilities) for line in found]
+    slashes = sorted({*chosen} - {index for line in grouped for index in line})
+    separators = _separators(detected, grouped, slashes)
     lines = []
     for indexes, signs in zip(grouped, separators, strict=True):
         digits = [
@@ -241,7 +245,7 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     common = intersections(peaks.boxes, peaks.boxes)
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
-    weight = np.clip(1 - covered / _CONFIG.max_mixed_overlap, 0, 1)[:, np.newaxis]
+    weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
     logs = np.log(found) + weight * np.log(classified)
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
@@ -277,15 +281,30 @@ def _common_rows(box: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     return float(common / max(1.0, min(box[3], other[3])))
 
 
-def _separators(detected: Detected, lines: Sequence[Sequence[int]]) -> list[list[Box]]:
-    """Return the boxes of the signs on each line of digits, from left to right."""
+def _without_slashes(line: Sequence[int], digits: Peaks, probabilities: NDArray[np.float32]) -> list[int]:
+    """Return a line without the strokes between two digits that are too high for a 1, and may be signs."""
+    height = float(np.median(digits.boxes[line, 3]))
+    return [
+        index
+        for place, index in enumerate(line)
+        if not (
+            0 < place < len(line) - 1
+            and probabilities[index].argmax() == 1
+            and digits.boxes[index, 3] >= _CONFIG.min_slash_height * height
+            and digits.classes[index, SIGN] >= _CONFIG.min_slash_share
+        )
+    ]
+
+
+def _separators(
+    detected: Detected, lines: Sequence[Sequence[int]], slashes: Sequence[int]
+) -> list[list[Box]]:
+    """Return the boxes of the signs and slashes on each line of digits, from left to right."""
     found: list[list[Box]] = [[] for _ in lines]
-    boxes = detected.digits.boxes
-    order = np.argsort(detected.signs.boxes[:, 0], kind="stable").tolist() if lines else []
-    for index in order:
-        sign = detected.signs.boxes[index]
-        if detected.signs.scores[index] < _CONFIG.min_score:
-            continue
+    boxes, signs = detected.digits.boxes, detected.signs
+    sure = signs.boxes[signs.scores >= _CONFIG.min_score] if lines else signs.boxes[:0]
+    marks = np.concatenate((sure, boxes[slashes]))
+    for sign in marks[np.argsort(marks[:, 0], kind="stable")]:
         shares = [max(_common_rows(boxes[digit], sign) for digit in line) for line in lines]
         if max(shares) > _CONFIG.min_line_overlap:
             found[shares.index(max(shares))].append(detected.page.to_picture(sign))

@@ -120,6 +120,14 @@ def test_read_sign_is_a_separator_and_no_digit() -> None:
     assert (reading.text, line.separators) == ("1247", ((90, 40, 20, 60),))
 
 
+@pytest.mark.parametrize(("height", "share", "text"), [(56, 0.1, "24"), (44, 0.1, "214"), (56, 0.01, "214")])
+def test_read_high_stroke_that_may_be_a_sign_is_a_slash(height: int, share: float, text: str) -> None:
+    found = peaks((2, (10, 50, 20, 40)), (1, (40, 42, 20, height)), (4, (70, 50, 20, 40)))
+    found.classes[1, SIGN] = share
+    (line,) = read(found).lines
+    assert (line.text, len(line.separators)) == (text, 3 - len(text))
+
+
 def test_read_model_decides_on_digits_apart_and_reader_on_covered_ones() -> None:
     apart = peaks((3, (10, 50, 20, 40)), (5, (60, 50, 20, 40)))
     apart.classes[:, :10] = 0.1
