@@ -44,7 +44,13 @@ def main() -> None:
             write_sheet(arguments.sheets / f"{name.replace(' ', '-')}.png", results)
         return results
 
-    numbers = _print_table(("numbers", "read exactly"), NUMBERS, arguments.family, read_family, (_is_read,))
+    numbers = _print_table(
+        ("numbers", "read exactly", "refused by predict"),
+        NUMBERS,
+        arguments.family,
+        read_family,
+        (_is_read, _is_refused_by_predict),
+    )
     singles = _print_table(
         ("single digits", "read", "predicted", "refused by read", "refused by predict"),
         SINGLES,
