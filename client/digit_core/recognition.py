@@ -33,7 +33,7 @@ _GROUP_BYTES = 8 * 1024 * 1024
 
 _SURE = 0.5
 """Least confidence at which the coarse view decides: small digits of a number may leave one digit there."""
-_SURE_OF_ALL_INK = 0.7
+_SURE_OF_ALL_INK = 0.88
 """Least confidence of the model in all ink, as one digit that the reader does not find: it may be cut off."""
 
 PictureError: TypeAlias = ImageError | OSError
@@ -272,8 +272,8 @@ class Recognition:
     def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        Where it finds none, and without a reader, the model decides on all ink of the picture: `whole` is its
-        answer and the crop, if it was asked before.
+        Where it finds none but sees something, and without a reader, the model decides on all ink of the
+        picture: `whole` is its answer and the crop, if it was asked before.
         """
         count: int | None = None
         with suppress(ReaderMissingError):
@@ -290,8 +290,7 @@ class Recognition:
                         answer = replace(answers[index], confidence=confidence, box=box)
                         return Outcome(answer, (found.glyphs[index],))
         answer, crop = whole or (yield from self._ask_whole(page))
-        is_sure = answer.is_digit is not None and answer.confidence >= _SURE_OF_ALL_INK
-        if count or (count == 0 and not is_sure):
+        if count or (count == 0 and not (found.is_anything and _sure_of_all_ink(answer))):
             refusal: Refusal = "several_digits" if count else "no_digit"
             answer = replace(answer, refusal=refusal, count=count or None)
         return Outcome(answer, (crop,))
@@ -324,11 +323,15 @@ class Recognition:
                 continue
             start, end = end, end + len(found.glyphs)
             reading, inputs = images.read(found, answers[start:end], self._min_is_digit)
+            if reading.refusal and found.is_anything:
+                whole, crop = yield from self._ask_whole(found.page)
+                if (score := _sure_of_all_ink(whole)) is not None:
+                    reading, inputs = images.read(images.lone_digit(found.page, crop, score), [whole])
             yield Outcome(reading, inputs)
 
     def _detect(self, page: Page) -> _Asking[Detected]:
         return (
-            images.lone_digit(page)
+            images.lone_digit(page, page.digit)
             if page.digit is not None
             else images.detect(page, (yield Find(page.levels)))
         )
@@ -370,6 +373,11 @@ class Recognition:
             return False
         shapes = {"uint8": self._task.shape, "float32": self._task.instance_shape}
         return pictures.shape[1:] == shapes.get(str(pictures.dtype))
+
+
+def _sure_of_all_ink(answer: Prediction) -> float | None:
+    """Return `is_digit` if the model alone is sure of the digit, of which the reader sees parts."""
+    return answer.is_digit if answer.confidence >= _SURE_OF_ALL_INK else None
 
 
 def _crop(page: Page) -> NDArray[np.uint8] | None:

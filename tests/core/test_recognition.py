@@ -167,17 +167,25 @@ def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
     assert 40 <= top < top + height <= 120
 
 
-@pytest.mark.parametrize(("scores", "expected"), [([0.99], 3), ([0.3], ("several_digits", 2)), ([], 3)])
-def test_predict_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_reader_finds_none(
-    model: LinearModel, digits: Any, scores: list[float], expected: Any
+@pytest.mark.parametrize(
+    ("coarse", "fine", "predicted", "read"),
+    [
+        ([0.99], [0.99] * 2, 3, "33"),
+        ([0.3], [0.99] * 2, ("several_digits", 2), "33"),
+        ([0.06], [0.06], 3, "3"),
+        ([], [], ("no_digit", None), "no_digit"),
+    ],
+)
+def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_reader_sees_parts(
+    model: LinearModel, digits: Any, coarse: list[float], fine: list[float], predicted: Any, read: str
 ) -> None:
-    """The reader finds the digits of these scores in the coarse view, and twice as many on the page."""
+    """The reader finds digits of these scores in the coarse view and on the page."""
     shade = np.linspace(0, 40, 640).astype(np.uint8)[:, np.newaxis]
     page = np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade
     boxes = np.array([[180, 180, 280, 280], [480, 180, 100, 280]], np.float32)
 
     def find(levels: NDArray[np.uint8]) -> Peaks:
-        found = scores if len(levels) < 640 else [0.99] * 2 * len(scores)
+        found = coarse if len(levels) < 640 else fine
         classes = np.eye(11, dtype=np.float32)[[3] * len(found)]
         peaks = Peaks(np.array(found, np.float32), classes, boxes[: len(found)])
         return peaks.scaled(len(levels) / len(page))
@@ -185,8 +193,9 @@ def test_predict_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_reader_
     def classify(batch: Any) -> list[Prediction]:
         return [replace(each, confidence=0.9, is_digit=0.9) for each in model.classify(batch)]
 
-    (outcome,) = Recognizer(classify, DIGITS, find=find).predict([page])
-    assert answer(outcome) == expected
+    recognizer = Recognizer(classify, DIGITS, find=find)
+    assert [answer(outcome) for outcome in recognizer.predict([page])] == [predicted]
+    assert [answer(outcome) for outcome in recognizer.read([page])] == [read]
 
 
 def test_predict_blank_picture_has_black_input(recognition: Recognizer, pictures: Any) -> None:

@@ -54,8 +54,6 @@ class Peaks:
 class ReadingConfig:
     """Thresholds of the reading."""
 
-    min_peak: float = 0.08
-    """Least score of a peak that is looked at."""
     min_score: float = 0.5
     """Least score of a digit of which the reader alone is sure."""
     min_together: float = 0.92
@@ -93,10 +91,14 @@ class Detected:
     glyphs: Sequence[NDArray[np.uint8]]
     signs: Peaks
 
+    @property
+    def is_anything(self) -> bool:
+        """True if the reader sees anything: not on blank paper, but on a digit that is cut off, parts."""
+        return len(self.digits) + len(self.signs) > 0
+
 
 def detect(page: Page, peaks: Peaks) -> Detected:
     """Return what may be on the page: rivals, which overlap, are left to `settle`."""
-    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
     digits, signs = _by_kind(peaks[_suppress(peaks.boxes, peaks.scores, _CONFIG.min_same_overlap)])
     glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
     return Detected(page, digits, glyphs, signs)
@@ -128,18 +130,18 @@ def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detec
 
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
     """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
-    peaks = peaks[np.flatnonzero(peaks.scores >= _CONFIG.min_peak)]
+    peaks = peaks[np.flatnonzero(peaks.scores)]
     kept = _suppress(peaks.boxes, peaks.scores, _CONFIG.max_overlap, _CONFIG.max_covered)
     return _by_kind(peaks[kept])
 
 
-def lone_digit(page: Page) -> Detected:
-    """Return the digit of a page that is one digit in MNIST's form: nobody has to look for it."""
-    assert page.digit is not None
-    box = np.array([cv2.boundingRect(page.digit)], np.float32)
+def lone_digit(page: Page, digit: NDArray[np.uint8], score: float = 1.0) -> Detected:
+    """Return what is found on a page whose ink is one digit, uint8 [28, 28], for which nobody has to look."""
+    rows, columns = page.levels.shape
+    box = cv2.boundingRect(page.digit) if page.digit is not None else (0, 0, columns, rows)
     classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
-    digit = Peaks(np.ones(1, np.float32), classes, box)
-    return Detected(page, digit, [page.digit], digit[[]])
+    found = Peaks(np.array([score], np.float32), classes, np.array([box], np.float32))
+    return Detected(page, found, [digit], found[[]])
 
 
 def read(

@@ -72,7 +72,9 @@ def test_versions_that_differ_are_named_with_network_and_accuracy_and_marked(pag
     page.route("**/v1/read?*version=1*", lambda route: route.fulfill(json=reading_of("77")))
     page.get_by_role("button", name="Example: 7").click()
     expect(page.locator("#difference")).to_have_text("They differ: 77 or 71?")
-    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 77.")).to_contain_text("They differ")
+    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 77.")).to_contain_text(
+        "They differ"
+    )
     expect(page.locator(".reading .differs")).to_have_text(["7", "1"])
     expect(page.locator(".source b")).to_contain_text(
         ["Convnet · test accuracy 9", "Convnet · test accuracy 9"]
