@@ -128,7 +128,7 @@ def test_fit_of_two_outputs_learns_to_refuse_negatives_and_few_digits(
     assert refusing_evaluation.accuracy > 0.6
     refusals = refusing_evaluation.refusals
     assert refusals
-    assert refusals.digits.refused_share < 0.1
+    assert refusals.digits.refused_share < 0.2
     digits = refusals.digits.is_digit.mean()
     assert all(digits > refusals.negatives[name].is_digit.mean() for name in ("words", "numbers", "specks"))
 

@@ -70,7 +70,7 @@ def write_artifact(
 
     Raise ModelError if the SavedModel cannot be written.
     """
-    save_model(model, task, directory, {"name": card["model"], "accuracy": card["accuracy"]})
+    save_model(model, task, directory, {"name": card.get("model"), "accuracy": card.get("accuracy")})
     write_extra(directory, card, _warmup_requests(task, warmup_images))
 
 

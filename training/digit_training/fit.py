@@ -118,13 +118,13 @@ def fit(
     training set.
 
     After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
-    KeyboardInterrupt if no epoch has ended. With the folder `backup`, another call of the same arguments goes
-    on after the last epoch of the network that was interrupted.
+    KeyboardInterrupt if no epoch has ended. With `backup`, the beginning of a folder's path, another call of
+    the same arguments goes on after the last epoch of the network that was interrupted.
     """
     train_only = examples[:0] if feedback is None else feedback
 
     def fit_network(seed: int) -> FitResult:
-        backups = [keras.callbacks.BackupAndRestore(backup / str(seed))] if backup else []
+        backups = [keras.callbacks.BackupAndRestore(f"{backup}-{seed}")] if backup else []
         return _fit_network(recipe, examples, train_only, seed, [*backups, *callbacks])
 
     results = [fit_network(seed)]

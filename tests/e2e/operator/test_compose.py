@@ -3,10 +3,13 @@
 import json
 import re
 import shutil
+import socket
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +219,41 @@ def test_compose_gateway_without_model_server_is_unhealthy(project: Project) -> 
     wait_until(lambda: health(project, "gateway") == "unhealthy", seconds=60)
     project.compose("start", "model-server")
     wait_until(lambda: health(project, "gateway") == "healthy", seconds=60)
+
+
+def test_gateway_survives_more_bodies_than_its_memory_holds(project: Project, seven: bytes) -> None:
+    size, count = 8 << 20, 600
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n"
+        % size
+    )
+    body = bytes(size - 1024)
+
+    def worker_exits() -> list[str]:
+        return re.findall(r"^digits_worker_exits_total .*", httpx.get(f"{project.url}/metrics").text, re.M)
+
+    def send(connection: socket.socket) -> None:
+        # The gateway closes connections whose bodies it refuses.
+        with suppress(OSError):
+            connection.sendall(head + body)
+
+    before = worker_exits()
+    with ExitStack() as stack:
+        address = ("localhost", project.port)
+        connections = [stack.enter_context(socket.create_connection(address, 20)) for _ in range(count)]
+        with ThreadPoolExecutor(32) as pool:
+            list(pool.map(send, connections))
+        assert answers(f"{project.url}/livez")
+    with httpx.Client(base_url=project.url, timeout=20) as http:
+        wait_until(lambda: post_image(http, seven).status_code == 200)
+    container = project.compose("ps", "--quiet", "gateway").strip()
+    state = "{{.HostConfig.Memory}} {{.State.OOMKilled}} {{.RestartCount}}"
+    assert project.run("docker", "inspect", "--format", state, container).split() == [
+        str(2 << 30),
+        "false",
+        "0",
+    ]
+    assert worker_exits() == before
 
 
 def test_compose_with_documented_tls_promotes_and_rolls_back(fresh: Project, tmp_path: Path) -> None:
