@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import evaluation
 from digit_training.data import Dataset
+from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
 from digit_training.evaluation import Accuracy, Evaluation, Scored, evaluate
 from digit_training.fit import FitResult
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from digit_training.negatives import KINDS
 from tests.training.conftest import predict, predict_outputs, small_network
 
 pytestmark = pytest.mark.xdist_group("fits")

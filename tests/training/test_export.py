@@ -16,11 +16,11 @@ from digit_core.artifact.versions import Version
 from digit_training import export, models, provenance
 from digit_training.classifier import to_pixels
 from digit_training.data import Dataset
+from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
-from digit_training.negatives import KINDS
 from digit_training.recipes import QUICK
 from tests.training.conftest import COLORS, predict_outputs, small_network
 

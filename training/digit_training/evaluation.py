@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_training import negatives
 from digit_training.classifier import Outputs, check_probabilities, predict
 from digit_training.data import Examples, Labels
+from digit_training.drawing import negatives
 from digit_training.models import IS_DIGIT, PROBABILITIES, output_layers
 
 Images = NDArray[np.uint8]

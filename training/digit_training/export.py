@@ -34,11 +34,11 @@ from digit_core.tfserving.codec import (
 )
 from digit_training import provenance
 from digit_training.classifier import Outputs, batch_size, check_backend, split, to_pixels
+from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult, Threshold
 from digit_training.models import activated, named_outputs
-from digit_training.negatives import KINDS
 
 WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000

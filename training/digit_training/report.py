@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from digit_training.comparison import Comparisons
 from digit_training.data import Examples
+from digit_training.drawing.negatives import KINDS
 from digit_training.evaluation import (
     Accuracy,
     Evaluation,
@@ -27,7 +28,6 @@ from digit_training.evaluation import (
     worst_mistakes,
 )
 from digit_training.fit import MAX_REFUSED, FitResult
-from digit_training.negatives import KINDS
 from digit_training.pictures import LabelledPictures
 
 SAMPLES_PER_DIGIT = 10

@@ -1,7 +1,7 @@
 """HTTP limits that uvicorn lacks: head size, arrival time, and ignored protocol upgrades."""
 
 import re
-from asyncio import TimerHandle
+from asyncio import AbstractEventLoop, TimerHandle, Transport
 from http import HTTPStatus
 from typing import Any
 
@@ -10,6 +10,35 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _MAX_HEAD = 64 * 1024
 """Maximum bytes of request line and headers together, and of the trailers."""
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+
+
+class _JoinedWrites:
+    """Transport that sends what is written in one iteration of the event loop by one system call.
+
+    uvicorn writes head and body of an answer apart.
+    """
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -33,7 +62,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._arrival_began = self._part_arrived = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
         self._start_arrival_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from digit_client import Client, Prediction
 from digit_core.images import to_png
-from digit_training.synthetic import draw_strokes, parse_strokes
+from digit_training.drawing.synthetic import draw_strokes, parse_strokes
 from tests.conftest import Digits
 from tests.processes import DIGITS, accepts, free_port, is_ready, wait_until
 
@@ -26,7 +26,7 @@ CROSSED_SEVENS = (
     "10,15 10,0 85,0 40,100 / 30,50 90,50",
     "0,5 70,5 70,40 35,100 / 5,65 100,50",
 )
-"""Strokes in the format of digit_training.synthetic.STYLES."""
+"""Strokes in the format of digit_training.drawing.synthetic.STYLES."""
 # The article's network sees MNIST only. The sample is a fifteenth of it, so that more epochs are needed.
 TRAIN = [*DIGITS, "train", "--model", "perceptron", "--learning-rate", "0.5"]
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from digit_core.images import Peaks
+from digit_training.drawing.pages import Page
 from digit_training.reader.evaluation import MAX_FALSE_PAGES, Finds, score
-from digit_training.reader.pages import Page
 
 BLANK = np.full((96, 192), 200, np.uint8)
 

@@ -17,8 +17,6 @@ STRIDE = 4
 """Side of a cell in pixels."""
 MULTIPLE = 8
 """Number of pixels of which both sides of a page are multiples."""
-HEIGHTS = (11.0, 64.0)
-"""Heights of digits, in pixels, that the network finds at one level of the pyramid."""
 MIN_CONTRAST = 24.0
 """Least difference of the lightest and the darkest level that is stretched to the whole range."""
 BOX_UNIT = 8.0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from digit_core.images import Peaks
 from digit_core.images.reading import SIGN, digits_and_signs, intersections
-from digit_training.reader.pages import Page
+from digit_training.drawing.pages import Page
 
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""

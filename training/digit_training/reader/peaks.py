@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from digit_core.images import Peaks
 from digit_core.images.reading import CLASSES, SIGN
-from digit_training.reader.detector import BOX_UNIT, HEIGHTS, MULTIPLE, STRIDE, stretch
+from digit_training.drawing.pages import HEIGHTS
+from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
 Found: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Scores [n, k], classes [n, k, 11] and boxes [n, k, 4]."""

@@ -19,6 +19,8 @@ from digit_training import data as datasets
 from digit_training import device, provenance, shipped
 from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
+from digit_training.drawing.handwriting import GlyphBank
+from digit_training.drawing.pages import Page, PageWriter
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import Origin, read_weights, versions
 from digit_training.publication import Target
@@ -26,8 +28,6 @@ from digit_training.reader import evaluation, sheets
 from digit_training.reader.detector import detector
 from digit_training.reader.export import write_reader
 from digit_training.reader.fitting import Plan, fit
-from digit_training.reader.handwriting import GlyphBank
-from digit_training.reader.pages import Page, PageWriter
 from digit_training.reader.peaks import finder
 from digit_training.recipes import Overrides, fit_command
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from digit_core.images import Peaks
 from digit_core.images.reading import SIGN, digits_and_signs
-from digit_training.reader.pages import Page
+from digit_training.drawing.pages import Page
 
 COLUMNS, ROWS = 5, 10
 COUNT = COLUMNS * ROWS

@@ -7,8 +7,8 @@ from digit_core.images import Page, crop_digit
 from digit_core.images.reading import SIGN, digits_and_signs, intersections
 from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples
-from digit_training.reader.handwriting import GlyphBank
-from digit_training.reader.pages import PageWriter
+from digit_training.drawing.handwriting import GlyphBank
+from digit_training.drawing.pages import PageWriter
 from digit_training.reader.peaks import finder
 
 GLYPHS = 1500

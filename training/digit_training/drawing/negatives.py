@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from digit_core.images import fit_to_mnist_canvas
 from digit_training.data import NO_DIGIT, Examples
-from digit_training.strokes import DOODLES, FOREIGN_LETTERS, LETTERS, SHAPES, SYMBOLS
-from digit_training.synthetic import (
+from digit_training.drawing.strokes import DOODLES, FOREIGN_LETTERS, LETTERS, SHAPES, SYMBOLS
+from digit_training.drawing.synthetic import (
     PEN,
     PRINT,
     PenConfig,

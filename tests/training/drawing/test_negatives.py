@@ -4,12 +4,12 @@ import cv2
 import numpy as np
 import pytest
 
-from digit_training import negatives
 from digit_training.augment import Images
 from digit_training.data import NO_DIGIT, Dataset, Examples
-from digit_training.negatives import KINDS, Kind, draw_kind, draw_negatives
-from digit_training.strokes import DOODLES, FOREIGN_LETTERS, LETTERS, SHAPES, SYMBOLS
-from digit_training.synthetic import STYLES, parse_strokes
+from digit_training.drawing import negatives
+from digit_training.drawing.negatives import KINDS, Kind, draw_kind, draw_negatives
+from digit_training.drawing.strokes import DOODLES, FOREIGN_LETTERS, LETTERS, SHAPES, SYMBOLS
+from digit_training.drawing.synthetic import STYLES, parse_strokes
 
 
 def only(label: int, dataset: Dataset) -> Examples:

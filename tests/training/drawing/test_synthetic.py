@@ -6,7 +6,7 @@ import pytest
 
 from digit_core.images import is_normalized
 from digit_training.data import Examples
-from digit_training.synthetic import (
+from digit_training.drawing.synthetic import (
     PRINT,
     PRINTED_FRACTION,
     STYLES,

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from digit_core.images.reading import SIGN
 from digit_training.data import Examples
-from digit_training.negatives import Sketcher
-from digit_training.strokes import LETTERS
-from digit_training.synthetic import (
+from digit_training.drawing.negatives import Sketcher
+from digit_training.drawing.strokes import LETTERS
+from digit_training.drawing.synthetic import (
     BARS,
     PEN,
     PRINT,
