@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from typing import Any
+
 import grpc
 import numpy as np
 import pytest
@@ -45,8 +47,18 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeG
         grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         call = PredictionServiceStub(channel).Predict.future
-        calls = [call(predict_request("tf2", "wait", seconds=[3.0]), 30) for _ in range(2)]
-        wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        calls: list[Any] = []
+
+        def are_threads_taken() -> bool:
+            # An answered call may hold its thread for a moment: send anew what is refused.
+            calls[:] = [waiting for waiting in calls if not waiting.done()]
+            calls.extend(
+                call(predict_request("tf2", "wait", seconds=[3.0]), 30) for _ in range(2 - len(calls))
+            )
+            status = status_of_unknown_model(channel)
+            return status is grpc.StatusCode.RESOURCE_EXHAUSTED and not any(each.done() for each in calls)
+
+        wait_until(are_threads_taken)
         assert [list(call.result().outputs["y"].float_val) for call in calls] == [[3.0]] * 2
         wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND)
 
