@@ -1,7 +1,6 @@
 """gRPC transport: methods, threads, TLS, channel arguments and addresses."""
 
 from pathlib import Path
-
 from typing import Any
 
 import grpc
