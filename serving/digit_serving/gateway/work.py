@@ -4,7 +4,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
@@ -62,11 +62,9 @@ class Work:
 
         A call can't be interrupted: at the deadline the request is answered, and the thread goes on.
         """
-        has_started = asyncio.Event()
 
         def check_time_and_call() -> _Result:
             self._check_time(context)
-            has_started.set()
             started = time.monotonic()
             try:
                 return function(*arguments)
@@ -80,21 +78,20 @@ class Work:
 
         self._check_time(context, self._queued * self._seconds)
         self._queued += 1
-        call = asyncio.get_running_loop().run_in_executor(self._executor, check_time_and_call)
         try:
-            return await_(self._wait(context, call, has_started))
+            return await_(self._wait(context, self._executor.submit(check_time_and_call)))
         finally:
             self._queued -= 1
 
-    async def _wait(
-        self, context: RequestContext, call: asyncio.Future[_Result], has_started: asyncio.Event
-    ) -> _Result:
-        """Return the call's result; cancel it if it doesn't start or end in time."""
+    async def _wait(self, context: RequestContext, job: Future[_Result]) -> _Result:
+        """Return the job's result; cancel it if it doesn't start or end in time."""
+        call = asyncio.wrap_future(job)
         latest_start = context.arrived_at + self._max_queue_time
         try:
             if not _is_read(context):
                 await asyncio.wait((call,), timeout=max(0.0, latest_start - time.monotonic()))
-                if not call.done() and not has_started.is_set():
+                # Only a job that has not started can be cancelled.
+                if job.cancel():
                     raise OverloadedError(_WAITED)
             await asyncio.wait((call,), timeout=max(0.0, context.deadline - time.monotonic()))
             if not call.done():
