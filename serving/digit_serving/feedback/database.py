@@ -1,6 +1,5 @@
 """Database of records: connection, schema and writing, alike for SQLite and PostgreSQL."""
 
-import hashlib
 import secrets
 import sqlite3
 import time
@@ -133,7 +132,7 @@ class Database:
         if record.held_out is not None:
             return vars(record)
         assert self._key, "only a store that may be created takes records"
-        return vars(record) | {"held_out": is_held_out(self._key, hashlib.sha256(record.input).hexdigest())}
+        return vars(record) | {"held_out": is_held_out(self._key, record.digest)}
 
     def fetch(self, query: "sa.Select[Any]") -> list[Record]:
         """Return the records of a query for all columns of a table. Raise StoreError."""

@@ -1,5 +1,6 @@
 """Records: one input of a model, its answer and its label."""
 
+import hashlib
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -47,6 +48,11 @@ class Record:
     """Right text of the whole reading, of its first input with feedback."""
     original: bytes | None = None
     """The picture as sent, if originals are kept."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the input, which names it: hexadecimal."""
+        return hashlib.sha256(self.input).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
@@ -260,6 +259,6 @@ def _permitted_context() -> RequestContext:
 
 def _describe(record: Record) -> schemas.LabellingRecord:
     return {
-        "input": hashlib.sha256(record.input).hexdigest(),
+        "input": record.digest,
         "image": base64.b64encode(record.input).decode(),
     }

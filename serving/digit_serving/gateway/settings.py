@@ -108,8 +108,8 @@ class Settings(BaseSettings):
     """Name of the model on the model server that answers requests without `?model=`."""
     model_names: _Names = ("*",)
     """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
-    always one of them; `*` stands for every model that the model server has, which /v1/models does not
-    list."""
+    always one of them; `*` stands for every model that the model server has, which /v1/models lists only by
+    DIGITS_MODELS_CONFIG."""
     models_config: _File = None
     """The model server's models.config, if the gateway can read it: with `*` in DIGITS_MODEL_NAMES,
     /v1/models, and so the page's menu, lists the models that it names at that time."""
