@@ -38,11 +38,9 @@ from digit_core.errors import (
 from digit_core.results import Digit, Line, ModelVersion, Prediction, Reading
 
 if typing.TYPE_CHECKING:
-    from digit_client._async.client import AsyncClient
-    from digit_client._async.model_server_client import AsyncModelServerClient
+    from digit_client._client import AsyncClient, Client
+    from digit_client._model_server_client import AsyncModelServerClient, ModelServerClient
     from digit_client._retries import RetryPolicy
-    from digit_client._sync.client import Client
-    from digit_client._sync.model_server_client import ModelServerClient
     from digit_core.inputs import ImageSource
 
 __all__ = [
@@ -85,11 +83,11 @@ if importlib.util.find_spec("grpc"):
     __all__ += ["AsyncModelServerClient", "ModelServerClient"]
 
 _LAZY_MODULES = {
-    "AsyncClient": "digit_client._async.client",
-    "AsyncModelServerClient": "digit_client._async.model_server_client",
-    "Client": "digit_client._sync.client",
+    "AsyncClient": "digit_client._client",
+    "AsyncModelServerClient": "digit_client._model_server_client",
+    "Client": "digit_client._client",
     "ImageSource": "digit_core.inputs",
-    "ModelServerClient": "digit_client._sync.model_server_client",
+    "ModelServerClient": "digit_client._model_server_client",
     "RetryPolicy": "digit_client._retries",
 }
 _EXTRAS = {"AsyncModelServerClient": "grpc", "ModelServerClient": "grpc", "images": "images"}

@@ -1,4 +1,4 @@
-"""Concurrency of the clients: asyncio functions, each with the blocking one that replaces it in `_sync`.
+"""Concurrency of the clients: in asyncio tasks, and in threads of a blocking client.
 
 A call for many images keeps a window of concurrent requests, in bounded memory; results come as they arrive.
 """
@@ -7,10 +7,10 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import aclosing, closing, nullcontext
+from contextlib import aclosing, closing
 from itertools import islice
 from threading import Event
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 from digit_core.errors import ClientClosedError, ImageError
 
@@ -24,27 +24,6 @@ _Result = TypeVar("_Result")
 AsyncResults: TypeAlias = AsyncGenerator[tuple[int, _Result], None]
 Results: TypeAlias = Generator[tuple[int, _Result], None, None]
 """Positions of images, each with the image's result, as they come."""
-
-async_time_limit = asyncio.timeout
-time_limit = nullcontext
-"""Leaves the limit to the timeouts of the block's calls: no exception interrupts blocking code."""
-
-
-async_run = asyncio.to_thread
-"""Calls a function that reads files or prepares images."""
-
-
-def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Call the function."""
-    return function(*arguments)
-
-
-async_loop = asyncio.get_running_loop
-
-
-def loop() -> object:
-    """Return None: blocking code has no event loop."""
-    return None
 
 
 def check_loop(first: object, running: object) -> None:

@@ -1,34 +1,53 @@
-"""Base of the gRPC clients: settings, the connection, and batches of pictures in bounded memory."""
+"""gRPC clients of TensorFlow Serving, with the interface of the HTTP clients and without a gateway."""
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Lock
-from typing import Any, Generic, Self, TypeVar
+from threading import Event, Lock
+from typing import Any, Self
+from uuid import uuid4
 
 import grpc
 
 from digit_client._concurrency import check_loop
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import Options, check_timeout
-from digit_client._retries import Retrier, RetryPolicy, default_timeout
+from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
 from digit_core import inputs as _inputs
-from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import ClientClosedError, ImageError, without_tracebacks
+from digit_core.artifact.task_card import READER_NAME, TaskCard
+from digit_core.backends import Backend
+from digit_core.errors import (
+    ClientClosedError,
+    DigitError,
+    ImageError,
+    ModelNotFoundError,
+    ReaderMissingError,
+    adding_request_id,
+    without_tracebacks,
+)
 from digit_core.inputs import ImageSource, to_png
-from digit_core.recognition import MAX_BATCH, Outcome, PictureError, Pictures, to_pixels
-from digit_core.results import Prediction, Result
-from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.recognition import (
+    MAX_BATCH,
+    Classify,
+    Find,
+    Outcome,
+    PictureError,
+    Pictures,
+    Recognition,
+    async_drive,
+    to_pixels,
+)
+from digit_core.results import MIN_IS_DIGIT, Prediction, Result
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import Connection
+from digit_core.tfserving.connection import AsyncConnection
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 # Bytes of files and pixels in memory, at which a batch ends. Files at paths are read one after the other.
 _BATCH_BYTES = 32 * 1024 * 1024
-
-AnyConnection = TypeVar("AnyConnection", Connection, AsyncConnection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +61,16 @@ class _Settings:
     retries: RetryPolicy
 
 
-class ModelServerBaseClient(ABC, Generic[AnyConnection]):
-    """Common base of the blocking and the asyncio client: settings, and the connection."""
+@dataclass(frozen=True, slots=True)
+class PictureBatch:
+    """Pictures of a call, of which the first one has the position `start`."""
+
+    start: int
+    pictures: Pictures
+
+
+class _ModelServerClient(BaseClient):
+    """Common base of the blocking and the asyncio client."""
 
     def __init__(
         self,
@@ -82,11 +109,13 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
         """
         client = object.__new__(type(self))
         client.__dict__.update(self.__dict__)
-        if timeout is not None:
-            client._settings = replace(client._settings, timeout=check_timeout(timeout))
-        if retries is not None:
-            client._settings = replace(client._settings, retries=retries)
-            client._retrier = self._retrier.with_policy(retries)
+        settings = self._settings
+        client._settings = replace(
+            settings,
+            timeout=settings.timeout if timeout is None else check_timeout(timeout),
+            retries=retries or settings.retries,
+        )
+        client._retrier = replace(self._retrier, policy=client._settings.retries)
         return client
 
     def __repr__(self) -> str:
@@ -100,31 +129,129 @@ class ModelServerBaseClient(ABC, Generic[AnyConnection]):
     def __setstate__(self, settings: _Settings) -> None:
         self._connect(settings, None)
 
+    def _connect(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
+        self._settings = settings
+        self._credentials = credentials
+        self._retrier = Retrier(settings.retries, self._backend.sleep)
+        self._connection = _LazyConnection(settings.target, credentials, self._backend)
+
     def _model(self, version: int | None, label: str | None) -> ModelRef:
         """Return the model with the version or label that a call names, by default the client's label."""
         if version is None and label is None:
             label = self._settings.version_label
         return ModelRef(self.name, version, label)
 
-    def _connect(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
-        self._settings = settings
-        self._credentials = credentials
-        self._retrier = Retrier(settings.retries)
-        self._connection: _LazyConnection[AnyConnection] = _LazyConnection(
-            partial(self._new_connection, settings.target, credentials)
-        )
+    async def _ready(self, timeout: float | None) -> bool:
+        seconds = self.timeout if timeout is None else check_timeout(timeout)
+        connection = self._connection.get()
+        try:
+            await connection.resolve(self._model(None, None), timeout=seconds)
+        except DigitError:
+            return False
+        return True
 
-    @abstractmethod
-    def _new_connection(self, target: str, credentials: grpc.ChannelCredentials | None) -> AnyConnection:
-        """Return a new connection to the model server."""
+    async def _close(self) -> None:
+        if connection := self._connection.end():
+            await connection.close()
+
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+        batch = PictureBatch(0, [await self._backend.to_thread(read_once, image)])
+        ((_, result),) = await self._recognize(kind, batch, options, Event())
+        if isinstance(result, ImageError):
+            result.index = None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[PictureBatch]:
+        return batches(images)
+
+    async def _send_batch(
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        try:
+            return await self._recognize(kind, batch, options, stopped)
+        except DigitError as error:
+            kept = without_tracebacks(error)
+            return [(batch.start + position, kept) for position in range(len(batch.pictures))]
+
+    async def _recognize(
+        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        """Return the position and the result of each picture. No call begins once `stopped` is set."""
+        model = self._model(options.version, options.label)
+        reader = replace(self._model(None, None), name=READER_NAME)
+        request_id = options.request_id or uuid4().hex
+        timeout = self.timeout if options.timeout is None else options.timeout
+        waited = 0.0
+        connection = self._connection.get()
+
+        async def call(send: Callable[[float], Awaitable[Any]]) -> Any:
+            nonlocal waited
+            if stopped.is_set():
+                raise CancelledError
+            started = time.monotonic()
+            try:
+                return await self._retrier.run(send, Deadline(timeout, waited))
+            finally:
+                waited += time.monotonic() - started
+
+        async def ask(request: Classify | Find) -> Any:
+            if isinstance(request, Classify):
+                batch = request.batch
+                return await call(
+                    lambda timeout: connection.predict(batch, model, timeout=timeout, request_id=request_id)
+                )
+            page = request.page
+            try:
+                return await call(
+                    lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
+                )
+            except ModelNotFoundError as error:
+                raise ReaderMissingError(
+                    f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
+                ) from error
+
+        to_thread = self._backend.to_thread
+        with adding_request_id(request_id):
+            task = await call(lambda timeout: connection.task(model, timeout=timeout))
+            min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
+            recognition = Recognition(task, min_is_digit)
+            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.pictures)
+            outcomes = await async_drive(steps, ask, self._backend)
+            results: list[tuple[int, Any]] = await to_thread(
+                _to_results, outcomes, task, batch.start, request_id, options.include is not None
+            )
+            return results
 
 
-@dataclass(frozen=True, slots=True)
-class PictureBatch:
-    """Pictures of a call, of which the first one has the position `start`."""
+class ModelServerClient(ImageClient, _ModelServerClient):
+    """gRPC client of TensorFlow Serving. This process decodes and prepares the images.
 
-    start: int
-    pictures: Pictures
+        with ModelServerClient("127.0.0.1:8500", name="flowers") as client:
+            prediction = client.predict("rose.jpg")
+            print(prediction.label)
+
+    `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
+    name. Calls that name no version and no label are answered by the version labelled `label`; None stands
+    for the newest one, on a model server without labels. The model's task card says how images are prepared;
+    the client asks for it once a version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
+    time that an image, or a batch of 256 images, waits for the model server, with all retries; the
+    preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
+
+    Images, results, errors and options are those of Client. The client connects at its first call, an asyncio
+    client in that call's event loop. It can be pickled unless it was given credentials. Threads may share a
+    ModelServerClient.
+    """
+
+
+class AsyncModelServerClient(AsyncImageClient, _ModelServerClient):
+    """asyncio gRPC client of TensorFlow Serving, with the arguments of ModelServerClient.
+
+    async with AsyncModelServerClient("127.0.0.1:8500", name="flowers") as client:
+        prediction = await client.predict("rose.jpg")
+        print(prediction.label)
+    """
 
 
 def batches(images: Iterable[ImageSource]) -> Iterator[PictureBatch]:
@@ -153,21 +280,21 @@ def read_once(image: ImageSource) -> "ImageSource | PictureError":
         return without_tracebacks(error)
 
 
-def to_results(
-    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, options: Options
+def _to_results(
+    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, request_id: str, with_images: bool
 ) -> list[tuple[int, Result | PictureError]]:
     """Return the position, from `start`, and the result of each picture, with the request's ID.
 
-    The results have the model's inputs as PNG files if `options` include images.
+    `with_images` adds the model's inputs as PNG files.
     """
     results: list[tuple[int, Result | PictureError]] = []
     for index, outcome in enumerate(outcomes, start):
         result = outcome.result
         if isinstance(result, ImageError):
-            result.index, result.request_id = index, options.request_id
+            result.index, result.request_id = index, request_id
         elif not isinstance(result, OSError):
-            files = [to_png(to_pixels(row, task)) for row in outcome.inputs if options.include]
-            result = replace(_with_images(result, files), request_id=options.request_id)
+            files = [to_png(to_pixels(row, task)) for row in outcome.inputs if with_images]
+            result = replace(_with_images(result, files), request_id=request_id)
         results.append((index, result))
     return results
 
@@ -185,21 +312,23 @@ def _with_images(result: Any, files: Sequence[bytes]) -> Any:
     return replace(result, lines=tuple(lines))
 
 
-class _LazyConnection(Generic[AnyConnection]):
+class _LazyConnection:
     """Connection of a client and its copies, made at the first call. Thread-safe.
 
     gRPC's threads don't survive a fork, and an asyncio channel belongs to the running event loop.
     """
 
-    def __init__(self, connect: Callable[[], AnyConnection]) -> None:
-        self._connect: Callable[[], AnyConnection] = connect
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None, backend: Backend) -> None:
+        self._connect = partial(AsyncConnection, target, credentials, backend)
+        self._running_loop = backend.loop
         self._lock = Lock()
-        self._connection: AnyConnection | None = None
+        self._connection: AsyncConnection | None = None
         self._loop: object = None
         self._is_closed = False
 
-    def get(self, loop: object) -> AnyConnection:
-        """Return the connection, of the running event `loop` if any. Raise ClientClosedError."""
+    def get(self) -> AsyncConnection:
+        """Return the connection. Raise ClientClosedError if it is closed, or of another event loop."""
+        loop = self._running_loop()
         with self._lock:
             if self._is_closed:
                 raise ClientClosedError("the client is closed; create another one")
@@ -208,7 +337,7 @@ class _LazyConnection(Generic[AnyConnection]):
             check_loop(self._loop, loop)
             return self._connection
 
-    def end(self) -> AnyConnection | None:
+    def end(self) -> AsyncConnection | None:
         """End the use of the connection, and return it: the caller closes it."""
         with self._lock:
             self._is_closed = True

@@ -1,12 +1,11 @@
 """Retries with exponential backoff and full jitter, a retry budget, and one deadline over all attempts."""
 
-import asyncio
 import logging
 import os
 import random
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import TypeVar
 
@@ -106,52 +105,27 @@ class _RetryBudget:
             return True
 
 
+@dataclass(frozen=True, slots=True)
 class Retrier:
     """Retry loop of a client, within a retry budget. Thread-safe."""
 
-    def __init__(self, policy: RetryPolicy, budget: _RetryBudget | None = None) -> None:
-        self._policy = policy
-        self._budget = budget or _RetryBudget()
+    policy: RetryPolicy
+    sleep: Callable[[float], Awaitable[None]]
+    budget: _RetryBudget = field(default_factory=_RetryBudget)
 
-    def with_policy(self, policy: RetryPolicy) -> "Retrier":
-        """Return a Retrier of another policy with the same budget."""
-        return Retrier(policy, self._budget)
-
-    def run(self, send: Callable[[float], _Result], deadline: Deadline) -> _Result:
-        """Call `send` with the remaining seconds until it succeeds; raise its last error on giving up."""
-        attempt = 1
-        while True:
-            try:
-                result = send(deadline.remaining())
-            except DigitError as error:
-                backoff = self._backoff(attempt, error, deadline)
-                if backoff is None:
-                    raise
-            else:
-                self._budget.add(TOKENS_PER_SUCCESS)
-                return result
-            time.sleep(backoff)
-            attempt += 1
-
-    async def run_async(self, send: Callable[[float], Awaitable[_Result]], deadline: Deadline) -> _Result:
-        """Run as `run` does, with an asyncio `send`."""
+    async def run(self, send: Callable[[float], Awaitable[_Result]], deadline: Deadline) -> _Result:
+        """Await `send` with the remaining seconds until it succeeds; raise its last error on giving up."""
         attempt = 1
         while True:
             try:
                 result = await send(deadline.remaining())
             except DigitError as error:
-                backoff = self._backoff(attempt, error, deadline)
-                if backoff is None:
+                backoff = self.policy.backoff(attempt, error, deadline.end - time.monotonic())
+                if backoff is None or not self.budget.add(-1):
                     raise
+                _logger.info("retry %d in %.2f s: %s", attempt, backoff, error)
             else:
-                self._budget.add(TOKENS_PER_SUCCESS)
+                self.budget.add(TOKENS_PER_SUCCESS)
                 return result
-            await asyncio.sleep(backoff)
+            await self.sleep(backoff)
             attempt += 1
-
-    def _backoff(self, attempt: int, error: DigitError, deadline: Deadline) -> float | None:
-        backoff = self._policy.backoff(attempt, error, deadline.end - time.monotonic())
-        if backoff is None or not self._budget.add(-1):
-            return None
-        _logger.info("retry %d in %.2f s: %s", attempt, backoff, error)
-        return backoff

@@ -6,5 +6,6 @@ tfserving     TensorFlow Serving's protocol over gRPC, without TensorFlow
 recognition   the one way from pictures to results
 results       predictions and readings
 errors        the errors of all packages
+backends      what asyncio and blocking coroutines do in different ways
 inputs        pictures as callers give them
 """

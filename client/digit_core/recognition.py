@@ -8,7 +8,6 @@ Classify, Find), are sent the answers, and yield an Outcome for each picture, gr
 all pictures might not fit into memory. A driver answers the requests.
 """
 
-import asyncio
 import math
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import TaskCard
+from digit_core.backends import Backend
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
 from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
@@ -132,28 +132,23 @@ def drive(
             if isinstance(step, Outcome):
                 yield step
                 step = next(steps)
-                continue
-            try:
-                answer = prepare(step) if isinstance(step, Prepare) else ask(step)
-            except Exception as error:
-                step = steps.throw(error)
             else:
-                step = steps.send(answer)
+                step = _answer(steps, step, prepare if isinstance(step, Prepare) else ask)
 
 
 async def async_drive(
-    steps: Steps[_Result], ask: Callable[[Classify | Find], Awaitable[Any]]
+    steps: Steps[_Result], ask: Callable[[Classify | Find], Awaitable[Any]], backend: Backend
 ) -> list[Outcome[_Result]]:
-    """asyncio driver: return the outcomes, in order. All computation runs in threads."""
+    """Driver of coroutines: return the outcomes, in order. asyncio computes in threads."""
     outcomes: list[Outcome[_Result]] = []
-    request = await asyncio.to_thread(_advance, steps, None, outcomes)
+    request = await backend.to_thread(_advance, steps, None, outcomes)
     while request is not None:
         answer: Any
         try:
             answer = await ask(request)
         except Exception as error:
             answer = error
-        request = await asyncio.to_thread(_advance, steps, answer, outcomes)
+        request = await backend.to_thread(_advance, steps, answer, outcomes)
     return outcomes
 
 
@@ -165,15 +160,19 @@ def _advance(steps: Steps[_Result], answer: Any, outcomes: list[Outcome[_Result]
             if isinstance(step, Outcome):
                 outcomes.append(step)
                 step = next(steps)
-                continue
-            try:
-                prepared = step()
-            except Exception as error:
-                step = steps.throw(error)
             else:
-                step = steps.send(prepared)
+                step = _answer(steps, step, Prepare.__call__)
         return step
     return None
+
+
+def _answer(steps: Steps[_Result], request: Any, answer: Callable[[Any], Any]) -> Request | Outcome[_Result]:
+    """Send the answer to a request, or throw its error, and return the next step."""
+    try:
+        answered = answer(request)
+    except Exception as error:
+        return steps.throw(error)
+    return steps.send(answered)
 
 
 def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:

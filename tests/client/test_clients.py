@@ -1,12 +1,13 @@
 """All four clients, blocking and asyncio, of a gateway and of a model server: what they have in common."""
 
 import asyncio
+import inspect
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import httpx
 import numpy as np
@@ -18,6 +19,7 @@ from digit_client import (
     DIGITS,
     AsyncClient,
     AsyncModelServerClient,
+    CallOptions,
     Client,
     ImageError,
     ImageShapeError,
@@ -309,3 +311,17 @@ def test_ready_tells_whether_the_model_is_served(connect: Connect, service: Serv
     if connect in (to_model_server, to_model_server_async):
         with connect(service, "unknown") as other:
             assert other.ready() is False
+
+
+@pytest.mark.parametrize(
+    ("blocking", "asynchronous"), [(Client, AsyncClient), (ModelServerClient, AsyncModelServerClient)]
+)
+def test_clients_have_same_methods_with_typed_options(blocking: type, asynchronous: type) -> None:
+    names = {name for name in dir(blocking) if not name.startswith("_")}
+    assert names == {name for name in dir(asynchronous) if not name.startswith("_")}
+    for function in (getattr(blocking, name) for name in names):
+        if inspect.isfunction(function):
+            parameters = inspect.signature(function).parameters
+            assert parameters == inspect.signature(getattr(asynchronous, function.__name__)).parameters
+            given = [each.annotation for each in parameters.values() if each.kind is each.VAR_KEYWORD]
+            assert given in ([], [Unpack[CallOptions]])

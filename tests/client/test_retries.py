@@ -1,6 +1,7 @@
 """Retry policy, deadline, and retry loop with its budget."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -16,6 +17,7 @@ from digit_client import (
     _retries,
 )
 from digit_client._retries import Deadline, Retrier, default_timeout
+from digit_core.backends import BLOCKING, run
 
 
 class FlakyCall:
@@ -25,7 +27,7 @@ class FlakyCall:
         self.errors = list(errors)
         self.count = 0
 
-    def __call__(self, _timeout: float) -> str:
+    async def __call__(self, _timeout: float) -> str:
         self.count += 1
         if self.errors:
             raise self.errors.pop(0)
@@ -54,41 +56,42 @@ def test_backoff_is_at_least_retry_after() -> None:
 
 @pytest.mark.xdist_group("timing")
 def test_deadline_bounds_all_attempts_together() -> None:
-    def slow_call(timeout: float) -> str:
+    async def slow_call(timeout: float) -> str:
         time.sleep(min(0.05, timeout))
         raise ConnectionFailedError("x")
 
+    retrier = Retrier(RetryPolicy(max_attempts=1000, initial_backoff=0.001), BLOCKING.sleep)
     started = time.monotonic()
     with pytest.raises(DigitError):
-        Retrier(RetryPolicy(max_attempts=1000, initial_backoff=0.001)).run(slow_call, Deadline(0.2))
+        run(retrier.run(slow_call, Deadline(0.2)))
     assert time.monotonic() - started < 0.5
 
 
 def test_budget_shared_by_all_policies_limits_retries_of_failing_service() -> None:
     call = FlakyCall(*[OverloadedError("x") for _ in range(10_000)])
     policy = RetryPolicy(max_attempts=3, initial_backoff=0)
-    retrier, calls, started = Retrier(policy), 500, time.monotonic()
+    retrier, calls, started = Retrier(policy, BLOCKING.sleep), 500, time.monotonic()
     for _ in range(calls):
         with pytest.raises(OverloadedError):
-            retrier.with_policy(policy).run(call, Deadline(1))
+            run(replace(retrier, policy=policy).run(call, Deadline(1)))
     retries, seconds = call.count - calls, time.monotonic() - started
     limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * seconds + 1
     assert _retries.MAX_TOKENS <= retries <= limit
 
 
 def test_budget_is_refilled_by_successes_and_time() -> None:
-    retrier = Retrier(RetryPolicy(max_attempts=2, initial_backoff=0))
+    retrier = Retrier(RetryPolicy(max_attempts=2, initial_backoff=0), BLOCKING.sleep)
 
     def is_retried() -> bool:
         call = FlakyCall(OverloadedError("x"), OverloadedError("x"))
         with pytest.raises(OverloadedError):
-            retrier.run(call, Deadline(1))
+            run(retrier.run(call, Deadline(1)))
         return call.count == 2
 
     while is_retried():
         pass
     for _ in range(round(2 / _retries.TOKENS_PER_SUCCESS)):
-        retrier.run(FlakyCall(), Deadline(1))
+        run(retrier.run(FlakyCall(), Deadline(1)))
     assert is_retried()
     while is_retried():
         pass

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.backends import ASYNCIO
 from digit_core.errors import (
     ImageShapeError,
     NotAnImageError,
@@ -308,7 +309,9 @@ def test_drive_prepares_where_the_caller_wants(model: LinearModel, pictures: Any
     assert all(picture is expected for picture, expected in zip(prepared, given, strict=True))
 
 
-def test_async_drive_has_the_outcomes_of_drive(recognition: Recognizer, pictures: Any) -> None:
+def test_async_drive_has_the_outcomes_of_drive_and_the_models_error(
+    recognition: Recognizer, pictures: Any
+) -> None:
     async def ask(request: Classify | Find) -> Any:
         await asyncio.sleep(0)
         return recognition.ask(request)
@@ -316,16 +319,14 @@ def test_async_drive_has_the_outcomes_of_drive(recognition: Recognizer, pictures
     given = [*pictures.values(), b"no image"]
     for name in ("predict", "read"):
         steps = getattr(Recognition(DIGITS), name)(given)
-        outcomes = asyncio.run(async_drive(steps, ask))
+        outcomes = asyncio.run(async_drive(steps, ask, ASYNCIO))
         assert [*map(answer, outcomes)] == [*map(answer, getattr(recognition, name)(given))]
 
-
-def test_async_drive_error_of_model_is_raised(pictures: Any) -> None:
-    async def ask(request: Classify | Find) -> Any:
+    async def fail(request: Classify | Find) -> Any:
         raise OverloadedError("busy")
 
     with pytest.raises(OverloadedError):
-        asyncio.run(async_drive(Recognition(DIGITS).predict([pictures["blank"]]), ask))
+        asyncio.run(async_drive(Recognition(DIGITS).predict(given), fail, ASYNCIO))
 
 
 def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:

@@ -1,5 +1,5 @@
 """TensorFlow Serving's gRPC protocol without TensorFlow (extra `[grpc]`).
 
 `protos` has the messages, `codec` converts arrays to messages and back, `calls` has channels, methods and
-errors, `async_connection` and `connection` send requests.
+errors, `connection` sends requests.
 """

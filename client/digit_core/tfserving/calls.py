@@ -6,10 +6,9 @@ A channel balances the load over all addresses of a name, retries, keeps connect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import grpc
-import grpc.aio
 
 from digit_core.errors import (
     AuthenticationError,
@@ -81,8 +80,6 @@ _OPTIONS = (
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 
-_Decoded = TypeVar("_Decoded")
-
 _ERRORS: dict[grpc.StatusCode, type[ServiceError]] = {
     grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
     grpc.StatusCode.PERMISSION_DENIED: AuthenticationError,
@@ -116,33 +113,29 @@ def check_target(target: str) -> str:
     return target
 
 
-def connect(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """Create a blocking channel to host:port, unix:path, or another gRPC target, without connecting yet.
+def connect(target: str, credentials: grpc.ChannelCredentials | None, api: Any) -> Any:
+    """Create a channel to host:port, unix:path, or another gRPC target, without connecting yet.
 
-    gRPC finds new servers by resolving the name again when a server closes a connection: as it stops, or at
-    the maximum connection age (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`).
+    `api` is the module `grpc`, or `grpc.aio` for the running event loop. gRPC finds new servers by resolving
+    the name again when a server closes a connection: as it stops, or at the maximum connection age
+    (`--grpc_channel_arguments=grpc.max_connection_age_ms=30000`).
     """
     if credentials:
-        return grpc.secure_channel(check_target(target), credentials, options=_OPTIONS)
-    return grpc.insecure_channel(check_target(target), options=_OPTIONS)
-
-
-def connect_async(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
-    """Create an asyncio channel, as `connect` does, for the running event loop."""
-    if credentials:
-        return grpc.aio.secure_channel(check_target(target), credentials, options=_OPTIONS)
-    return grpc.aio.insecure_channel(check_target(target), options=_OPTIONS)
+        return api.secure_channel(check_target(target), credentials, options=_OPTIONS)
+    return api.insecure_channel(check_target(target), options=_OPTIONS)
 
 
 class Stub:
-    """gRPC stub of the three methods, blocking or asyncio like its channel."""
+    """gRPC stub of the three methods, which `awaitable` makes functions that can be awaited."""
 
-    def __init__(self, grpc_channel: Any) -> None:
+    def __init__(self, channel: Any, awaitable: Callable[[Any], Any]) -> None:
         def method(name: str, request: Any, response: Any) -> Any:
-            return grpc_channel.unary_unary(
-                f"/tensorflow.serving.{name}",
-                request_serializer=request.SerializeToString,
-                response_deserializer=response.FromString,
+            return awaitable(
+                channel.unary_unary(
+                    f"/tensorflow.serving.{name}",
+                    request_serializer=request.SerializeToString,
+                    response_deserializer=response.FromString,
+                )
             )
 
         self.predict = method("PredictionService/Predict", PredictRequest, PredictResponse)
@@ -150,14 +143,6 @@ class Stub:
             "PredictionService/GetModelMetadata", GetModelMetadataRequest, GetModelMetadataResponse
         )
         self.status = method("ModelService/GetModelStatus", GetModelStatusRequest, GetModelStatusResponse)
-
-
-def decoded(name: str, decode: Callable[..., _Decoded], *arguments: Any) -> _Decoded:
-    """Return what `decode` makes of a response. Raise ServiceError that names an unusable one."""
-    try:
-        return decode(*arguments)
-    except (ValueError, RecursionError) as error:
-        raise ServiceError(f"unusable {name}: {error}") from error
 
 
 def lacks_signature(error: ServiceError) -> bool:

@@ -8,7 +8,7 @@ from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_core.errors import DigitError, UnavailableError
-from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import auth, errors, openapi, ops, routes
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.bridge import Application, BridgedFlask, Receive, Scope, Send, WsgiAdapter

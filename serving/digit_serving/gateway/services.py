@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from digit_core.errors import how_to_install
-from digit_core.tfserving.async_connection import AsyncConnection
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.auth import KeyVerifier
 from digit_serving.gateway.observe import Metrics

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.results import Prediction
-from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.observe import Metrics
 from digit_serving.gateway.request import Call, RequestContext

@@ -29,9 +29,9 @@ from digit_core.errors import (
 from digit_core.images import Peaks
 from digit_core.recognition import Classify, Find
 from digit_core.results import Prediction
-from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import Batch, ModelRef, Network
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.request import Call, RequestContext, Wait

@@ -21,10 +21,9 @@ from digit_core.errors import (
     ServiceError,
     UnavailableError,
 )
-from digit_core.tfserving.async_connection import AsyncConnection
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import Connection
+from digit_core.tfserving.connection import AsyncConnection, Connection
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer
 
@@ -55,17 +54,27 @@ def colors() -> Iterator[LinearModelServer]:
         yield server
 
 
-@pytest.fixture(params=CONNECTIONS)
-def to_colors(request: pytest.FixtureRequest, colors: LinearModelServer) -> Iterator[Any]:
-    connection = request.param(colors.target)
-    yield connection
-    connection.close()
+@pytest.fixture
+def to_colors(colors: LinearModelServer) -> Iterator[Any]:
+    with BlockingAsync(AsyncConnection, colors.target) as connection:
+        yield connection
 
 
-@pytest.fixture(params=CONNECTIONS)
-def connection(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterator[Any]:
-    connection = request.param(server.target)
-    yield connection
+@pytest.fixture
+def connection(server: LinearModelServer) -> Iterator[Any]:
+    with BlockingAsync(AsyncConnection, server.target) as connection:
+        yield connection
+
+
+def test_blocking_connection_answers_as_the_asyncio_one(colors: LinearModelServer) -> None:
+    connection = Connection(colors.target)
+    assert connection.task(COLORS, timeout=5) == CARD
+    predictions = connection.predict(dark_and_light(CARD), COLORS, timeout=5)
+    assert [prediction.label for prediction in predictions] == [*CARD.labels]
+    assert connection.versions(COLORS, timeout=5) == [VersionStatus(1, "AVAILABLE", "")]
+    assert connection.resolve(COLORS, timeout=5) == 1
+    with pytest.raises(ModelNotFoundError):
+        connection.resolve(ModelRef("colors", version=9), timeout=5)
     connection.close()
 
 
@@ -167,12 +176,12 @@ def test_predict_refused_twice_raises_overloaded(to_colors: Any, busy: LinearMod
     assert busy.calls == 2
 
 
-@pytest.mark.parametrize("connect", CONNECTIONS)
-def test_versions_refused_connection_raises_unavailable(connect: Callable[[str], Any]) -> None:
-    connection = connect("127.0.0.1:1")
-    with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
+def test_versions_refused_connection_raises_unavailable() -> None:
+    with (
+        BlockingAsync(AsyncConnection, "127.0.0.1:1") as connection,
+        pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"),
+    ):
         connection.versions(MODEL, timeout=5)
-    connection.close()
 
 
 def test_task_without_card_is_that_of_digits(connection: Any) -> None:

@@ -1,1 +1,0 @@
-"""asyncio clients and connection."""

@@ -1,0 +1,449 @@
+"""HTTP clients of the gateway: settings, requests, responses, and errors."""
+
+import asyncio
+import logging
+import os
+import platform
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
+from importlib import metadata
+from threading import Event
+from types import MappingProxyType
+from typing import Any, Generic, Self, TypeVar
+from uuid import uuid4
+
+import httpx
+
+from digit_client import _api
+from digit_client._api import ImageBatch, UnreadableImage
+from digit_client._concurrency import check_loop
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
+from digit_client._options import DEFAULT_URL, Feedback, Models, Options, check_timeout
+from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
+from digit_core.backends import run
+from digit_core.errors import (
+    ClientClosedError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    DigitError,
+    OverloadedError,
+    UnavailableError,
+    adding_request_id,
+    without_tracebacks,
+)
+from digit_core.inputs import ImageSource
+from digit_core.results import Prediction, Reading, Result
+
+_logger = logging.getLogger("digit_client")
+
+_Answer = TypeVar("_Answer")
+_HttpClient = TypeVar("_HttpClient", httpx.Client, httpx.AsyncClient)
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """Settings of a client. They are all that a copy in another process needs."""
+
+    url: str = field(repr=False)
+    model: str | None
+    api_key: str | None = field(repr=False)
+    timeout: float
+    retries: RetryPolicy
+    default_headers: Mapping[str, str] = field(repr=False)
+    keep_response: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Route(Generic[_Answer]):
+    """Route of the gateway, and the parser of its responses' documents.
+
+    `max_files` is the largest number of files in a request. The gateway has 5 seconds for a request by
+    default, also beside others. A photograph takes 30 ms of a core, the digits on a page 120 ms.
+    """
+
+    method: str
+    path: str
+    parse: Callable[..., _Answer]
+    max_files: int = 0
+
+
+_FEEDBACK: _Route[Feedback] = _Route("POST", "/v1/feedback", _api.parse_feedback)
+_READY: _Route[None] = _Route("GET", "/readyz", lambda _: None)
+_MODELS: _Route[Models] = _Route("GET", "/v1/models", _api.parse_models)
+_ROUTES: dict[Any, _Route[Any]] = {
+    Prediction: _Route("POST", "/v1/predict", _api.parse_predictions, 16),
+    Reading: _Route("POST", "/v1/read", _api.parse_readings, 8),
+}
+
+
+class _GatewayClient(BaseClient, Generic[_HttpClient]):
+    """Common base of the blocking and the asyncio client."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        keep_response: bool = False,
+        http_client: _HttpClient | None = None,
+    ) -> None:
+        settings = _Settings(
+            _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL),
+            model,
+            api_key or os.environ.get("DIGITS_API_KEY"),
+            default_timeout() if timeout is None else timeout,
+            retries or RetryPolicy(),
+            dict(default_headers or {}),
+            keep_response,
+        )
+        self._start(settings, http_client)
+
+    @property
+    def url(self) -> str:
+        """The gateway's URL."""
+        return self._settings.url
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a request with its retries."""
+        return self._settings.timeout
+
+    def with_options(
+        self,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        timeout: float | None = None,
+        retries: RetryPolicy | None = None,
+        default_headers: Mapping[str, str] | None = None,
+        keep_response: bool | None = None,
+    ) -> Self:
+        """Return a client with other settings that shares the connections and the retry budget of this one.
+
+        `default_headers` replace those of this client. Closing either client closes the connections of both.
+        """
+        changes: dict[str, Any] = {
+            "model": model,
+            "api_key": api_key,
+            "timeout": timeout,
+            "retries": retries,
+            "default_headers": default_headers,
+            "keep_response": keep_response,
+        }
+        client = object.__new__(type(self))
+        client.__dict__.update(self.__dict__)
+        client._configure(
+            replace(self._settings, **{name: value for name, value in changes.items() if value is not None})
+        )
+        client._retrier = replace(self._retrier, policy=client._settings.retries)
+        return client
+
+    def __repr__(self) -> str:
+        settings = self._settings
+        return (
+            f"{type(self).__name__}({_without_password(settings.url)!r}, model={settings.model!r}, "
+            f"timeout={settings.timeout:g})"
+        )
+
+    def __getstate__(self) -> _Settings:
+        if not self._owns_http:
+            raise TypeError("a client with its own http_client can't be pickled; create it in each process")
+        return self._settings
+
+    def __setstate__(self, settings: _Settings) -> None:
+        self._start(settings, None)
+
+    def _start(self, settings: _Settings, http_client: _HttpClient | None) -> None:
+        self._configure(settings)
+        self._retrier = Retrier(settings.retries, self._backend.sleep)
+        self._owns_http = http_client is None
+        self._http: _HttpClient = http_client or self._connect()
+        self._process_id = os.getpid()
+        self._loop: object = None
+
+    def _configure(self, settings: _Settings) -> None:
+        check_timeout(settings.timeout)
+        self._settings: _Settings = settings
+        self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
+        self._headers.update(settings.default_headers)
+
+    def _check_connection(self) -> None:
+        """Connect anew after a fork: two processes would mix up their answers. Raise ClientClosedError."""
+        loop = self._backend.loop()
+        if self._process_id != os.getpid():
+            if not self._owns_http:
+                raise RuntimeError("a client with its own http_client can't be used after a fork")
+            self._http, self._process_id, self._loop = self._connect(), os.getpid(), None
+        if self._http.is_closed:
+            raise ClientClosedError("the client is closed; create another one")
+        if self._owns_http:
+            self._loop = self._loop or loop
+            check_loop(self._loop, loop)
+
+    @abstractmethod
+    def _connect(self) -> _HttpClient:
+        """Return a new HTTP client."""
+
+    @abstractmethod
+    async def _send(
+        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
+        """Send a request, httpx's arguments; return the response, and its content by the deadline.
+
+        httpx's timeout bounds each wait: for a connection, the headers, a chunk of the body.
+        """
+
+    async def _ready(self, timeout: float | None) -> bool:
+        try:
+            await self._call(_READY, Options(timeout=timeout), is_retried=False)
+        except (ConnectionFailedError, DeadlineExceededError, OverloadedError, UnavailableError):
+            return False
+        return True
+
+    async def _models(self, options: Options) -> Models:
+        return await self._call(_MODELS, options)
+
+    async def _feedback(
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None,
+        index: int | None,
+        options: Options,
+    ) -> Feedback:
+        return await self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index))
+
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+        arguments = await self._backend.to_thread(_api.encode_image, image)
+        route: _Route[list[Result | DigitError]] = _ROUTES[kind]
+        (result,) = await self._call(route, options, arguments)
+        if isinstance(result, DigitError):
+            raise result
+        return result
+
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[ImageBatch | UnreadableImage]:
+        return _api.encode_batches(images, _ROUTES[kind].max_files)
+
+    async def _send_batch(
+        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: Options, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        if isinstance(batch, UnreadableImage):
+            return [(batch.index, without_tracebacks(batch.error))]
+        arguments = await self._backend.to_thread(batch.arguments)
+        route: _Route[list[Result | DigitError]] = _ROUTES[kind]
+        try:
+            results = await self._call(route, options, arguments, indices=batch.indices)
+        except DigitError as error:
+            results = [without_tracebacks(error)] * len(batch.indices)
+        return list(zip(batch.indices, results, strict=True))
+
+    async def _call(
+        self,
+        route: _Route[_Answer],
+        options: Options,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+        *,
+        is_retried: bool = True,
+        **parse_options: Any,
+    ) -> _Answer:
+        """Send a request with httpx's `arguments` for its body; return what the route's parser returns."""
+        request_id = options.request_id or uuid4().hex
+        timeout = self.timeout if options.timeout is None else options.timeout
+        headers = self._headers.copy()
+        headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
+        query = _api.query(options)
+        # Feedback names an answer, which has a model.
+        if self._settings.model is not None and route is not _FEEDBACK:
+            query["model"] = self._settings.model
+        target = {"method": route.method, "url": self.url + route.path, "params": query}
+        request = {**arguments, **target, "headers": headers}
+        parse = partial(route.parse, **parse_options)
+        self._check_connection()
+        deadline = Deadline(timeout)
+
+        async def send(remaining: float) -> _Answer:
+            with self._translate_errors(timeout):
+                response, content = await self._send(request, remaining, deadline)
+            _logger.debug(
+                "%s %s: status %d, %d bytes (request %s)",
+                route.method,
+                route.path,
+                response.status_code,
+                len(content),
+                request_id,
+            )
+            return self._parse(parse, response, content)
+
+        with adding_request_id(request_id):
+            return await (self._retrier.run(send, deadline) if is_retried else send(timeout))
+
+    def _parse(self, parse: Callable[..., _Answer], response: httpx.Response, content: bytes) -> _Answer:
+        kept = _copy_response(response, content) if self._settings.keep_response else None
+        try:
+            answer = _api.parse_response(parse, response.status_code, response.headers, content)
+        except DigitError as error:
+            error.response = kept
+            raise
+        return answer if kept is None else _with_response(answer, kept)
+
+    @contextmanager
+    def _translate_errors(self, timeout: float) -> Iterator[None]:
+        """Convert httpx's errors to errors of this package."""
+        try:
+            yield
+        except (TimeoutError, httpx.TimeoutException) as error:
+            url = _without_password(self.url)
+            raise DeadlineExceededError(f"no answer from {url} within {timeout:g} s") from error
+        except httpx.LocalProtocolError as error:
+            raise ValueError(f"a header of the request is invalid: {error}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            url = _without_password(self.url)
+            raise ConnectionFailedError(f"can't reach {url}: {error}") from error
+
+
+class Client(ImageClient, _GatewayClient[httpx.Client]):
+    """Client of a gateway, for any task.
+
+        with Client() as client:
+            prediction = client.predict("five.png")
+            print(prediction.digit)
+
+    `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `model` is the name of a model
+    (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
+    DIGITS_API_KEY). `timeout` in seconds bounds a request with all its retries (default: DIGITS_TIMEOUT, or
+    10). `default_headers` are sent with each request. With `keep_response`, each result and error has its
+    HTTP response. `http_client` is an httpx client with settings of its own, such as proxies or a private CA;
+    the caller closes it.
+
+    An image is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+    Failures raise DigitError; a path that can't be read raises OSError, a URL without http:// or https://
+    ValueError. A client can be pickled unless it was given an `http_client`. Threads may share a Client.
+
+    Calls for an answer take the options of CallOptions.
+    """
+
+    def feedback(
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None = None,
+        *,
+        index: int | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Feedback:
+        """Tell the service which `label` the image of an answer has, for training; None confirms the answer.
+
+        `answer` is a prediction, a reading, or the ID of its request; `index` is then the image's position in
+        the request. `label` is one of the model's labels, or "" for an image of none of them. For a reading,
+        `label` is the right text, with any white space. `timeout` and `request_id` are those of CallOptions.
+
+        Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
+        "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
+        suit it, and "not_found" if the service takes no feedback; ValueError for an answer without a request
+        ID.
+        """
+        options = Options(timeout=timeout, request_id=request_id)
+        return run(self._feedback(answer, label, index, options))
+
+    def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+        """Return the model's versions, their labels, its task card, and the names of all models.
+
+        `timeout` and `request_id` are those of CallOptions.
+        """
+        return run(self._models(Options(timeout=timeout, request_id=request_id)))
+
+    def _connect(self) -> httpx.Client:
+        return httpx.Client()
+
+    async def _close(self) -> None:
+        if self._owns_http:
+            self._http.close()
+
+    async def _send(
+        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
+        content = bytearray()
+        with self._http.stream(**request, timeout=timeout) as response:
+            for chunk in response.iter_bytes():
+                content += chunk
+                deadline.remaining()
+        return response, bytes(content)
+
+
+class AsyncClient(AsyncImageClient, _GatewayClient[httpx.AsyncClient]):
+    """asyncio client of a gateway, for any task, with the arguments of Client.
+
+    async with AsyncClient() as client:
+        prediction = await client.predict("five.png")
+        print(prediction.digit)
+    """
+
+    async def feedback(
+        self,
+        answer: Prediction | Reading | str,
+        label: str | int | None = None,
+        *,
+        index: int | None = None,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> Feedback:
+        """Tell the service which `label` the image of an answer has, as Client.feedback does."""
+        return await self._feedback(answer, label, index, Options(timeout=timeout, request_id=request_id))
+
+    async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+        """Return the model's versions, their labels, and its task card, as Client.models does."""
+        return await self._models(Options(timeout=timeout, request_id=request_id))
+
+    def _connect(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient()
+
+    async def _close(self) -> None:
+        if self._owns_http:
+            await self._http.aclose()
+
+    async def _send(
+        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+    ) -> tuple[httpx.Response, bytes]:
+        async with asyncio.timeout(timeout), self._http.stream(**request, timeout=timeout) as response:
+            return response, await response.aread()
+
+
+def _check_url(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the gateway's URL {url!r} is invalid: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError(f"the gateway's URL begins with http:// or https://, unlike {url!r}")
+    return url.rstrip("/")
+
+
+def _without_password(url: str) -> str:
+    return str(httpx.URL(url).copy_with(userinfo=b""))
+
+
+@cache
+def _user_agent() -> str:
+    return f"digits/{metadata.version('digits')} python/{platform.python_version()}"
+
+
+def _copy_response(response: httpx.Response, content: bytes) -> httpx.Response:
+    """Return the response with its content, decoded: httpx does not keep a streamed one."""
+    encoded = ("content-encoding", "content-length", "transfer-encoding")
+    headers = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in encoded]
+    return httpx.Response(response.status_code, headers=headers, content=content, request=response.request)
+
+
+def _with_response(answer: Any, response: httpx.Response) -> Any:
+    if isinstance(answer, list):
+        return [_with_response(result, response) for result in answer]
+    if isinstance(answer, DigitError):
+        answer.response = response
+        return answer
+    return replace(answer, response=response)

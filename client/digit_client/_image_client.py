@@ -1,0 +1,275 @@
+"""Methods of all clients: predictions and readings of one image, of many, and of any number."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from threading import Event
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self, TypeAlias, Unpack, overload
+
+from digit_client._concurrency import (
+    AsyncResults,
+    OnError,
+    Results,
+    async_collect,
+    async_send_many,
+    check_many,
+    collect,
+    send_many,
+)
+from digit_client._options import CallOptions, Options
+from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
+from digit_core.errors import DigitError, ImageError
+from digit_core.inputs import ImageSource
+from digit_core.results import Prediction, Reading, Result
+
+Images: TypeAlias = Iterable[ImageSource]
+Return: TypeAlias = Literal["return"]
+Raise: TypeAlias = Literal["raise"]
+
+
+class BaseClient(ABC):
+    """Work of a client, written once in coroutines: a subclass splits images into batches and sends them.
+
+    The type of a result, Prediction or Reading, says what is asked for.
+    """
+
+    _backend: ClassVar[Backend]
+
+    @abstractmethod
+    async def _ready(self, timeout: float | None) -> bool:
+        """Tell with one request, without retries, whether the service answers."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+        """Return the result of an image. Raise its error."""
+
+    @abstractmethod
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[Any]:
+        """Yield the images of each request, as they are needed."""
+
+    @abstractmethod
+    async def _send_batch(
+        self, kind: type[Result], batch: Any, options: Options, stopped: Event
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        """Return the position and the result of each image. No request begins once `stopped` is set."""
+
+
+class ImageClient(BaseClient):
+    """Blocking methods. Threads may share a client."""
+
+    _backend = BLOCKING
+
+    def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
+        """Classify one image. For a model of digits, a refusal of the image is a prediction as well.
+
+        `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
+        `timeout` in seconds, `request_id`.
+        """
+        return run(self._send_image(Prediction, image, Options(**options)))
+
+    @overload
+    def predict_many(
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction | ImageError | OSError]: ...
+
+    @overload
+    def predict_many(
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction]: ...
+
+    def predict_many(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = "return",
+        concurrency: int = 4,
+        **options: Unpack[CallOptions],
+    ) -> list[Any]:
+        """Classify each image, in their order, with few requests, `concurrency` of them at a time.
+
+        The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
+        read; with `on_error="raise"` it fails the call, as every other error does. `images` are those of
+        `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
+        options are those of CallOptions.
+        """
+        return collect(self._send_images(Prediction, images, Options(**options), concurrency), on_error)
+
+    def iter_predict(
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> Results[Prediction | DigitError | OSError]:
+        """Classify any number of images: yield the position of each, and its prediction or error.
+
+        The order is that of the answers; the error of a request takes the place of each of its images. Images
+        are read as requests end, so that memory is bounded; `concurrency` requests are sent at a time. The
+        options are those of CallOptions.
+        """
+        return self._send_images(Prediction, images, Options(**options), concurrency)
+
+    def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
+        """Read all digits on one image, in lines; without a digit, the reading is empty.
+
+        `image` and the options are those of `predict`.
+
+        Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
+        the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
+        """
+        return run(self._send_image(Reading, image, Options(**options)))
+
+    @overload
+    def read_many(
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Reading | ImageError | OSError]: ...
+
+    @overload
+    def read_many(
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Reading]: ...
+
+    def read_many(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = "return",
+        concurrency: int = 4,
+        **options: Unpack[CallOptions],
+    ) -> list[Any]:
+        """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
+        return collect(self._send_images(Reading, images, Options(**options), concurrency), on_error)
+
+    def iter_read(
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> Results[Reading | DigitError | OSError]:
+        """Read any number of images: yield the position of each, and its reading or error, as they come.
+
+        The arguments are those of `iter_predict`.
+        """
+        return self._send_images(Reading, images, Options(**options), concurrency)
+
+    def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the service would answer with the client's model: one request, without retries.
+
+        False if it says that it is not ready, or can't be reached within `timeout` seconds (default: the
+        client's).
+        """
+        return run(self._ready(timeout))
+
+    def close(self) -> None:
+        """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
+        run(self._close())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _send_images(
+        self, kind: type[Result], images: Images, options: Options, concurrency: int
+    ) -> Results[Result | DigitError | OSError]:
+        def send(batch: Any, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
+            return run(self._send_batch(kind, batch, options, stopped))
+
+        check_many(images, concurrency)
+        return send_many(self._batches(kind, images), send, concurrency)
+
+
+class AsyncImageClient(BaseClient):
+    """asyncio methods, with the arguments, results and errors of the blocking ones."""
+
+    _backend = ASYNCIO
+
+    async def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
+        """Classify one image, as Client.predict does."""
+        return await self._send_image(Prediction, image, Options(**options))
+
+    @overload
+    async def predict_many(
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction | ImageError | OSError]: ...
+
+    @overload
+    async def predict_many(
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction]: ...
+
+    async def predict_many(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = "return",
+        concurrency: int = 4,
+        **options: Unpack[CallOptions],
+    ) -> list[Any]:
+        """Classify each image, as Client.predict_many does."""
+        results = self._send_images(Prediction, images, Options(**options), concurrency)
+        return await async_collect(results, on_error)
+
+    def iter_predict(
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> AsyncResults[Prediction | DigitError | OSError]:
+        """Classify any number of images, as Client.iter_predict does."""
+        return self._send_images(Prediction, images, Options(**options), concurrency)
+
+    async def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
+        """Read all digits on one image, as Client.read does."""
+        return await self._send_image(Reading, image, Options(**options))
+
+    @overload
+    async def read_many(
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Reading | ImageError | OSError]: ...
+
+    @overload
+    async def read_many(
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Reading]: ...
+
+    async def read_many(
+        self,
+        images: Images,
+        *,
+        on_error: OnError = "return",
+        concurrency: int = 4,
+        **options: Unpack[CallOptions],
+    ) -> list[Any]:
+        """Read all digits on each image, as Client.read_many does."""
+        results = self._send_images(Reading, images, Options(**options), concurrency)
+        return await async_collect(results, on_error)
+
+    def iter_read(
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> AsyncResults[Reading | DigitError | OSError]:
+        """Read any number of images, as Client.iter_read does."""
+        return self._send_images(Reading, images, Options(**options), concurrency)
+
+    async def ready(self, *, timeout: float | None = None) -> bool:
+        """Tell whether the service would answer, as Client.ready does."""
+        return await self._ready(timeout)
+
+    async def close(self) -> None:
+        """Close the connections, as Client.close does."""
+        await self._close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _send_images(
+        self, kind: type[Result], images: Images, options: Options, concurrency: int
+    ) -> AsyncResults[Result | DigitError | OSError]:
+        async def send(batch: Any, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
+            return await self._send_batch(kind, batch, options, stopped)
+
+        check_many(images, concurrency)
+        return async_send_many(self._batches(kind, images), send, concurrency)

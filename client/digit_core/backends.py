@@ -1,0 +1,50 @@
+"""Backends of coroutines, asyncio and blocking: what waits is written once, for both.
+
+A coroutine of the blocking backend awaits only what ends at once, so that `run` needs no event loop.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Functions in which asyncio and blocking code differ."""
+
+    awaitable: Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]
+    """Makes a library's function, an asyncio or a blocking one, a function that can be awaited."""
+    sleep: Callable[[float], Awaitable[None]]
+    to_thread: Callable[..., Awaitable[Any]]
+    """Calls a function that reads files or computes for long: in a thread of asyncio, else at once."""
+    loop: Callable[[], object]
+    """Returns the running event loop; None without one."""
+
+
+def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Return the result of a coroutine of the blocking backend."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: _Result = end.value
+        return result
+    raise RuntimeError("a blocking coroutine waits for an event loop")
+
+
+def _awaitable(function: Callable[..., _Result]) -> Callable[..., Awaitable[_Result]]:
+    async def call(*arguments: Any, **options: Any) -> _Result:
+        return function(*arguments, **options)
+
+    return call
+
+
+async def _call(function: Callable[..., _Result], *arguments: Any) -> _Result:
+    return function(*arguments)
+
+
+ASYNCIO = Backend(lambda function: function, asyncio.sleep, asyncio.to_thread, asyncio.get_running_loop)
+BLOCKING = Backend(_awaitable, _awaitable(time.sleep), _call, lambda: None)
