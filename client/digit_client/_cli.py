@@ -54,14 +54,14 @@ _SHARED = (
         "--url",
         envvar="DIGITS_URL",
         show_envvar=True,
-        help=f"URL of the gateway.  [default: that of `digits up` with ./models, else {DEFAULT_URL}]",
+        help=f"URL of the gateway.  [default: that of `digits up`, else {DEFAULT_URL}]",
     ),
     click.option(
         "--api-key",
         metavar="KEY",
         envvar="DIGITS_API_KEY",
         show_envvar=True,
-        help="API key of the gateway. Other users see it in `ps`, unlike the environment variable.",
+        help="API key of the gateway; other users see it in `ps`, but not the variable.",
     ),
     click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
@@ -72,7 +72,7 @@ _SHARED = (
     click.option(
         "--min-is-digit",
         type=click.FloatRange(0, 1),
-        help="Least probability that an image shows a digit at all.  [default: the gateway's]",
+        help="Least probability of a digit.  [default: the gateway's]",
     ),
     # Above --format: in click 8.2 the default of the option that comes last counts.
     click.option("--json", "output_format", flag_value="jsonl", help="Short for --format jsonl."),
@@ -82,7 +82,7 @@ _SHARED = (
         type=click.Choice(["table", "csv", "jsonl"]),
         default="table",
         show_default=True,
-        help="Output for people, for spreadsheets, or as one JSON object for each image.",
+        help="Output for people, for spreadsheets, or a JSON object for each image.",
     ),
 )
 
@@ -97,7 +97,7 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_shared_options
 def predict(**given: Any) -> None:
-    """Classify each IMAGE: a file, a folder of images, a glob pattern, or - for standard input.
+    """Classify each IMAGE: a file, folder, glob pattern, or - for standard input.
 
     An image that shows no digit, or several, gets a line with what the model made of it.
     """
@@ -115,7 +115,7 @@ def predict(**given: Any) -> None:
 def read(**given: Any) -> None:
     """Read all digits on each IMAGE, in lines.
 
-    An IMAGE is a file, a folder of images, a glob pattern, or - for standard input.
+    An IMAGE is a file, folder, glob pattern, or - for standard input.
     """
     _ask("iter_read", reading_output, **given)
 

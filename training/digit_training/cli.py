@@ -67,23 +67,23 @@ target_options = _options(
         show_default=True,
         show_envvar=True,
         type=PATH,
-        help="Models folder; a version is published in its folder <model's name>/<number>.",
+        help="Folder of all models.",
     ),
     click.option(
         "--min-accuracy",
         type=click.FloatRange(0, 1),
-        help="Lowest accuracy on the test set, or mAP of a multi-label task, at which a model is published.  "
+        help="Lowest accuracy, or mAP of a multi-label task, at which a model is published.  "
         "[default: 0.85 of up to ten labels, 0.42 of 100, 0.28 of 1,000]",
     ),
     click.option(
         "--force",
         is_flag=True,
-        help="Publish the model whatever its accuracy, also if the stable version can't be loaded.",
+        help="Publish the model whatever its accuracy.",
     ),
     click.option(
         "--promote",
         is_flag=True,
-        help="Serve the published version: run `digits models promote`, which needs the model server.",
+        help="Serve the published version, as `digits models promote` does.",
     ),
 )
 
@@ -92,7 +92,7 @@ feedback_options = _options(
         "--feedback",
         metavar="URL",
         help="A gateway's store, sqlite:///FILE or postgresql://USER@HOST/DATABASE. A fifth of its labelled "
-        "inputs is held out of training and tests the model; `digits train` learns from the others.",
+        "inputs only tests the model.",
     ),
     click.option(
         "--without-caller",
@@ -103,8 +103,7 @@ feedback_options = _options(
     click.option(
         "--min-gain",
         type=click.FloatRange(0, 1),
-        help="Least gain in accuracy on the held-out feedback over the stable version.  "
-        "[default: none required]",
+        help="Least gain in accuracy on the held-out feedback over the stable version.",
     ),
 )
 
@@ -162,8 +161,7 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     default="quick",
     show_default=True,
     type=click.Choice(["quick", "full", "best"]),
-    help="Effort for the convnet: quick takes three and a half minutes, full ten minutes, "
-    "best an hour (an ensemble of five networks).",
+    help="Effort for the convnet: 5 epochs, 24, or an ensemble of five networks.",
 )
 @click.option(
     "--data",
@@ -171,8 +169,7 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     show_envvar=True,
     type=PATH,
     help="Keras's mnist.npz, a folder of MNIST's four IDX files, or a folder of pictures with a folder for "
-    "each digit, 0 to 9, of which a sixth tests.  "
-    "[default: Keras's cache, or its download]",
+    "each digit.  [default: Keras's cache, or its download]",
 )
 @feedback_options
 @click.option(
@@ -180,14 +177,14 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     default=10,
     show_default=True,
     type=click.IntRange(1),
-    help="Number of training digits for which one of the feedback counts.",
+    help="Training digits for which one of the feedback counts.",
 )
 @click.option(
     "--from",
     "from_stable",
     type=click.Choice(["stable"]),
     callback=lambda _context, _option, value: value is not None,
-    help="Start from the weights of the stable version, with two fifths of the recipe's epochs.",
+    help="Start from the stable version's weights, with two fifths of the epochs.",
 )
 @click.option("--report", type=PATH, help="Folder for the report.  [default: runs/<time>]")
 @click.option(
@@ -195,21 +192,20 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
     default=0,
     show_default=True,
     type=click.IntRange(0, 2**32 - 1),
-    help="Seed of the random numbers. On one machine, the same seed gives the same model.",
+    help="Random seed; on one machine, the same seed gives the same model.",
 )
 @click.option("--epochs", type=click.IntRange(1), help="Passes over the data.  [default: the recipe's]")
 @click.option("--batch-size", type=click.IntRange(1), help="Digits per step.  [default: the recipe's]")
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, min_open=True),
-    help="Learning rate of the optimizer, at its peak.  [default: the recipe's]",
+    help="Learning rate at its peak.  [default: the recipe's]",
 )
 @target_options
 @click.option(
     "--if-needed",
     is_flag=True,
-    help="Fit nothing: publish the two networks that come with this package, each if the models folder has "
-    "none of its name.",
+    help="Fit nothing: publish the networks that come with this package, if the folder has none.",
 )
 @click.pass_context
 def train(context: click.Context, /, model: str, if_needed: bool, **options: Any) -> None:
@@ -303,21 +299,20 @@ def _import(modules: Sequence[str]) -> None:
     "--signature",
     default="serving_default",
     show_default=True,
-    help="Signature of the SavedModel, from one tensor of pixels, float32 or uint8, to one.",
+    help="Signature of the SavedModel.",
 )
 @click.option(
     "--import",
     "modules",
     metavar="MODULE",
     multiple=True,
-    help="Python module to import before the file is loaded, which registers its layers; repeatable.",
+    help="Python module with the file's own layers; repeatable.",
 )
 @click.option(
     "--output",
     type=click.Choice(["probabilities", "logits", "sigmoid", "multi-label"]),
-    help="What the model answers; sigmoid is one value, the probability of the second of two labels; "
-    "multi-label is a sigmoid for each label, of which a picture may have several.  "
-    "[default: the task card's, else probabilities]",
+    help="What the model answers; sigmoid is the probability of the second of two labels, multi-label one "
+    "for each label.  [default: the task card's, else probabilities]",
 )
 @click.option("--output-name", metavar="NAME", help="Output of the labels, of a model with several.")
 @click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
@@ -337,8 +332,7 @@ def _import(modules: Sequence[str]) -> None:
     "--range",
     metavar="LOW,HIGH",
     callback=_list_of(float),
-    help="Black and white in the model's input, such as --range=-1,1.  [default: the task card's, else the "
-    "model's]",
+    help="Black and white in this input, such as --range=-1,1.  [default: the task card's, else the model's]",
 )
 @click.option(
     "--fit",
@@ -356,9 +350,8 @@ def _import(modules: Sequence[str]) -> None:
     envvar="DIGITS_MNIST",
     type=PATH,
     help="Test pictures: a folder with a folder for each label, an .npz file with x_test and y_test or "
-    "images and labels, or a folder with the IDX files t10k-images and t10k-labels; for a multi-label task "
-    "a CSV file with the columns file and one for each label, 0 or 1, or an .npz file with such labels.  "
-    "[default for the digits: DIGITS_MNIST, or as in digits train]",
+    "images and labels, a folder with t10k-images and t10k-labels, or for a multi-label task a CSV file.  "
+    "[default for the digits: as in digits train]",
 )
 @click.option("--rename", "name", metavar="NAME", help="Name of the model.  [default: the task card's]")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")

@@ -39,7 +39,7 @@ _store_option = option(
     metavar="URL",
     required=True,
     envvar="DIGITS_FEEDBACK",
-    help="The gateway's store: sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+    help="The gateway's store.",
 )
 _since_option = click.option(
     "--since", metavar="AGE|DATE", callback=_parse_time, help="Only answers from this time on, such as 7d."
@@ -119,13 +119,11 @@ def show(request_id: str, url: str, png: Path | None) -> None:
 @click.option(
     "--without-caller",
     "without_callers",
-    metavar="KEY",
+    metavar="NAME",
     multiple=True,
     help="Leave out the feedback of this API key; repeatable.",
 )
-@click.option(
-    "--originals", is_flag=True, help="Write pictures as they were sent, where they are kept, not inputs."
-)
+@click.option("--originals", is_flag=True, help="Write pictures as they were sent, not inputs.")
 def export_records(
     target: Path,
     url: str,
@@ -134,7 +132,7 @@ def export_records(
     without_callers: tuple[str, ...],
     originals: bool,
 ) -> None:
-    """Write the labelled inputs to OUT/train and OUT/held-out, with a folder for each label.
+    """Write the labelled inputs to OUT/train and OUT/held-out, a folder for each label.
 
     Keras's image_dataset_from_directory and `digits export --data` read these folders. A fifth of the inputs
     is held out, as in `digits train --feedback`. Each input is written once: each caller has one vote, its

@@ -113,7 +113,7 @@ def keys() -> None:
 @_file_option
 @click.option("--may-label", is_flag=True, help="Let the key show stored answers and label them, at /label.")
 def add(name: str, file: Path, may_label: bool) -> None:
-    """Create a key named NAME and print it; it can't be shown again, since only its hash is stored."""
+    """Create a key named NAME and print it; it can't be shown again."""
     from digit_serving.gateway.auth import KeyFile
 
     with click_errors():
@@ -123,7 +123,7 @@ def add(name: str, file: Path, may_label: bool) -> None:
 @keys.command()
 @_file_option
 def ls(file: Path) -> None:
-    """List the names of the keys; "label" follows the name of a key that may label stored answers."""
+    """List the names of the keys; "label" marks one that may label stored answers."""
     from digit_serving.gateway.auth import KeyFile
 
     with click_errors():

@@ -79,116 +79,95 @@ class Settings(BaseSettings):
     workers: int = Field(default=2, ge=1)
     """Number of worker processes."""
     queue_capacity: int = Field(default=256, ge=1)
-    """Requests that a worker holds in memory at once: receiving, waiting and in flight. Further requests get
-    429 immediately."""
+    """Requests that a worker holds in memory: receiving, waiting and in flight. Further ones get 429."""
     body_memory: int = Field(default=128 * 1024 * 1024, ge=1)
-    """Bytes of request bodies that a worker holds in memory at once. What does not fit gets 429 immediately.
-    All workers together should hold at most an eighth of the container's memory."""
+    """Bytes of request bodies that a worker holds in memory. What does not fit gets 429. All workers together
+    should hold at most an eighth of the container's memory."""
     tls_certificate: _File = None
-    """Server certificate with its intermediate certificates, in PEM. If set, the gateway accepts TLS 1.3
-    only, and no plain HTTP."""
+    """Server certificate with its intermediate certificates, in PEM: the gateway accepts TLS 1.3 only."""
     tls_key: _File = Field(default=None, validate_default=True)
     """Private key of DIGITS_TLS_CERTIFICATE, in PEM."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Lowest level that is logged; info includes one line per request."""
     log_format: Literal["json", "pretty"] = "json"
-    """Log format: json for machines, pretty for people."""
+    """json for machines, pretty for people."""
 
     model_server: str = "127.0.0.1:8500"
-    """TensorFlow Serving's gRPC address: host:port, unix:path or dns:///name:port. Calls are balanced over
+    """TensorFlow Serving's gRPC address: host:port, unix:path, or dns:///name:port, which balances calls over
     all addresses of the name."""
     model_server_ca: _File = None
-    """Certificate authority of the model server's certificate, in PEM. If set, the connection to the model
-    server uses TLS."""
+    """Authority of the model server's certificate, in PEM: the connection uses TLS."""
     model_server_certificate: _File = None
-    """Client certificate for a model server that requires one (--ssl_config_file), in PEM."""
+    """Client certificate for a model server that requires one, in PEM."""
     model_server_key: _File = Field(default=None, validate_default=True)
     """Private key of DIGITS_MODEL_SERVER_CERTIFICATE, in PEM."""
     model_name: str = "digits"
-    """Name of the model on the model server that answers requests without `?model=`."""
+    """Name of the model that answers requests without `?model=`."""
     model_names: _Names = ("*",)
-    """Names of all models that requests may select by `?model=`, separated by commas. DIGITS_MODEL_NAME is
-    always one of them; `*` stands for every model that the model server has, which /v1/models lists only by
-    DIGITS_MODELS_CONFIG."""
+    """Names of all models that requests may select by `?model=`, separated by commas, besides
+    DIGITS_MODEL_NAME; `*` stands for every model of the model server."""
     models_config: _File = None
-    """The model server's models.config, if the gateway can read it: with `*` in DIGITS_MODEL_NAMES,
-    /v1/models, and so the page's menu, lists the models that it names at that time."""
+    """The model server's models.config: with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list
+    the models that it names."""
     reader: str = READER_NAME
-    """Name of the model on the model server that finds digits on a page. /v1/read needs it; /v1/predict asks
-    it about a picture on which the digits' model sees no digit."""
+    """Name of the model that finds digits on a page."""
     labels: _Names = ("stable", "canary")
-    """Version labels that /v1/models looks up besides those of the default, the canary and the shadow,
-    separated by commas: TensorFlow Serving has no call that lists them."""
+    """Version labels that /v1/models looks up, separated by commas, besides those of the next settings."""
 
     default_label: str = "stable"
-    """Version label, of each model, that serves requests which name neither version nor label: a new version
-    serves them once `digits models promote` has moved the label to it. While no version has the label, they
+    """Version label that serves requests which name neither version nor label. While no version has it, they
     fail with 503. If empty, the newest loaded version serves them, for a model server without labels."""
     canary_label: str = "canary"
     """Version label that serves DIGITS_CANARY_SHARE of these requests, as long as a version has it."""
     canary_share: Share = 0
     """Share of the requests without version and label that DIGITS_CANARY_LABEL serves: 0.05 is one in twenty.
-    DIGITS_DEFAULT_LABEL serves the others. The same request ID is always routed the same way."""
+    The same request ID is always routed the same way."""
     shadow_label: str = ""
-    """Version label, for example canary, whose version also answers a share of the requests, unseen by the
-    callers. Metrics count its agreement and its time. If empty, no version does."""
+    """Version label, such as canary, whose version also answers a share of the requests, unseen."""
     shadow_share: Share = 0.1
-    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers, always the
-    same request IDs. The model server gets as much more load; 0.1 fits into the headroom that a server needs
-    anyway."""
+    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers."""
     models_file: _File = None
-    """TOML file whose tables, named after models, replace the five settings before this one for a model:
-    default_label, canary_label, canary_share, shadow_label and shadow_share. `feedback = false` keeps no
-    answers of it."""
+    """TOML file whose tables, named after models, replace the five settings before this one for a model."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
-    """Calls to the model server that a worker keeps in flight per model version; requests that arrive
-    meanwhile share the next call."""
+    """Calls that a worker keeps in flight per model version; what arrives meanwhile shares the next."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds from a request's complete arrival to its answer. A request that waits for admission for more
-    than half of this time gets 429."""
+    """Seconds from a request's complete arrival to its answer; after half of them without admission, 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest request body, in bytes; at most DIGITS_BODY_MEMORY."""
     max_images: int = Field(default=256, ge=1)
-    """Largest number of images in a request, and of crops of digits in a call. TensorFlow Serving's
-    max_batch_size must not be smaller."""
+    """Largest number of images in a request; TensorFlow Serving's max_batch_size must not be smaller."""
     max_digits: int = Field(default=64, ge=1)
     """Largest number of digits that /v1/read answers for an image."""
     max_pixels: int = Field(default=16_000_000, ge=1)
-    """Largest image that is decoded, in pixels. JPEGs, which are decoded downscaled, may have four times as
-    many: photographs of 64 megapixels by default."""
+    """Largest image that is decoded, in pixels; JPEGs, which are decoded downscaled, may have four times as
+    many."""
 
     api_keys: _File = None
-    """File of API keys, managed with `digits keys`. If set, every request under /v1 needs one of its keys. A
-    change takes effect within a second."""
+    """File of API keys, managed with `digits keys`: every request under /v1 needs one of them."""
     rate_limit: str = ""
-    """Requests under /v1 that each caller may send: 100/minute, or several limits such as
-    10/second;1000/hour. A caller is an API key, or an IP address if no valid key is sent."""
+    """Requests under /v1 that each caller, an API key or else an IP address, may send: 100/minute, or several
+    limits such as 10/second;1000/hour."""
     rate_limit_store: str = "memory://"
-    """Where requests are counted for DIGITS_RATE_LIMIT: memory:// counts in each worker separately;
-    redis://host:port counts over all workers and gateways, and needs the extra redis."""
+    """Where these are counted: memory:// in each worker separately; redis://host:port, with the extra redis,
+    over all workers and gateways."""
     trusted_proxies: int = Field(default=0, ge=0)
     """Number of reverse proxies in front of the gateway; each must append to X-Forwarded-For."""
     cors_origins: _Names = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
     feedback_open: bool = False
-    """Take feedback from everybody who may reach the gateway, on a trusted network: DIGITS_FEEDBACK needs
-    DIGITS_API_KEYS otherwise, with which each key corrects the answers to its own requests only."""
+    """Take feedback from everybody who may reach the gateway, in place of requiring DIGITS_API_KEYS."""
     feedback: str = ""
-    """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database. If
-    set, the gateway keeps the model's input of each answer for a while, and callers may send the right label
-    to /v1/feedback, which stores it with the input. Needs the extra feedback."""
+    """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database.
+    Needs the extra feedback."""
     feedback_keep: float = Field(default=600, gt=0)
-    """Seconds for which answers are kept in the store, and can get feedback; at most the latest 10,000
-    inputs."""
+    """Seconds for which the latest 10,000 inputs are kept, and can get feedback."""
     feedback_originals: bool = False
-    """Keep, and store with the feedback, also the image files as they were sent, which may show more than
-    digits, and with their metadata."""
+    """Keep also the image files as they were sent, with their metadata."""
     feedback_sample: float = Field(default=0, ge=0, le=1)
-    """Share of the requests, by the hash of their IDs, whose unsure answers, below a confidence of 0.9, are
-    stored without a label, to be labelled by hand at /label: 0.01 is one in a hundred, 0 stores none.
-    Requires DIGITS_FEEDBACK."""
+    """Share of the requests whose unsure answers, below a confidence of 0.9, are stored to be labelled by
+    hand at /label: 0.01 is one in a hundred."""
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ _public_key_option = option(
     "--public-key",
     envvar="DIGITS_MODEL_PUBLIC_KEY",
     type=PATH,
-    help="PEM file; a version must be signed by this key's owner. The drop-in reads the variable, too.",
+    help="PEM file; a version must be signed by this key's owner.",
 )
 
 
@@ -138,7 +138,7 @@ def remove(change: Change) -> None:
 )
 @model_options
 def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", name: str) -> None:
-    """Copy a version into a bucket, such as s3://bucket/models, and enter it in the models.config there.
+    """Copy a version into a bucket, such as s3://bucket/models, and enter it in its models.config.
 
     An interrupted push goes on where it stopped. A version that is there never changes. A label moves with
     --promote only.
@@ -162,7 +162,7 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     metavar="N",
     multiple=True,
     type=click.IntRange(min=0),
-    help="Version, which is copied and not entered in models.config; repeatable.",
+    help="Version to copy, and not to enter in models.config; repeatable.",
 )
 @models_option
 @name_option
@@ -176,7 +176,7 @@ def pull(
     timeout: float,
     public_key: Path | None,
 ) -> None:
-    """Copy from a bucket what the models.config there names: versions, then labels.
+    """Copy from a bucket what its models.config names: versions, then labels.
 
     A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
     on where it stopped. A version that is there never changes; one that the models.config no longer names is
@@ -199,7 +199,7 @@ def pull(
 @model_options
 @_public_key_option
 def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | None) -> None:
-    """Load version N in a process of its own, and enter it in models.config: it can be asked by number.
+    """Load version N in a process of its own, and enter it in models.config.
 
     With a key, its files must be those that the key's owner signed.
     """

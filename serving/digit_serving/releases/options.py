@@ -37,20 +37,19 @@ _ENDPOINT_OPTIONS = (
         "--model-server",
         "target",
         envvar="DIGITS_MODEL_SERVER",
-        help="Model server's gRPC address.  [default: that of `digits up` with the models folder, else "
-        f"{_DEFAULT_TARGET}]",
+        help=f"Model server's gRPC address.  [default: that of `digits up`, else {_DEFAULT_TARGET}]",
     ),
     _file_option(
         "--ca",
         envvar="DIGITS_MODEL_SERVER_CA",
-        help="CA certificate of the model server (PEM). With it, the connection uses TLS.",
+        help="Authority of the model server's certificate (PEM): the connection uses TLS.",
     ),
     _file_option(
         "--certificate",
         envvar="DIGITS_MODEL_SERVER_CERTIFICATE",
-        help="Client certificate (PEM), for a model server that demands one.",
+        help="Client certificate (PEM).",
     ),
-    _file_option("--key", envvar="DIGITS_MODEL_SERVER_KEY", help="Key of the client certificate (PEM)."),
+    _file_option("--key", envvar="DIGITS_MODEL_SERVER_KEY", help="Key of this certificate (PEM)."),
 )
 _CHANGE_OPTIONS = (
     option(
@@ -60,14 +59,14 @@ _CHANGE_OPTIONS = (
         help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
     ),
     option("--timeout", default=60.0, type=POSITIVE, help="Seconds to wait for each step of the service."),
-    click.option("--offline", is_flag=True, help="Wait for no service: the model server is not running."),
+    click.option("--offline", is_flag=True, help="Wait for no service."),
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
 )
 _JOB_OPTIONS = (
     click.option(
         "--job",
         is_flag=True,
-        help="Print a Kubernetes Job that does this in the cluster: | kubectl --namespace digits apply -f -",
+        help="Print a Kubernetes Job that does this, for kubectl apply -f -",
     ),
     click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
 )

@@ -26,28 +26,28 @@ _STOPPED = 130
     "--model-server",
     "target",
     metavar="HOST:PORT",
-    help="gRPC address of a model server that takes the place of one for --models.",
+    help="Model server to ask, in place of one for --models.",
 )
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT. Its nodes have "
-    "digits[ray], and reach SOURCE, OUT and --model-server.  [default: processes on this machine]",
+    help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT.  "
+    "[default: processes on this machine]",
 )
-@click.option("--workers", type=_COUNT, help="Number of workers, of one CPU each.  [default: all CPUs]")
+@click.option("--workers", type=_COUNT, help="Number of workers.  [default: all CPUs]")
 @option(
     "--batch",
     "batch_size",
     type=_COUNT,
     default=1024,
-    help="Largest number of pictures in a file of results.",
+    help="Pictures in a file of results.",
 )
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
 @option(
     "--timeout",
     type=POSITIVE,
     default=60.0,
-    help="Timeout of a call to the model server with its retries, in seconds.",
+    help="Timeout of a call with its retries, in seconds.",
 )
 @click.pass_context
 def score(ctx: click.Context, /, **options: Any) -> None:
