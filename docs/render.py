@@ -3,7 +3,8 @@
 import inspect
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -55,13 +56,12 @@ def _commands() -> str:
         entries = [_entry(option) for option in _options(command)]
         parts = [
             f"### {name}",
-            f"`{' '.join((name, *arguments))}`" if arguments else "",
+            f"`{' '.join((name.split()[-1], *arguments))}`" if arguments else "",
             inspect.cleandoc(command.help or "").partition("\n\n")[0],
         ]
         parts.append(_list(entry for entry in entries if entry not in common))
-        shared = [option.opts[-1] for option in _options(command) if _entry(option) in common]
-        if shared:
-            parts.append(f"*Shared*: {_enumerate(shared)}.")
+        if shared := [place for place, entry in enumerate(common) if entry in entries]:
+            parts.append(f"*Shared*: {_ranges(shared, [_flag(name) for name, _ in common])}.")
         sections.append("\n\n".join(filter(None, parts)))
     return "\n\n".join(sections)
 
@@ -73,7 +73,7 @@ def _common_options() -> list[Entry]:
     meanings: dict[str, Entry] = {}
     for entry, count in counts.most_common():
         if count > 1:
-            meanings.setdefault(re.split("[ =]", entry[0].strip("`"))[0], entry)
+            meanings.setdefault(_flag(entry[0]), entry)
     return [entry for entry in counts if entry in meanings.values()]
 
 
@@ -104,7 +104,7 @@ def _entry(option: click.Option) -> Entry:
         flag += f" {option.make_metavar(click.Context(click.Command(''))).removesuffix(' RANGE')}"
         described = described.removesuffix("]") or (default and f"`{default}`")
     default_note = f"default {described}" if described else ""
-    variable_note = f"variable `{option.envvar}`" if option.envvar else ""
+    variable_note = f"`{option.envvar}`" if option.envvar else ""
     return f"`{flag}`", "; ".join(filter(None, (meaning.removesuffix("."), default_note, variable_note)))
 
 
@@ -112,8 +112,20 @@ def _text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
 
 
-def _enumerate(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in dict.fromkeys(names))
+def _flag(name: str) -> str:
+    return re.split("[ =]", name.strip("`"))[0]
+
+
+def _ranges(places: Sequence[int], flags: Sequence[str]) -> str:
+    """Return the flags at these places; of three or more in succession the first and the last."""
+    runs = [list(run) for _, run in groupby(places, key=lambda place: place - places.index(place))]
+    shown = (
+        f"`{flags[run[0]]}` to `{flags[run[-1]]}`"
+        if len(run) > 2
+        else ", ".join(f"`{flags[place]}`" for place in run)
+        for run in runs
+    )
+    return ", ".join(shown)
 
 
 def _list(entries: Iterable[Entry]) -> str:

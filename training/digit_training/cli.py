@@ -73,7 +73,7 @@ target_options = _options(
         "--min-accuracy",
         type=click.FloatRange(0, 1),
         help="Lowest accuracy, or mAP of a multi-label task, at which a model is published.  "
-        "[default: 0.85 of up to ten labels, 0.42 of 100, 0.28 of 1,000]",
+        "[default: 0.85 of up to ten labels, 0.28 of 1,000]",
     ),
     click.option(
         "--force",
@@ -209,7 +209,7 @@ def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
 )
 @click.pass_context
 def train(context: click.Context, /, model: str, if_needed: bool, **options: Any) -> None:
-    """Fit a model to MNIST, and to feedback, and publish it as the next version of `digits`.
+    """Fit a model to MNIST, and to feedback, and publish it.
 
     `--model reader` fits the network that finds digits on a page, for an hour, and publishes it as the next
     version of `reader`. Without it, the reader that comes with this package is published, if there is none.
@@ -312,7 +312,7 @@ def _import(modules: Sequence[str]) -> None:
     "--output",
     type=click.Choice(["probabilities", "logits", "sigmoid", "multi-label"]),
     help="What the model answers; sigmoid is the probability of the second of two labels, multi-label one "
-    "for each label.  [default: the task card's, else probabilities]",
+    "for each label.  [default: probabilities]",
 )
 @click.option("--output-name", metavar="NAME", help="Output of the labels, of a model with several.")
 @click.option("--task", "card", metavar="CARD.toml", type=PATH, help="Task card.  [default: the digits']")
@@ -326,24 +326,24 @@ def _import(modules: Sequence[str]) -> None:
     "--shape",
     metavar="H,W[,C]",
     callback=_list_of(int),
-    help="Height, width and channels of the model's input.  [default: the task card's, else the model's]",
+    help="Height, width and channels of the model's input.",
 )
 @click.option(
     "--range",
     metavar="LOW,HIGH",
     callback=_list_of(float),
-    help="Black and white in this input, such as --range=-1,1.  [default: the task card's, else the model's]",
+    help="Black and white in this input, such as --range=-1,1.",
 )
 @click.option(
     "--fit",
     type=click.Choice(get_args(Fit)),
-    help="Treatment of pictures of another aspect ratio.  [default: the task card's, else stretch]",
+    help="Treatment of pictures of another aspect ratio.  [default: stretch]",
 )
 @click.option(
     "--refuse-below",
     metavar="CONFIDENCE",
     type=click.FloatRange(0, 1),
-    help="Confidence below which a picture is refused as unsure.  [default: the task card's, else 0]",
+    help="Confidence below which a picture is refused as unsure.",
 )
 @click.option(
     "--data",
@@ -353,15 +353,14 @@ def _import(modules: Sequence[str]) -> None:
     "images and labels, a folder with t10k-images and t10k-labels, or for a multi-label task a CSV file.  "
     "[default for the digits: as in digits train]",
 )
-@click.option("--rename", "name", metavar="NAME", help="Name of the model.  [default: the task card's]")
+@click.option("--rename", "name", metavar="NAME", help="Name of the model.")
 @click.option("--report", type=PATH, help="Folder for a report with confusion matrix and worst mistakes.")
 @feedback_options
 @target_options
 @click.pass_context
 def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...], **options: Any) -> None:
-    """Publish a model that was fitted elsewhere as the next version of the model of its name.
+    """Publish a model that was fitted elsewhere. Options replace entries of its task card.
 
-    The task card names the labels and says how the model takes pictures; options replace its entries.
     Without --task and --labels, the model is one of the digits: it takes pixels 0..1 as [n, 784],
     [n, 28, 28] or [n, 28, 28, 1]. The first version is served; a later one after `digits models promote`.
     The exit status is 4 if the quality gate refuses the model, and 1 after an error.

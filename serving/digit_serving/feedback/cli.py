@@ -183,7 +183,7 @@ def delete(url: str, before: datetime | None, request_id: str | None, yes: bool)
 @feedback.command()
 @_store_option
 def stats(url: str) -> None:
-    """Count the answers, the labelled inputs, and those whose label is the predicted one.
+    """Count the answers, the labelled inputs, and the right ones.
 
     By version and caller. An input counts once for each caller.
     """
