@@ -12,8 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from digit_serving.gateway import bridge
-from digit_serving.gateway.app import create_app
-from digit_serving.gateway.services import Services
+from digit_serving.gateway.app import Services, create_app
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -53,7 +52,7 @@ def keeping(settings: Settings) -> Iterator[FlaskClient]:
 
 def _services(settings: Settings) -> Services:
     async def create() -> Services:
-        return Services.create(settings)
+        return Services(settings)
 
     return run(create())
 

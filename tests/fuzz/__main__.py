@@ -37,7 +37,7 @@ def fuzz(name: str, flags: list[str]) -> None:
     import atheris
 
     with atheris.instrument_imports(include=["digit_client", "digit_serving", "PIL", "werkzeug"]):
-        from digit_serving.gateway.body import silence_library_warnings
+        from digit_serving.gateway.parsing import silence_library_warnings
         from tests.fuzz.targets import TARGETS
     warnings.simplefilter("error")
     silence_library_warnings()

@@ -19,8 +19,8 @@ from digit_core.recognition import Prepare
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictResponse
 from digit_serving.gateway import bridge
-from digit_serving.gateway.body import Body, BodyParser
 from digit_serving.gateway.errors import GatewayError
+from digit_serving.gateway.parsing import Body, BodyParser
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_serving.gateway.body import silence_library_warnings
+from digit_serving.gateway.parsing import silence_library_warnings
 from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 

@@ -86,12 +86,12 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
     optional = Metrics()
-    optional.feedback.labels("digits", 1, "true").inc()
+    optional.feedback("digits", 1, "true").inc()
     optional.count_overload("/v1/predict")
     for agrees in ("true", "false"):
-        optional.shadow_predictions.labels("digits", 1, 2, agrees).inc()
-    optional.shadow_seconds.labels("digits", 2).observe(0.01)
-    optional.shadow_dropped.labels("digits", "busy").inc()
+        optional.shadow_predictions("digits", 1, 2, agrees).inc()
+    optional.shadow_seconds("digits", 2).observe(0.01)
+    optional.shadow_dropped("digits", "busy").inc()
     return str(gateway_http.get("/metrics").text) + optional.exposition().decode()
 
 

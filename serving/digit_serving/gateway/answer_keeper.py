@@ -1,7 +1,6 @@
 """Answer keeper: writes a worker's answers in the background, and feedback on any worker's answers."""
 
 import asyncio
-import dataclasses
 import logging
 import queue
 import threading
@@ -9,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -20,15 +19,15 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.feedback_table import StoreError
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
-from digit_core.recognition import to_pixels
+from digit_core.recognition import Outcome, Prepare, to_pixels
 from digit_core.results import Prediction, Reading
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway.body import Body
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import FeedbackUnavailableError
 from digit_serving.gateway.observe import Metrics
-from digit_serving.gateway.request import Answer, RequestContext
+from digit_serving.gateway.parsing import Body
+from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 
@@ -69,92 +68,36 @@ class _Limits:
 _LIMITS = _Limits()
 
 
-class _LazyStore:
-    """Store that is opened at its first use, and anew after a failure, at most once a second.
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Answer to the picture at `index` of its request, as it waits for the thread."""
 
-    A removed file needs a new opening. Uses until then fail at once.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._next_attempt = 0.0
-        self._store: FeedbackStore | None = None
-
-    def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
-        """Call the function with the open store. Raise StoreError."""
-        with self._lock:
-            if self._store is None:
-                if time.monotonic() < self._next_attempt:
-                    raise StoreError("the database failed within the last second")
-                self._next_attempt = time.monotonic() + _LIMITS.retry
-                self._store = FeedbackStore(self._url)
-            store = self._store
-        try:
-            return function(store)
-        except StoreError:
-            with self._lock:
-                if self._store is store:
-                    self._store = None
-            store.close()
-            raise
-
-    def close(self) -> None:
-        if self._store:
-            self._store.close()
+    index: int
+    result: Prediction | Reading
+    inputs: Sequence[NDArray[Any]]
+    """The model's inputs that showed the result: one of a prediction, one for each digit of a reading."""
+    picture: bytes | NDArray[Any] | None
+    """The picture as sent, if it is stored or there is no input."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Queued:
-    """Answers of a request; by index, `pictures` without an input, and `originals`, pictures as sent."""
+    """Answers of a request; `template` is what their records have in common."""
 
     template: Record
-    """What the records have in common."""
     task: TaskCard
-    answers: Sequence[Answer[Prediction] | Answer[Reading]]
-    pictures: Mapping[int, bytes | NDArray[Any]]
-    originals: Mapping[int, bytes]
+    answers: Sequence[_Answer]
 
     @property
     def count(self) -> int:
         """Number of records."""
-        return sum(len(answer.inputs or ()) for answer in self.answers) + len(self.pictures)
+        return sum(len(answer.inputs) or 1 for answer in self.answers)
 
     @property
     def size(self) -> int:
         """Bytes of all pictures."""
-        rows = sum(row.nbytes for answer in self.answers for row in answer.inputs or ())
-        pictures = (*self.pictures.values(), *self.originals.values())
-        return rows + sum(len(each) if isinstance(each, bytes) else each.nbytes for each in pictures)
-
-    def records(self) -> Iterator[Record]:
-        """Yield a record for each input: of a prediction, of each digit, or of the whole picture if empty."""
-        for answer in self.answers:
-            index, result, original = answer.index, answer.result, self.originals.get(answer.index)
-            record = dataclasses.replace(self.template, index=index, original=original)
-            inputs = [images.to_png(to_pixels(row, self.task)) for row in answer.inputs or ()]
-            if isinstance(result, Prediction):
-                yield dataclasses.replace(
-                    record,
-                    predicted=NO_CLASS if result.label is None else result.label,
-                    confidence=result.confidence,
-                    is_digit=result.is_digit,
-                    input=inputs[0],
-                )
-                continue
-            if not inputs:
-                whole = _whole_input(self.pictures[index], self.task)
-                yield dataclasses.replace(record, input=images.to_png(whole))
-            for position, (digit, png) in enumerate(zip(result.digits, inputs, strict=True)):
-                yield dataclasses.replace(
-                    record,
-                    position=position,
-                    predicted=str(digit.digit),
-                    confidence=digit.confidence,
-                    input=png,
-                    # One copy of the picture is enough for all of its digits.
-                    original=None if position else original,
-                )
+        arrays = [array for answer in self.answers for array in (*answer.inputs, answer.picture)]
+        return sum(memoryview(array).nbytes for array in arrays if array is not None)
 
 
 class AnswerKeeper:
@@ -167,9 +110,7 @@ class AnswerKeeper:
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._seconds = settings.feedback_keep
-        self._keeps_originals = settings.feedback_originals
-        self._sample_share = settings.feedback_sample
+        self._settings = settings
         self._metrics = metrics
         self._answers: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
@@ -177,7 +118,9 @@ class AnswerKeeper:
         self.is_available = True
         """False while answers or feedback can't be written, as of the latest attempt."""
         self._closing = threading.Event()
-        self._store = _LazyStore(settings.feedback)
+        self._lock = threading.Lock()
+        self._store: FeedbackStore | None = None
+        self._next_opening = 0.0
         self._writer = threading.Thread(target=self._write, name="answers", daemon=True)
         self._executor = ThreadPoolExecutor(_LIMITS.threads, "feedback")
 
@@ -192,34 +135,50 @@ class AnswerKeeper:
         self._answers.put(None)
         self._writer.join(_LIMITS.close)
         self._executor.shutdown(wait=False, cancel_futures=True)
-        self._store.close()
+        if self._store:
+            self._store.close()
 
     def keep(
         self,
         context: RequestContext,
-        answers: Sequence[Answer[Prediction]] | Sequence[Answer[Reading]],
+        outcomes: Mapping[int, Outcome[Prediction]] | Mapping[int, Outcome[Reading]],
         task: TaskCard,
         body: Body,
     ) -> None:
-        """Queue the answers, unless too many pictures are in the queue; the thread makes records of them."""
-        if any(answer.inputs is None for answer in answers):
-            self._metrics.feedback_dropped.inc(len(answers))
-            return
-        files = enumerate(body.content if self._keeps_originals else ())
-        queued = _Queued(
-            _template(context, answers[0].result.model_version),
-            task,
+        """Queue the outcomes by index, unless too many pictures wait; the thread makes records of them."""
+        answers = []
+        for index, outcome in outcomes.items():
+            assert isinstance(outcome.result, (Prediction, Reading))
             # Copies, because an input may be a part of an array of many, which would stay in memory.
-            [dataclasses.replace(each, inputs=[row.copy() for row in each.inputs or ()]) for each in answers],
-            {each.index: body.picture(each.index) for each in answers if not each.inputs},
-            {index: file for index, file in files if isinstance(file, bytes)},
+            inputs = [row.copy() for row in outcome.inputs]
+            needs_picture = self._settings.feedback_originals or not inputs
+            picture = body.picture(index) if needs_picture else None
+            answers.append(_Answer(index, outcome.result, inputs, picture))
+        template = Record(
+            request_id=context.request_id,
+            index=0,
+            position=0,
+            caller=context.caller,
+            kind="read" if context.readings else "predict",
+            model=context.model,
+            version=answers[0].result.model_version,
+            predicted=NO_CLASS,
+            confidence=0.0,
+            is_digit=None,
+            input=b"",
+            answered_at=datetime.now(UTC),
         )
+        queued = _Queued(template, task, answers)
         size = queued.size
         if self._queued_bytes - self._written_bytes + size > _LIMITS.queued_bytes:
-            self._metrics.feedback_dropped.inc(queued.count)
+            self.drop(queued.count)
             return
         self._queued_bytes += size
         self._answers.put(queued)
+
+    def drop(self, count: int) -> None:
+        """Count answers that are not kept."""
+        self._metrics.feedback_dropped().inc(count)
 
     def find(self, request_id: str, index: int, caller: str) -> list[Record]:
         """Return the records of a picture of the caller's request that any worker answered, or none.
@@ -235,8 +194,7 @@ class AnswerKeeper:
 
     def use_store(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
         """Call the function with the store, in a thread. Raise FeedbackUnavailableError."""
-        loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, lambda: self._store.use(function))
+        future = asyncio.get_running_loop().run_in_executor(self._executor, self._use, function)
         try:
             return await_(asyncio.wait_for(future, _LIMITS.call))
         except (StoreError, OSError) as error:
@@ -247,6 +205,27 @@ class AnswerKeeper:
                 "The store of feedback does not answer. Try again later."
             ) from error
 
+    def _use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
+        """Call the function with the store, which is opened anew after a failure: its file may be gone.
+
+        Raise StoreError; uses within a second after a failed attempt to open the store fail at once.
+        """
+        with self._lock:
+            if self._store is None:
+                if time.monotonic() < self._next_opening:
+                    raise StoreError("the database failed within the last second")
+                self._next_opening = time.monotonic() + _LIMITS.retry
+                self._store = FeedbackStore(self._settings.feedback)
+            store = self._store
+        try:
+            return function(store)
+        except StoreError:
+            with self._lock:
+                if self._store is store:
+                    self._store = None
+            store.close()
+            raise
+
     def _write(self) -> None:
         """Write answers until `close`, and delete expired ones."""
         expired_at = 0.0
@@ -256,19 +235,25 @@ class AnswerKeeper:
             try:
                 # Before the answers are written: a full disk may get room for them.
                 if time.monotonic() - expired_at >= _LIMITS.expiry:
-                    self._store.use(lambda store: store.expire(self._seconds, _LIMITS.kept_inputs))
+                    seconds, rows = self._settings.feedback_keep, _LIMITS.kept_inputs
+                    self._use(partial(FeedbackStore.expire, seconds=seconds, max_rows=rows))
                     expired_at = time.monotonic()
-                records = [record for answer in answers for record in answer.records()]
-                self._store.use(partial(FeedbackStore.keep, records=records))
-                samples = self._choose_samples(records)
+                records = [record for answer in answers for record in self._records(answer)]
+                self._use(partial(FeedbackStore.keep, records=records))
+                # Without originals: nobody labels those.
+                samples = [
+                    replace(record, source="sample", original=None)
+                    for record in records
+                    if record.confidence < _LIMITS.sure
+                    and in_share(self._settings.feedback_sample, record.request_id, b"sample")
+                ]
                 unwritten = len(samples)
-                if samples:
-                    self._store.use(partial(FeedbackStore.save, records=samples))
+                self._use(partial(FeedbackStore.save, records=samples))
                 for sample in samples:
-                    self._metrics.feedback_sampled.labels(sample.model, sample.version).inc()
+                    self._metrics.feedback_sampled(sample.model, sample.version).inc()
                 unwritten = 0
                 # Each worker closes a removed file before any worker can make a new one.
-                self._store.use(FeedbackStore.check_file)
+                self._use(FeedbackStore.check_file)
                 self.is_available = True
             except Exception as error:
                 # Every failure: the thread must outlive it, and the next answers get another attempt.
@@ -276,18 +261,10 @@ class AnswerKeeper:
                     is_bug = not isinstance(error, StoreError)
                     _log.error("feedback is unavailable: %s", error, exc_info=is_bug)
                 self.is_available = False
-            self._metrics.feedback_dropped.inc(unwritten)
+            self.drop(unwritten)
             self._written_bytes += sum(answer.size for answer in answers)
             if self._closing.is_set() and self._answers.empty():
                 return
-
-    def _choose_samples(self, records: Sequence[Record]) -> list[Record]:
-        """Return the unsure answers of the sampled requests, without originals: nobody labels those."""
-        return [
-            dataclasses.replace(record, source="sample", original=None)
-            for record in records
-            if record.confidence < _LIMITS.sure and in_share(self._sample_share, record.request_id, b"sample")
-        ]
 
     def _take(self) -> list[_Queued]:
         """Return the queued answers: wait for the first for `_LIMITS.idle` seconds, and gather others."""
@@ -299,30 +276,34 @@ class AnswerKeeper:
                 taken.append(self._answers.get_nowait())
         return [answer for answer in taken if answer]
 
-
-def _template(context: RequestContext, version: int) -> Record:
-    """Return what the records of a request have in common."""
-    return Record(
-        request_id=context.request_id,
-        index=0,
-        position=0,
-        caller=context.caller,
-        kind="read" if context.readings else "predict",
-        model=context.model,
-        version=version,
-        predicted=NO_CLASS,
-        confidence=0.0,
-        is_digit=None,
-        input=b"",
-        answered_at=datetime.now(UTC),
-    )
-
-
-def _whole_input(picture: bytes | NDArray[Any], task: TaskCard) -> images.Pixels:
-    """Return a picture in the model's form, black if nothing is written on it."""
-    try:
-        if isinstance(picture, bytes):
-            return images.prepare(images.decode_for_task(picture, task), task)
-        return images.prepare(to_pixels(picture, task), task)
-    except images.NoInkError:
-        return np.zeros(task.shape, np.uint8)
+    def _records(self, queued: _Queued) -> Iterator[Record]:
+        """Yield a record for each input: of a prediction, of each digit, or of the whole picture if empty."""
+        task = queued.task
+        for answer in queued.answers:
+            result, picture = answer.result, answer.picture
+            original = picture if self._settings.feedback_originals and isinstance(picture, bytes) else None
+            record = replace(queued.template, index=answer.index, original=original)
+            inputs = [images.to_png(to_pixels(row, task)) for row in answer.inputs]
+            if isinstance(result, Prediction):
+                yield replace(
+                    record,
+                    predicted=NO_CLASS if result.label is None else result.label,
+                    confidence=result.confidence,
+                    is_digit=result.is_digit,
+                    input=inputs[0],
+                )
+            elif picture is not None and not inputs:
+                whole = Prepare(picture if isinstance(picture, bytes) else to_pixels(picture, task), task)()
+                assert isinstance(whole, np.ndarray)
+                yield replace(record, input=images.to_png(whole))
+            else:
+                for position, (digit, png) in enumerate(zip(result.digits, inputs, strict=True)):
+                    yield replace(
+                        record,
+                        position=position,
+                        predicted=str(digit.digit),
+                        confidence=digit.confidence,
+                        input=png,
+                        # One copy of the picture is enough for all of its digits.
+                        original=None if position else original,
+                    )

@@ -20,6 +20,7 @@ from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
 from digit_serving.gateway.rate_limit import RateLimiter, network
+from digit_serving.gateway.request import RequestContext
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")
@@ -122,6 +123,17 @@ class KeyVerifier:
         found = [key for key in self._keys.values() if hmac.compare_digest(presented, key.digest)]
         return found[0] if found else None
 
+    def authenticate(self, given: Authorization | None) -> Key | None:
+        """Return the key of the header Authorization, None without a valid one."""
+        return self.find(given.token) if given and given.type == "bearer" and given.token else None
+
+    def is_allowed(self, scope: Scope) -> bool:
+        """True for an ASGI request with a valid key, or that needs none."""
+        if not scope["path"].startswith("/v1/") or scope["method"] == "OPTIONS":
+            return True
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        return len(given) == 1 and bool(self.authenticate(Authorization.from_header(given[0])))
+
     def _reload_if_changed(self) -> None:
         try:
             fingerprint = self._file.fingerprint()
@@ -131,31 +143,18 @@ class KeyVerifier:
             _log.error("key file is unusable, the previous keys remain valid: %s", error)
 
 
-def is_allowed(verifier: KeyVerifier) -> Callable[[Scope], bool]:
-    """Return a function that is true for the scope of a request with a valid key, or that needs none."""
+def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter | None) -> None:
+    """Require a key on every route of the API, and limit each caller's rate; None switches either off.
 
-    def check(scope: Scope) -> bool:
-        if not scope["path"].startswith("/v1/") or scope["method"] == "OPTIONS":
-            return True
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and bool(
-            _find(verifier, Authorization.from_header(given[0].decode("latin-1")))
-        )
-
-    return check
-
-
-def require_api_key(api: Blueprint, verifier: KeyVerifier, limiter: RateLimiter | None) -> None:
-    """Require a key on every route of the API, and put its name into `g.context`.
-
-    The limiter counts requests without a valid key by the network that sends them.
+    The name of the key gets into `g.context`. A caller is a key, or without a valid one a network.
     """
 
     @api.before_request
-    def authenticate() -> None:
+    def check() -> None:
+        context: RequestContext = g.context
         # CORS preflight requests carry no credentials.
-        if request.method != "OPTIONS":
-            key = _find(verifier, request.authorization)
+        if verifier and request.method != "OPTIONS":
+            key = verifier.authenticate(request.authorization)
             if key is None:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")
@@ -165,13 +164,9 @@ def require_api_key(api: Blueprint, verifier: KeyVerifier, limiter: RateLimiter 
                     else "Send a key of this service as `Authorization: Bearer <key>`."
                 )
                 raise UnauthorizedError(reason)
-            g.context.key, g.context.may_label = key.name, key.may_label
-
-
-def _find(verifier: KeyVerifier, presented: Authorization | None) -> Key | None:
-    if presented and presented.type == "bearer" and presented.token:
-        return verifier.find(presented.token)
-    return None
+            context.key, context.may_label = key.name, key.may_label
+        if limiter:
+            limiter.check(context.key or network(request.remote_addr))
 
 
 def _digest(key: str) -> str:

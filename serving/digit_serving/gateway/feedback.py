@@ -1,8 +1,8 @@
 """Feedback: views that label answers, by the callers who got them and by people who label by hand."""
 
 import base64
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
@@ -24,7 +24,6 @@ from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
-from digit_serving.gateway.body import read_body
 from digit_serving.gateway.errors import (
     FeedbackMismatchError,
     FeedbackUnknownError,
@@ -32,7 +31,14 @@ from digit_serving.gateway.errors import (
     MalformedBodyError,
 )
 from digit_serving.gateway.observe import Metrics
-from digit_serving.gateway.queries import ModelQuery, ModelSelector, Query, UnlabelledQuery, parse_query
+from digit_serving.gateway.parsing import (
+    ModelQuery,
+    ModelSelector,
+    Query,
+    UnlabelledQuery,
+    parse_query,
+    read_body,
+)
 from digit_serving.gateway.request import RequestContext, json_response
 from digit_serving.gateway.upstream import Upstream
 
@@ -49,7 +55,10 @@ def _to_integer(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Index = Annotated[schemas.Position, BeforeValidator(_to_integer)]
+def _kind_of(document: object) -> str:
+    return "is" if isinstance(document, dict) and "is" in document else "label"
+
+
 Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
 _Document = TypeVar("_Document", bound="_Body")
 
@@ -63,7 +72,7 @@ class _Body(BaseModel):
 class _Feedback(_Body):
     request_id: schemas.RequestId
     """Value of the header X-Request-ID of the answer."""
-    index: Index = 0
+    index: Annotated[schemas.Position, BeforeValidator(_to_integer)] = 0
     """Position of the picture in its request, from 0."""
 
 
@@ -91,10 +100,6 @@ class HandLabel(_Body):
     the label."""
 
 
-def _kind_of(document: object) -> str:
-    return "is" if isinstance(document, dict) and "is" in document else "label"
-
-
 _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
     Annotated[
         Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
@@ -104,15 +109,23 @@ _FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
 _HAND_LABEL = TypeAdapter(HandLabel)
 
 
-class FeedbackView:
-    """View that stores feedback on answers of any worker."""
+class FeedbackViews:
+    """Views that store feedback on answers of any worker, and that show stored inputs without a label.
 
-    def __init__(self, keeper: "AnswerKeeper", upstream: Upstream, metrics: Metrics) -> None:
-        self._keeper = keeper
+    For API keys with the permission to label. They do not tell what the model answered: people would be
+    inclined to agree.
+    """
+
+    def __init__(
+        self, selector: ModelSelector, upstream: Upstream, keeper: "AnswerKeeper", metrics: Metrics
+    ) -> None:
+        self._selector = selector
         self._upstream = upstream
+        self._keeper = keeper
         self._metrics = metrics
 
-    def feedback(self) -> Response:
+    def give(self) -> Response:
+        """Store feedback on an answer to the same caller."""
         context: RequestContext = g.context
         parse_query(Query, request.args)
         given = _parse_body(_FEEDBACK)
@@ -125,17 +138,17 @@ class FeedbackView:
         labels = self._labels(given, records, context)
         now = datetime.now(UTC)
         labelled = [
-            dataclasses.replace(record, label=label, labelled_at=now, source="feedback")
+            replace(record, label=label, labelled_at=now, source="feedback")
             for record, label in zip(records, labels, strict=True)
         ]
         if records[0].kind == "read":
             answered = "".join(record.predicted for record in records)
             text = given.label if isinstance(given, FeedbackLabel) else answered
-            labelled[0] = dataclasses.replace(labelled[0], text=text)
+            labelled[0] = replace(labelled[0], text=text)
         self._keeper.use_store(lambda store: store.save(labelled))
         for record in labelled:
             agrees = str(record.label == record.predicted).lower()
-            self._metrics.feedback.labels(record.model, record.version, agrees).inc()
+            self._metrics.feedback(record.model, record.version, agrees).inc()
         content: schemas.FeedbackReceipt = {
             "feedback": {
                 "request_id": given.request_id,
@@ -145,6 +158,49 @@ class FeedbackView:
             },
             "request_id": context.request_id,
         }
+        return json_response(content)
+
+    def unlabelled(self) -> Response:
+        """Answer some of the least confident answers, in random order."""
+        context = _permitted_context()
+        query = parse_query(UnlabelledQuery, request.args)
+        self._upstream.route(context, self._selector.model(query))
+        model, limit = context.model, query.limit
+        records, unlabelled = self._keeper.use_store(
+            lambda store: (
+                store.unlabelled(model, limit=limit, pool=limit * _POOL),
+                store.count_unlabelled(model),
+            )
+        )
+        content: schemas.LabellingRecords = {
+            "records": [
+                {"input": record.digest, "image": base64.b64encode(record.input).decode()}
+                for record in records
+            ],
+            "unlabelled": unlabelled,
+            "request_id": context.request_id,
+        }
+        # Inputs of other people must not remain in the browser's cache.
+        return json_response(content, {"Cache-Control": "no-store"})
+
+    def label(self) -> Response:
+        """Label an input; the latest label counts."""
+        context = _permitted_context()
+        query = parse_query(ModelQuery, request.args)
+        given = _parse_body(_HAND_LABEL)
+        self._upstream.route(context, self._selector.model(query))
+        if given.label:
+            try:
+                self._require_label(given.label, context)
+            except ModelNotFoundError as error:
+                # The version that answers by default decides: that of the record may be gone.
+                raise UnavailableError(error.message) from error
+        model = context.model
+        if not self._keeper.use_store(lambda store: store.label(model, given.input, given.label)):
+            raise FeedbackUnknownError(
+                "No such input waits for a label: it is unknown, was deleted, or its caller has labelled it."
+            )
+        content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
         return json_response(content)
 
     def _labels(
@@ -160,72 +216,19 @@ class FeedbackView:
         if given.label == NO_CLASS:
             return [NO_CLASS] * len(records)
         if records[0].kind == "read":
-            digits = _digits(given.label)
+            digits = "".join(given.label.split())
+            if not (digits.isascii() and digits.isdigit()):
+                raise FeedbackMismatchError("The label of a reading must consist of digits and white space.")
             return [*digits] if len(digits) == len(records) else [None] * len(records)
-        if given.label not in self._model_labels(context):
-            raise FeedbackMismatchError("The label is none of the model's labels.")
-        return [given.label]
-
-    def _model_labels(self, context: RequestContext) -> Sequence[str]:
         try:
-            return self._upstream.task(context).labels
+            self._require_label(given.label, context)
         except ModelNotFoundError as error:
             raise FeedbackUnknownError("The version that answered is no longer served.") from error
+        return [given.label]
 
-
-class LabellingViews:
-    """Views that show stored inputs without a label and label them, for API keys with this permission.
-
-    They do not tell what the model answered: people would be inclined to agree.
-    """
-
-    def __init__(self, selector: ModelSelector, keeper: "AnswerKeeper", upstream: Upstream) -> None:
-        self._selector = selector
-        self._keeper = keeper
-        self._upstream = upstream
-
-    def unlabelled(self) -> Response:
-        """Answer some of the least confident answers, in random order."""
-        context = _permitted_context()
-        query = parse_query(UnlabelledQuery, request.args)
-        self._upstream.route(context, self._selector.model(query))
-        model, limit = context.model, query.limit
-        records, unlabelled = self._keeper.use_store(
-            lambda store: (
-                store.unlabelled(model, limit=limit, pool=limit * _POOL),
-                store.count_unlabelled(model),
-            )
-        )
-        content: schemas.LabellingRecords = {
-            "records": [_describe(record) for record in records],
-            "unlabelled": unlabelled,
-            "request_id": context.request_id,
-        }
-        # Inputs of other people must not remain in the browser's cache.
-        return json_response(content, {"Cache-Control": "no-store"})
-
-    def label(self) -> Response:
-        """Label an input; the latest label counts."""
-        context = _permitted_context()
-        query = parse_query(ModelQuery, request.args)
-        given = _parse_body(_HAND_LABEL)
-        self._upstream.route(context, self._selector.model(query))
-        if given.label and given.label not in self._labels(context):
+    def _require_label(self, label: str, context: RequestContext) -> None:
+        if label not in self._upstream.task(context).labels:
             raise FeedbackMismatchError("The label is none of the model's labels.")
-        model = context.model
-        if not self._keeper.use_store(lambda store: store.label(model, given.input, given.label)):
-            raise FeedbackUnknownError(
-                "No such input waits for a label: it is unknown, was deleted, or its caller has labelled it."
-            )
-        content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
-        return json_response(content)
-
-    def _labels(self, context: RequestContext) -> tuple[str, ...]:
-        """Return the labels of the version that answers by default: that of the record may be gone."""
-        try:
-            return self._upstream.task(context).labels
-        except ModelNotFoundError as error:
-            raise UnavailableError(error.message) from error
 
 
 def _parse_body(kind: TypeAdapter[_Document]) -> _Document:
@@ -241,24 +244,9 @@ def _parse_body(kind: TypeAdapter[_Document]) -> _Document:
         raise MalformedBodyError(f"{place}{first['msg']}.") from error
 
 
-def _digits(text: str) -> str:
-    """Return the digits of a number, without white space. Raise FeedbackMismatchError for other text."""
-    digits = "".join(text.split())
-    if not (digits.isascii() and digits.isdigit()):
-        raise FeedbackMismatchError("The label of a reading must consist of digits and white space.")
-    return digits
-
-
 def _permitted_context() -> RequestContext:
     """Return the request's context. Raise ForbiddenError if the API key may not label."""
     context: RequestContext = g.context
     if not context.may_label:
         raise ForbiddenError("This API key may not label answers. Ask the operator for one that may.")
     return context
-
-
-def _describe(record: Record) -> schemas.LabellingRecord:
-    return {
-        "input": record.digest,
-        "image": base64.b64encode(record.input).decode(),
-    }

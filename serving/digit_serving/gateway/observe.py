@@ -5,24 +5,26 @@ costs several microseconds. Only the request's duration is observed at once.
 """
 
 import asyncio
+import logging
 import os
 import platform
 import sys
 import time
 from collections import Counter as Multiset
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import orjson
 from flask import Flask, Request, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_core.errors import OverloadedError
 from digit_core.results import Digit, Prediction
-from digit_serving.gateway.logging import json_line, pretty_line
 from digit_serving.gateway.request import PROBE_ROUTES, RequestContext
 from digit_serving.gateway.settings import Settings
 
@@ -38,12 +40,14 @@ _REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5
 _STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_REQUEST_SECONDS)
 _CALL_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+_VERSION = ("model", "version")
 _OVERLOAD_ROUTES = {"/v1/predict", "/v1/read"}
 _MAX_LABELS = 100
 """Labels of a model with series of their own. The others share the label value `other`."""
 _CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
 _WRITE_SECONDS = 1.0
 """Time between two writes of the counters."""
+_FIELDS_IN_MESSAGE = {"method", "route", "status"}
 _SAMPLED_REQUESTS = 50
 """Sampling: requests of a process between two writes whose stages and confidences are observed. Ratios and
 quantiles need no more; a service with fewer requests gets them all."""
@@ -111,24 +115,25 @@ class Facts:
             self.queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
             if call:
                 self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
-        self.outcome = self._outcome()
-
-    def _outcome(self) -> dict[str, Any]:
-        context = self.context
-        outcome: dict[str, Any] = {}
+        self.stages = {
+            "decode": context.decode_seconds,
+            "normalise": context.normalise_seconds,
+            "find": context.find_seconds,
+            "queue": self.queue_seconds if context.waits else 0.0,
+        }
+        self.outcome: dict[str, Any] = {}
         if context.model_version is not None:
-            outcome |= {"model": self.model, "version": context.model_version}
+            self.outcome |= {"model": self.model, "version": context.model_version}
         if context.results:
-            outcome["images"] = len(context.results)
-        outcome |= {result: count for result, count in self.images.items() if result != "answered"}
+            self.outcome["images"] = len(context.results)
+        self.outcome |= {result: count for result, count in self.images.items() if result != "answered"}
         if self.readings:
             # The count only: a number, such as a card's, may be confidential.
-            outcome["digits"] = len(self.answers)
-        return outcome
+            self.outcome["digits"] = len(self.answers)
 
 
 class Metrics:
-    """The gateway's metrics, in a registry of their own.
+    """The gateway's metrics, in a registry of their own; a metric is a function from label values to a child.
 
     If PROMETHEUS_MULTIPROC_DIR is set, the exposition is the sum over the processes that share that folder.
     """
@@ -152,8 +157,7 @@ class Metrics:
             "model_duration_seconds",
             "Time of successful calls to the model server.",
             _REQUEST_SECONDS,
-            "model",
-            "version",
+            *_VERSION,
         )
         self._model_failures = self._counter(
             "model_failures",
@@ -174,8 +178,7 @@ class Metrics:
             "confidence",
             "Probability of the predicted label, of a sample of requests.",
             _CONFIDENCES,
-            "model",
-            "version",
+            *_VERSION,
         )
         self._key_requests = self._counter(
             "key_requests", "Requests answered, by the name of the API key.", "key", "status"
@@ -183,12 +186,50 @@ class Metrics:
         self._images = self._counter(
             "images",
             "Images, by their result: answered, a refusal, or the code of an error.",
-            "model",
-            "version",
+            *_VERSION,
             "result",
         )
-        self._add_rare_metrics()
-        self._add_build_info()
+        self._overload = self._counter(
+            "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
+        )
+        self.rate_limit_store_failures = self._counter(
+            "rate_limit_store_failures", "Failed calls to the store of rate limits."
+        )
+        self.worker_exits = self._counter("worker_exits", "Worker processes that ended and were replaced.")
+        self.feedback = self._counter(
+            "feedback", "Model inputs that got a label, by its agreement.", *_VERSION, "agrees"
+        )
+        self.feedback_dropped = self._counter(
+            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
+        )
+        self.feedback_sampled = self._counter(
+            "feedback_sampled", "Model inputs of unsure answers that were stored.", *_VERSION
+        )
+        self.shadow_predictions = self._counter(
+            "shadow_predictions",
+            "Model inputs that the shadow version answered as well, by its agreement.",
+            *_VERSION,
+            "shadow_version",
+            "agrees",
+        )
+        self.shadow_dropped = self._counter(
+            "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
+        )
+        self.shadow_seconds = self._histogram(
+            "shadow_duration_seconds",
+            "Time of successful calls to the shadow version.",
+            _REQUEST_SECONDS,
+            *_VERSION,
+        )
+        build = Gauge(
+            "digits_build_info",
+            "Always 1; the labels are the versions of the gateway and of Python.",
+            ["version", "python"],
+            # All workers set the same value; the default mode would add a label per process.
+            multiprocess_mode="max",
+            registry=self._registry,
+        )
+        build.labels(version("digits"), platform.python_version()).set(1)
         self._amounts: Multiset[Any] = Multiset()
         """Amounts that are not written yet, by child of a counter."""
         self._sampled = 0
@@ -203,7 +244,7 @@ class Metrics:
         amounts[self._requests(context.route, context.method, context.status)] += 1
         self._request_seconds(context.route).observe(facts.seconds)
         if context.problem_code == OverloadedError.code:
-            amounts[self._overload.labels(context.route)] += 1
+            amounts[self._overload(context.route)] += 1
         if context.key:
             amounts[self._key_requests(context.key, context.status)] += 1
         for failure in context.failures:
@@ -222,7 +263,11 @@ class Metrics:
                 self._model_seconds(model, version).observe(call.ended_at - call.started_at)
         if self._sampled < _SAMPLED_REQUESTS:
             self._sampled += 1
-            self._observe_sample(facts)
+            for stage, seconds in facts.stages.items():
+                if seconds:
+                    self._stage_seconds(stage).observe(seconds)
+            for answer in facts.answers:
+                self._confidence(model, version).observe(answer.confidence)
 
     def write(self) -> None:
         """Write the counters, in the event loop: once a second, and before the process exits."""
@@ -233,7 +278,7 @@ class Metrics:
 
     def count_overload(self, path: str) -> None:
         """Count a request that admission control refused, before its route is known."""
-        self._overload.labels(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
+        self._overload(path if path in _OVERLOAD_ROUTES else "unmatched").inc()
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format; those of other processes are up to a second old."""
@@ -243,72 +288,6 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
-
-    def _observe_sample(self, facts: Facts) -> None:
-        context = facts.context
-        stages = {
-            "decode": context.decode_seconds,
-            "normalise": context.normalise_seconds,
-            "find": context.find_seconds,
-            "queue": facts.queue_seconds if context.waits else 0,
-        }
-        for stage, seconds in stages.items():
-            if seconds:
-                self._stage_seconds(stage).observe(seconds)
-        for answer in facts.answers:
-            self._confidence(facts.model, context.model_version).observe(answer.confidence)
-
-    def _add_rare_metrics(self) -> None:
-        """Add metrics that others write at once, not in each request."""
-
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"digits_{name}", text, labels, registry=self._registry)
-
-        self._overload = counter(
-            "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
-        )
-        self.rate_limit_store_failures = counter(
-            "rate_limit_store_failures", "Failed calls to the store of rate limits."
-        )
-        self.worker_exits = counter("worker_exits", "Worker processes that ended and were replaced.")
-        self.feedback = counter(
-            "feedback", "Model inputs that got a label, by its agreement.", "model", "version", "agrees"
-        )
-        self.feedback_dropped = counter(
-            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
-        )
-        self.feedback_sampled = counter(
-            "feedback_sampled", "Model inputs of unsure answers that were stored.", "model", "version"
-        )
-        self.shadow_predictions = counter(
-            "shadow_predictions",
-            "Model inputs that the shadow version answered as well, by its agreement.",
-            "model",
-            "version",
-            "shadow_version",
-            "agrees",
-        )
-        self.shadow_dropped = counter(
-            "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
-        )
-        self.shadow_seconds = Histogram(
-            "digits_shadow_duration_seconds",
-            "Time of successful calls to the shadow version.",
-            ("model", "version"),
-            buckets=_REQUEST_SECONDS,
-            registry=self._registry,
-        )
-
-    def _add_build_info(self) -> None:
-        build = Gauge(
-            "digits_build_info",
-            "Always 1; the labels are the versions of the gateway and of Python.",
-            ["version", "python"],
-            # All workers set the same value; the default mode would add a label per process.
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
-        build.labels(version("digits"), platform.python_version()).set(1)
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))
@@ -376,14 +355,10 @@ def _fields(facts: Facts) -> dict[str, Any]:
     }
     if context.key:
         fields["key"] = context.key
-    if context.decode_seconds:
-        fields["decode_ms"] = _milliseconds(context.decode_seconds)
-    if context.normalise_seconds:
-        fields["normalise_ms"] = _milliseconds(context.normalise_seconds)
-    if context.find_seconds:
-        fields["find_ms"] = _milliseconds(context.find_seconds)
+    for stage, seconds in facts.stages.items():
+        if seconds:
+            fields[f"{stage}_ms"] = _milliseconds(seconds)
     if context.waits:
-        fields["queue_ms"] = _milliseconds(facts.queue_seconds)
         fields["model_server_ms"] = _milliseconds(facts.model_server_seconds)
     fields |= facts.outcome
     if len(context.results) == 1 and isinstance(prediction := context.results[0], Prediction):
@@ -398,3 +373,57 @@ def _fields(facts: Facts) -> dict[str, Any]:
 
 def _milliseconds(seconds: float) -> float:
     return int(seconds * 1e6) / 1000
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """Return the configuration for logging.config.dictConfig: JSON or readable text on standard error.
+
+    The level of gunicorn's logger, whose handlers uvicorn also uses, is ERROR: at lower levels each malformed
+    request and each start and end of a process would be logged.
+    """
+    formatter = _JsonFormatter if settings.log_format == "json" else _PrettyFormatter
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"fields": {"()": formatter}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "fields"}},
+        "loggers": {"gunicorn.error": {"level": "ERROR", "handlers": ["stderr"], "propagate": False}},
+        "root": {"level": settings.log_level.upper(), "handlers": ["stderr"]},
+    }
+
+
+def json_line(seconds: float, level: str, message: str, fields: Mapping[str, Any]) -> str:
+    """Return one JSON object; `seconds` is Unix time."""
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    document = {"time": moment, "level": level, "message": message, **fields}
+    return orjson.dumps(document, default=str).decode()
+
+
+def pretty_line(seconds: float, level: str, message: str, fields: Mapping[str, Any]) -> str:
+    """Return readable text, with the fields as name=value.
+
+    Unprintable characters are escaped: a caller's text could begin a line, or control a terminal.
+    """
+    moment = time.strftime("%H:%M:%S", time.localtime(seconds))
+    pairs = (f"{name}={value}" for name, value in fields.items() if name not in _FIELDS_IN_MESSAGE)
+    line = " ".join((moment, level.upper(), message, *pairs))
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in line
+    )
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object per line, with the record's `fields` and its traceback as members."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, "fields", {}))
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        return json_line(record.created, record.levelname.lower(), record.getMessage(), fields)
+
+
+class _PrettyFormatter(logging.Formatter):
+    """Readable line with the record's `fields` as name=value, followed by a traceback if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides logging.Formatter
+        return pretty_line(record.created, record.levelname, record.message, getattr(record, "fields", {}))

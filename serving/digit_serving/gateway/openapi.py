@@ -31,7 +31,7 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_serving.gateway import errors, feedback, queries, schemas
+from digit_serving.gateway import errors, feedback, parsing, schemas
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 
@@ -78,7 +78,7 @@ class _Operation:
     answer: _Json
     errors: tuple[type[Exception], ...]
     description: str = ""
-    query: type[queries.Query] = queries.Query
+    query: type[parsing.Query] = parsing.Query
     body: _Json | None = None
 
 
@@ -139,7 +139,7 @@ def _operations(settings: Settings) -> Iterator[_Operation]:
         "Describe a model: its task, versions and labels.",
         _json("Models"),
         (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
-        query=queries.ModelQuery,
+        query=parsing.ModelQuery,
     )
     if settings.feedback:
         yield _Operation(
@@ -173,7 +173,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         _RECOGNITION,
         "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
         f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-        queries.PredictQuery,
+        parsing.PredictQuery,
         body,
     )
     yield _Operation(
@@ -184,7 +184,7 @@ def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
         (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
         "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
         f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-        queries.ReadQuery,
+        parsing.ReadQuery,
         body,
     )
 
@@ -200,7 +200,7 @@ def _labelling_operations() -> Iterator[_Operation]:
         "They are among the least confident ones, in random order: two people seldom get the same. An input "
         "that was sent several times is among them once, and not at all once it has a label. "
         f"They come without the label that the model answered. {permission}",
-        queries.UnlabelledQuery,
+        parsing.UnlabelledQuery,
     )
     yield _Operation(
         "POST /v1/feedback/labels",
@@ -209,7 +209,7 @@ def _labelling_operations() -> Iterator[_Operation]:
         _json("LabellingReceipt"),
         (*_FEEDBACK, errors.ForbiddenError, errors.UnknownModelError),
         f"The latest label by hand counts; the label of its own caller stays. {permission}",
-        queries.ModelQuery,
+        parsing.ModelQuery,
         body=_body("HandLabel"),
     )
 
@@ -273,7 +273,7 @@ def _headers(status: int) -> _Json:
     return {name: _ref("headers", name) for name in names}
 
 
-def _parameters(query: type[queries.Query]) -> Iterator[_Json]:
+def _parameters(query: type[parsing.Query]) -> Iterator[_Json]:
     """Yield the header of the request's ID and the query parameters."""
     yield {
         "name": _REQUEST_ID,

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, abort, request
@@ -17,9 +18,11 @@ from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.observe import CONTENT_TYPE
 from digit_serving.gateway.request import json_response
 from digit_serving.gateway.schemas import Alive, Index, Ready
-from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import default_version, describe_missing
+
+if TYPE_CHECKING:
+    from digit_serving.gateway.app import Services
 
 LINKS = {
     "predict": "/v1/predict",
@@ -61,7 +64,7 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
-def probes(services: Services) -> Blueprint:
+def probes(services: "Services") -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
@@ -172,7 +175,7 @@ def pages(settings: Settings) -> Blueprint:
     return blueprint
 
 
-def _warnings(services: Services) -> list[str]:
+def _warnings(services: "Services") -> list[str]:
     """Return a sentence for each store that can't be reached."""
     warnings = []
     if services.limiter and not services.limiter.is_reachable():

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable
 
-from flask import Blueprint, g, request
 from limits import parse_many
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
@@ -46,21 +45,20 @@ class RateLimiter:
 
     def check(self, caller: str) -> None:
         """Count a request, in code that `bridge.run` calls. Raise RateLimitedError if it exceeds a limit."""
-        if time.monotonic() < self._next_attempt:
-            return
-        if self._is_local:
-            self._hit(caller)
-        else:
-            self._use_store(lambda: self._hit(caller))
+        self._call(lambda: self._hit(caller))
 
     def is_reachable(self) -> bool:
         """True if the store answers, in code that `bridge.run` calls."""
-        if not self._is_local and time.monotonic() >= self._next_attempt:
-            self._use_store(self._ping)
+        self._call(self._ping)
         return not self._is_failing
 
-    def _use_store(self, function: Callable[[], None]) -> None:
-        """Call the function in a thread, and suspend the limits if the store fails."""
+    def _call(self, function: Callable[[], None]) -> None:
+        """Call the function, in a thread unless the store is local; suspend the limits if the store fails."""
+        if self._is_local:
+            function()
+            return
+        if time.monotonic() < self._next_attempt:
+            return
         try:
             await_(asyncio.to_thread(function))
         except RateLimitedError:
@@ -93,14 +91,6 @@ class RateLimiter:
                 raise RateLimitedError(
                     f"Rate limit exceeded: {limit}.", max(1, math.ceil(reset - time.time()))
                 )
-
-
-def limit_rate(api: Blueprint, limiter: RateLimiter) -> None:
-    """Limit each caller's request rate. A caller is the name of an API key, or a network if keys are off."""
-
-    @api.before_request
-    def check() -> None:
-        limiter.check(g.context.key or network(request.remote_addr))
 
 
 def network(address: str | None) -> str:

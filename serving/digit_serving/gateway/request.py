@@ -8,11 +8,10 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Self, TypeAlias
 
 import orjson
 from flask import Request, Response
-from numpy.typing import NDArray
 
 from digit_core.errors import DeadlineExceededError
 from digit_core.results import Prediction, Reading
@@ -31,19 +30,6 @@ _NO_MODEL = ModelRef("")
 Asked: TypeAlias = Literal["named", "canary", "default", "pinned"]
 """Reason for which a version is asked: the request names it, its label is the canary's or the default one, or
 it answered the request's first call."""
-_Result = TypeVar("_Result", Prediction, Reading, covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[_Result]):
-    """Result of the picture at `index` of its request, with the model's inputs that showed it.
-
-    The inputs are None if all those of the request might not fit into memory.
-    """
-
-    index: int
-    result: _Result
-    inputs: Sequence[NDArray[Any]] | None
 
 
 @dataclass(slots=True, eq=False)

@@ -16,7 +16,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 from uvicorn_worker import UvicornWorker
 
-from digit_serving.gateway import logging, tls
+from digit_serving.gateway import tls
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.settings import Settings
 
@@ -51,6 +51,9 @@ class _Server(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
+        # Imports prometheus_client, which reads PROMETHEUS_MULTIPROC_DIR.
+        from digit_serving.gateway.observe import log_config
+
         host = self._settings.host
         options: dict[str, Any] = {
             "bind": f"[{host}]:{self._settings.port}" if ":" in host else f"{host}:{self._settings.port}",
@@ -62,7 +65,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": _GRACE_SECONDS + 5,
             "keepalive": _KEEP_ALIVE_SECONDS,
             "control_socket_disable": True,
-            "logconfig_dict": logging.dict_config(self._settings),
+            "logconfig_dict": log_config(self._settings),
             "when_ready": _stop_on_interrupt,
             "post_fork": _duplicate_listener,
             "child_exit": self._count_worker_exit,
@@ -76,8 +79,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
-        from digit_serving.gateway.body import silence_library_warnings
         from digit_serving.gateway.observe import Metrics
+        from digit_serving.gateway.parsing import silence_library_warnings
 
         # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
         self._metrics = Metrics()
@@ -93,7 +96,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         return Gateway(self._settings)
 
     def _count_worker_exit(self, _server: object, _worker: object) -> None:
-        self._metrics.worker_exits.inc()
+        self._metrics.worker_exits().inc()
 
 
 class _Worker(UvicornWorker):  # type: ignore[misc]

@@ -107,13 +107,13 @@ class Shadow:
         pairs = zip(answers, predictions, strict=True)
         agreeing = sum(_verdict(answer) == _verdict(prediction) for answer, prediction in pairs)
         for agrees, count in (("true", agreeing), ("false", len(answers) - agreeing)):
-            self._metrics.shadow_predictions.labels(model, asked.model_version, version, agrees).inc(count)
+            self._metrics.shadow_predictions(model, asked.model_version, version, agrees).inc(count)
         assert call
         assert call.ended_at
-        self._metrics.shadow_seconds.labels(model, version).observe(call.ended_at - call.started_at)
+        self._metrics.shadow_seconds(model, version).observe(call.ended_at - call.started_at)
 
     def _drop(self, model: str, reason: str, *, pause: bool = False) -> None:
-        self._metrics.shadow_dropped.labels(model, reason).inc()
+        self._metrics.shadow_dropped(model, reason).inc()
         if pause:
             self._pauses[model] = (reason, time.monotonic())
 

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -25,6 +24,7 @@ from digit_core.errors import (
     ModelNotFoundError,
     ReaderMissingError,
     UnavailableError,
+    without_tracebacks,
 )
 from digit_core.images import Peaks
 from digit_core.recognition import Classify, Find
@@ -156,7 +156,7 @@ class Upstream:
     def layers(
         self, context: RequestContext, pixels: NDArray[np.uint8]
     ) -> list[tuple[str, NDArray[np.float32]]]:
-        """Return the activations of each layer of the version that answers, for a picture uint8 [*shape]."""
+        """Return the activations of each layer of the version that answers, for a picture, uint8 [*shape]."""
         return self._call(
             context, lambda model: self._model_server.layers(pixels, model, timeout=context.remaining())
         )
@@ -275,11 +275,10 @@ class Batcher:
 
     async def _process(self, key: _BatchKey, queue: "_BatchQueue") -> None:
         """Send batch after batch until the queue is empty."""
-        model, *_ = key
         # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
         while group := queue.next_group(self._max_images):
-            await self._call(model, group)
+            await self._call(key[0], group)
             # Callers that have just been answered may join with their next request: a fuller call costs less.
             await queue.collect(_QUIET_ITERATIONS)
         queue.inflight -= 1
@@ -289,46 +288,46 @@ class Batcher:
 
     async def _call(self, model: ModelRef, group: list["_Waiting"]) -> None:
         """Resolve the requests' futures with their predictions, or all with the call's error."""
-        call = _start_call(group)
+        call = Call(sum(len(request.batch) for request in group), len(group), time.monotonic())
+        for request in group:
+            request.wait.call = call
+        group[0].wait.is_leader = True
+        answers: list[Prediction] = []
+        failure: Exception | None = None
         try:
-            answers = await self._dispatch(model, group, call)
+            answers = await self._predict(model, group, call)
         except Exception as error:
-            self._end_call(call, error)
-            # Only timeouts open the circuit: any other error is an answer.
-            if not isinstance(error, DeadlineExceededError):
-                self._breaker.record_answer(model)
-            for request in group:
-                if not request.future.done():
-                    # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
-                    request.future.set_exception(copy.copy(error))
-        else:
-            self._end_call(call, None)
-            self._breaker.record_answer(model)
-            for request, answer in zip(group, answers, strict=True):
-                if not request.future.done():
-                    request.future.set_result(answer)
-
-    def _end_call(self, call: Call, error: Exception | None) -> None:
+            failure = without_tracebacks(error)
         call.ended_at = time.monotonic()
         if self._tracer:
-            self._tracer.end_call(call, error)
+            self._tracer.end_call(call, failure)
+        # Only timeouts open the circuit: any other error is an answer.
+        if not isinstance(failure, DeadlineExceededError):
+            self._breaker.record_answer(model)
+        end = 0
+        for request in group:
+            start, end = end, end + len(request.batch)
+            if request.future.done():
+                continue
+            if failure:
+                # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
+                request.future.set_exception(copy.copy(failure))
+            else:
+                request.future.set_result(answers[start:end])
 
-    async def _dispatch(self, model: ModelRef, group: list["_Waiting"], call: Call) -> list[list[Prediction]]:
+    async def _predict(self, model: ModelRef, group: list["_Waiting"], call: Call) -> list[Prediction]:
         trace = (
             self._tracer.start_call(call, [request.context for request in group]) if self._tracer else None
         )
-        batch = group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group])
         # Use the latest deadline: requests with an earlier one expire by their own timers.
         deadline = max(request.context.deadline for request in group)
-        answers = await self._model_server.predict(
-            batch,
+        return await self._model_server.predict(
+            group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group]),
             model,
             timeout=max(0.0, deadline - time.monotonic()),
             request_id=",".join(request.context.request_id for request in group),
             trace=trace,
         )
-        ends = accumulate(len(request.batch) for request in group)
-        return [answers[end - len(request.batch) : end] for request, end in zip(group, ends, strict=True)]
 
 
 @dataclass(slots=True, eq=False)
@@ -373,16 +372,6 @@ class _BatchQueue:
                 images += len(request.batch)
                 size += request.batch.nbytes
         return group
-
-
-def _start_call(group: list[_Waiting]) -> Call:
-    """Create the call that ends the wait of these requests; the first one is the batch leader."""
-    images = sum(len(request.batch) for request in group)
-    call = Call(images, len(group), started_at=time.monotonic())
-    for request in group:
-        request.wait.call = call
-    group[0].wait.is_leader = True
-    return call
 
 
 class CircuitBreaker:

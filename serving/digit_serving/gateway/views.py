@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from heapq import nlargest
 from operator import itemgetter
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from flask import Request, Response, g, request
@@ -19,23 +19,27 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
-from digit_core.results import Digit, Line, Prediction, Reading
+from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving.gateway import schemas
-from digit_serving.gateway.body import Body, BodyParser
-from digit_serving.gateway.errors import image_problem
-from digit_serving.gateway.queries import (
+from digit_serving.gateway.errors import InvalidSelectionError, image_problem
+from digit_serving.gateway.parsing import (
+    Body,
+    BodyParser,
     ModelQuery,
     ModelSelector,
     PredictQuery,
     ReadQuery,
-    VersionQuery,
     parse_query,
 )
-from digit_serving.gateway.request import Answer, RequestContext, json_response
-from digit_serving.gateway.services import Services
-from digit_serving.gateway.upstream import MAX_CALL_BYTES
+from digit_serving.gateway.request import RequestContext, json_response
+from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.upstream import MAX_CALL_BYTES, Upstream
 from digit_serving.gateway.work import Work
+
+if TYPE_CHECKING:
+    # Needs the extra feedback.
+    from digit_serving.gateway.answer_keeper import AnswerKeeper
 
 _Result = TypeVar("_Result", Prediction, Reading)
 _Query = TypeVar("_Query", PredictQuery, ReadQuery)
@@ -44,25 +48,26 @@ _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 class Views:
     """Views that answer pictures, and have the answers kept for feedback."""
 
-    def __init__(self, services: Services, selector: ModelSelector) -> None:
-        self._settings = services.settings
-        self._max_images, self._max_digits = services.settings.max_images, services.settings.max_digits
+    def __init__(
+        self, settings: Settings, selector: ModelSelector, upstream: Upstream, keeper: "AnswerKeeper | None"
+    ) -> None:
+        self._settings = settings
+        self._max_images, self._max_digits = settings.max_images, settings.max_digits
         self._selector = selector
-        self._upstream = services.upstream
-        self._keeper = services.keeper
-        self._work = Work(self._settings)
-        self._parser = BodyParser(self._settings, self._work)
+        self._upstream = upstream
+        self._keeper = keeper
+        self._work = Work(settings)
+        self._parser = BodyParser(settings, self._work)
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
         query = parse_query(PredictQuery, request.args)
-        describe = self._with_layers if "layers" in query.include else _prediction_document
-        return self._answer("predictions", query, Recognition.predict, describe)
+        return self._answer("predictions", query, Recognition.predict, self._describe_prediction)
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
         query = parse_query(ReadQuery, request.args)
-        return self._answer("readings", query, Recognition.read, _reading_document)
+        return self._answer("readings", query, Recognition.read, _describe_reading)
 
     def models(self) -> Response:
         """Describe a model and name the others."""
@@ -77,7 +82,7 @@ class Views:
             task = None
         content: schemas.Models = {
             "name": name,
-            "versions": [self._version(name, status) for status in statuses],
+            "versions": [self._describe_version(name, status) for status in statuses],
             "labels": self._upstream.labels(name),
             "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
             "models": tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
@@ -95,19 +100,10 @@ class Views:
                 names = {*ModelsConfig.parse(file.read_text()).base_paths} - {self._settings.reader}
         return sorted(names)
 
-    def _version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
+    def _describe_version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
         document: schemas.ModelVersion = {"version": status.version, "state": status.state}
         if status.is_available and (network := self._upstream.network(name, status.version)):
             document["network"] = network  # type: ignore[typeddict-item]
-        return document
-
-    def _with_layers(
-        self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
-    ) -> schemas.Prediction:
-        """Return the document of a prediction, with what a second call says of the layers."""
-        document = _prediction_document(prediction, inputs, task, query)
-        layers = self._upstream.layers(g.context, to_pixels(inputs[0], task))
-        document["layers"] = [_layer(name, values) for name, values in layers]
         return document
 
     def _answer(
@@ -119,7 +115,17 @@ class Views:
     ) -> Response:
         """Answer with the document of each picture, in their order."""
         context: RequestContext = g.context
-        body, task = self._parse(context, query)
+        self._upstream.route(context, self._selector.version(query))
+        # The object behind the proxy, which looks it up at each access.
+        received: Request = request._get_current_object()  # type: ignore[attr-defined]
+        body = self._parser.parse(received, context)
+        if "layers" in (query.include or ()) and (count := len(body.content) + len(body.instances)) > 1:
+            # Each picture's layers are a call of its own, outside the batches.
+            raise InvalidSelectionError(
+                f"Parameter `include`: `layers` needs a request with one image; this request has {count}."
+            )
+        task = self._upstream.task(context)
+        body = self._parser.for_task(body, task, context)
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape)))
         recognition = Recognition(task, query.min_is_digit, limit)
         outcomes = drive(
@@ -132,34 +138,28 @@ class Views:
         if keeper and (task.is_multi_label or not self._settings.for_model(context.model).feedback):
             keeper = None
         results: list[_Result] = []
-        answers: list[Answer[_Result]] = []
+        kept: dict[int, Outcome[_Result]] = {}
         documents: list[Any] = []
         size = 0
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
             result = self._limit_digits(outcome.result)
             if isinstance(result, (ImageError, OSError)):
-                documents.append(_failure(context, body, result))
+                documents.append(_describe_failure(context, body, result))
                 continue
             results.append(result)
             documents.append(describe(result, outcome.inputs, task, query))
             if keeper:
                 size += sum(row.nbytes for row in outcome.inputs)
-                answers.append(Answer(index, result, outcome.inputs if size <= MAX_CALL_BYTES else None))
+                kept[index] = Outcome(result, outcome.inputs if size <= MAX_CALL_BYTES else ())
         context.results = results
-        if keeper and answers:
-            keeper.keep(context, answers, task, body)
+        if keeper and kept and size <= MAX_CALL_BYTES:
+            keeper.keep(context, kept, task, body)
+        elif keeper:
+            # The inputs of all pictures might not fit into memory.
+            keeper.drop(len(kept))
         version = context.model_version or self._upstream.version(context)
         model: schemas.Model = {"name": context.requested.name, "version": version, "labels": task.labels}
         return json_response({"model": model, name: documents, "request_id": context.request_id})
-
-    def _parse(self, context: RequestContext, query: VersionQuery) -> tuple[Body, TaskCard]:
-        """Return the request's pictures, and the task of the version that answers."""
-        self._upstream.route(context, self._selector.version(query))
-        # The object behind the proxy, which looks it up at each access.
-        received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        body = self._parser.parse(received, context)
-        task = self._upstream.task(context)
-        return self._parser.for_task(body, task, context), task
 
     def _limit_digits(self, result: Any) -> Any:
         """Return the result, or an error in place of a reading of too many digits."""
@@ -167,14 +167,37 @@ class Views:
             return TooManyDigitsError(f"the image shows {count} digits; at most {self._max_digits} are read")
         return result
 
+    def _describe_prediction(
+        self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
+    ) -> schemas.Prediction:
+        document: schemas.Prediction = prediction.answer()  # type: ignore[assignment]
+        if query.top is None:
+            document["probabilities"] = _shortest(prediction.probabilities)
+        else:
+            ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
+            document["top"] = [
+                {"label": prediction.labels[index], "index": index, "probability": probability}
+                for index, probability in ranked
+            ]
+        if "labels" in query.include:
+            document["labels"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
+        if "image" in query.include:
+            document["image"] = _png(to_pixels(inputs[0], task))
+        if "layers" in query.include:
+            layers = self._upstream.layers(g.context, to_pixels(inputs[0], task))
+            document["layers"] = [_describe_layer(name, values) for name, values in layers]
+        return document
+
 
 def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:
     """Yield the outcomes, with the errors of instances in their places."""
-    for index in range(len(body.content) + len(body.errors)):
+    for index in range(len(body.instances)):
         yield Outcome(body.errors[index]) if index in body.errors else next(outcomes)
 
 
-def _failure(context: RequestContext, body: Body, error: ImageError | OSError) -> schemas.ImageFailure:
+def _describe_failure(
+    context: RequestContext, body: Body, error: ImageError | OSError
+) -> schemas.ImageFailure:
     """Return the document of a picture that can't be used. Raise the error if the picture is the body."""
     assert isinstance(error, ImageError)
     if body.is_image:
@@ -183,52 +206,33 @@ def _failure(context: RequestContext, body: Body, error: ImageError | OSError) -
     return {"error": image_problem(error, context.request_id)}
 
 
-def _prediction_document(
-    prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
-) -> schemas.Prediction:
-    document: schemas.Prediction = prediction.answer()  # type: ignore[assignment]
-    if query.top is None:
-        document["probabilities"] = _shortest(prediction.probabilities)
-    else:
-        ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
-        document["top"] = [
-            {"label": prediction.labels[index], "index": index, "probability": probability}
-            for index, probability in ranked
-        ]
-    if "labels" in query.include:
-        document["labels"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
-    if "image" in query.include:
-        document["image"] = _image(inputs[0], task)
-    return document
-
-
-def _reading_document(
+def _describe_reading(
     reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
 ) -> schemas.Reading:
-    shown = iter([_image(glyph, task) for glyph in inputs] if query.include else [])
-    lines = [_line(line, shown) for line in reading.lines]
+    shown = iter([_png(to_pixels(glyph, task)) for glyph in inputs] if query.include else [])
+    lines: list[schemas.Line] = [
+        {
+            "text": line.text,
+            "box": line.box,
+            "digits": [_describe_digit(digit, next(shown, None)) for digit in line.digits],
+            "separators": line.separators,
+        }
+        for line in reading.lines
+    ]
     return {"text": reading.text, "lines": lines, "refusal": reading.refusal}
 
 
-def _line(line: Line, shown: Iterator[str]) -> schemas.Line:
-    """Return the document of a line; `shown` has the image of each digit, or none."""
-    digits = [_digit(digit, shown) for digit in line.digits]
-    return {"text": line.text, "box": line.box, "digits": digits, "separators": line.separators}
-
-
-def _digit(digit: Digit, shown: Iterator[str]) -> schemas.Digit:
+def _describe_digit(digit: Digit, image: str | None) -> schemas.Digit:
     document: schemas.Digit = {
         "digit": digit.digit,
         "confidence": digit.confidence,
         "probabilities": _shortest(digit.probabilities),
         "box": digit.box,
     }
-    if image := next(shown, None):
-        document["image"] = image
-    return document
+    return document if image is None else {**document, "image": image}
 
 
-def _layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
+def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
     """Return the document of a layer's activations, float32 [h, w, maps] or [units]."""
     maps = np.atleast_3d(values) if values.ndim > 1 else values.reshape(1, 1, -1)
     peak = float(maps.max())
@@ -238,8 +242,8 @@ def _layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
     grey = (maps.clip(0) * (255 / max(peak, 1e-9))).astype(np.uint8)
     framed = np.pad(grey, ((0, gap), (0, gap), (0, 0))).transpose(2, 0, 1)
     rows = framed.reshape(-1, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
-    image = images.to_png(rows.reshape(-1, columns * (width + gap)))
-    return {"name": name, "shape": values.shape, "peak": peak, "image": base64.b64encode(image).decode()}
+    image = _png(rows.reshape(-1, columns * (width + gap)))
+    return {"name": name, "shape": values.shape, "peak": peak, "image": image}
 
 
 def _shortest(probabilities: Sequence[float]) -> Any:
@@ -247,6 +251,6 @@ def _shortest(probabilities: Sequence[float]) -> Any:
     return np.array(probabilities, np.float32)
 
 
-def _image(row: NDArray[Any], task: TaskCard) -> str:
-    """Return the model's input as a PNG file in base64."""
-    return base64.b64encode(images.to_png(to_pixels(row, task))).decode()
+def _png(pixels: images.Pixels) -> str:
+    """Return a PNG file in base64."""
+    return base64.b64encode(images.to_png(pixels)).decode()

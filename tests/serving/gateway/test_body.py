@@ -19,8 +19,8 @@ from werkzeug.test import EnvironBuilder
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError, ImageShapeError, OverloadedError, PixelValueError
 from digit_core.images import to_png
-from digit_serving.gateway.body import Body, BodyParser
 from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.parsing import Body, BodyParser
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 from tests import greenlet_loop

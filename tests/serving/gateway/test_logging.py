@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from digit_core.images import to_png
 from digit_serving.gateway.bridge import ARRIVED_AT
-from digit_serving.gateway.logging import dict_config, pretty_line
+from digit_serving.gateway.observe import log_config, pretty_line
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
@@ -33,7 +33,7 @@ def captured_log(log_format: Literal["json", "pretty"] = "json") -> Iterator[Cal
     """Yield a function that returns the lines logged in the block; errors are in this format."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(dict_config(Settings(log_format=log_format))["formatters"]["fields"]["()"]())
+    handler.setFormatter(log_config(Settings(log_format=log_format))["formatters"]["fields"]["()"]())
     logger = logging.getLogger("digit_serving.gateway")
     logger.addHandler(handler)
     try:

@@ -5,7 +5,7 @@ from werkzeug.datastructures import MultiDict
 
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.errors import InvalidSelectionError, UnknownModelError
-from digit_serving.gateway.queries import ModelQuery, ModelSelector, VersionQuery, parse_query
+from digit_serving.gateway.parsing import ModelQuery, ModelSelector, VersionQuery, parse_query
 from digit_serving.gateway.settings import Settings
 
 SELECTOR = ModelSelector(Settings(model_names=("flowers",)))

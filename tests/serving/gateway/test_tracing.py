@@ -21,8 +21,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
+from digit_serving.gateway.app import create_tracer
 from digit_serving.gateway.bridge import ARRIVED_AT
-from digit_serving.gateway.services import create_tracer
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.processes import wait_until

@@ -354,6 +354,9 @@ class TestOtherTasks:
         assert (units["name"], units["shape"], units["peak"]) == ("Dense", [3], 1)
         assert shown(maps).tolist() == [[255, 0, 0, 0, 0, 0], [0, 0, 0, 127, 0, 0], [0] * 6]
         assert shown(units).tolist() == [[127, 255, 0]]
+        response = http.post("/v1/predict?include=image,layers", **form(b"x", b"y"))
+        problem = assert_problem(response, 400, "invalid_selection")
+        assert problem["detail"].endswith("`layers` needs a request with one image; this request has 2.")
 
     def test_predict_include_layers_of_version_without_them_is_empty(self, http: FlaskClient) -> None:
         (prediction,) = post(http, "/v1/predict?include=layers", np.zeros((28, 28), np.uint8))

@@ -1,22 +1,24 @@
-"""Body of a request: an HTTP body of any form to pictures."""
+"""Parsing of requests: query parameters to what they choose, an HTTP body of any form to pictures."""
 
 import base64
-import binascii
 import io
 import tokenize
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import NAME, TaskCard
 from digit_core.errors import (
     ImageError,
     ImageShapeError,
@@ -24,20 +26,153 @@ from digit_core.errors import (
     PixelValueError,
     without_tracebacks,
 )
-from digit_core.tfserving.codec import Batch
+from digit_core.results import MIN_IS_DIGIT
+from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
-from digit_serving.gateway.errors import MAX_QUOTED, MalformedBodyError, TooManyImagesError
+from digit_serving.gateway.errors import (
+    MAX_QUOTED,
+    InvalidSelectionError,
+    MalformedBodyError,
+    TooManyImagesError,
+    UnknownModelError,
+)
 from digit_serving.gateway.request import RequestContext
+from digit_serving.gateway.schemas import Share
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
-_UNTYPED = ("application/octet-stream", "")
-"""Media types whose content is recognised by its bytes."""
-_NUMBER_TYPES = {int, float}
 
-_Result = TypeVar("_Result")
+
+def _require_digits(text: str) -> str:
+    """Refuse other notations of integers, such as "+1" and "1_0", which Pydantic takes."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("Input should be a valid integer")
+    return text
+
+
+def _split_at_commas(text: str) -> list[str]:
+    return text.split(",")
+
+
+_Digits = BeforeValidator(_require_digits)
+
+
+class Query(BaseModel):
+    """Query parameters of an operation, as the OpenAPI document describes them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class ModelQuery(Query):
+    """Query that chooses a model."""
+
+    model: str | None = None
+    """Name of the model."""
+
+
+class VersionQuery(ModelQuery):
+    """Query that chooses a version of a model."""
+
+    version: (
+        Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra={"format": "int64"}), _Digits] | None
+    ) = None
+    """Version of the model."""
+    label: str | None = None
+    """Label of a version of the model; excludes `version`."""
+    min_is_digit: Share = MIN_IS_DIGIT
+    """Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more of what
+    is no digit, and more digits."""
+
+
+class PredictQuery(VersionQuery):
+    """Query of /v1/predict."""
+
+    include: Annotated[
+        tuple[Literal["image", "labels", "layers"], ...],
+        Field(min_length=1),
+        BeforeValidator(_split_at_commas),
+    ] = ()
+    """Include the model's input image, the probability of each label, or of a request with one image the
+    activations of each layer."""
+    top: Annotated[int, Field(ge=1, le=1000), _Digits] | None = None
+    """Number of the most probable classes listed in `top`, instead of `probabilities`."""
+
+
+class ReadQuery(VersionQuery):
+    """Query of /v1/read."""
+
+    include: Literal["image"] | None = None
+    """Include the model's input of each digit."""
+
+
+class UnlabelledQuery(ModelQuery):
+    """Query of answers that wait for a label."""
+
+    limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
+    """Largest number of answers."""
+
+
+_Query = TypeVar("_Query", bound=Query)
+
+
+def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
+    """Return the query. Raise InvalidSelectionError, also for a name that is misspelt or comes twice."""
+    if not parameters:
+        return _default(kind)  # type: ignore[no-any-return]
+    for name, values in parameters.lists():
+        if len(values) > 1:
+            raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
+    try:
+        return kind.model_validate(parameters.to_dict())
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])[:MAX_QUOTED]
+        if first["type"] == "extra_forbidden":
+            known = f"; known: {', '.join(kind.model_fields)}" if kind.model_fields else ""
+            raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise InvalidSelectionError(f"Parameter `{name}`: {reason}.") from error
+
+
+@cache
+def _default(kind: type[Any]) -> Any:
+    return kind()
+
+
+class ModelSelector:
+    """Finds the model that a query names by `model`, `version` and `label`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._default = settings.model_name
+        self._models = {name: ModelRef(name) for name in settings.models}
+        self._takes_any = "*" in settings.model_names
+        self._reader = settings.reader
+
+    def model(self, query: ModelQuery) -> ModelRef:
+        """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
+        name = self._default if query.model is None else query.model
+        if listed := self._models.get(name):
+            return listed
+        if not (self._takes_any and NAME.fullmatch(name)):
+            raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(self._models)}.")
+        return ModelRef(name)
+
+    def version(self, query: VersionQuery) -> ModelRef:
+        """Return the model, with the version or the label if the query names one.
+
+        Raise UnknownModelError, also for the reader, or InvalidSelectionError for a version together with a
+        label.
+        """
+        model = self.model(query)
+        if model.name == self._reader:
+            raise UnknownModelError(f"The model {model.name} finds digits for others; ask another model.")
+        if query.version is not None and query.label is not None:
+            raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
+        if query.version is None and not query.label:
+            return model
+        return ModelRef(model.name, query.version, query.label or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,49 +236,47 @@ class BodyParser:
         RequestEntityTooLarge; OverloadedError if parsing begins too late.
         """
         media_type = request.mimetype
-        if media_type.startswith("image/") or media_type in _UNTYPED:
-            return Body([self._content(request)], is_image=True)
+        # The bytes of an untyped body tell its format.
+        if media_type.startswith("image/") or media_type in ("application/octet-stream", ""):
+            return Body([read_body(request, self._max_body)], is_image=True)
         if media_type == "multipart/form-data":
             return Body(self._from_form(request))
         if media_type == "application/json":
-            data = self._content(request)
-            return self._call(context, len(data), self._parse_json, data)
+            data = read_body(request, self._max_body)
+            return self._call(context, len(data), self._from_json, data)
         if media_type == "application/x-npy":
-            return self._from_array(_load_npy(self._content(request)))
+            return self._from_npy(read_body(request, self._max_body))
         raise UnsupportedMediaType(
             "Unsupported media type. Send one image as image/*, "
             "several as multipart/form-data, application/json or application/x-npy."
         )
 
     def for_task(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
-        """Return the body with its instances as inputs of the task's model.
+        """Return the body with its instances as inputs of the task's model, float32 [n, *instance_shape].
 
         Raise OverloadedError or DeadlineExceededError if checking begins too late.
         """
         return self._call(context, body.length, _to_inputs, body, task) if body.instances else body
 
     def _call(
-        self, context: RequestContext, length: int, function: Callable[..., _Result], *arguments: Any
-    ) -> _Result:
+        self, context: RequestContext, length: int, function: Callable[..., Body], *arguments: Any
+    ) -> Body:
         """Call a function on JSON of this length, in the thread if it takes long."""
         if length <= _MAX_INLINE_JSON:
             return function(*arguments)
         return self._work.run_in_thread(context, function, *arguments)
 
-    def _content(self, request: Request) -> bytes:
-        return read_body(request, self._max_body)
-
     def _from_form(self, request: Request) -> list[bytes]:
         boundary = request.mimetype_params.get("boundary", "").encode()
         # Each part follows a delimiter, and a last one ends the form. Werkzeug's own limit leaves files open.
-        self._check_count(self._content(request).count(b"--" + boundary) - 1)
+        self._check_count(read_body(request, self._max_body).count(b"--" + boundary) - 1)
         request.environ["wsgi.input"].seek(0)
         parts = request.files.getlist("image")
         if not parts:
             raise MalformedBodyError("The form has no file part named `image`.")
         return [part.read() for part in parts]
 
-    def _parse_json(self, data: bytes) -> Body:
+    def _from_json(self, data: bytes) -> Body:
         """Return the files of {"images": …}, or the items of {"instances": …}."""
         try:
             document = orjson.loads(data)
@@ -154,14 +287,19 @@ class BodyParser:
             raise MalformedBodyError(
                 'The body must be {"images": [base64, …]} or {"instances": [[numbers], …]}.'
             )
-        key = keys.pop()
+        (key,) = keys
         items = document[key]
         if not isinstance(items, list) or not items:
             raise MalformedBodyError(f"The field `{key}` must be a list with at least one item.")
         self._check_count(len(items))
-        return _from_base64(items) if key == "images" else Body(instances=items, length=len(data))
+        if key == "instances":
+            return Body(instances=items, length=len(data))
+        if not all(isinstance(item, str) for item in items):
+            raise MalformedBodyError("The field `images` must be a list of base64 strings.")
+        return Body([*map(_from_base64, items)])
 
-    def _from_array(self, array: NDArray[Any]) -> Body:
+    def _from_npy(self, data: bytes) -> Body:
+        array = _load_npy(data)
         if array.dtype != np.uint8 or array.ndim not in (3, 4) or not array.size:
             raise ImageShapeError(
                 f"the array must be uint8 [n, h, w] or [n, h, w, c], not {array.dtype} {list(array.shape)}"
@@ -176,22 +314,17 @@ class BodyParser:
             )
 
 
-def _from_base64(items: Sequence[Any]) -> Body:
-    files: list[bytes | ImageError] = []
-    for item in items:
-        if not isinstance(item, str):
-            raise MalformedBodyError("The field `images` must be a list of base64 strings.")
-        try:
-            # A browser's canvas exports its picture as a data: URL.
-            text = item.partition(",")[2] if item.startswith("data:") else item
-            files.append(base64.b64decode(text, validate=True))
-        except (ValueError, binascii.Error):
-            files.append(NotAnImageError("the text is not base64"))
-    return Body(files)
+def _from_base64(text: str) -> bytes | ImageError:
+    # A browser's canvas exports its picture as a data: URL.
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except ValueError:
+        return NotAnImageError("the text is not base64")
 
 
 def _to_inputs(body: Body, task: TaskCard) -> Body:
-    """Convert instances to float32 [n, *instance_shape], after a check of their shapes and types."""
+    """Convert instances to float32 [n, *instance_shape], with errors for those of other shapes and types."""
     rows = []
     errors: dict[int, ImageError] = {}
     for index, item in enumerate(body.instances):
@@ -205,33 +338,20 @@ def _to_inputs(body: Body, task: TaskCard) -> Body:
 
 def _to_row(item: Any, task: TaskCard) -> NDArray[np.float32]:
     """Return an instance as float32 [*], flat. Raise ImageShapeError or PixelValueError."""
-    low, high = task.range
-    numbers = _flatten(item, task.instance_shape)
-    if numbers is None:
-        raise ImageShapeError(_describe_instance(task))
+    (low, high), shape = task.range, task.instance_shape
+    kind = f"a list of {shape[0]}" if len(shape) == 1 else f"nested lists of {'×'.join(map(str, shape))}"
+    numbers = [item]
+    for size in shape:
+        if not all(type(part) is list and len(part) == size for part in numbers):
+            raise ImageShapeError(f"an instance must be {kind} numbers")
+        numbers = list(chain.from_iterable(numbers))
     # Check the types: NumPy would convert "0.5" and true to numbers.
-    if not _NUMBER_TYPES.issuperset(map(type, numbers)):
-        raise PixelValueError(_describe_instance(task))
+    if not {int, float}.issuperset(map(type, numbers)):
+        raise PixelValueError(f"an instance must be {kind} numbers")
     pixels = np.array(numbers, dtype=np.float64)
     if pixels.min() < low or pixels.max() > high:
         raise PixelValueError(f"the numbers of an instance must lie in {low:g}..{high:g}")
     return pixels.astype(np.float32)
-
-
-def _flatten(item: Any, shape: tuple[int, ...]) -> list[Any] | None:
-    """Return the elements of nested lists of this shape, in row-major order; None for another shape."""
-    level = [item]
-    for size in shape:
-        if not all(type(part) is list and len(part) == size for part in level):
-            return None
-        level = list(chain.from_iterable(level))
-    return level
-
-
-def _describe_instance(task: TaskCard) -> str:
-    if len(task.instance_shape) == 1:
-        return f"an instance must be a list of {task.instance_shape[0]} numbers"
-    return f"an instance must be nested lists of {'×'.join(map(str, task.instance_shape))} numbers"
 
 
 def _load_npy(data: bytes) -> NDArray[Any]:
