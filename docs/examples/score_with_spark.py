@@ -23,7 +23,8 @@ def main(source: str, results: str, target: str = "127.0.0.1:8500", version: str
             yield from scorer(pa.Table.from_batches([batch])).to_batches()
 
     spark = SparkSession.builder.appName("score").getOrCreate()
-    pictures = spark.createDataFrame(list_images(source).images)
+    images, _ = list_images(source)
+    pictures = spark.createDataFrame(images)
     columns = spark.createDataFrame(PREDICTIONS.empty_table()).schema
     pictures.mapInArrow(score, columns).write.parquet(results)
 

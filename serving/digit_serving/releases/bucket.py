@@ -12,7 +12,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,9 +31,9 @@ _WRITE_ATTEMPTS = 10
 class Bucket:
     """Models at a URL of object storage. Methods raise ArtifactError for every failure."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, report: Report) -> None:
         """Open the folder at `url`, which has to be one of object storage."""
-        self.url = url.rstrip("/")
+        self.url, self.report = url.rstrip("/"), report
         with _artifact_errors(self.url):
             filesystem, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         if "local" in filesystem.protocol:
@@ -56,11 +55,16 @@ class Bucket:
 
         The first version of a model gets the label `stable`. Ten versions stay listed, and labelled ones.
         """
+        name, numbers = versions[0].model, {version.number for version in versions}
         for _ in range(_WRITE_ATTEMPTS):
             config, condition = self.read_config()
-            changed = _with_entry(config, versions, labels)
             if not config.is_ours:
                 raise ArtifactError(f"Digits did not write {self.url}/models.config")
+            moved = {STABLE: min(numbers)} | config.labels(name) | dict(labels)
+            newest = sorted(config.listed(name) | numbers)[-KEPT_VERSIONS:]
+            changed = config.with_versions(name, {*newest, *numbers, *moved.values()}, _SERVED_FOLDER / name)
+            for label, number in moved.items():
+                changed = changed.with_label(name, label, number)
             if changed == config:
                 return
             with _artifact_errors(f"{self.url}/models.config"):
@@ -73,41 +77,39 @@ class Bucket:
                         raise
         raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
 
-    def push(self, version: Version, report: Report) -> None:
+    def push(self, version: Version) -> None:
         """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
-        place = _key(version)
+        place = f"{version.model}/{version.number}"
         with _artifact_errors(f"{self.url}/{place}"):
-            sums = _checksums(version.path)
-            there = self._manifest(version)
+            sums, there = _checksums(version.path), self._read_manifest(place)
             if there is None:
-                manifest = _to_manifest(sums)
+                there = json.dumps({"sha256": sums}, indent=2, sort_keys=True).encode() + b"\n"
                 # An object appears whole, and the folder's name stands for its content.
-                target = f"{place}/{_digest(manifest)}"
+                target = f"{place}/{hashlib.sha256(there).hexdigest()}"
                 present = self._files.find(target)
                 missing = [path for path in sums if f"{target}/{path}" not in present]
-                report(f"Pushing {len(missing)} of {len(sums)} files of version {version.number} ...")
+                self.report(f"Pushing {len(missing)} of {len(sums)} files of version {version.number} ...")
                 for path in missing:
                     self._files.put_file(str(version.path / path), f"{target}/{path}")
                 try:
-                    self._files.pipe_file(f"{place}/manifest.json", manifest, mode="create")
-                    there = manifest
+                    self._files.pipe_file(f"{place}/manifest.json", there, mode="create")
                 except OSError:
                     # Filesystems have different errors for a file that exists.
-                    if (there := self._manifest(version)) is None:
+                    if (there := self._read_manifest(place)) is None:
                         raise
             if _parse(there) != sums:
                 raise ArtifactError(f"it has other files than {version.path}, and a version never changes")
-        report(f"{self.url}/{place} is complete.")
+        self.report(f"{self.url}/{place} is complete.")
 
-    def pull(self, version: Version, check: Callable[[Path], None], report: Report) -> None:
+    def pull(self, version: Version, check: Callable[[Path], None]) -> None:
         """Copy a version into its folder, which appears when it is complete. The caller holds a lock.
 
         `check` gets the folder of the complete files, and raises UnsignedError to refuse them. It is an error
         if the folder exists with other files.
         """
-        path, place = version.path, _key(version)
+        path, place = version.path, f"{version.model}/{version.number}"
         with _artifact_errors(f"{self.url}/{place}"):
-            manifest = self._manifest(version)
+            manifest = self._read_manifest(place)
             if manifest is None:
                 raise ArtifactError("there is no such version, or no complete one")
             staged = path if path.exists() else path.with_name(f"{_STAGED_PREFIX}{path.name}")
@@ -118,10 +120,12 @@ class Bucket:
                 for each in present.keys() - wanted.keys():
                     (staged / each).unlink()
                 missing = [each for each in wanted if present.get(each) != wanted[each]]
-                report(f"Pulling {len(missing)} of {len(wanted)} files of version {version.number} ...")
-                sources = [f"{place}/{_digest(manifest)}/{each}" for each in missing]
+                self.report(f"Pulling {len(missing)} of {len(wanted)} files of version {version.number} ...")
+                source = f"{place}/{hashlib.sha256(manifest).hexdigest()}"
                 with suppress(FileNotFoundError):
-                    self._files.get(sources, [str(staged / each) for each in missing])
+                    self._files.get(
+                        [f"{source}/{each}" for each in missing], [str(staged / each) for each in missing]
+                    )
                 if _checksums(staged) != wanted:
                     raise ArtifactError(
                         "a file is missing or damaged; remove the version there and push it again"
@@ -132,27 +136,33 @@ class Bucket:
                     fsync(entry)
                 staged.rename(path)
                 fsync(path.parent)
-        report(f"{path} is complete.")
+        self.report(f"{path} is complete.")
 
-    def has(self, version: Version) -> bool:
-        """True if the bucket has the version with the same files."""
-        with _artifact_errors(f"{self.url}/{_key(version)}"):
-            manifest = self._manifest(version)
-            return manifest is not None and _parse(manifest) == _checksums(version.path)
+    def remove_unlisted(self, folder: ModelsFolder, name: str, listed: set[int]) -> None:
+        """Remove from the folder the versions that the bucket has, unless they are listed or needed there."""
+        for version in folder.versions(name).values():
+            if version.number in listed | folder.needed(name):
+                continue
+            place = f"{name}/{version.number}"
+            with _artifact_errors(f"{self.url}/{place}"):
+                manifest = self._read_manifest(place)
+                is_kept = manifest is not None and _parse(manifest) == _checksums(version.path)
+            if is_kept:
+                version.remove()
+                self.report(f"{version.path} is removed: {self.url}/models.config does not list it.")
+        for staged in (folder.root / name).glob(f"{_STAGED_PREFIX}*/"):
+            if staged.name not in {f"{_STAGED_PREFIX}{number}" for number in listed}:
+                shutil.rmtree(staged)
 
-    def _manifest(self, version: Version) -> bytes | None:
+    def _read_manifest(self, place: str) -> bytes | None:
         with suppress(FileNotFoundError):
-            text: bytes = self._files.cat_file(f"{_key(version)}/manifest.json")
+            text: bytes = self._files.cat_file(f"{place}/manifest.json")
             return text
         return None
 
 
-def publish(
-    bucket: Bucket,
-    folder: ModelsFolder,
-    versions: Sequence[Version],
-    labels: Mapping[str, int],
-    report: Report,
+def push_versions(
+    bucket: Bucket, folder: ModelsFolder, versions: Sequence[Version], labels: Mapping[str, int]
 ) -> None:
     """Copy versions of a model that the folder's models.config lists, enter them, and move labels."""
     for version in versions:
@@ -161,114 +171,94 @@ def publish(
                 f"version {version.number} is not entered in {folder.config_path}; "
                 f"`digits models verify {version.number}` does it"
             )
-        bucket.push(version, report)
+        bucket.push(version)
     bucket.enter(versions, labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
-    """Copy of models from a bucket into a models folder, whose lock the caller holds."""
+def pull_versions(
+    bucket: Bucket,
+    folder: ModelsFolder,
+    name: str | None,
+    numbers: Sequence[int],
+    check: Callable[[Path], None],
+) -> None:
+    """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
 
-    bucket: Bucket
-    folder: ModelsFolder
-    check: Callable[[Path], None]
-    """Check of a version's folder, which raises UnsignedError to refuse it."""
-    report: Report
-
-    def run(self, name: str | None, numbers: Sequence[int]) -> None:
-        """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
-
-        `name` is that of the model, None for all models, or for the only one if there are numbers. A listed
-        version that `check` refuses is left out, and its labels stay where they were. A version that is
-        listed no more is removed if the bucket has it, unless a rollback needs it. Raise ArtifactError, also
-        if `check` refuses every version.
-        """
-        config, _ = self.bucket.read_config()
-        names = [name] if name else list(config.base_paths)
-        if not names or not (numbers or config.listed(names[0])):
-            raise ArtifactError(
-                f"{self.bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
-                "`digits models push` enters one"
-            )
-        if numbers and len(names) > 1:
-            raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
-        for number in numbers:
-            self.bucket.pull(self._place(names[0], number), self.check, self.report)
-        if not numbers:
-            self._follow(config, names)
-
-    def _place(self, name: str, number: int) -> Version:
-        """Return the version's place: the name of an existing folder may have leading zeros."""
-        new = Version(name, number, self.folder.root / name / str(number))
-        return self.folder.versions(name).get(number, new)
-
-    def _follow(self, config: ModelsConfig, names: Sequence[str]) -> None:
-        old = changed = self.folder.read_config()
-        if not old.is_ours:
-            raise ArtifactError(f"Digits did not write {self.folder.config_path}")
-        refusals: list[UnsignedError] = []
-        accepted: dict[str, set[int]] = {name: set() for name in names}
-        for name in names:
-            for number in sorted(config.listed(name)):
-                try:
-                    self.bucket.pull(self._place(name, number), self.check, self.report)
-                    accepted[name].add(number)
-                except UnsignedError as error:
-                    refusals.append(error)
-                    self.report(f"{error}; version {number} is left out.")
-            if accepted[name]:
-                changed = self._take_over(changed, config, name, accepted[name])
-        if refusals and not any(accepted.values()):
-            raise refusals[0]
-        if changed != old:
-            self.folder.write_config(changed)
-        for name in names:
-            self._remove_unlisted(name, config.listed(name) | changed.listed(name))
-
-    def _take_over(
-        self, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
-    ) -> ModelsConfig:
-        """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
-        old = local.labels(name)
-        usable = accepted | (self.folder.versions(name).keys() - config.listed(name))
-        labels = {
-            label: number if number in accepted else old[label]
-            for label, number in config.labels(name).items()
-            if number in accepted or old.get(label) in usable
-        }
-        local = local.without(name) if name in local.base_paths else local
-        local = local.with_versions(name, accepted | {*labels.values()}, self.folder.root.resolve() / name)
-        for label, number in labels.items():
-            local = local.with_label(name, label, number)
-            if number != old.get(label):
-                self.folder.remember(name, label)
-        return local
-
-    def _remove_unlisted(self, name: str, listed: set[int]) -> None:
-        kept = listed | self.folder.needed(name)
-        for version in self.folder.versions(name).values():
-            if version.number not in kept and self.bucket.has(version):
-                version.remove()
-                self.report(f"{version.path} is removed: {self.bucket.url}/models.config does not list it.")
-        for staged in (self.folder.root / name).glob(f"{_STAGED_PREFIX}*/"):
-            if staged.name not in {f"{_STAGED_PREFIX}{number}" for number in listed}:
-                shutil.rmtree(staged)
+    The caller holds the folder's lock. `name` is that of the model, None for all models, or for the only one
+    if there are numbers. A listed version that `check` refuses is left out, and its labels stay where they
+    were. A version that is listed no more is removed if the bucket has it, unless a rollback needs it. Raise
+    ArtifactError, also if `check` refuses every version.
+    """
+    config, _ = bucket.read_config()
+    names = [name] if name else list(config.base_paths)
+    if not names or not (numbers or config.listed(names[0])):
+        raise ArtifactError(
+            f"{bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
+            "`digits models push` enters one"
+        )
+    if numbers and len(names) > 1:
+        raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
+    if not numbers:
+        _follow(bucket, folder, config, names, check)
+    for number in numbers:
+        bucket.pull(_place(folder, names[0], number), check)
 
 
-def _with_entry(config: ModelsConfig, versions: Sequence[Version], labels: Mapping[str, int]) -> ModelsConfig:
-    """Return the bucket's configuration that lists these versions of a model, too, and moves the labels."""
-    name, numbers = versions[0].model, {version.number for version in versions}
-    labels = {STABLE: min(numbers)} | config.labels(name) | dict(labels)
-    newest = sorted(config.listed(name) | numbers)[-KEPT_VERSIONS:]
-    config = config.with_versions(name, {*newest, *numbers, *labels.values()}, _SERVED_FOLDER / name)
+def _follow(
+    bucket: Bucket,
+    folder: ModelsFolder,
+    config: ModelsConfig,
+    names: Sequence[str],
+    check: Callable[[Path], None],
+) -> None:
+    old = changed = folder.read_config()
+    if not old.is_ours:
+        raise ArtifactError(f"Digits did not write {folder.config_path}")
+    refusals: list[UnsignedError] = []
+    is_accepted = False
+    for name in names:
+        accepted: set[int] = set()
+        for number in sorted(config.listed(name)):
+            try:
+                bucket.pull(_place(folder, name, number), check)
+                accepted.add(number)
+            except UnsignedError as error:
+                refusals.append(error)
+                bucket.report(f"{error}; version {number} is left out.")
+        if accepted:
+            is_accepted = True
+            changed = _take_over(folder, changed, config, name, accepted)
+    if refusals and not is_accepted:
+        raise refusals[0]
+    if changed != old:
+        folder.write_config(changed)
+    for name in names:
+        bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name))
+
+
+def _place(folder: ModelsFolder, name: str, number: int) -> Version:
+    """Return the version's place: the name of an existing folder may have leading zeros."""
+    return folder.versions(name).get(number, Version(name, number, folder.root / name / str(number)))
+
+
+def _take_over(
+    folder: ModelsFolder, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
+) -> ModelsConfig:
+    """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
+    old = local.labels(name)
+    usable = accepted | (folder.versions(name).keys() - config.listed(name))
+    labels = {
+        label: number if number in accepted else old[label]
+        for label, number in config.labels(name).items()
+        if number in accepted or old.get(label) in usable
+    }
+    local = local.without(name) if name in local.base_paths else local
+    local = local.with_versions(name, accepted | {*labels.values()}, folder.root.resolve() / name)
     for label, number in labels.items():
-        config = config.with_label(name, label, number)
-    return config
-
-
-def _to_manifest(sums: Mapping[str, str]) -> bytes:
-    """Return the manifest of files, which the same files share."""
-    return json.dumps({"sha256": sums}, indent=2, sort_keys=True).encode() + b"\n"
+        local = local.with_label(name, label, number)
+        if number != old.get(label):
+            folder.remember(name, label)
+    return local
 
 
 def _checksums(folder: Path) -> dict[str, str]:
@@ -293,15 +283,6 @@ def _parse(manifest: bytes) -> dict[str, str]:
     if not paths or any(path.is_absolute() or ".." in path.parts for path in paths):
         raise ArtifactError("the manifest is damaged; remove the version there and push it again")
     return sums
-
-
-def _digest(manifest: bytes) -> str:
-    return hashlib.sha256(manifest).hexdigest()
-
-
-def _key(version: Version) -> str:
-    """Return the version's place below the bucket's folder."""
-    return f"{version.model}/{version.number}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import typing
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,13 +11,13 @@ from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, needs_extra
 from digit_serving.releases.options import (
-    Change,
-    Endpoint,
     change_options,
+    connected,
     endpoint_options,
     job_options,
     model_options,
     name_option,
+    releases,
     removal_options,
 )
 
@@ -42,18 +43,18 @@ def models() -> None:
 @model_options
 @endpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def ls(folder: "ModelsFolder", name: str, endpoint: Endpoint, as_json: bool) -> None:
+def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> None:
     """List the versions, newest first."""
     from digit_core.errors import DigitError
     from digit_serving.releases import listing
     from digit_serving.releases.promotion import Service
 
-    states, address = {}, endpoint.address(folder.root)
-    with endpoint.connect(address) as server:
+    states, is_reachable = {}, True
+    with connected(folder.root, **endpoint) as (server, address):
         try:
             statuses = Service(name, server, None, timeout=0).statuses()
             states = {number: status.state for number, status in statuses.items()}
-            is_reachable, unknown = True, "" if states else f"the model server does not serve {name}"
+            unknown = "" if states else f"the model server does not serve {name}"
         except DigitError as error:
             is_reachable, unknown = False, error.message
     rows = listing.make_rows(folder, name, states)
@@ -84,48 +85,49 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
 @_label_option
 @change_options
 @job_options
-def promote(number: int, label: str, change: Change) -> None:
+def promote(number: int, label: str, **change: Any) -> None:
     """Serve version N: move a label to it once it is loaded.
 
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
     N. Otherwise everything stays as it was. No version is unloaded.
     """
-    with change.releases() as releases:
-        releases.promote(number, label)
+    with releases(**change) as changes:
+        changes.promote(number, label)
 
 
 @models.command()
 @_label_option
 @change_options
 @job_options
-def rollback(label: str, change: Change) -> None:
+def rollback(label: str, **change: Any) -> None:
     """Move a label back to the version that had it before."""
-    with change.releases() as releases:
-        releases.roll_back(label)
+    with releases(**change) as changes:
+        changes.roll_back(label)
 
 
 @models.command()
 @option("--keep", default=10, type=click.IntRange(min=1), help="Number of newest versions to keep.")
 @change_options
-def prune(keep: int, change: Change) -> None:
+def prune(keep: int, **change: Any) -> None:
     """Unload and remove old versions.
 
     A version stays if it has a label, or had one before the version that has it.
     """
-    with change.releases() as releases:
-        releases.prune(keep)
+    with releases(**change) as changes:
+        changes.prune(keep)
 
 
 @models.command()
+@click.argument("name")
 @removal_options
 @click.confirmation_option(prompt="Remove all versions of the model?")
-def remove(change: Change) -> None:
+def remove(**change: Any) -> None:
     """Unload model NAME and remove all its versions.
 
     The model that answers callers who name none can't be removed.
     """
-    with change.releases() as releases:
-        releases.remove()
+    with releases(**change) as changes:
+        changes.remove()
 
 
 @models.command()
@@ -144,14 +146,14 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     --promote only.
     """
     with needs_extra("s3"):
-        from digit_serving.releases.bucket import Bucket, publish
+        from digit_serving.releases.bucket import Bucket, push_versions
 
         labels = folder.read_config().labels(name) if promote else {}
         if number is None and not labels:
             number = max(folder.versions(name))
         numbers = {*labels.values()} if number is None else {number, *labels.values()}
         versions = [folder.version(name, each) for each in sorted(numbers)]
-        publish(Bucket(url), folder, versions, labels, click.echo)
+        push_versions(Bucket(url, click.echo), folder, versions, labels)
 
 
 @models.command()
@@ -185,13 +187,13 @@ def pull(
     """
     with click_errors(), needs_extra("s3"):
         from digit_core.artifact.models_folder import ModelsFolder
-        from digit_serving.releases.bucket import Bucket, Pull
+        from digit_serving.releases.bucket import Bucket, pull_versions
 
         check = _signature_check(public_key) if public_key else lambda _: None
         root.mkdir(parents=True, exist_ok=True)
         folder = ModelsFolder(root)
         with folder.lock(timeout):
-            Pull(Bucket(url), folder, check, click.echo).run(name, numbers)
+            pull_versions(Bucket(url, click.echo), folder, name, numbers, check)
 
 
 @models.command()

@@ -1,11 +1,10 @@
-"""Options that commands of `digits models` share, and the objects that they stand for."""
+"""Options that commands of `digits models` share, and the connections that they stand for."""
 
 import functools
 import json
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -72,83 +71,65 @@ _JOB_OPTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Address of a model server, None if no option or variable gives it, and the PEM files for TLS."""
+@contextmanager
+def connected(
+    root: Path, target: str | None, ca: Path | None, certificate: Path | None, key: Path | None
+) -> Iterator[tuple[Any, Address]]:
+    """Yield a Connection to a model server, and its address: the given one, else that of `digits up`.
 
-    target: str | None
-    ca: Path | None
-    certificate: Path | None
-    key: Path | None
+    Raise SettingError for an incomplete set of TLS files.
+    """
+    import grpc
 
-    def address(self, root: Path) -> Address:
-        """Return the given address, else that of `digits up` with the models folder, else the default one."""
-        if self.target:
-            source = click.get_current_context().get_parameter_source("target")
-            is_variable = source is ParameterSource.ENVIRONMENT
-            return Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
-        return addresses.find(root, "model_server", _DEFAULT_TARGET)
+    from digit_core.tfserving.connection import Connection
 
-    @contextmanager
-    def connect(self, address: Address) -> Iterator[Any]:
-        """Open a Connection for the block. Raise SettingError for an incomplete set of TLS files."""
-        from digit_core.tfserving.connection import Connection
+    if bool(certificate) != bool(key) or (certificate and not ca):
+        raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
+    address = addresses.find(root, "model_server", _DEFAULT_TARGET)
+    if target:
+        source = click.get_current_context().get_parameter_source("target")
+        is_variable = source is ParameterSource.ENVIRONMENT
+        address = Address(target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
+    credentials = None
+    if ca:
+        pair = (path.read_bytes() for path in (key, certificate) if path)
+        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), *pair)
+    with closing(Connection(address.value, credentials)) as server:
+        yield server, address
 
-        server = Connection(address.value, self._credentials())
+
+@contextmanager
+def releases(
+    root: Path,
+    name: str | None,
+    gateway: str | None,
+    timeout: float,
+    offline: bool,
+    force: bool,
+    **endpoint: Any,
+) -> Iterator["Releases"]:
+    """Connect to the services for the block, in which a command changes what is served."""
+    from digit_client import Client
+    from digit_core.artifact.models_folder import ModelsFolder
+    from digit_core.errors import DigitError
+    from digit_serving.releases.promotion import Releases, Service
+
+    with click_errors(), ExitStack() as stack:
+        folder = ModelsFolder(root)
+        name = folder.choose(name)
+        if offline:
+            yield Releases(folder, name, None, click.echo, force)
+            return
+        server, address = stack.enter_context(connected(root, **endpoint))
         try:
-            yield server
-        finally:
-            server.close()
-
-    def _credentials(self) -> Any:
-        import grpc
-
-        if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
-            raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
-        if not self.ca:
-            return None
-        pair = (path.read_bytes() for path in (self.key, self.certificate) if path)
-        return grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
-
-
-@dataclass(frozen=True)
-class Change:
-    """Options of a command that changes what is served."""
-
-    root: Path
-    name: str | None
-    endpoint: Endpoint
-    gateway: str | None
-    timeout: float
-    offline: bool
-    force: bool
-
-    @contextmanager
-    def releases(self) -> Iterator["Releases"]:
-        """Connect to the services for the block."""
-        from digit_client import Client
-        from digit_core.artifact.models_folder import ModelsFolder
-        from digit_core.errors import DigitError
-        from digit_serving.releases.promotion import Releases, Service
-
-        with click_errors(), ExitStack() as stack:
-            folder = ModelsFolder(self.root)
-            name = folder.choose(self.name)
-            if self.offline:
-                yield Releases(folder, name, None, click.echo, self.force)
-                return
-            address = self.endpoint.address(self.root)
-            server, gateway = stack.enter_context(self.endpoint.connect(address)), None
-            try:
-                if self.gateway:
-                    gateway = stack.enter_context(Client(self.gateway, model=name))
-            except ValueError as error:
-                raise SettingError(str(error)) from error
-            service = Service(name, server, gateway, self.timeout, f"the model server at {address}")
-            try:
-                yield Releases(folder, name, service, click.echo, self.force)
-            except DigitError as error:
-                raise DigitServingError(address.explain(error)) from error
+            client = stack.enter_context(Client(gateway, model=name)) if gateway else None
+        except ValueError as error:
+            raise SettingError(str(error)) from error
+        service = Service(name, server, client, timeout, f"the model server at {address}")
+        try:
+            yield Releases(folder, name, service, click.echo, force)
+        except DigitError as error:
+            raise DigitServingError(address.explain(error)) from error
 
 
 def model_options(command: Command) -> Command:
@@ -165,39 +146,34 @@ def model_options(command: Command) -> Command:
     return models_option(name_option(with_model))
 
 
-def endpoint_options(command: Command) -> Command:
-    """Add the options of a connection to the command, and pass an Endpoint to its parameter `endpoint`."""
-    return _with_object(command, "endpoint", Endpoint, _ENDPOINT_OPTIONS)
+def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return the decorator of these options, in their order."""
+    return lambda command: functools.reduce(lambda made, add: add(made), reversed(options), command)
 
 
-def change_options(command: Command) -> Command:
-    """Add the options of a change to the command, and pass a Change to its parameter `change`."""
-    return _with_object(
-        command, "change", Change, (models_option, name_option, *_CHANGE_OPTIONS, endpoint_options)
-    )
-
-
-def removal_options(command: Command) -> Command:
-    """Add the options of a change to the command of the model that its argument names."""
-    options = (click.argument("name"), models_option, *_CHANGE_OPTIONS, endpoint_options)
-    return _with_object(command, "change", Change, options)
+endpoint_options = _adding(*_ENDPOINT_OPTIONS)
+"""Options of `connected`."""
+change_options = _adding(models_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+"""Options of `releases`."""
+removal_options = _adding(models_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+"""Options of `releases`, but for the model's name."""
 
 
 def job_options(command: Command) -> Command:
     """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
 
     @functools.wraps(command)
-    def with_job(job: bool, image: str | None, change: Change, **others: Any) -> None:
+    def with_job(job: bool, image: str | None, **options: Any) -> None:
         if not job:
-            command(change=change, **others)
+            command(**options)
             return
-        arguments = [str(others["number"])] if "number" in others else []
-        arguments += ["--version-label", others["label"]]
-        arguments += ["--model", change.name] if change.name else []
-        arguments += ["--force"] if change.force else []
+        arguments = [str(options["number"])] if "number" in options else []
+        arguments += ["--version-label", options["label"]]
+        arguments += ["--model", options["name"]] if options["name"] else []
+        arguments += ["--force"] if options["force"] else []
         click.echo(format_job(command.__name__, arguments, image), nl=False)
 
-    return _add(with_job, _JOB_OPTIONS)
+    return _adding(*_JOB_OPTIONS)(with_job)
 
 
 def format_job(command: str, arguments: Sequence[str], image: str | None) -> str:
@@ -211,22 +187,3 @@ def format_job(command: str, arguments: Sequence[str], image: str | None) -> str
         image=image or f"digits-gateway:{version('digits')}",
         command=json.dumps(["digits", "models", command, *arguments]),
     )
-
-
-def _with_object(
-    command: Command, parameter: str, kind: type, options: Sequence[Callable[[Command], Command]]
-) -> Command:
-    """Add options to the command, and pass their values as one dataclass to the parameter."""
-
-    @functools.wraps(command)
-    def with_object(**values: Any) -> None:
-        made = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
-        command(**{parameter: made}, **values)
-
-    return _add(with_object, options)
-
-
-def _add(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
-    for add in reversed(options):
-        command = add(command)
-    return command

@@ -73,21 +73,15 @@ def score(ctx: click.Context, /, **options: Any) -> None:
         raise click.UsageError("--models and --model-server are mutually exclusive")
     if options["ray"] and not options["target"]:
         raise click.UsageError("--ray needs --model-server")
+    from digit_serving.scoring.job import Job
+
+    job, status = Job(**options), _STOPPED
     with click_errors():
-        _run(options)
-
-
-def _run(options: dict[str, Any]) -> None:
-    from digit_serving.scoring.job import Job, Summary
-
-    summary, status = Summary(), _STOPPED
-    try:
-        Job(**options).run(summary)
-        status = 1 if summary.to_repeat else 0
-    except (KeyboardInterrupt, SystemExit):
-        # Ray turns SIGTERM into SystemExit.
-        click.echo("Stopped; run the command again to go on.", err=True)
-    click.echo(str(summary), nl=False)
-    if run := summary.run:
-        click.echo(f"Results    {options['output']}  ({run.model}, version {run.version})")
+        try:
+            job.score()
+            status = 1 if job.to_repeat else 0
+        except (KeyboardInterrupt, SystemExit):
+            # Ray turns SIGTERM into SystemExit.
+            click.echo("Stopped; run the command again to go on.", err=True)
+    click.echo(str(job), nl=False)
     sys.exit(status)

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -22,16 +21,8 @@ _MODIFIED = ("mtime", "LastModified", "last_modified", "updated")
 """Keys of the modification time, as the filesystems of fsspec name it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """Images of a folder, in the columns of LISTING, and the number of its other files by suffix."""
-
-    images: pa.Table
-    others: Counter[str]
-
-
-def list_images(source: str) -> Listing:
-    """List the folder and its subfolders.
+def list_images(source: str) -> tuple[pa.Table, Counter[str]]:
+    """Return the images of the folder and its subfolders, and the number of its other files by suffix.
 
     Raise FileNotFoundError if there is no such folder, OSError if one can't be listed: a listing without its
     images would make them look removed.
@@ -41,18 +32,18 @@ def list_images(source: str) -> Listing:
     with as_os_errors(source):
         # At most one folder's dictionaries are in memory.
         for folder, _, infos in filesystem.walk(root, detail=True, on_error="raise"):
-            # An object store may list the folder's own marker, whose name is that of the folder.
-            files = [info for info in infos.values() if info["name"].rstrip("/") != folder.rstrip("/")]
-            suffixes = [PurePosixPath(info["name"]).suffix.lower() for info in files]
-            images = [info for info, suffix in zip(files, suffixes, strict=True) if suffix in IMAGE_SUFFIXES]
-            tables.append(pa.Table.from_pylist([_to_row(filesystem, info) for info in images], LISTING))
-            others.update(suffix or "without suffix" for suffix in suffixes if suffix not in IMAGE_SUFFIXES)
-    return Listing(pa.concat_tables(tables), others)
-
-
-def without(listing: pa.Table, keys: pa.Table) -> pa.Table:
-    """Return the images whose path and ETag are not among the keys, by path (an anti-join)."""
-    return listing.join(keys, ["path", "etag"], join_type="left anti").sort_by("path")
+            rows = []
+            for info in infos.values():
+                suffix = PurePosixPath(info["name"]).suffix.lower()
+                # An object store may list the folder's own marker, whose name is that of the folder.
+                if info["name"].rstrip("/") == folder.rstrip("/"):
+                    continue
+                if suffix in IMAGE_SUFFIXES:
+                    rows.append(_to_row(filesystem, info))
+                else:
+                    others[suffix or "without suffix"] += 1
+            tables.append(pa.Table.from_pylist(rows, LISTING))
+    return pa.concat_tables(tables), others
 
 
 def open_folder(url: str) -> tuple[Any, str]:

@@ -22,8 +22,7 @@ from digit_serving.errors import DigitServingError, needs_extra
 from digit_serving.scoring.results import FINAL_CODES, READ_CODES, ResultsFolder
 from digit_serving.scoring.scorer import Scorer
 
-_FIRST_BATCH = 32
-"""Images of a worker's first batch. The next ones have twice as many each: progress shows at once."""
+_SMALLEST_BATCH = 32
 _BATCHES_PER_WORKER = 4
 """Batches that each worker gets at least, so that none waits long for the last one."""
 _CONNECT_SECONDS = 10.0
@@ -49,9 +48,10 @@ def score_batch(scorer: Scorer, results: ResultsFolder, images: pa.Table) -> Bat
     started = time.monotonic()
     rows = scorer(images)
     results.write(rows)
-    outcomes = list(zip(rows["error_code"].to_pylist(), rows["error"].to_pylist(), strict=True))
-    error = next((error for code, error in outcomes if code not in {None, *FINAL_CODES}), None)
-    return Batch(Counter(code for code, _ in outcomes), error, time.monotonic() - started)
+    codes = rows["error_code"].to_pylist()
+    errors = zip(codes, rows["error"].to_pylist(), strict=True)
+    retryable = next((error for code, error in errors if code not in {None, *FINAL_CODES}), None)
+    return Batch(Counter(codes), retryable, time.monotonic() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +64,21 @@ class Pool:
     def score(
         self, images: pa.Table, batch_size: int, scorer: Scorer, results: ResultsFolder
     ) -> Iterator[Batch]:
-        """Score the images and yield each batch when its file is written, in any order.
-
-        Two batches for each worker are in flight, so that none waits for the next one.
-        """
-        batches = self._split(images, batch_size)
+        """Score the images and yield each batch when its file is written, in any order."""
+        share = -(-len(images) // (self.workers * _BATCHES_PER_WORKER))
+        size = min(batch_size, max(_SMALLEST_BATCH, share))
+        starts = iter(range(0, len(images), size))
         running: set[Future[Batch]] = set()
         while True:
-            for batch in itertools.islice(batches, 2 * self.workers - len(running)):
+            # Two batches for each worker are in flight, so that none waits for the next one.
+            for start in itertools.islice(starts, 2 * self.workers - len(running)):
+                # A copy: pickling a slice of a table would send all of the table.
+                batch = images.take(list(range(start, min(start + size, len(images)))))
                 running.add(self.submit(scorer, results, batch))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
-
-    def _split(self, images: pa.Table, largest: int) -> Iterator[pa.Table]:
-        largest = min(largest, max(_FIRST_BATCH, -(-len(images) // (self.workers * _BATCHES_PER_WORKER))))
-        start = 0
-        for number in itertools.count():
-            size = min(largest, _FIRST_BATCH << number // self.workers, len(images) - start)
-            if not size:
-                return
-            # A copy: pickling a slice of a table would send all of the table.
-            yield images.take(list(range(start, start + size)))
-            start += size
 
 
 @contextmanager

@@ -46,13 +46,7 @@ PREDICTIONS = pa.schema(
 unless the picture shows no digit, or several: then `label` and `digit` are null. A row with an error has no
 values but the picture's, `model` and `version`."""
 READINGS = pa.schema(
-    {
-        **_PICTURE,
-        "text": pa.string(),
-        "refusal": pa.string(),
-        "lines": pa.list_(_LINE),
-        **_ORIGIN,
-    }
+    {**_PICTURE, "text": pa.string(), "refusal": pa.string(), "lines": pa.list_(_LINE), **_ORIGIN}
 )
 """Columns of readings, with `--read`."""
 
@@ -65,6 +59,7 @@ NOT_FOUND, UNREADABLE = READ_CODES = "not_found", "unreadable"
 _RUN_FILE = "_score.json"
 """Readers of a folder of Parquet files ignore names that begin with an underscore or a dot."""
 _UNFINISHED = ".unfinished"
+_KEYS = ("path", "etag")
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
 """Protocols of stores where an upload appears whole, and a renaming is a copy."""
 
@@ -108,19 +103,21 @@ class ResultsFolder:
         """Write what the rows in the folder have in common."""
         self._write(_RUN_FILE, json.dumps(asdict(run), indent=1).encode())
 
-    def write(self, rows: pa.Table) -> None:
+    def write(self, rows: pa.Table, name: str = "") -> None:
         """Write a file of rows, which appears when it is whole.
 
-        Its name is a hash of the pictures: rows of the same pictures replace the file.
+        By default its name is a hash of the pictures: rows of the same pictures replace the file.
         """
-        keys = zip(rows["path"].to_pylist(), rows["etag"].to_pylist(), strict=True)
-        digest = hashlib.sha256(json.dumps(list(keys)).encode()).hexdigest()
-        self._write_rows(f"part-{digest[:16]}.parquet", rows)
+        pictures = json.dumps([rows[key].to_pylist() for key in _KEYS]).encode()
+        buffer = io.BytesIO()
+        parquet.write_table(rows, buffer)
+        self._write(name or f"part-{hashlib.sha256(pictures).hexdigest()[:16]}.parquet", buffer.getvalue())
 
     def tidy(self, listing: pa.Table) -> tuple[pa.Table, int]:
         """Keep one row with an answer or a final error of each image in `listing`, and no other row.
 
-        Return the images without one, and the number of pictures that are gone. Delete unfinished files.
+        Return the images without one, by path, and the number of pictures that are gone. Delete unfinished
+        files.
         """
         for name in self._names():
             if name.endswith(_UNFINISHED):
@@ -128,13 +125,15 @@ class ResultsFolder:
                     self._files.rm_file(name)
         rows = self._read_keys()
         numbers = pa.array(np.arange(len(rows)))
-        is_final = pc.or_(pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], _FINAL_CODES))
+        is_final = pc.or_(
+            pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], pa.array(sorted(FINAL_CODES)))
+        )
         # Workers of a killed run may have written rows that others have written too.
         kept = (
             rows.append_column("number", numbers)
             .filter(is_final)
-            .join(listing, ["path", "etag"], join_type="left semi")
-            .group_by(["path", "etag"])
+            .join(listing, _KEYS, join_type="left semi")
+            .group_by(_KEYS)
             .aggregate([("number", "min")])
         )
         stays = pc.is_in(numbers, kept["number_min"].combine_chunks())
@@ -142,28 +141,25 @@ class ResultsFolder:
             table = parquet.read_table(io.BytesIO(self._files.cat_file(name)))
             table = table.filter(stays.filter(pc.equal(rows["file"], name)))
             if len(table):
-                self._write_rows(name, table)
+                self.write(table, name)
             else:
                 self._files.rm_file(name)
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
-        return files.without(listing, kept), len(pc.unique(removed["path"]))
+        pending = listing.join(kept, _KEYS, join_type="left anti").sort_by("path")
+        return pending, len(pc.unique(removed["path"]))
 
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""
         parts = [name for name in sorted(self._names()) if name.startswith("part-")]
-        rows = dataset(parts, _KEYS, format="parquet", filesystem=self._files)
+        columns = [*_KEYS, "error_code"]
+        schema = pa.schema([PREDICTIONS.field(name) for name in columns])
+        rows = dataset(parts, schema, format="parquet", filesystem=self._files)
         try:
-            keys = rows.to_table(columns=[*_KEYS.names, "__filename"])
+            return rows.to_table([*columns, "__filename"]).rename_columns([*columns, "file"])
         except (pa.ArrowException, ValueError) as error:
             raise DigitServingError(
                 f"{self.url} has a damaged file; remove it and score again: {error}"
             ) from error
-        return keys.rename_columns([*_KEYS.names, "file"])
-
-    def _write_rows(self, name: str, rows: pa.Table) -> None:
-        buffer = io.BytesIO()
-        parquet.write_table(rows, buffer)
-        self._write(name, buffer.getvalue())
 
     def _write(self, name: str, data: bytes) -> None:
         if get_protocol(self.url) in _OBJECT_STORES:
@@ -181,7 +177,3 @@ class ResultsFolder:
         except FileNotFoundError:
             return []
         return [info["name"] for info in infos if info["type"] == "file"]
-
-
-_FINAL_CODES = pa.array(sorted(FINAL_CODES))
-_KEYS = pa.schema([PREDICTIONS.field(name) for name in ("path", "etag", "error_code")])

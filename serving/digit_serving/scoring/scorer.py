@@ -19,9 +19,6 @@ _CALLS = 2
 """Calls at a time: images are read and prepared for one while the model server answers the other."""
 _DOWNLOADS = 32
 """Images of an object store that are read at a time."""
-_PREDICTION_COLUMNS = (
-    *("label", "predicted_labels", "digit", "refusal", "confidence", "is_digit", "probabilities"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class Scorer:
         sources = self._open([image["path"] for image in listed])
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
         constant = {"model": self.model, "version": self.version}
-        rows = [{**listed[index], **constant, **_describe(outcome)} for index, outcome in answers]
+        rows = [{**_describe(outcome), **listed[index], **constant} for index, outcome in answers]
         return pa.Table.from_pylist(rows, READINGS if self.read else PREDICTIONS)
 
     def _open(self, paths: Sequence[str]) -> Iterator[Any]:
@@ -74,13 +71,12 @@ def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
 
 
 def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
-    """Return the outcome's columns; the others are null."""
+    """Return the outcome's columns; the table leaves out what is no column, and the others are null."""
     match outcome:
         case Prediction():
-            return {name: getattr(outcome, name) for name in _PREDICTION_COLUMNS}
+            return {**outcome.answer(), "probabilities": outcome.probabilities}
         case Reading():
-            lines = [_line(line) for line in outcome.lines]
-            return {"text": outcome.text, "refusal": outcome.refusal, "lines": lines}
+            return {"text": outcome.text, "refusal": outcome.refusal, "lines": [*map(_line, outcome.lines)]}
         case DigitError():
             return {"error_code": outcome.code, "error": outcome.message}
         case FileNotFoundError():

@@ -96,7 +96,8 @@ def rows(output: str) -> dict[str, dict[str, Any]]:
 def assert_complete(source: str, output: str) -> dict[str, dict[str, Any]]:
     """Assert that the pictures that are there, and no others, have a row each; return the rows."""
     found = rows(output)
-    listed = {row["path"]: row["etag"] for row in files.list_images(source).images.to_pylist()}
+    images, _ = files.list_images(source)
+    listed = {row["path"]: row["etag"] for row in images.to_pylist()}
     assert {path: row["etag"] for path, row in found.items()} == listed
     return found
 

@@ -188,17 +188,6 @@ def test_export_originals_are_upright_and_on_white(
     assert [path.read_bytes() for path in others] == inputs[2:]
 
 
-def test_export_of_several_models_needs_one(
-    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
-) -> None:
-    store.save([make_record(label="1"), make_record(model="fashion", label="shirt")])
-    result = run("export", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "several models; choose one with --model: digits, fashion" in result.stderr
-    assert run("export", tmp_path / "out", "--model", "fashion").exit_code == 0
-    assert {path.parent.name for path in (tmp_path / "out").rglob("*.png")} == {"shirt"}
-
-
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """Return a path that does not exist, in a folder of its own."""
@@ -257,17 +246,22 @@ def test_delete_in_a_file_of_another_user_is_refused(
     assert result.stderr == f"Error: run this as the owner of {tmp_path / 'feedback.db'}\n"
 
 
-def test_stats_prints_counts_and_share_of_agreement(
-    run: Run, store: FeedbackStore, make_record: MakeRecord
+def test_stats_and_export_of_several_models(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
 ) -> None:
     store.save([make_record(predicted="1", label=label) for label in ("1", "1", "7", None)])
-    store.save([make_record(version=12)])
+    store.save([make_record(model="fashion", version=12, label="shirt", predicted="shoe")])
     headings, *lines = run("stats").stdout.splitlines()
     assert headings.split() == ["MODEL", "VERSION", "CALLER", "RECORDS", "LABELLED", "AGREEING"]
     assert [line.split() for line in lines] == [
         ["digits", "1", "–", "4", "3", "2", "(66.7%)"],
-        ["digits", "12", "–", "1", "0", "–"],
+        ["fashion", "12", "–", "1", "1", "0", "(0.0%)"],
     ]
+    result = run("export", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "several models; choose one with --model: digits, fashion" in result.stderr
+    assert run("export", tmp_path / "out", "--model", "fashion").exit_code == 0
+    assert {path.parent.name for path in (tmp_path / "out").rglob("*.png")} == {"shirt"}
 
 
 def test_export_leaves_out_inputs_whose_labels_differ_or_of_a_caller(

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,8 @@ import sqlalchemy as sa
 
 from digit_core.artifact.feedback_table import StoreError, parse_url
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
-from digit_serving.feedback.database import VERSION_TABLE
 from digit_serving.feedback.records import Agreement
-from digit_serving.feedback.store import FeedbackStore
+from digit_serving.feedback.store import VERSION_TABLE, FeedbackStore
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
@@ -113,38 +112,29 @@ def test_save_time_without_zone_is_refused_without_the_input(
     assert secret not in "".join(traceback.format_exception(refused.value))
 
 
-def test_stats_count_labels_and_agreement_by_version(store: FeedbackStore, make_record: MakeRecord) -> None:
+def test_stats_count_labels_and_agreement_by_version_and_caller(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    same = {"input": b"same", "predicted": "1"}
     store.save(
         [
             make_record(predicted="1"),
             make_record(predicted="1", label="1"),
             make_record(predicted="1", label="7"),
-            make_record(predicted="1", label=NO_CLASS, is_digit=0.75),
-            make_record(predicted=NO_CLASS, label=NO_CLASS, is_digit=0.25),
-            make_record(predicted="1", label=NO_CLASS, is_digit=None),
-            make_record(version=2),
+            make_record(predicted="1", label=NO_CLASS),
+            make_record(predicted=NO_CLASS, label=NO_CLASS),
+            # An input counts once for each caller.
+            *(make_record(**same, version=2, caller="eve", label="1") for _ in range(20)),
+            make_record(version=2, caller="eve", predicted="1", label="7"),
+            make_record(**same, version=2, caller="ann", label="7"),
             make_record(model="fashion"),
         ]
     )
     assert store.stats() == [
-        Agreement("digits", 1, "", records=6, labelled=5, agreeing=2),
-        Agreement("digits", 2, "", records=1, labelled=0, agreeing=0),
+        Agreement("digits", 1, "", records=5, labelled=4, agreeing=2),
+        Agreement("digits", 2, "ann", records=1, labelled=1, agreeing=0),
+        Agreement("digits", 2, "eve", records=21, labelled=2, agreeing=1),
         Agreement("fashion", 1, "", records=1, labelled=0, agreeing=0),
-    ]
-
-
-def test_stats_count_an_input_once_for_each_caller(store: FeedbackStore, make_record: MakeRecord) -> None:
-    same = {"input": b"same", "predicted": "1"}
-    store.save(
-        [
-            *(make_record(**same, caller="eve", label="1") for _ in range(20)),
-            make_record(caller="eve", predicted="1", label="7"),
-            make_record(**same, caller="ann", label="7"),
-        ]
-    )
-    assert store.stats() == [
-        Agreement("digits", 1, "ann", records=1, labelled=1, agreeing=0),
-        Agreement("digits", 1, "eve", records=21, labelled=2, agreeing=1),
     ]
 
 
@@ -219,7 +209,7 @@ def test_delete_leaves_no_byte_of_the_record_in_postgresql_tables(
 def test_delete_while_a_reader_delays_it_says_so(
     sqlite_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digit_serving.feedback.database._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("digit_serving.feedback.store._BUSY_SECONDS", 0.1)
     record = make_record()
     with closing(FeedbackStore(sqlite_url)) as store:
         store.save([record])
@@ -327,14 +317,12 @@ def test_use_of_a_removed_file_is_refused(
                 use()
 
 
-def test_open_store_that_a_process_has_locked_succeeds(sqlite_url: str, make_record: MakeRecord) -> None:
-    record = make_record()
-    with closing(FeedbackStore(sqlite_url)) as store:
-        store.save([record])
+def test_open_store_that_a_process_has_locked_succeeds(sqlite_url: str) -> None:
+    FeedbackStore(sqlite_url).close()
     with closing(sqlite3.connect(parse_url(sqlite_url).database or "", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         with closing(FeedbackStore(sqlite_url)) as store:
-            assert list(store.records()) == [record]
+            assert list(store.records()) == []
 
 
 @pytest.mark.parametrize("place", ["user:secret@127.0.0.1:1/name", "user@127.0.0.1:1/name?password=secret"])
@@ -428,3 +416,67 @@ def test_training_reads_what_the_store_holds(
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [NO_DIGIT])
     assert np.array_equal(loaded.train.images, digits.images[:1])
     assert np.array_equal(loaded.held_out.images, digits.images[1:2])
+
+
+def test_find_returns_the_positions_of_one_picture_in_order(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    first = make_record(kind="read", index=1)
+    second, other = replace(first, position=1), replace(first, index=2)
+    store.keep([second, other, first])
+    assert store.find_kept(first.request_id, 1, "") == [first, second]
+    assert store.find_kept(first.request_id, 0, "") == []
+    assert store.find_kept("unknown", 1, "") == []
+
+
+def test_find_reused_request_id_returns_the_callers_latest_answer(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    alice, bob, *long = (
+        make_record(request_id="same", caller=caller, position=position, answered_at=START)
+        for caller, position in (("alice", 0), ("bob", 0), ("", 0), ("", 1), ("", 2))
+    )
+    short = make_record(request_id="same", answered_at=START + timedelta(seconds=1))
+    store.keep([alice, bob, *long])
+    store.keep([short])
+    assert store.find_kept("same", 0, "") == [short]
+    assert store.find_kept("same", 0, "alice") == [alice]
+    assert store.find_kept("same", 0, "bob") == [bob]
+    assert store.find_kept("same", 0, "carol") == []
+
+
+def test_expire_deletes_answers_beyond_the_age_or_the_rows(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    now = datetime.now(UTC)
+    records = [make_record(answered_at=now - timedelta(seconds=age)) for age in (0, 10, 20, 30, 90)]
+
+    def found() -> list[bool]:
+        return [bool(store.find_kept(record.request_id, 0, "")) for record in records]
+
+    store.keep(records)
+    assert store.expire(60, max_rows=100) == 1
+    assert found() == [True] * 4 + [False]
+    assert store.expire(60, max_rows=2) == 2
+    assert found() == [True] * 2 + [False] * 3
+
+
+def test_delete_removes_the_answers_of_a_request(store: FeedbackStore, make_record: MakeRecord) -> None:
+    record, other = make_record(), make_record()
+    store.keep([record, other])
+    # Answers are no feedback.
+    assert (store.count(), list(store.records())) == (0, [])
+    assert store.delete(request_id=record.request_id) == 0
+    assert store.find_kept(record.request_id, 0, "") == []
+    assert store.find_kept(other.request_id, 0, "") == [other]
+
+
+@pytest.mark.slow
+def test_table_of_kept_answers_in_postgresql_is_unlogged(postgresql_url: str) -> None:
+    FeedbackStore(postgresql_url).close()
+    engine = sa.create_engine(parse_url(postgresql_url))
+    query = sa.text("SELECT relname, relpersistence FROM pg_class WHERE relname IN ('kept', 'feedback')")
+    with engine.connect() as connection:
+        persistence = {row.relname: row.relpersistence for row in connection.execute(query)}
+    engine.dispose()
+    assert persistence == {"kept": "u", "feedback": "p"}

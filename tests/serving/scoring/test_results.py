@@ -1,6 +1,5 @@
 """Result files: schemas, atomic writes, and rows that go."""
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,45 +14,24 @@ from digit_serving.scoring.results import PREDICTIONS, READINGS, ResultsFolder, 
 RUN = Run("/photos", "digits", 7, False)
 
 
-def prediction(path: str, etag: str = "1", code: str | None = None) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "label": "3",
-        "digit": 3,
-        "confidence": 0.1 + 0.2,
-        "is_digit": None,
-        "probabilities": [0.1, 1 / 3, 1e-30],
-    }
-    return {
-        **dict.fromkeys(PREDICTIONS.names),
-        "path": path,
-        "etag": etag,
-        "model": "digits",
-        "version": 7,
-        **({"error_code": code, "error": f'line one\n"{code}", two'} if code else answer),
-    }
+BOX = {"left": 1, "top": 2, "width": 3, "height": 4}
+DIGIT = {"digit": 0, "confidence": 0.25, "probabilities": [0.25, 0.75], "box": BOX}
+LINES = [{"text": "0", "box": BOX, "digits": [DIGIT]}] * 2
 
 
-def reading(path: str) -> dict[str, Any]:
-    box = {"left": 1, "top": 2, "width": 3, "height": 4}
-    digits = [{"digit": 0, "confidence": 0.25, "probabilities": [0.25, 0.75], "box": box}]
-    row = {name: value for name, value in prediction(path).items() if name in LISTING.names}
-    return {
-        **row,
-        "text": "0\n0",
-        "lines": [{"text": "0", "box": box, "digits": digits}] * 2,
-        "model": "digits",
-        "version": 7,
-        "error_code": None,
-        "error": None,
-    }
-
-
-def table(rows: Sequence[dict[str, Any]], schema: pa.Schema = PREDICTIONS) -> pa.Table:
+def table(*rows: dict[str, Any], schema: pa.Schema = PREDICTIONS) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema)
 
 
+def prediction(path: str, etag: str = "1", code: str | None = None) -> dict[str, Any]:
+    picture = {"path": path, "etag": etag, "model": "digits", "version": 7}
+    if code:
+        return {**picture, "error_code": code, "error": f'line one\n"{code}", two'}
+    return {**picture, "label": "3", "digit": 3, "confidence": 0.1 + 0.2, "probabilities": [1 / 3, 1e-30]}
+
+
 def listing(**etags: str) -> pa.Table:
-    return pa.Table.from_pylist([{"path": path, "etag": etag} for path, etag in etags.items()], LISTING)
+    return table(*({"path": path, "etag": etag} for path, etag in etags.items()), schema=LISTING)
 
 
 def read(results: ResultsFolder) -> list[dict[str, Any]]:
@@ -74,38 +52,35 @@ def results(tmp_path: Path) -> ResultsFolder:
     return ResultsFolder(str(tmp_path / "results"))
 
 
-@pytest.mark.parametrize(("make", "schema"), [(prediction, PREDICTIONS), (reading, READINGS)])
+@pytest.mark.parametrize(
+    ("answer", "schema"),
+    [(prediction("a"), PREDICTIONS), ({"path": "a", "etag": "1", "text": "0\n0", "lines": LINES}, READINGS)],
+)
 def test_write_read_returns_the_same_rows(
-    results: ResultsFolder, make: Callable[[str], dict[str, Any]], schema: pa.Schema
+    results: ResultsFolder, answer: dict[str, Any], schema: pa.Schema
 ) -> None:
-    failed = {**make("ö,\n.png"), **dict.fromkeys(("label", "digit", "refusal", "text", "lines"), None)}
-    rows = table([make("a"), {name: failed[name] for name in schema.names}], schema)
+    rows = table(answer, prediction("ö,\n.png", code="unreadable"), schema=schema)
     results.write(rows)
     assert read(results) == rows.to_pylist()
 
 
 def test_write_same_pictures_replaces_their_file(results: ResultsFolder) -> None:
-    results.write(table([prediction("a", code="unreadable"), prediction("b")]))
-    results.write(table([prediction("a"), prediction("b")]))
+    results.write(table(prediction("a", code="unreadable"), prediction("b")))
+    results.write(table(prediction("a"), prediction("b")))
     assert len(parts(results)) == 1
-    results.write(table([prediction("a", etag="2"), prediction("b")]))
+    results.write(table(prediction("a", etag="2"), prediction("b")))
     assert len(parts(results)) == 2
-
-
-def test_parquet_folder_is_readable_as_dataset_beside_the_run_file(results: ResultsFolder) -> None:
-    results.write_run(RUN)
-    results.write(table([prediction("a")]))
-    results.write(table([prediction("b")]))
-    assert parquet.read_table(results.url).num_rows == 2
 
 
 def test_read_run_returns_what_was_written_or_none(results: ResultsFolder) -> None:
     assert results.read_run() is None
-    results.write(table([prediction("a")]))
+    assert results.tidy(listing(a="1"))[0].num_rows == 1
+    results.write(table(prediction("a")))
     with pytest.raises(DigitServingError, match="no results of `digits score`"):
         results.read_run()
     results.write_run(RUN)
     assert results.read_run() == RUN
+    assert parquet.read_table(results.url).num_rows == 1
     (Path(results.url) / "_score.json").write_text("{")
     with pytest.raises(DigitServingError, match=r"_score\.json is damaged"):
         results.read_run()
@@ -119,8 +94,8 @@ def test_tidy_keeps_current_rows_and_returns_pictures_to_score(results: ResultsF
         prediction("refused", code="not_an_image"),
         prediction("unanswered", code="deadline_exceeded"),
     ]
-    results.write(table(rows))
-    results.write(table([prediction("gone too")]))
+    results.write(table(*rows))
+    results.write(table(prediction("gone too")))
     now = listing(kept="1", changed="2", refused="1", unanswered="1", added="1")
     pending, removed = results.tidy(now)
     assert pending["path"].to_pylist() == ["added", "changed", "unanswered"]
@@ -130,8 +105,8 @@ def test_tidy_keeps_current_rows_and_returns_pictures_to_score(results: ResultsF
 
 
 def test_tidy_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
-    results.write(table([prediction("a"), prediction("b")]))
-    results.write(table([prediction("b"), prediction("c")]))
+    results.write(table(prediction("a"), prediction("b")))
+    results.write(table(prediction("b"), prediction("c")))
     pending, removed = results.tidy(listing(a="1", b="1", c="1"))
     assert (len(pending), removed) == (0, 0)
     assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
@@ -141,21 +116,16 @@ def test_tidy_keeps_answer_rather_than_retryable_error(results: ResultsFolder) -
     pictures = {f"picture {number}": "1" for number in range(20)}
     for name in pictures:
         # File names are hashes, so that either file may come first.
-        results.write(table([prediction(name, code="unavailable"), prediction("gone")]))
-        results.write(table([prediction(name)]))
+        results.write(table(prediction(name, code="unavailable"), prediction("gone")))
+        results.write(table(prediction(name)))
     assert len(results.tidy(listing(**pictures))[0]) == 0
     rows = read(results)
     assert len(rows) == 20
     assert {row["error_code"] for row in rows} == {None}
 
 
-def test_tidy_of_new_folder_returns_all_pictures(results: ResultsFolder) -> None:
-    pending, removed = results.tidy(listing(a="1"))
-    assert (len(pending), removed) == (1, 0)
-
-
 def test_tidy_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
-    results.write(table([prediction("a")]))
+    results.write(table(prediction("a")))
     (path,) = parts(results)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DigitServingError, match=f"has a damaged file; remove it.*{path.name}"):
@@ -163,7 +133,7 @@ def test_tidy_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
 
 
 def test_tidy_deletes_interrupted_writes_only(results: ResultsFolder) -> None:
-    results.write(table([prediction("a")]))
+    results.write(table(prediction("a")))
     results.write_run(RUN)
     before = {*Path(results.url).iterdir()}
     (Path(results.url) / ".part-1.parquet.0000.unfinished").write_bytes(b"half")

@@ -19,7 +19,7 @@ from digit_serving.scoring.scorer import Scorer
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer
 
-ANSWER_COLUMNS = ("label", "digit", "refusal", "confidence", "is_digit", "probabilities")
+ANSWERS = ("label", "digit", "refusal", "confidence", "is_digit", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,9 @@ def folder(digits: Any, tmp_path: Path) -> Path:
 
 def score(folder: Path, target: str, **options: Any) -> dict[str, dict[str, Any]]:
     """Return the rows of the folder's images by their names."""
-    scorer = Scorer(str(folder), target, "digits", 1, **options)
-    rows = scorer(files.list_images(str(folder)).images)
+    images, _ = files.list_images(str(folder))
+    rows = Scorer(str(folder), target, **{"model": "digits", "version": 1, **options})(images)
+    assert rows.schema == (READINGS if options.get("read") else PREDICTIONS)
     return {Path(row["path"]).name: row for row in rows.to_pylist()}
 
 
@@ -52,32 +53,24 @@ def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> N
     with ModelServerClient(server.target) as client:
         expected = client.predict_many([folder / name for name in rows])
     for row, outcome in zip(rows.values(), expected, strict=True):
-        if isinstance(outcome, ImageError):
-            assert (row["error_code"], row["error"]) == (outcome.code, outcome.message)
-            assert not any(row[name] for name in ANSWER_COLUMNS)
-        else:
-            assert not isinstance(outcome, Exception)
-            assert row["error_code"] is row["error"] is None
-            assert (row["label"], row["digit"]) == (outcome.label, outcome.digit)
-            assert row["refusal"] == outcome.refusal
-            assert (row["confidence"], row["is_digit"]) == (outcome.confidence, outcome.is_digit)
-            assert tuple(row["probabilities"]) == outcome.probabilities
+        error = (outcome.code, outcome.message) if isinstance(outcome, ImageError) else (None, None)
+        assert (row["error_code"], row["error"]) == error
+        for name in ANSWERS:
+            value = getattr(outcome, name, None)
+            assert row[name] == ([*value] if isinstance(value, tuple) else value)
         assert (row["model"], row["version"]) == ("digits", 1)
     assert {row["digit"] for row in rows.values()} == {None, *range(10)}
 
 
 def test_score_vanished_file_is_a_row(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder)).images
+    images, _ = files.list_images(str(folder))
     (folder / "3.png").unlink()
     (folder / "4.png").unlink()
     (folder / "4.png").mkdir()
-    rows = {
-        Path(row["path"]).name: row
-        for row in Scorer(str(folder), server.target, "digits", 1)(listing).to_pylist()
-    }
-    assert rows["3.png"]["error_code"] == "not_found"
-    assert rows["4.png"]["error_code"] == "unreadable"
-    assert rows["5.png"]["digit"] == 5
+    rows = Scorer(str(folder), server.target, "digits", 1)(images).to_pylist()
+    codes = {Path(row["path"]).name: (row["error_code"], row["digit"]) for row in rows}
+    assert (codes["3.png"], codes["4.png"]) == (("not_found", None), ("unreadable", None))
+    assert codes["5.png"] == (None, 5)
 
 
 def test_score_failed_call_is_an_error_of_its_pictures(folder: Path, server: LinearModelServer) -> None:
@@ -86,16 +79,17 @@ def test_score_failed_call_is_an_error_of_its_pictures(folder: Path, server: Lin
         rows = score(folder, server.target)
     finally:
         server.failures = []
-    assert rows["1.png"]["error_code"] == "service_error"
-    assert rows["1.png"]["version"] == 1
+    assert (rows["1.png"]["error_code"], rows["1.png"]["version"]) == ("service_error", 1)
 
 
-def test_score_many_pictures_are_in_order(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder)).images
-    repeated = listing.take(list(range(len(listing))) * 60)
-    rows = Scorer(str(folder), server.target, "digits", 1)(repeated)
-    assert rows.schema == PREDICTIONS
+def test_scorer_keeps_the_order_also_pickled(folder: Path, server: LinearModelServer) -> None:
+    images, _ = files.list_images(str(folder))
+    repeated = images.take(list(range(len(images))) * 60)
+    scorer = Scorer(str(folder), server.target, "digits", 1)
+    rows = scorer(repeated)
     assert rows.select(files.LISTING.names).equals(repeated)
+    again = pickle.loads(pickle.dumps(scorer))(images)
+    assert again["label"].to_pylist() == rows["label"].to_pylist()[: len(images)]
 
 
 def test_score_labels_that_are_no_digits_have_no_digit(tmp_path: Path) -> None:
@@ -103,32 +97,19 @@ def test_score_labels_that_are_no_digits_have_no_digit(tmp_path: Path) -> None:
     pixels = np.stack([np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)])
     (tmp_path / "a.png").write_bytes(to_png(pixels[1]))
     with LinearModelServer(pixels, np.array([0, 1], np.uint8), task=task) as server:
-        scorer = Scorer(str(tmp_path), server.target, "colors", 1)
-        (row,) = scorer(files.list_images(str(tmp_path)).images).to_pylist()
+        row = score(tmp_path, server.target, model="colors")["a.png"]
     assert (row["label"], row["digit"], row["is_digit"]) == ("light", None, None)
 
 
 def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModelServer, digits: Any) -> None:
     (folder / "page.png").write_bytes(to_png(draw_lines([digits.one(4), digits.one(2)])))
-    scorer = Scorer(str(folder), server.target, "digits", 1, read=True)
-    table = scorer(files.list_images(str(folder)).images)
-    rows = {Path(row["path"]).name: row for row in table.to_pylist()}
-    assert table.schema == READINGS
+    rows = score(folder, server.target, read=True)
     with ModelServerClient(server.target) as client:
         expected = client.read(folder / "page.png")
     (line,) = rows["page.png"]["lines"]
     assert rows["page.png"]["text"] == line["text"] == expected.text
     assert tuple(line["box"].values()) == expected.lines[0].box
-    assert [tuple(digit["box"].values()) for digit in line["digits"]] == [
-        each.box for each in expected.digits
-    ]
-    assert [digit["digit"] for digit in line["digits"]] == [each.digit for each in expected.digits]
-    assert (rows["blank.png"]["text"], rows["blank.png"]["refusal"]) == ("", "no_digit")
-    assert rows["blank.png"]["error_code"] is None
-
-
-def test_scorer_used_before_can_be_pickled(folder: Path, server: LinearModelServer) -> None:
-    listing = files.list_images(str(folder)).images
-    scorer = Scorer(str(folder), server.target, "digits", 1)
-    rows = scorer(listing)
-    assert pickle.loads(pickle.dumps(scorer))(listing).equals(rows)
+    found = [(digit["digit"], tuple(digit["box"].values())) for digit in line["digits"]]
+    assert found == [(each.digit, each.box) for each in expected.digits]
+    blank = rows["blank.png"]
+    assert (blank["text"], blank["refusal"], blank["error_code"]) == ("", "no_digit", None)
