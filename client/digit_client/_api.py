@@ -5,7 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -72,15 +72,6 @@ class UnreadableImage:
 
     index: int
     error: DigitError | OSError
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """Fields that all items of a response share: version and labels of the model, and the request's ID."""
-
-    version: int
-    labels: tuple[str, ...]
-    request_id: str | None
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -230,23 +221,24 @@ def _split_array(images: NDArray[np.uint8]) -> Iterator[ImageBatch]:
 def _parse_items(
     document: dict[str, Any],
     key: str,
-    parse: Callable[[dict[str, Any], _Answer, int], _Result],
+    parse: Callable[[dict[str, Any], int, tuple[str, ...]], Any],
     indices: Sequence[int | None],
-) -> list[_Result | DigitError]:
-    model, request_id = document["model"], _parse_request_id(document)
-    answer = _Answer(int(model["version"]), tuple(map(str, model["labels"])), request_id)
-    # A picture's error is in a response of status 200.
-    results = [
-        _parse_problem(200, {}, item["error"]) if "error" in item else parse(item, answer, position)
-        for position, item in enumerate(document[key])
-    ]
-    if len(results) != len(indices):
-        raise ServiceError(f"the service gave {len(results)} answers for {len(indices)} images", status=200)
-    for index, result in zip(indices, results, strict=True):
-        if isinstance(result, DigitError):
-            result.request_id = result.request_id or request_id
-        if isinstance(result, ImageError):
-            result.index = index
+) -> list[Any]:
+    version, labels = int(document["model"]["version"]), tuple(map(str, document["model"]["labels"]))
+    request_id, items = _parse_request_id(document), document[key]
+    if len(items) != len(indices):
+        raise ServiceError(f"the service gave {len(items)} answers for {len(indices)} images", status=200)
+    results: list[Any] = []
+    for position, (index, item) in enumerate(zip(indices, items, strict=True)):
+        if "error" in item:
+            # A picture's error is in a response of status 200.
+            error = _parse_problem(200, {"x-request-id": request_id}, item["error"])
+            if isinstance(error, ImageError):
+                error.index = index
+            results.append(error)
+        else:
+            result = parse(item, version, labels)
+            results.append(replace(result, request_id=request_id, request_index=position))
     return results
 
 
@@ -255,38 +247,30 @@ def _parse_request_id(document: dict[str, Any]) -> str | None:
     return None if request_id is None else str(request_id)
 
 
-def _parse_prediction(item: dict[str, Any], answer: _Answer, position: int) -> Prediction:
-    index, probabilities, is_digit = int(item["index"]), _parse_probabilities(item), item.get("is_digit")
-    if len(probabilities) != len(answer.labels) or not 0 <= index < len(answer.labels):
+def _parse_prediction(item: dict[str, Any], version: int, labels: tuple[str, ...]) -> Prediction:
+    index, probabilities, refusal = int(item["index"]), _parse_probabilities(item), item.get("refusal")
+    if len(probabilities) != len(labels) or not 0 <= index < len(labels):
         raise ValueError("the prediction does not match the model's labels")
-    count, named = item.get("count"), item.get("predicted_labels")
+    if refusal not in (None, *get_args(Refusal)):
+        raise ValueError(f"unknown refusal {refusal!r}")
+    is_digit, count, named = item.get("is_digit"), item.get("count"), item.get("predicted_labels")
     return Prediction(
         index,
         float(item["confidence"]),
         probabilities,
-        answer.labels,
-        answer.version,
+        labels,
+        version,
         None if is_digit is None else float(is_digit),
-        _parse_refusal(item),
+        refusal,
         None if count is None else int(count),
-        answer.request_id,
-        _parse_image(item),
-        request_index=position,
+        image=_parse_image(item),
         predicted_labels=None if named is None else tuple(map(str, named)),
         box=_parse_box(item["box"]) if "box" in item else None,
     )
 
 
-def _parse_refusal(item: dict[str, Any]) -> Refusal | None:
-    refusal: Refusal | None = item.get("refusal")
-    if refusal not in (None, *get_args(Refusal)):
-        raise ValueError(f"unknown refusal {refusal!r}")
-    return refusal
-
-
-def _parse_reading(item: dict[str, Any], answer: _Answer, position: int) -> Reading:
-    lines = tuple(map(_parse_line, item["lines"]))
-    return Reading(str(item["text"]), lines, answer.version, answer.request_id, request_index=position)
+def _parse_reading(item: dict[str, Any], version: int, _labels: tuple[str, ...]) -> Reading:
+    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), version)
 
 
 def _parse_line(item: dict[str, Any]) -> Line:
@@ -322,7 +306,7 @@ def _parse_box(values: Sequence[Any]) -> Box:
     return left, top, width, height
 
 
-def _parse_problem(status: int, headers: Mapping[str, str], problem: dict[str, Any]) -> DigitError:
+def _parse_problem(status: int, headers: Mapping[str, str | None], problem: dict[str, Any]) -> DigitError:
     """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered status {status}")

@@ -19,13 +19,12 @@ import httpx
 
 from digit_client import _api
 from digit_client._api import ImageBatch, UnreadableImage
-from digit_client._concurrency import check_loop
+from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import DEFAULT_URL, Feedback, Models, Options, check_timeout
 from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
 from digit_core.backends import run
 from digit_core.errors import (
-    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
@@ -153,7 +152,7 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         )
 
     def __getstate__(self) -> _Settings:
-        if not self._owns_http:
+        if self._http_client is not None:
             raise TypeError("a client with its own http_client can't be pickled; create it in each process")
         return self._settings
 
@@ -163,10 +162,8 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
     def _start(self, settings: _Settings, http_client: _HttpClient | None) -> None:
         self._configure(settings)
         self._retrier = Retrier(settings.retries, self._backend.sleep)
-        self._owns_http = http_client is None
-        self._http: _HttpClient = http_client or self._connect()
-        self._process_id = os.getpid()
-        self._loop: object = None
+        self._http_client: _HttpClient | None = http_client
+        self._connection: LazyConnection[_HttpClient] = LazyConnection(self._connect, self._backend.loop)
 
     def _configure(self, settings: _Settings) -> None:
         check_timeout(settings.timeout)
@@ -174,26 +171,13 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
         self._headers.update(settings.default_headers)
 
-    def _check_connection(self) -> None:
-        """Connect anew after a fork: two processes would mix up their answers. Raise ClientClosedError."""
-        loop = self._backend.loop()
-        if self._process_id != os.getpid():
-            if not self._owns_http:
-                raise RuntimeError("a client with its own http_client can't be used after a fork")
-            self._http, self._process_id, self._loop = self._connect(), os.getpid(), None
-        if self._http.is_closed:
-            raise ClientClosedError("the client is closed; create another one")
-        if self._owns_http:
-            self._loop = self._loop or loop
-            check_loop(self._loop, loop)
-
     @abstractmethod
     def _connect(self) -> _HttpClient:
         """Return a new HTTP client."""
 
     @abstractmethod
     async def _send(
-        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: _HttpClient, request: Mapping[str, Any], timeout: float, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
         """Send a request, httpx's arguments; return the response, and its content by the deadline.
 
@@ -264,12 +248,11 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         target = {"method": route.method, "url": self.url + route.path, "params": query}
         request = {**arguments, **target, "headers": headers}
         parse = partial(route.parse, **parse_options)
-        self._check_connection()
-        deadline = Deadline(timeout)
+        connection, deadline = self._http_client or self._connection.get(), Deadline(timeout)
 
         async def send(remaining: float) -> _Answer:
             with self._translate_errors(timeout):
-                response, content = await self._send(request, remaining, deadline)
+                response, content = await self._send(connection, request, remaining, deadline)
             _logger.debug(
                 "%s %s: status %d, %d bytes (request %s)",
                 route.method,
@@ -362,14 +345,14 @@ class Client(ImageClient, _GatewayClient[httpx.Client]):
         return httpx.Client()
 
     async def _close(self) -> None:
-        if self._owns_http:
-            self._http.close()
+        if http := self._connection.end():
+            http.close()
 
     async def _send(
-        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: httpx.Client, request: Mapping[str, Any], timeout: float, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
         content = bytearray()
-        with self._http.stream(**request, timeout=timeout) as response:
+        with http.stream(**request, timeout=timeout) as response:
             for chunk in response.iter_bytes():
                 content += chunk
                 deadline.remaining()
@@ -404,13 +387,13 @@ class AsyncClient(AsyncImageClient, _GatewayClient[httpx.AsyncClient]):
         return httpx.AsyncClient()
 
     async def _close(self) -> None:
-        if self._owns_http:
-            await self._http.aclose()
+        if http := self._connection.end():
+            await http.aclose()
 
     async def _send(
-        self, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: httpx.AsyncClient, request: Mapping[str, Any], timeout: float, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
-        async with asyncio.timeout(timeout), self._http.stream(**request, timeout=timeout) as response:
+        async with asyncio.timeout(timeout), http.stream(**request, timeout=timeout) as response:
             return response, await response.aread()
 
 

@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing
 from itertools import islice
-from threading import Event
-from typing import Literal, TypeAlias, TypeVar, get_args
+from threading import Event, Lock
+from typing import Generic, Literal, TypeAlias, TypeVar, get_args
 
 from digit_core.errors import ClientClosedError, ImageError
 
@@ -18,20 +18,13 @@ OnError: TypeAlias = Literal["return", "raise"]
 """Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
 
 _Batch = TypeVar("_Batch")
+_Connection = TypeVar("_Connection")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 AsyncResults: TypeAlias = AsyncGenerator[tuple[int, _Result], None]
 Results: TypeAlias = Generator[tuple[int, _Result], None, None]
 """Positions of images, each with the image's result, as they come."""
-
-
-def check_loop(first: object, running: object) -> None:
-    """Raise ClientClosedError unless the running event loop is the one in which the connections were made."""
-    if running is not first:
-        raise ClientClosedError(
-            "the client's connections belong to another event loop; create a client in each asyncio.run"
-        )
 
 
 def check_many(images: object, concurrency: int) -> None:
@@ -131,3 +124,42 @@ def _raise_if_fatal(result: _Result, on_error: OnError) -> _Result:
     ):
         raise result
     return result
+
+
+class LazyConnection(Generic[_Connection]):
+    """Connection of a client and its copies, made at the first call. Thread-safe.
+
+    An asyncio connection belongs to the running event loop. A forked process makes its own: two processes
+    would mix up their answers, and gRPC's threads don't survive a fork.
+    """
+
+    def __init__(self, connect: Callable[[], _Connection], loop: Callable[[], object]) -> None:
+        self._connect: Callable[[], _Connection] = connect
+        self._running_loop = loop
+        self._lock = Lock()
+        self._connection: _Connection | None = None
+        self._loop: object = None
+        self._process_id = 0
+        self._is_closed = False
+
+    def get(self) -> _Connection:
+        """Return the connection. Raise ClientClosedError if it is closed, or of another event loop."""
+        loop, process_id = self._running_loop(), os.getpid()
+        with self._lock:
+            if self._is_closed:
+                raise ClientClosedError("the client is closed; create another one")
+            if self._connection is None or self._process_id != process_id:
+                self._connection, self._loop, self._process_id = self._connect(), loop, process_id
+            if loop is not self._loop:
+                raise ClientClosedError(
+                    "the client's connections belong to another event loop; "
+                    "create a client in each asyncio.run"
+                )
+            return self._connection
+
+    def end(self) -> _Connection | None:
+        """End the use of the connection, and return it: the caller closes it."""
+        with self._lock:
+            self._is_closed = True
+            connection, self._connection = self._connection, None
+            return connection

@@ -4,15 +4,16 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from threading import Event, Lock
+from threading import Event
 from typing import Any, Self
 from uuid import uuid4
 
 import grpc
 
-from digit_client._concurrency import check_loop
+from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import Options, check_timeout
 from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
@@ -20,7 +21,6 @@ from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import READER_NAME, TaskCard
 from digit_core.backends import Backend
 from digit_core.errors import (
-    ClientClosedError,
     DigitError,
     ImageError,
     ModelNotFoundError,
@@ -36,8 +36,10 @@ from digit_core.recognition import (
     Outcome,
     PictureError,
     Pictures,
+    Prepare,
     Recognition,
-    async_drive,
+    Steps,
+    answer,
     to_pixels,
 )
 from digit_core.results import MIN_IS_DIGIT, Prediction, Result
@@ -133,7 +135,8 @@ class _ModelServerClient(BaseClient):
         self._settings = settings
         self._credentials = credentials
         self._retrier = Retrier(settings.retries, self._backend.sleep)
-        self._connection = _LazyConnection(settings.target, credentials, self._backend)
+        connect = partial(AsyncConnection, settings.target, credentials, self._backend)
+        self._connection = LazyConnection(connect, self._backend.loop)
 
     def _model(self, version: int | None, label: str | None) -> ModelRef:
         """Return the model with the version or label that a call names, by default the client's label."""
@@ -218,7 +221,7 @@ class _ModelServerClient(BaseClient):
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(task, min_is_digit)
             steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.pictures)
-            outcomes = await async_drive(steps, ask, self._backend)
+            outcomes = await _drive(steps, ask, self._backend)
             results: list[tuple[int, Any]] = await to_thread(
                 _to_results, outcomes, task, batch.start, request_id, options.include is not None
             )
@@ -280,6 +283,36 @@ def read_once(image: ImageSource) -> "ImageSource | PictureError":
         return without_tracebacks(error)
 
 
+async def _drive(
+    steps: Steps[Result], ask: Callable[[Classify | Find], Awaitable[Any]], backend: Backend
+) -> list[Outcome[Result]]:
+    """Return the outcomes, in order. asyncio computes in threads."""
+    outcomes: list[Outcome[Result]] = []
+    request = await backend.to_thread(_advance, steps, None, outcomes)
+    while request is not None:
+        answered: Any
+        try:
+            answered = await ask(request)
+        except Exception as error:
+            answered = error
+        request = await backend.to_thread(_advance, steps, answered, outcomes)
+    return outcomes
+
+
+def _advance(steps: Steps[Result], answered: Any, outcomes: list[Outcome[Result]]) -> Classify | Find | None:
+    """Continue up to the next request for a model, None at the end; pictures are prepared on the way."""
+    with suppress(StopIteration):
+        step = steps.throw(answered) if isinstance(answered, Exception) else steps.send(answered)
+        while not isinstance(step, (Classify, Find)):
+            if isinstance(step, Outcome):
+                outcomes.append(step)
+                step = next(steps)
+            else:
+                step = answer(steps, step, Prepare.__call__)
+        return step
+    return None
+
+
 def _to_results(
     outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, request_id: str, with_images: bool
 ) -> list[tuple[int, Result | PictureError]]:
@@ -310,39 +343,6 @@ def _with_images(result: Any, files: Sequence[bytes]) -> Any:
         for line in result.lines
     ]
     return replace(result, lines=tuple(lines))
-
-
-class _LazyConnection:
-    """Connection of a client and its copies, made at the first call. Thread-safe.
-
-    gRPC's threads don't survive a fork, and an asyncio channel belongs to the running event loop.
-    """
-
-    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None, backend: Backend) -> None:
-        self._connect = partial(AsyncConnection, target, credentials, backend)
-        self._running_loop = backend.loop
-        self._lock = Lock()
-        self._connection: AsyncConnection | None = None
-        self._loop: object = None
-        self._is_closed = False
-
-    def get(self) -> AsyncConnection:
-        """Return the connection. Raise ClientClosedError if it is closed, or of another event loop."""
-        loop = self._running_loop()
-        with self._lock:
-            if self._is_closed:
-                raise ClientClosedError("the client is closed; create another one")
-            if self._connection is None:
-                self._connection, self._loop = self._connect(), loop
-            check_loop(self._loop, loop)
-            return self._connection
-
-    def end(self) -> AsyncConnection | None:
-        """End the use of the connection, and return it: the caller closes it."""
-        with self._lock:
-            self._is_closed = True
-            connection, self._connection = self._connection, None
-            return connection
 
 
 def _memory(picture: Any) -> int:

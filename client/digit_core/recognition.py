@@ -9,7 +9,7 @@ all pictures might not fit into memory. A driver answers the requests.
 """
 
 import math
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import TaskCard
-from digit_core.backends import Backend
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
 from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
@@ -73,9 +72,7 @@ class Prepare:
         if isinstance(self.picture, np.ndarray):
             return self.picture
         data = self.picture if isinstance(self.picture, bytes) else read_source(self.picture)
-        if self.task is None:
-            return images.open_image(data, max_pixels=max_pixels, grey=True)
-        return images.open_for_task(data, self.task, max_pixels=max_pixels)
+        return images.open_for_task(data, self.task or DIGITS, max_pixels=max_pixels)
 
     def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Page | Pixels:
         """Return the page or the model's input of the decoded pixels of what was opened."""
@@ -133,43 +130,13 @@ def drive(
                 yield step
                 step = next(steps)
             else:
-                step = _answer(steps, step, prepare if isinstance(step, Prepare) else ask)
+                step = answer(steps, step, prepare if isinstance(step, Prepare) else ask)
 
 
-async def async_drive(
-    steps: Steps[_Result], ask: Callable[[Classify | Find], Awaitable[Any]], backend: Backend
-) -> list[Outcome[_Result]]:
-    """Driver of coroutines: return the outcomes, in order. asyncio computes in threads."""
-    outcomes: list[Outcome[_Result]] = []
-    request = await backend.to_thread(_advance, steps, None, outcomes)
-    while request is not None:
-        answer: Any
-        try:
-            answer = await ask(request)
-        except Exception as error:
-            answer = error
-        request = await backend.to_thread(_advance, steps, answer, outcomes)
-    return outcomes
-
-
-def _advance(steps: Steps[_Result], answer: Any, outcomes: list[Outcome[_Result]]) -> Classify | Find | None:
-    """Continue up to the next request for a model, None at the end; pictures are prepared on the way."""
-    with suppress(StopIteration):
-        step = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
-        while not isinstance(step, (Classify, Find)):
-            if isinstance(step, Outcome):
-                outcomes.append(step)
-                step = next(steps)
-            else:
-                step = _answer(steps, step, Prepare.__call__)
-        return step
-    return None
-
-
-def _answer(steps: Steps[_Result], request: Any, answer: Callable[[Any], Any]) -> Request | Outcome[_Result]:
+def answer(steps: Steps[_Result], request: Any, ask: Callable[[Any], Any]) -> Request | Outcome[_Result]:
     """Send the answer to a request, or throw its error, and return the next step."""
     try:
-        answered = answer(request)
+        answered = ask(request)
     except Exception as error:
         return steps.throw(error)
     return steps.send(answered)

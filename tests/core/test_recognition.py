@@ -1,6 +1,5 @@
 """Recognition: one outcome for each picture, whatever its form and the model's answer."""
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.backends import ASYNCIO
 from digit_core.errors import (
     ImageShapeError,
     NotAnImageError,
@@ -26,7 +24,6 @@ from digit_core.recognition import (
     Outcome,
     Prepare,
     Recognition,
-    async_drive,
     drive,
 )
 from digit_core.results import Prediction, Reading
@@ -307,26 +304,6 @@ def test_drive_prepares_where_the_caller_wants(model: LinearModel, pictures: Any
     ask = Recognizer(model.classify, DIGITS, find=find_components).ask
     list(drive(Recognition(DIGITS).predict(given), ask, prepare))
     assert all(picture is expected for picture, expected in zip(prepared, given, strict=True))
-
-
-def test_async_drive_has_the_outcomes_of_drive_and_the_models_error(
-    recognition: Recognizer, pictures: Any
-) -> None:
-    async def ask(request: Classify | Find) -> Any:
-        await asyncio.sleep(0)
-        return recognition.ask(request)
-
-    given = [*pictures.values(), b"no image"]
-    for name in ("predict", "read"):
-        steps = getattr(Recognition(DIGITS), name)(given)
-        outcomes = asyncio.run(async_drive(steps, ask, ASYNCIO))
-        assert [*map(answer, outcomes)] == [*map(answer, getattr(recognition, name)(given))]
-
-    async def fail(request: Classify | Find) -> Any:
-        raise OverloadedError("busy")
-
-    with pytest.raises(OverloadedError):
-        asyncio.run(async_drive(Recognition(DIGITS).predict(given), fail, ASYNCIO))
 
 
 def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:

@@ -88,13 +88,10 @@ class TaskCard:
         pixels, prepare = _table(document, "input"), _table(document, "prepare")
         _require(pixels, ("shape", "range"), "[input]")
         kind = _choice(prepare, "kind", get_args(Kind), "resize")
-        shape = _parse_shape(pixels["shape"], kind)
-        if "color" in prepare:
-            _check_color(_choice(prepare, "color", get_args(Color), "grey"), shape)
         card = cls(
             _parse_name(document["name"]),
             _parse_labels(document["labels"]),
-            shape,
+            _parse_shape(pixels["shape"], kind),
             _parse_range(pixels["range"]),
             kind,
             _choice(prepare, "fit", get_args(Fit), "stretch"),
@@ -104,7 +101,14 @@ class TaskCard:
             _choice(prepare, "alpha", get_args(Alpha), "white"),
             _choice(prepare, "exif", (True, False), True),
         )
-        _check_refusal(card)
+        if (color := _choice(prepare, "color", get_args(Color), card.color)) != card.color:
+            raise TaskCardError(f"color {color!r} contradicts the shape {list(card.shape)}")
+        if card.refuse_below and card.reads_numbers:
+            raise TaskCardError("refuse_below is for other labels: digits are refused by is_digit")
+        if card.refuse_below and card.is_multi_label:
+            raise TaskCardError(
+                "refuse_below is for one label a picture; threshold says which labels are named"
+            )
         return card
 
     @staticmethod
@@ -245,14 +249,6 @@ def _parse_probability(name: str, value: Any) -> float:
     return float(value)
 
 
-def _check_refusal(card: TaskCard) -> None:
-    """Raise TaskCardError if the card refuses by confidence what is refused in another way."""
-    if card.refuse_below and card.reads_numbers:
-        raise TaskCardError("refuse_below is for other labels: digits are refused by is_digit")
-    if card.refuse_below and card.is_multi_label:
-        raise TaskCardError("refuse_below is for one label a picture; threshold says which labels are named")
-
-
 def _parse_shape(shape: Any, kind: Kind) -> tuple[int, ...]:
     is_list = isinstance(shape, list) and all(type(size) is int for size in shape)
     if not is_list or len(shape) not in (2, 3) or not all(1 <= size <= MAX_SIDE for size in shape[:2]):
@@ -276,9 +272,3 @@ def _parse_range(bounds: Any) -> tuple[float, float]:
     if low >= high:
         raise TaskCardError(f"range must rise from black to white, not be {bounds!r}")
     return low, high
-
-
-def _check_color(color: Color, shape: tuple[int, ...]) -> None:
-    channels = shape[2] if len(shape) == 3 else 1
-    if channels != CHANNELS[color]:
-        raise TaskCardError(f"color {color!r} contradicts the shape {list(shape)}")

@@ -23,20 +23,15 @@ difference of each pixel from the paper, in levels; `ink`, float32 [h, w], is a 
 
 from digit_core.errors import NoInkError
 from digit_core.images.crops import crop_digit, crop_drawing, crop_picture, normalise
-from digit_core.images.decode import MAX_PIXELS, ImageFile, decode, open_image
-from digit_core.images.normalisation import SIDE, are_normalized, fit_to_mnist_canvas, is_normalized
+from digit_core.images.decode import MAX_PIXELS, ImageFile, decode
+from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
 from digit_core.images.pages import Page, to_page
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
 from digit_core.images.reading import Detected, Peaks, detect, digit_indexes, lone_digit, read, settle
-from digit_core.images.scaling import PAGE_SIDE
 from digit_core.inputs import Pixels, to_png, to_uint8, to_uint8_image
-from digit_core.results import MIN_IS_DIGIT
 
 __all__ = [
     "MAX_PIXELS",
-    "MIN_IS_DIGIT",
-    "PAGE_SIDE",
-    "SIDE",
     "Detected",
     "ImageFile",
     "NoInkError",
@@ -56,7 +51,6 @@ __all__ = [
     "lone_digit",
     "normalise",
     "open_for_task",
-    "open_image",
     "prepare",
     "read",
     "settle",
