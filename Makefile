@@ -102,7 +102,6 @@ docs: .venv/installed-dev
 
 bench: .venv/installed-dev
 	@$(BIN)/digits train --if-needed
-	@$(BIN)/python benchmarks/startup.py
 	@$(BIN)/python -m benchmarks.throughput
 
 # `make lock UPGRADE=` keeps the versions, and adds those of new dependencies.

@@ -17,26 +17,6 @@ _SKINS = [(215, 165, 140), (150, 100, 75), (90, 60, 45)]
 _INKS = [(30, 30, 35), (30, 45, 130), (150, 30, 35), (25, 100, 50), (80, 40, 110)]
 
 
-def photo(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph of ink on a sheet."""
-    return files.jpeg(_photograph(digit, rng, share=(0.15, 0.9), width=(0.06, 0.12)), rng)
-
-
-def tilted(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph rotated by up to ten degrees."""
-    return files.jpeg(_photograph(digit, rng, share=(0.3, 0.8), width=(0.06, 0.12), degrees=10), rng)
-
-
-def ruled(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph of ruled paper."""
-    return files.jpeg(_photograph(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"), rng)
-
-
-def squared(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph of squared paper."""
-    return files.jpeg(_photograph(digit, rng, share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"), rng)
-
-
 def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     """A small sheet, square or long, with the table around it."""
     rows, columns = 480, 640
@@ -50,7 +30,7 @@ def on_a_table(digit: Digit, rng: np.random.Generator) -> bytes:
     transform = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-8, 8), rng.uniform(0.9, 1.1))
     transform[:, 2] += (rng.uniform(20, columns - width - 20), rng.uniform(20, rows - height - 20))
     picture = paper.project(sheet, table, np.vstack([transform, [0, 0, 1]]))
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
 def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -59,7 +39,7 @@ def in_shadow(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = place(redraw(digit, int(rng.uniform(0.2, 0.6) * height), rng.uniform(8, 18)), height, width, rng)
     sheet = paper.sheet(height, width, _pick(_PAPERS, rng))
     picture = paper.cast_shadow(paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng)), rng)
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
 def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -69,7 +49,7 @@ def cropped(digit: Digit, rng: np.random.Generator) -> bytes:
     ink = np.pad(drawn, int(height * rng.uniform(0, 0.05)))
     sheet = paper.sheet(ink.shape[0], ink.shape[1], _pick(_PAPERS, rng))
     picture = paper.draw(sheet, ink * np.float32(0.92), _pick(_INKS, rng))
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
 def pencil(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -92,9 +72,7 @@ def blackboard(digit: Digit, rng: np.random.Generator) -> bytes:
     ]
     ink = place(redraw(digit, int(rng.uniform(0.3, 0.8) * height), rng.uniform(9, 18)), height, width, rng)
     chalk = ink * np.clip(0.8 + 0.25 * paper.texture(height, width, 1.5, rng), 0.15, 1)
-    return files.jpeg(
-        paper.camera(paper.illuminate(paper.draw(board, chalk, (225, 225, 215)), rng), rng), rng
-    )
+    return _shoot(paper.draw(board, chalk, (225, 225, 215)), rng)
 
 
 def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -105,7 +83,7 @@ def whiteboard(digit: Digit, rng: np.random.Generator) -> bytes:
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     center, size = (rng.uniform(0, width), rng.uniform(0, height)), rng.uniform(40, 110)
     glare = np.exp(-(((x - center[0]) ** 2 + (y - center[1]) ** 2) / (2 * size**2)))
-    return files.jpeg(paper.camera(paper.illuminate(picture + 60 * glare[:, :, None], rng), rng), rng)
+    return _shoot(picture + 60 * glare[:, :, None], rng)
 
 
 def biro(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -117,12 +95,7 @@ def biro(digit: Digit, rng: np.random.Generator) -> bytes:
         place(drawn, height, width, rng),
         _pick(_INKS[:2], rng),
     )
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng, 2.5), rng)
-
-
-def felt_tip(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A thick pen."""
-    return files.jpeg(_photograph(digit, rng, share=(0.3, 0.85), width=(0.13, 0.17)), rng)
+    return _shoot(picture, rng, noise=2.5)
 
 
 def canvas(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -180,7 +153,7 @@ def broken(digit: Digit, rng: np.random.Generator) -> bytes:
     picture = paper.draw(
         paper.sheet(side, side, _pick(_PAPERS, rng)), place(drawn, side, side, rng), (30, 30, 40)
     )
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng, 2.5), rng)
+    return _shoot(picture, rng, noise=2.5)
 
 
 def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -191,7 +164,7 @@ def dirty(digit: Digit, rng: np.random.Generator) -> bytes:
         spot = (int(rng.integers(0, width)), int(rng.integers(0, height)))
         cv2.circle(ink, spot, int(rng.integers(1, 4)), float(rng.uniform(0.3, 1)), -1, cv2.LINE_AA)
     picture = paper.draw(paper.sheet(height, width, _pick(_PAPERS, rng)), ink, _pick(_INKS, rng))
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
 def askew(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -203,7 +176,7 @@ def askew(digit: Digit, rng: np.random.Generator) -> bytes:
     table = paper.sheet(480, 640, _pick(_TABLES, rng))
     table += 4 * paper.texture(480, 640, 20, rng)[:, :, None]
     picture = paper.project(sheet, table, paper.oblique_view(sheet, table, rng))
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
 def held(digit: Digit, rng: np.random.Generator) -> bytes:
@@ -215,81 +188,45 @@ def held(digit: Digit, rng: np.random.Generator) -> bytes:
     picture = paper.sheet(height, width, _pick(_PAPERS, rng))
     picture = paper.draw(picture, sheet * np.float32(0.92), _pick(_INKS, rng))
     picture = paper.draw(picture, paper.finger(height, width, rng), _pick(_SKINS, rng))
-    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng), rng)
+    return _shoot(picture, rng)
 
 
-def in_a_circle(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph with a circle around the digit."""
-    return files.jpeg(_photograph(digit, rng, share=(0.2, 0.45), width=(0.06, 0.12), add=encircle), rng)
-
-
-def with_a_line_under_it(digit: Digit, rng: np.random.Generator) -> bytes:
-    """A photograph with a separate line under the digit."""
-    return files.jpeg(_photograph(digit, rng, share=(0.2, 0.6), width=(0.06, 0.12), add=underline), rng)
-
-
-FAMILIES: dict[str, Family] = {
-    family.__name__.replace("_", " "): family
-    for family in (
-        photo,
-        tilted,
-        ruled,
-        squared,
-        on_a_table,
-        in_shadow,
-        cropped,
-        pencil,
-        blackboard,
-        whiteboard,
-        biro,
-        felt_tip,
-        canvas,
-        transparent,
-        small_scan,
-        enlarged_scan,
-        envelope,
-        broken,
-        dirty,
-        askew,
-        held,
-        in_a_circle,
-        with_a_line_under_it,
-    )
-}
-
-EMPTY_FAMILIES = ["photo", "ruled", "squared", "on a table", "in shadow", "blackboard", "whiteboard", "dirty"]
-"""Families that are also tested with nothing written on the picture."""
-
-
-def _photograph(
-    digit: Digit,
-    rng: np.random.Generator,
+def _photographed(
     *,
     share: tuple[float, float],
     width: tuple[float, float],
     degrees: float = 3,
     lines: str = "",
     add: Callable[[Ink, float], Ink] | None = None,
-) -> NDArray[np.uint8]:
-    """Return a photograph of ink on a sheet: uint8 [h, w, 3].
+) -> Family:
+    """Return a family of photographs of ink on a sheet.
 
     `share` bounds the digit's height as a share of the sheet's, `width` the pen's width as a share of the
     digit's height. `lines` ("ruled" or "squared") are printed on the sheet; `add` draws a circle or a line
     with the same pen.
     """
-    rows, columns = (480, 640) if rng.random() < 0.5 else (640, 480)
-    height = int(rng.uniform(*share) * min(rows, columns))
-    pen = height * rng.uniform(*width)
-    drawn: Ink = redraw(digit, height, pen)
-    ink = rotate(add(drawn, pen) if add else drawn, rng.uniform(-degrees, degrees))
-    shrink = min(1.0, 0.95 * rows / ink.shape[0], 0.95 * columns / ink.shape[1])
-    ink = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    picture = paper.sheet(rows, columns, _pick(_PAPERS, rng))
-    picture += 1.5 * paper.texture(rows, columns, 3, rng)[:, :, None]
-    if lines:
-        picture = paper.draw_lines(picture, rng, squares=lines == "squared")
-    picture = paper.draw(picture, place(ink, rows, columns, rng) * np.float32(0.92), _pick(_INKS, rng))
-    return paper.camera(paper.illuminate(picture, rng), rng)
+
+    def draw(digit: Digit, rng: np.random.Generator) -> bytes:
+        rows, columns = (480, 640) if rng.random() < 0.5 else (640, 480)
+        height = int(rng.uniform(*share) * min(rows, columns))
+        pen = height * rng.uniform(*width)
+        drawn: Ink = redraw(digit, height, pen)
+        ink = rotate(add(drawn, pen) if add else drawn, rng.uniform(-degrees, degrees))
+        shrink = min(1.0, 0.95 * rows / ink.shape[0], 0.95 * columns / ink.shape[1])
+        ink = cv2.resize(ink, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        picture = paper.sheet(rows, columns, _pick(_PAPERS, rng))
+        picture += 1.5 * paper.texture(rows, columns, 3, rng)[:, :, None]
+        if lines:
+            picture = paper.draw_lines(picture, rng, squares=lines == "squared")
+        picture = paper.draw(picture, place(ink, rows, columns, rng) * np.float32(0.92), _pick(_INKS, rng))
+        return _shoot(picture, rng)
+
+    return draw
+
+
+def _shoot(picture: paper.Picture, rng: np.random.Generator, noise: float = 4.0) -> bytes:
+    """Return the photograph of a picture."""
+    return files.jpeg(paper.camera(paper.illuminate(picture, rng), rng, noise), rng)
 
 
 def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:
@@ -302,3 +239,33 @@ def _small(digit: Digit, rng: np.random.Generator) -> NDArray[np.float32]:
 
 def _pick(colours: Sequence[paper.Colour], rng: np.random.Generator) -> paper.Colour:
     return colours[int(rng.integers(len(colours)))]
+
+
+FAMILIES: dict[str, Family] = {
+    "photo": _photographed(share=(0.15, 0.9), width=(0.06, 0.12)),
+    "tilted": _photographed(share=(0.3, 0.8), width=(0.06, 0.12), degrees=10),
+    "ruled": _photographed(share=(0.25, 0.7), width=(0.06, 0.1), lines="ruled"),
+    "squared": _photographed(share=(0.25, 0.7), width=(0.06, 0.1), lines="squared"),
+    "on a table": on_a_table,
+    "in shadow": in_shadow,
+    "cropped": cropped,
+    "pencil": pencil,
+    "blackboard": blackboard,
+    "whiteboard": whiteboard,
+    "biro": biro,
+    "felt tip": _photographed(share=(0.3, 0.85), width=(0.13, 0.17)),
+    "canvas": canvas,
+    "transparent": transparent,
+    "small scan": small_scan,
+    "enlarged scan": enlarged_scan,
+    "envelope": envelope,
+    "broken": broken,
+    "dirty": dirty,
+    "askew": askew,
+    "held": held,
+    "in a circle": _photographed(share=(0.2, 0.45), width=(0.06, 0.12), add=encircle),
+    "with a line under it": _photographed(share=(0.2, 0.6), width=(0.06, 0.12), add=underline),
+}
+
+EMPTY_FAMILIES = ["photo", "ruled", "squared", "on a table", "in shadow", "blackboard", "whiteboard", "dirty"]
+"""Families that are also tested with nothing written on the picture."""

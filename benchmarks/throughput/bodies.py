@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from digit_core import images
+
+FOLDER = Path(".cache/throughput/bodies")
 PHOTOGRAPH = Path("docs/five.jpg")
 CANVAS = Path(__file__).with_name("canvas.png")
 """A black five on a white canvas of 280×280 pixels, encoded by `toDataURL()` in Chromium 156: RGBA."""
@@ -24,30 +27,27 @@ class Body:
     content_type: str
 
 
-def write(folder: Path, digit: NDArray[np.uint8]) -> dict[str, Body]:
-    """Write each kind of body for a digit, uint8 [28, 28], light on dark; return the bodies by name."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write() -> dict[str, Body]:
+    """Write each kind of body into FOLDER; return the bodies by name."""
+    digit = images.normalise(images.decode(PHOTOGRAPH.read_bytes()))
     large = cv2.cvtColor(cv2.resize(digit, (280, 280), interpolation=cv2.INTER_CUBIC), cv2.COLOR_GRAY2RGB)
+    arrays = io.BytesIO()
+    np.save(arrays, np.stack([digit] * 64))
+    pictures = {"images": [base64.b64encode(_png(digit)).decode()] * 64}
     kinds = {
         "28×28 PNG": (_png(digit), "image/png"),
         "280×280 RGB PNG": (_png(large), "image/png"),
         "280×280 canvas PNG": (CANVAS.read_bytes(), "image/png"),
         "640×480 photograph JPEG": (PHOTOGRAPH.read_bytes(), "image/jpeg"),
-        "64 images, NPY": (many(digit, 64), "application/x-npy"),
-        "64 images, JSON of PNGs": (_json(digit, 64), "application/json"),
+        "64 images, NPY": (arrays.getvalue(), "application/x-npy"),
+        "64 images, JSON of PNGs": (json.dumps(pictures).encode(), "application/json"),
     }
+    FOLDER.mkdir(parents=True, exist_ok=True)
     bodies = {}
     for number, (name, (content, content_type)) in enumerate(kinds.items()):
-        bodies[name] = Body(folder / str(number), content_type)
+        bodies[name] = Body(FOLDER / str(number), content_type)
         bodies[name].file.write_bytes(content)
     return bodies
-
-
-def many(digit: NDArray[np.uint8], count: int) -> bytes:
-    """Encode `count` copies of the digit as an NPY file."""
-    buffer = io.BytesIO()
-    np.save(buffer, np.stack([digit] * count))
-    return buffer.getvalue()
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
@@ -55,8 +55,3 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def _json(digit: NDArray[np.uint8], count: int) -> bytes:
-    text = base64.b64encode(_png(digit)).decode()
-    return json.dumps({"images": [text] * count}).encode()
