@@ -1,6 +1,5 @@
 """Classifiers: loading, checks against a task card, and adaption to its input."""
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -58,12 +57,6 @@ def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> 
         classifier.adapt(small, letters)
 
 
-def test_adapt_unwraps_a_dictionary_of_one_output(pixels: NDArray[np.float32]) -> None:
-    model = linear_model((784,), 10)
-    named = keras.Model(model.inputs, {"class": model.outputs[0]})
-    assert np.array_equal(predict(classifier.adapt(named, DIGITS), pixels), predict(model, pixels))
-
-
 def test_adapt_shapes_of_equal_size_but_other_axes_raise_model_error() -> None:
     message = r"the model takes \[n, 48, 64, 3\], the card says \[n, 64, 48, 3\]"
     with pytest.raises(ModelError, match=message):
@@ -88,20 +81,22 @@ def test_adapt_other_answers_raise_model_error(classes: int, activation: str, me
         classifier.adapt(linear_model((64, 48, 3), classes, activation), COLORS)
 
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
+SCALED = PIXELS / np.float32(255)
+
+
 def test_adapt_logits_answers_their_softmax() -> None:
     model = linear_model((64, 48, 3), 4, "linear")
-    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
-    answers = predict(classifier.adapt(model, COLORS, Convention("logits")), pixels)
-    assert np.allclose(answers, tf.nn.softmax(predict(model, pixels)), atol=1e-6)
+    answers = predict(classifier.adapt(model, COLORS, Convention("logits")), SCALED)
+    assert np.allclose(answers, tf.nn.softmax(predict(model, SCALED)), atol=1e-6)
 
 
 @pytest.mark.parametrize(("activation", "output"), [("sigmoid", "sigmoid"), ("linear", "logits")])
 def test_adapt_one_value_answers_two_labels(activation: str, output: classifier.Output) -> None:
     task = replace(COLORS, labels=("day", "night"))
     model = linear_model((64, 48, 3), 1, activation)
-    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
-    answers = predict(classifier.adapt(model, task, Convention(output)), pixels)
-    second = predict(model, pixels) if output == "sigmoid" else tf.sigmoid(predict(model, pixels))
+    answers = predict(classifier.adapt(model, task, Convention(output)), SCALED)
+    second = predict(model, SCALED) if output == "sigmoid" else tf.sigmoid(predict(model, SCALED))
     assert np.allclose(answers, np.concatenate([1 - second, second], axis=1), atol=1e-6)
     with pytest.raises(ModelError, match="the model answers 1 classes, and there are 4 labels"):
         classifier.adapt(model, COLORS, Convention(output))
@@ -111,8 +106,7 @@ def test_adapt_multi_label_answers_a_probability_of_each_label() -> None:
     task = replace(COLORS, thresholds=(0.5,) * 4)
     model = linear_model((64, 48, 3), 4, "sigmoid")
     convention = Convention("multi-label")
-    pixels = np.random.default_rng(0).random((3, 64, 48, 3), np.float32)
-    assert np.array_equal(predict(classifier.adapt(model, task, convention), pixels), predict(model, pixels))
+    assert np.array_equal(predict(classifier.adapt(model, task, convention), SCALED), predict(model, SCALED))
     with pytest.raises(ModelError, match=r"lie outside 0\.\.1: the last layer needs sigmoids"):
         classifier.adapt(linear_model((64, 48, 3), 4, "linear"), task, convention)
     with pytest.raises(ModelError, match="the model answers 3 classes, and there are 4 labels"):
@@ -154,9 +148,6 @@ def test_adapt_unsuitable_inputs_and_outputs_raise_model_error() -> None:
             classifier.adapt(model, COLORS)
 
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
-
-
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_adapt_other_precision_answers_float32_that_sum_to_1(dtype: str) -> None:
     image = keras.Input((64, 48, 3))
@@ -170,15 +161,16 @@ def test_adapt_other_precision_answers_float32_that_sum_to_1(dtype: str) -> None
 
 def test_adapt_channels_first_takes_channels_last() -> None:
     model = linear_model((3, 64, 48), 4)
-    answers = predict(classifier.adapt(model, COLORS), PIXELS / np.float32(255))
-    assert np.array_equal(answers, predict(model, PIXELS.transpose(0, 3, 1, 2) / np.float32(255)))
+    answers = predict(classifier.adapt(model, COLORS), SCALED)
+    assert np.array_equal(answers, predict(model, SCALED.transpose(0, 3, 1, 2)))
 
 
 def test_adapt_takes_one_of_several_outputs_and_drops_axes_of_1() -> None:
     image = keras.Input((64, 48, 3))
     pooled = layers.GlobalAveragePooling2D(keepdims=True)(layers.Rescaling(1 / 255)(image))
     kind = layers.Conv2D(4, 1, activation="softmax", name="kind")(pooled)
-    for outputs in ([layers.Dense(4)(pooled), kind], {"box": layers.Dense(4)(pooled), "kind": kind}):
+    box = layers.Dense(4)(pooled)
+    for outputs in ([box, kind], {"box": box, "kind": kind}, {"kind": kind}):
         model = keras.Model(image, outputs)
         answers = predict(classifier.adapt(model, BYTES, Convention(output_name="kind")), PIXELS)
         assert np.array_equal(answers, np.asarray(keras.Model(image, kind)(PIXELS))[:, 0, 0])
@@ -220,17 +212,6 @@ def test_takes_bytes_of_normalization_depends_on_the_data_that_it_was_adapted_to
     normalization.adapt(scale * np.random.default_rng(0).random((20, 8, 8, 3), np.float32))
     keras.Sequential([keras.Input((8, 8, 3)), normalization]).save(tmp_path / "model.keras")
     assert classifier.takes_bytes(classifier.load_keras(tmp_path / "model.keras")) == expected
-
-
-def test_to_pixels_reaches_both_ends_of_the_range() -> None:
-    images = np.zeros((2, 64, 48, 3), np.uint8)
-    images[1] = 255
-    for bounds in ((0.0, 255.0), (0.0, 1.0), (-1.0, 1.0), (-2.0, 0.5)):
-        scaled = classifier.to_pixels(images, replace(COLORS, range=bounds))
-        assert scaled.shape == images.shape
-        assert scaled.dtype == np.float32
-        assert [scaled[0].max(), scaled[1].min()] == list(bounds)
-    assert classifier.to_pixels(np.zeros((5, 28, 28), np.uint8), DIGITS).shape == (5, 784)
 
 
 def test_predict_in_batches_answers_as_in_one(colors_model: keras.Model) -> None:
@@ -309,10 +290,8 @@ def test_load_saved_model_other_signatures_raise_model_error(
 
 def test_load_saved_model_of_several_outputs_answers_the_one_that_is_named(saved_model: Path) -> None:
     model = classifier.load_saved_model(saved_model, "twice")
-    answers = predict(
-        classifier.adapt(model, COLORS, Convention(output_name="two")), PIXELS / np.float32(255)
-    )
-    expected = classifier.load_saved_model(saved_model, "serving_default")(PIXELS / 255)["scores"]
+    answers = predict(classifier.adapt(model, COLORS, Convention(output_name="two")), SCALED)
+    expected = classifier.load_saved_model(saved_model, "serving_default")(SCALED)["scores"]
     assert np.allclose(answers, expected, atol=1e-6)
 
 
@@ -347,17 +326,6 @@ def test_load_keras_frees_the_batch_size_of_a_sequential_that_was_built_by_a_cal
     assert np.array_equal(predict(loaded, PIXELS[:2]), predict(model, PIXELS[:2]))
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_load_keras_file_of_keras_2_names_the_way_to_a_saved_model(tmp_path: Path) -> None:
-    keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(tmp_path / "new.keras")
-    with zipfile.ZipFile(tmp_path / "new.keras") as new, zipfile.ZipFile(tmp_path / "old.keras", "w") as old:
-        old.writestr("metadata.json", '{"keras_version": "2.15.0"}')
-        old.writestr("config.json", new.read("config.json").replace(b'"Sequential"', b'"Functional"'))
-        old.writestr("model.weights.h5", new.read("model.weights.h5"))
-    with pytest.raises(ModelError, match=r"Keras 2 .*: where tf-keras is installed, .*--from-saved-model"):
-        classifier.load_keras(tmp_path / "old.keras")
-
-
 def custom_layer() -> keras.Layer:
     class Halving(layers.Layer):  # type: ignore[misc]
         def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
@@ -367,22 +335,13 @@ def custom_layer() -> keras.Layer:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize(
-    ("layer", "reasons"),
-    [
-        (custom_layer(), ["Could not locate class 'Halving'", "--import MODULE imports the module"]),
-        (layers.Lambda(lambda x: x * 2), ["a Lambda layer", "--from-saved-model FOLDER"]),
-    ],
-    ids=["custom", "lambda"],
-)
-def test_load_keras_unknown_layer_says_what_to_do(
-    layer: keras.Layer, reasons: list[str], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("layer", [custom_layer(), layers.Lambda(lambda x: x * 2)], ids=["custom", "lambda"])
+def test_load_keras_unknown_layer_says_what_to_do(layer: keras.Layer, tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3))
     keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image)))).save(tmp_path / "model.keras")
-    with pytest.raises(ModelError) as raised:
+    with pytest.raises(ModelError, match=r"--import MODULE .* a SavedModel \(see docs/") as raised:
         classifier.load_keras(tmp_path / "model.keras")
-    assert all(reason in str(raised.value) for reason in reasons), raised.value
+    assert len(str(raised.value).splitlines()) == 1
     assert "Full object config" not in str(raised.value)
 
 
@@ -396,6 +355,5 @@ def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) ->
     module = Both()
     tf.saved_model.save(module, str(tmp_path), signatures=module.serving_default)
     model = classifier.load_saved_model(tmp_path, "serving_default")
-    pixels = np.random.default_rng(0).random((2, 64, 48, 3), np.float32)
-    expected = module.serving_default(tf.constant(pixels))
-    assert np.array_equal(predict(classifier.adapt(model, COLORS), pixels), expected)
+    expected = module.serving_default(tf.constant(SCALED))
+    assert np.array_equal(predict(classifier.adapt(model, COLORS), SCALED), expected)

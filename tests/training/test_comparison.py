@@ -14,13 +14,14 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import export, pictures
-from digit_training.comparison import Comparison, EvaluationSets, ask_served, compare
-from digit_training.data import NO_DIGIT, Dataset, Examples, read_hard_pictures
+from digit_training.comparison import Comparison, ask_served, compare, judging_sets
+from digit_training.data import NO_DIGIT, Dataset, Examples
 from digit_training.errors import DataError
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.pictures import LabelledPictures
+from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST
 from tests.training.conftest import COLORS, predict_outputs
 
 pytestmark = pytest.mark.xdist_group("fits")
@@ -28,44 +29,34 @@ pytestmark = pytest.mark.xdist_group("fits")
 
 def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
     right = np.array([True, True, True, False, False, True])
-    served = np.array([True, False, False, True, False, False])
-    comparison = Comparison("the test set", right, served)
+    comparison = Comparison(right, np.array([True, False, False, True, False, False]))
     assert (comparison.gained, comparison.lost) == (3, 1)
-    assert comparison.accuracy == pytest.approx(4 / 6)
-    assert comparison.served_accuracy == pytest.approx(2 / 6)
-    assert comparison.gain == pytest.approx(2 / 6)
+    assert (comparison.accuracy, comparison.served_accuracy, comparison.gain) == (4 / 6, 2 / 6, 2 / 6)
     # At least one, and at least three of four coins show heads.
-    assert comparison.chance_of_loss == pytest.approx(15 / 16)
-    assert comparison.chance_of_gain == pytest.approx(5 / 16)
-
-
-def test_comparison_without_served_version_has_no_gain() -> None:
-    comparison = Comparison("the test set", np.array([True, False]), None)
-    assert (comparison.served_accuracy, comparison.gain, comparison.chance_of_loss) == (None, 0, 1)
+    assert (comparison.chance_of_loss, comparison.chance_of_gain) == (15 / 16, 5 / 16)
+    alone = Comparison(right, None)
+    assert (alone.served_accuracy, alone.gain, alone.chance_of_loss) == (None, 0, 1)
 
 
 def test_chance_of_thousands_of_answers_is_that_of_the_normal_distribution() -> None:
     numbers = np.arange(10_000)
-    comparison = Comparison("the test set", numbers < 4900, numbers >= 4900)
+    comparison = Comparison(numbers < 4900, numbers >= 4900)
     # Half a coin less than two standard deviations of 50 above the mean, and more than that below.
     assert comparison.chance_of_loss == pytest.approx(0.0233, abs=1e-4)
     assert comparison.chance_of_gain == pytest.approx(0.9777, abs=1e-2)
-
-
-def named(examples: Examples) -> LabelledPictures:
-    return LabelledPictures(examples, {}, [f"index {index}" for index in range(len(examples))])
 
 
 def test_compare_with_itself_has_equal_answers_on_all_pictures(
     published: Version, fitted: FitResult, dataset: Dataset
 ) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    sets = EvaluationSets.of(named(dataset.test), dataset.train[:30])
-    comparisons = compare(fitted.model, sets, evaluation, ask_served(published, sets))
+    sets = judging_sets(LabelledPictures.of(dataset.test), dataset.train[:30])
+    comparisons = compare(fitted.model, sets, evaluation, (published, ask_served(published, sets)))
     assert comparisons.served == str(published.path)
-    assert [len(comparison) for comparison in comparisons.all] == [1000, 30, len(read_hard_pictures())]
-    assert [comparison.gained + comparison.lost for comparison in comparisons.all] == [0, 0, 0]
-    assert comparisons.test.accuracy == evaluation.accuracy
+    counts = {name: len(comparison) for name, comparison in comparisons.of.items()}
+    assert counts == {TEST: 1000, FEEDBACK: 30, HARD_PICTURES: 460}
+    assert not any(comparison.gained + comparison.lost for comparison in comparisons.of.values())
+    assert comparisons.of[TEST].accuracy == evaluation.accuracy
 
 
 def test_compare_counts_refusals_on_the_feedback(
@@ -73,25 +64,19 @@ def test_compare_counts_refusals_on_the_feedback(
 ) -> None:
     digits = dataset.train[:100]
     held_out = digits + Examples(digits.images, np.full(100, NO_DIGIT, np.uint8))
-    sets = EvaluationSets.of(named(dataset.test), held_out)
-    comparisons = compare(refusing.model, sets, refusing_evaluation, None)
+    sets = judging_sets(LabelledPictures.of(dataset.test), held_out)
+    feedback = compare(refusing.model, sets, refusing_evaluation, None).of[FEEDBACK]
     outputs = predict_outputs(refusing.model, digits.pixels)
     accepted = outputs[IS_DIGIT] >= 0.5
     is_label = outputs[PROBABILITIES].argmax(axis=1) == digits.labels
-    assert comparisons.feedback
-    assert np.array_equal(comparisons.feedback.right, np.concatenate((accepted & is_label, ~accepted)))
+    assert np.array_equal(feedback.right, np.concatenate((accepted & is_label, ~accepted)))
 
 
 @pytest.fixture(scope="module")
 def served_colors(colors_model: keras.Model, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Model of COLORS, published as version 1 of 64 × 48 pixels."""
-    write = partial(
-        export.write_artifact,
-        colors_model,
-        COLORS,
-        {"task": COLORS.to_document()},
-        np.zeros((1, *COLORS.shape), np.uint8),
-    )
+    card, blank = {"task": COLORS.to_document()}, np.zeros((1, *COLORS.shape), np.uint8)
+    write = partial(export.write_artifact, colors_model, COLORS, card, blank)
     return ModelsFolder(tmp_path_factory.mktemp("models"), verify=Mock()).publish("colors", write)
 
 
@@ -101,30 +86,25 @@ def test_ask_served_prepares_the_same_pictures_as_its_own_card_says(
 ) -> None:
     new: TaskCard = replace(COLORS, **changes)
     loaded = pictures.load(colors_folder, new)
-    answers = ask_served(served_colors, EvaluationSets.of(loaded))
-    own = ask_served(served_colors, EvaluationSets.of(pictures.load(colors_folder, COLORS)))
-    assert answers.test == own.test
-    assert list(answers.test) == list(loaded.names)
+    answers = ask_served(served_colors, judging_sets(loaded))
+    assert answers == ask_served(served_colors, judging_sets(pictures.load(colors_folder, COLORS)))
+    assert list(answers[TEST]) == list(loaded.names)
 
 
 def test_compare_counts_a_picture_that_one_preparation_refuses_as_its_wrong_answer(
     served_colors: Version, colors_model: keras.Model, colors_folder: Path
 ) -> None:
     loaded = pictures.load(colors_folder, COLORS)
-    sets = EvaluationSets.of(loaded)
-    served = ask_served(served_colors, sets)
-    names = list(served.test)
     # The new model's preparation refuses the first picture, the served version's the last one.
-    rest = LabelledPictures(loaded.examples[1:], {}, names[1:], task=COLORS)
-    answers = dict.fromkeys(names[:-1], True)
+    rest = LabelledPictures(loaded.examples[1:], {}, loaded.names[1:], task=COLORS)
+    answers = {TEST: dict.fromkeys(loaded.names[:-1], True)}
     evaluation = evaluate(colors_model, rest.examples, COLORS)
-    comparisons = compare(colors_model, EvaluationSets.of(rest), evaluation, replace(served, test=answers))
-    right = evaluation.probabilities.argmax(axis=1) == rest.examples.labels
-    assert len(comparisons.test) == len(names)
-    assert comparisons.test.right.sum() == right.sum()
-    assert comparisons.test.served is not None
-    assert comparisons.test.served.tolist() == [True] * (len(names) - 2) + [False, True]
-    assert not comparisons.test.right[-1]
+    test = compare(colors_model, {TEST: rest}, evaluation, (served_colors, answers)).of[TEST]
+    assert len(test) == len(loaded)
+    assert test.right.sum() == round(evaluation.accuracy * len(rest))
+    assert test.served is not None
+    assert test.served.tolist() == [True] * (len(loaded) - 2) + [False, True]
+    assert not test.right[-1]
 
 
 def test_ask_served_that_accepts_no_picture_raises_data_error(
@@ -132,7 +112,6 @@ def test_ask_served_that_accepts_no_picture_raises_data_error(
 ) -> None:
     card = served_colors.path / "assets.extra" / "model.json"
     card.write_text(card.read_text().replace('"kind": "resize"', '"kind": "none"'))
-    new = replace(COLORS, shape=(32, 32, 3))
-    sets = EvaluationSets.of(pictures.load(colors_folder, new))
+    sets = judging_sets(pictures.load(colors_folder, replace(COLORS, shape=(32, 32, 3))))
     with pytest.raises(DataError, match="holds no picture that can be evaluated"):
         ask_served(served_colors, sets)

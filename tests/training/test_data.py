@@ -4,6 +4,7 @@ import gzip
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,17 +22,9 @@ from tests.training.conftest import encode_idx
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def arrays_of(dataset: Dataset, **changes: NDArray[np.generic]) -> list[RawArray]:
-    """Return the arrays of a data set as those of a file `a.npz`, with changes by key."""
+def arrays_of(dataset: Dataset) -> dict[str, NDArray[np.integer[Any]]]:
     parts = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
-    return [RawArray(f"a.npz: {key}", changes.get(key, part)) for key, part in zip(KEYS, parts, strict=True)]
-
-
-def test_examples_pixels_are_flat_floats_from_0_to_1(dataset: Dataset) -> None:
-    pixels = dataset.train.pixels
-    assert pixels.shape == (4000, 784)
-    assert pixels.dtype == np.float32
-    assert (float(pixels.min()), float(pixels.max())) == (0, 1)
+    return dict(zip(KEYS, parts, strict=True))
 
 
 def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:
@@ -39,11 +32,18 @@ def test_load_mnist_is_canonical_unless_offline(mnist: Dataset) -> None:
     assert (len(mnist.train), len(mnist.test)) == ((4000, 1000) if mnist.offline else (60_000, 10_000))
 
 
-def test_load_states_the_md5_of_idx_files(dataset: Dataset) -> None:
+def test_load_sample_states_its_md5_as_idx_files_and_has_disjoint_balanced_sets(dataset: Dataset) -> None:
     assert not dataset.canonical
-    arrays = (dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels)
-    expected = [hashlib.md5(encode_idx(array)).hexdigest() for array in arrays]
+    expected = [hashlib.md5(encode_idx(array)).hexdigest() for array in arrays_of(dataset).values()]
     assert list(dataset.md5.values()) == expected
+    train, test = ({image.tobytes() for image in part.images} for part in (dataset.train, dataset.test))
+    assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
+    assert np.bincount(dataset.train.labels).tolist() == [400] * 10
+    assert np.bincount(dataset.test.labels).tolist() == [100] * 10
+    pixels = dataset.train.pixels
+    assert pixels.shape == (4000, 784)
+    assert pixels.dtype == np.float32
+    assert (float(pixels.min()), float(pixels.max())) == (0, 1)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,6 @@ def test_load_states_the_md5_of_idx_files(dataset: Dataset) -> None:
         ("x_test", lambda x: x / 255, "type float64, not uint8"),
         ("x_test", lambda x: x[:, :27], r"shape \[1000, 27, 28\], not \[n, 28, 28\]"),
         ("x_test", lambda x: x.reshape(-1, 784), r"shape \[1000, 784\]"),
-        ("x_test", lambda x: x[:0], r"shape \[0, 28, 28\]"),
         ("x_test", lambda x: x // 255, "no pixel above 1"),
         ("x_test", lambda x: 255 - x, "dark ink on light"),
         ("x_test", lambda x: x[:-1], "y_test holds 1,000 labels for the 999 images of a.npz: x_test"),
@@ -63,39 +62,25 @@ def test_load_states_the_md5_of_idx_files(dataset: Dataset) -> None:
     ],
 )
 def test_validate_wrong_arrays_raises_data_error_with_their_name(
-    dataset: Dataset, key: str, change: Callable[[NDArray[np.uint8]], NDArray[np.generic]], message: str
+    dataset: Dataset, key: str, change: Callable[[NDArray[np.generic]], NDArray[np.generic]], message: str
 ) -> None:
-    wrong = {key: change(arrays_of(dataset)[KEYS.index(key)].values)}
+    arrays: dict[str, NDArray[np.generic]] = {**arrays_of(dataset)}
+    arrays[key] = change(arrays[key])
     with pytest.raises(DataError, match=f"a.npz: .*{message}"):
-        data.validate(arrays_of(dataset, **wrong), "here")
+        data.validate([RawArray(f"a.npz: {name}", array) for name, array in arrays.items()], "here")
 
 
-def test_validate_mnist_with_labels_or_files_interchanged_raises_data_error(mnist: Dataset) -> None:
-    if mnist.offline:
-        pytest.skip("needs all of MNIST")
-    shuffled = arrays_of(mnist, y_test=mnist.test.labels[::-1])
-    with pytest.raises(DataError, match=r"a.npz: y_test does not label MNIST's test images"):
-        data.validate(shuffled, "here")
-    swapped = arrays_of(mnist, x_test=mnist.train.images, y_test=mnist.train.labels)
-    with pytest.raises(DataError, match=r"a.npz: x_test holds MNIST's train images, not its test images"):
-        data.validate(swapped, "here")
-
-
-def test_load_idx_folder_has_the_digits_of_the_files(idx_folder: Path, digits: Digits) -> None:
+def test_load_idx_accepts_a_dot_in_names_and_unpacked_files_named_gz(
+    idx_folder: Path, digits: Digits
+) -> None:
+    (idx_folder / "t10k-images-idx3-ubyte").rename(idx_folder / "t10k-images.idx3-ubyte")
+    path = idx_folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.decompress(path.read_bytes()))
     idx = data.load(idx_folder)
     assert idx.source == str(idx_folder)
     for examples, rows in ((idx.train, slice(200)), (idx.test, slice(200, 300))):
         assert np.array_equal(examples.images, digits.images[rows])
         assert np.array_equal(examples.labels, digits.labels[rows])
-
-
-def test_load_idx_accepts_a_dot_in_names_and_unpacked_files_named_gz(idx_folder: Path) -> None:
-    path = idx_folder / "t10k-images-idx3-ubyte"
-    path.rename(idx_folder / "t10k-images.idx3-ubyte")
-    path = idx_folder / "train-images-idx3-ubyte.gz"
-    path.write_bytes(gzip.decompress(path.read_bytes()))
-    loaded = data.load(idx_folder)
-    assert (len(loaded.train), len(loaded.test)) == (200, 100)
 
 
 def test_has_training_set_tells_mnist_from_test_pictures(
@@ -110,11 +95,20 @@ def test_has_training_set_tells_mnist_from_test_pictures(
         assert not data.has_training_set(path)
 
 
-def test_load_missing_path_or_empty_folder_raises_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
-        data.load(tmp_path / "nowhere.npz")
+def test_load_missing_or_other_files_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has neither a folder for each digit"):
         data.load(tmp_path)
+    with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
+        data.load(tmp_path / "nowhere.npz")
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "notes.txt").write_text("no digits")
+    for name in ("x.npy", "notes.txt"):
+        # NumPy's own message advises to unpickle the file.
+        with pytest.raises(DataError, match=rf"{name} is truncated or not an .npz file$"):
+            data.load(tmp_path / name)
+    np.savez(tmp_path / "other.npz", x_train=np.zeros(3), images=np.zeros(3))
+    with pytest.raises(DataError, match=r"other.npz lacks x_test, y_test, y_train"):
+        data.load(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100_000, -1])
@@ -123,21 +117,6 @@ def test_load_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, k
     path.write_bytes(mnist_npz.read_bytes()[:kept])
     with pytest.raises(DataError, match=r"mnist.npz is truncated or not an .npz file"):
         data.load(path)
-
-
-def test_load_text_file_does_not_advise_to_unpickle(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no digits")
-    with pytest.raises(DataError, match=r"notes.txt is truncated or not an .npz file$"):
-        data.load(tmp_path / "notes.txt")
-
-
-def test_load_other_files_of_numpy_raises_data_error(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"x.npy is truncated or not an .npz file"):
-        data.load(tmp_path / "x.npy")
-    np.savez(tmp_path / "other.npz", x_train=np.zeros(3), images=np.zeros(3))
-    with pytest.raises(DataError, match=r"other.npz lacks x_test, y_test, y_train"):
-        data.load(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
@@ -159,14 +138,6 @@ def test_load_damaged_idx_raises_data_error(
         data.load(idx_folder)
 
 
-def test_sample_is_balanced_and_has_disjoint_sets(dataset: Dataset) -> None:
-    train = {image.tobytes() for image in dataset.train.images}
-    test = {image.tobytes() for image in dataset.test.images}
-    assert (len(train), len(test), len(train & test)) == (4000, 1000, 0)
-    assert np.bincount(dataset.train.labels).tolist() == [400] * 10
-    assert np.bincount(dataset.test.labels).tolist() == [100] * 10
-
-
 def test_read_hard_pictures_is_balanced_and_as_serving_prepares() -> None:
     pictures = data.read_hard_pictures()
     assert np.bincount(pictures.labels).tolist() == [46] * 10
@@ -175,17 +146,15 @@ def test_read_hard_pictures_is_balanced_and_as_serving_prepares() -> None:
     assert np.array_equal(prepared, pictures.images)
 
 
-def test_load_without_path_reads_the_data_of_keras(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_without_path_reads_the_data_of_keras_or_the_sample(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     train, test = dataset.train, dataset.test
     of_keras = (train.images, train.labels), (test.images, test.labels)
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: of_keras)
     loaded = data.load(None)
     assert (loaded.source, loaded.offline, loaded.md5) == ("keras.datasets.mnist", False, dataset.md5)
 
-
-def test_load_without_path_and_network_reads_the_sample(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
     def fail() -> None:
         raise Exception("URL fetch failure")
 

@@ -13,7 +13,7 @@ from digit_core.artifact.task_card import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import NO_DIGIT, Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, TrainingSet, fit
+from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.recipes import RECIPES
 from tests.training.conftest import predict, predict_outputs, small_network
@@ -50,8 +50,8 @@ def batches_of(
 ) -> AugmentedBatches:
     """Return batches of these examples, of which the last `synthetic` ones are synthetic digits."""
     count = len(examples) - synthetic
-    train = TrainingSet(examples[:count], examples[count:])
-    return AugmentedBatches(replace(FAST, **recipe), train, seed, has_two_outputs)  # type: ignore[arg-type]
+    changed = replace(FAST, **recipe)  # type: ignore[arg-type]
+    return AugmentedBatches(changed, examples[:count], examples[count:], seed, has_two_outputs)
 
 
 def labels_of(batches: AugmentedBatches) -> Labels:

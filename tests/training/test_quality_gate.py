@@ -8,56 +8,49 @@ import pytest
 from digit_training.comparison import Comparison, Comparisons
 from digit_training.errors import NotPublishedError
 from digit_training.evaluation import Accuracy, MultiLabelScores
-from digit_training.quality_gate import MIN_HELD_OUT, QualityGate
+from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, MIN_HELD_OUT, TEST, QualityGate
 
 GATE = QualityGate(min_accuracy=0.85)
 
 
-def make_comparison(name: str, right: int, served: int | None = None, count: int = 10_000) -> Comparison:
+def right_of(right: int, served: int | None = None, count: int = 10_000) -> Comparison:
     """Return a comparison of models that answer the first pictures correctly, in these numbers."""
     numbers = np.arange(count)
-    return Comparison(name, numbers < right, None if served is None else numbers < served)
+    return Comparison(numbers < right, None if served is None else numbers < served)
 
 
-def judge(
-    test: Comparison, feedback: Comparison | None = None, hard_pictures: Comparison | None = None
-) -> Comparisons:
-    return Comparisons("models/1", test, feedback, hard_pictures)
+def judge(test: Comparison, **others: Comparison) -> Comparisons:
+    names = {"feedback": FEEDBACK, "hard": HARD_PICTURES}
+    return Comparisons("models/1", {TEST: test} | {names[name]: other for name, other in others.items()})
 
 
-EQUAL = make_comparison("the test set", 9900, 9900)
+EQUAL = right_of(9900, 9900)
 
 
 @pytest.mark.parametrize("served", [None, 1000])
 def test_check_accuracy_below_the_minimum_passes_only_with_force(served: int | None) -> None:
-    GATE.check(judge(make_comparison("the test set", 8500, served)))
-    comparisons = judge(make_comparison("the test set", 8499, served))
+    GATE.check(judge(right_of(8500, served)))
     with pytest.raises(NotPublishedError, match=r"0\.8499 is below the minimum of 0\.85"):
-        GATE.check(comparisons)
-    replace(GATE, force=True).check(comparisons)
+        GATE.check(judge(right_of(8499, served)))
+    replace(GATE, force=True).check(judge(right_of(8499, served)))
 
 
 def test_check_multi_label_model_is_judged_by_its_mean_average_precision() -> None:
-    comparisons = judge(make_comparison("the test set", 5000))
-    GATE.check(comparisons, MultiLabelScores(0.5, 0.5, 0.85))
+    GATE.check(judge(right_of(5000)), MultiLabelScores(0.5, 0.5, 0.85))
     with pytest.raises(NotPublishedError, match=r"the mAP 0\.8499 is below the minimum of 0\.85"):
-        GATE.check(comparisons, MultiLabelScores(0.9, 0.9, 0.8499))
+        GATE.check(judge(right_of(5000)), MultiLabelScores(0.9, 0.9, 0.8499))
 
 
 def test_check_loss_on_any_pictures_counts_if_it_is_no_chance_and_above_the_margin() -> None:
     # Of equally good models, one in 16 alone loses all of four different answers, one in 32 all of five.
-    GATE.check(judge(EQUAL, make_comparison("the held-out feedback", 36, 40, 40)))
+    GATE.check(judge(EQUAL, feedback=right_of(36, 40, 40)))
     # A loss of three in a thousand is tolerated, though 30 answers lost and none gained are no chance.
-    GATE.check(judge(make_comparison("the test set", 9870, 9900)))
-    test, feedback, hard = (
-        make_comparison(name, served - lost, served, count)
-        for name, served, count, lost in (
-            ("the test set", 9900, 10_000, 31),
-            ("the held-out feedback", 40, 40, 5),
-            ("the hard pictures", 460, 460, 5),
-        )
-    )
-    for worse in (judge(test), judge(EQUAL, feedback), judge(EQUAL, None, hard)):
+    GATE.check(judge(right_of(9870, 9900)))
+    for worse in (
+        judge(right_of(9869, 9900)),
+        judge(EQUAL, feedback=right_of(35, 40, 40)),
+        judge(EQUAL, hard=right_of(455, 460, 460)),
+    ):
         with pytest.raises(
             NotPublishedError, match=r"of models/1, beyond chance: 0 answers gained, (5|31) lost"
         ):
@@ -75,14 +68,14 @@ def test_check_agreement_below_half_passes_only_with_force() -> None:
 
 def test_check_gain_below_the_minimum_or_by_chance_is_not_published() -> None:
     gate = replace(GATE, min_gain=0.05)
-    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 350, 300, 999)))
+    gate.check(judge(EQUAL, feedback=right_of(350, 300, 999)))
     with pytest.raises(NotPublishedError, match=r"0\.3483 on the held-out feedback is not 0\.05 above"):
-        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 348, 300, 999)))
+        gate.check(judge(EQUAL, feedback=right_of(348, 300, 999)))
     with pytest.raises(NotPublishedError, match="beyond chance: 4 answers gained, 0 lost"):
-        gate.check(judge(EQUAL, make_comparison("the held-out feedback", 34, 30, 40)))
-    gate.check(judge(EQUAL, make_comparison("the held-out feedback", 31, None, 100)))
+        gate.check(judge(EQUAL, feedback=right_of(34, 30, 40)))
+    gate.check(judge(EQUAL, feedback=right_of(31, None, 100)))
     # No gain is asked for, so none needs evidence.
-    replace(GATE, min_gain=0.0).check(judge(EQUAL, make_comparison("the held-out feedback", 30, 30, 40)))
+    replace(GATE, min_gain=0.0).check(judge(EQUAL, feedback=right_of(30, 30, 40)))
 
 
 def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:

@@ -23,6 +23,7 @@ from digit_training.evaluation import Accuracy, Evaluation, confusion_matrix, ev
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.pictures import LabelledPictures
+from digit_training.quality_gate import FEEDBACK, TEST
 from digit_training.report import (
     MAX_MISTAKES,
     MAX_SHOWN_CLASSES,
@@ -111,7 +112,7 @@ class ParsedPage(HTMLParser):
 def only_test(evaluation: Evaluation, labels: Labels) -> Comparisons:
     """Return the comparisons of a model without a served version."""
     right = evaluation.probabilities.argmax(axis=1) == labels
-    return Comparisons(None, Comparison("the test set", right, None))
+    return Comparisons(None, {TEST: Comparison(right, None)})
 
 
 def render(
@@ -123,8 +124,7 @@ def render(
 ) -> str:
     """Return the page of a fit, with changes of its model card."""
     evaluation = evaluation or evaluate(fit.model, dataset.test, DIGITS)
-    names = [f"index {index}" for index in range(len(dataset.test))]
-    test_pictures = LabelledPictures(dataset.test, dataset.describe(), names)
+    test_pictures = LabelledPictures.of(dataset.test, DIGITS, dataset.describe())
     comparisons = comparisons or only_test(evaluation, dataset.test.labels)
     card = {**model_card(fit.model, DIGITS, test_pictures.description, evaluation, fit), **changes}
     return render_page(card, test_pictures, evaluation, comparisons, fit)
@@ -275,9 +275,7 @@ def test_render_page_compares_with_the_served_version(fitted: FitResult, dataset
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
     right = evaluation.probabilities.argmax(axis=1) == dataset.test.labels
     few = np.array([True, True, True, False]), np.array([False, False, True, True])
-    comparisons = Comparisons(
-        "models/1", Comparison("the test set", right, right), Comparison("the held-out feedback", *few)
-    )
+    comparisons = Comparisons("models/1", {TEST: Comparison(right, right), FEEDBACK: Comparison(*few)})
     numbers = {"train": {"inputs": 128}, "held_out": {"inputs": 4}}
     feedback = {"source": "sqlite:///<f>.db", "weight": 10, **numbers}
     html = render(fitted, dataset, evaluation, comparisons, feedback=feedback)

@@ -1,12 +1,12 @@
 """Training-serving skew: pictures as Keras's loader prepares them."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 from keras import layers
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from digit_core.artifact.task_card import TaskCard
@@ -16,10 +16,15 @@ from digit_training.models import PROBABILITIES
 from tests.training.conftest import COLORS
 
 
-def count(model: keras.Model, folder: Path, task: TaskCard) -> tuple[dict[str, int], int]:
+def differences(model: keras.Model, folder: Path, task: TaskCard) -> list[str]:
+    """Return the counts of other answers, each with the entry of a card that changes them."""
     loaded = pictures.load(folder, task)
-    answers: NDArray[np.float32] = predict(model, loaded.examples.images, task)[PROBABILITIES]
-    return skew.count_other_answers(model, loaded, answers)
+    answers = predict(model, loaded.examples.images, task)[PROBABILITIES]
+    found = [
+        re.search(r"\((\w+) = .*so, (\d+ of \d+)", sentence)
+        for sentence in skew.describe_other_answers(model, loaded, answers)
+    ]
+    return [f"{match[1]}: {match[2]}" for match in found if match]
 
 
 def light_or_dark() -> keras.Model:
@@ -32,12 +37,14 @@ def light_or_dark() -> keras.Model:
     return model
 
 
-def test_count_smooth_pictures_have_the_same_answers(colors_model: keras.Model, colors_folder: Path) -> None:
+def test_differences_smooth_pictures_have_the_same_answers(
+    colors_model: keras.Model, colors_folder: Path
+) -> None:
     for fit in ("stretch", "crop"):
-        assert count(colors_model, colors_folder, replace(COLORS, fit=fit)) == ({}, 20)
+        assert differences(colors_model, colors_folder, replace(COLORS, fit=fit)) == []
 
 
-def test_count_fine_patterns_have_other_answers(tmp_path: Path) -> None:
+def test_differences_fine_patterns_have_other_answers(tmp_path: Path) -> None:
     """Each eighth column is white: the loader's interpolation picks columns, serving averages them."""
     for name in ("dark", "light"):
         (tmp_path / name).mkdir()
@@ -47,10 +54,10 @@ def test_count_fine_patterns_have_other_answers(tmp_path: Path) -> None:
         for number in range(40):
             Image.fromarray(stripes).save(tmp_path / name / f"{number}.png")
     task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
-    assert count(light_or_dark(), tmp_path, task) == ({"interpolation": 40}, 40)
+    assert differences(light_or_dark(), tmp_path, task) == ["interpolation: 40 of 40"]
 
 
-def test_count_names_transparency_and_orientation_but_not_the_interpolation(tmp_path: Path) -> None:
+def test_differences_names_transparency_and_orientation_but_not_the_interpolation(tmp_path: Path) -> None:
     """Transparent black is white in serving; the turned picture keeps its mean."""
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -60,7 +67,7 @@ def test_count_names_transparency_and_orientation_but_not_the_interpolation(tmp_
             Image.new("RGBA", (8, 8)).save(tmp_path / name / f"{number}.png")
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"turned{number}.jpg", exif=exif)
     task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
-    assert count(light_or_dark(), tmp_path, task) == ({"alpha": 10}, 20)
+    assert differences(light_or_dark(), tmp_path, task) == ["alpha: 10 of 20"]
     top = keras.Input((8, 8, 3))
     model = keras.Model(top, light_or_dark()(layers.ZeroPadding2D(((0, 4), (0, 0)))(top[:, :4]) * 2))
     half = np.zeros((8, 8, 3), np.uint8)
@@ -69,9 +76,9 @@ def test_count_names_transparency_and_orientation_but_not_the_interpolation(tmp_
         file.unlink()
     for file in tmp_path.glob("*/*.jpg"):
         Image.fromarray(half).save(file, exif=exif, quality=95)
-    assert count(model, tmp_path, task) == ({"exif": 10}, 10)
+    assert differences(model, tmp_path, task) == ["exif: 10 of 10"]
 
 
-def test_count_of_other_data_compares_nothing(tmp_path: Path, colors_model: keras.Model) -> None:
+def test_differences_of_other_data_compares_nothing(tmp_path: Path, colors_model: keras.Model) -> None:
     np.savez(tmp_path / "test.npz", x_test=np.zeros((4, 64, 48, 3), np.uint8), y_test=np.arange(4))
-    assert count(colors_model, tmp_path / "test.npz", COLORS) == ({}, 0)
+    assert differences(colors_model, tmp_path / "test.npz", COLORS) == []

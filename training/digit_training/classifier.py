@@ -4,9 +4,8 @@ A classifier is a Keras model that maps pixels float32 [n, *instance_shape] of i
 float32 [n, k].
 """
 
-import json
 import math
-import zipfile
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,18 +56,13 @@ BATCH_VALUES = 500_000
 CHUNK_BATCHES = 25
 """Batches whose pixels are in memory as float32 at a time."""
 
-_PROBABILITIES = ("probabilities", "multi-label")
-"""Outputs that need no conversion."""
-
-_EXPORT_ADVICE = "write a SavedModel by model.export(FOLDER) and export that by --from-saved-model FOLDER"
+_GUIDE = "docs/how-to/bring-a-model.md"
 
 _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
 
 _HALF_TOLERANCE = 2e-2
 """The same of 16-bit numbers; bfloat16 has 8 bits of precision."""
-
-_HALF = ("float16", "bfloat16")
 
 _KEEPS_RANGE = (
     layers.InputLayer,
@@ -101,10 +95,18 @@ def load_keras(file: Path) -> keras.Model:
         model = keras.saving.load_model(file, compile=False)
     # Keras does not document its exceptions for damaged files and unknown layers.
     except Exception as error:
-        raise ModelError(_describe_load_error(error, _is_of_keras_2(file))) from error
+        # The last line is the reason; the configuration of a layer may be thousands of characters long.
+        reason, *_ = (
+            (str(error).strip() or type(error).__name__).splitlines()[-1].partition(" Full object config:")
+        )
+        raise ModelError(
+            f"not a model that Keras can load: {reason}; --import MODULE imports the module of a layer, and "
+            f"a model with a Lambda layer, or of Keras 2, is exported as a SavedModel (see {_GUIDE})"
+        ) from error
     if not getattr(model, "inputs", None):
         raise ModelError(
-            f"the model states no shape of its input: build it from keras.Input, or {_EXPORT_ADVICE}"
+            "the model states no shape of its input: build it from keras.Input, or export a SavedModel (see "
+            f"{_GUIDE})"
         )
     batch, *shape = model.inputs[0].shape
     if batch is None or len(model.inputs) > 1:
@@ -114,41 +116,6 @@ def load_keras(file: Path) -> keras.Model:
     clone = keras.models.clone_model(model, input_tensors=inputs)
     clone.set_weights(model.get_weights())
     return clone
-
-
-def _describe_load_error(error: Exception, is_of_keras_2: bool) -> str:
-    """Return the last line of Keras's reason, and what to do about an old file or an unknown layer."""
-    text = str(error)
-    if "Lambda" in text and "safe_mode" in text:
-        return (
-            "the model has a Lambda layer, whose code Keras does not load from a file; make it a registered "
-            f"layer in a module (--import MODULE), or {_EXPORT_ADVICE}"
-        )
-    lines = [line for line in text.splitlines() if line.strip()] or [type(error).__name__]
-    # The configuration of a layer may be thousands of characters long.
-    reason, *_ = lines[-1].removeprefix("Exception encountered: ").partition(" Full object config:")
-    if is_of_keras_2:
-        return (
-            f"Keras 3 cannot load this file of Keras 2 ({reason.partition('. ')[0]}): where tf-keras is "
-            "installed, write a SavedModel by tf_keras.models.load_model(FILE).export(FOLDER), and export "
-            "that by --from-saved-model FOLDER"
-        )
-    if "register_keras_serializable" in text or "custom" in text:
-        unknown = reason.partition(". ")[0]
-        return f"{unknown}; --import MODULE imports the module that defines it, or {_EXPORT_ADVICE}"
-    return f"not a model that Keras can load: {reason}"
-
-
-def _is_of_keras_2(file: Path) -> bool:
-    """True if Keras 2 wrote a file; HDF5 is its format, which Keras 3 writes on request."""
-    try:
-        with file.open("rb") as content:
-            if content.read(4) == b"\x89HDF":
-                return True
-        with zipfile.ZipFile(file) as archive:
-            return str(json.loads(archive.read("metadata.json"))["keras_version"]).startswith("2.")
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile):
-        return False
 
 
 def load_saved_model(folder: Path, signature: str) -> keras.Model:
@@ -169,7 +136,8 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         known = ", ".join(sorted(signatures)) or "none"
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
     (input_specs,) = signatures[signature].structured_input_signature[1:]
-    _check_single(f"the signature {signature!r}", len(input_specs))
+    if len(input_specs) != 1:
+        raise ModelError(f"the signature {signature!r} has {len(input_specs)} inputs, not one")
     (input_spec,) = input_specs.values()
     if input_spec.dtype not in (tf.float32, tf.uint8):
         raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32 or uint8")
@@ -177,13 +145,13 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         raise ModelError(f"the signature {signature!r} states no shape of its input")
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
-    name = "".join(character if character.isalnum() else "_" for character in folder.name)
-    return keras.Model(pixels, answers, name=name or "saved_model")
+    return keras.Model(pixels, answers, name=re.sub(r"\W", "_", folder.name) or "saved_model")
 
 
 def input_shape(model: keras.Model) -> Shape:
     """Return the shape of one picture. Raise ModelError if the model has several inputs or a fixed batch."""
-    _check_single("the model", len(model.inputs))
+    if len(model.inputs) != 1:
+        raise ModelError(f"the model has {len(model.inputs)} inputs, not one")
     batch, *shape = model.inputs[0].shape
     if batch is not None:
         raise ModelError(f"the model takes batches of {batch} only; build it without a batch size")
@@ -207,19 +175,28 @@ def takes_bytes(model: keras.Model) -> bool:
 
 
 def adapt(model: keras.Model, task: TaskCard, convention: Convention = Convention()) -> keras.Model:
-    """Return a model that takes [n, *instance_shape] and shares the weights; often `model` itself.
+    """Return a model that takes [n, *instance_shape] and shares the weights.
 
     It answers probabilities [n, k] of the labels, whatever the model's convention; the output of a
     multi-label card is "multi-label". Raise ModelError if input or output contradict the card, or if the
     answers to random pictures are not what the convention says. A dictionary of `probabilities` and
     `is_digit` [n, 1] is an output for the ten digits only.
     """
-    target, dtype = _input_for(model, task), model.inputs[0].dtype
-    is_half = _check_output(model, task, convention)
+    shape, dtype = _input_for(model, task), model.inputs[0].dtype
+    outputs = model.compute_output_spec(model.inputs[0])
+    has_is_digit = (
+        task.reads_numbers
+        and isinstance(outputs, dict)
+        and set(outputs) == {PROBABILITIES, IS_DIGIT}
+        and outputs[IS_DIGIT].shape[1:] == (1,)
+    )
+    name = PROBABILITIES if has_is_digit else convention.output_name
+    spec = _select(outputs, model, name)
+    _check_output(spec, task, convention.output)
     pixels = keras.Input(task.instance_shape, name="pixels")
-    answers = model(_to_input(pixels, target, dtype, convention))
-    if not _has_is_digit(model, task):
-        answers = _to_probabilities(_select(answers, model, convention.output_name), convention.output)
+    answers = model(_to_input(pixels, shape, dtype, convention))
+    if not has_is_digit:
+        answers = _to_probabilities(_select(answers, model, name), convention.output)
     adapted = keras.Model(pixels, answers, name=model.name)
     noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
     try:
@@ -227,6 +204,7 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     # TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
         raise ModelError(f"it fails to answer: {reason_of(error)}") from error
+    is_half = spec.dtype in ("float16", "bfloat16")
     check_probabilities(probabilities, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
     if is_half and not task.is_multi_label:
         answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
@@ -235,19 +213,17 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
 
 
 def _to_input(
-    pixels: keras.KerasTensor, target: tuple[int, ...], dtype: str, convention: Convention
+    pixels: keras.KerasTensor, shape: tuple[int, ...], dtype: str, convention: Convention
 ) -> keras.KerasTensor:
     """Return pixels [n, *instance_shape] in the shape, the type and the convention of a model."""
-    values = pixels
-    if convention.is_bgr:
-        values = keras.ops.flip(values, axis=-1)
+    values = keras.ops.flip(pixels, axis=-1) if convention.is_bgr else pixels
     if convention.mean:
         values = values - np.array(convention.mean, np.float32)
     if convention.std:
         values = values / np.array(convention.std, np.float32)
-    if target != values.shape[1:]:
-        is_turned = target == channels_first(values.shape[1:])
-        values = layers.Permute((3, 1, 2))(values) if is_turned else layers.Reshape(target)(values)
+    if shape != values.shape[1:]:
+        is_turned = shape == channels_first(values.shape[1:])
+        values = layers.Permute((3, 1, 2))(values) if is_turned else layers.Reshape(shape)(values)
     return keras.ops.cast(keras.ops.round(values), "uint8") if dtype == "uint8" else values
 
 
@@ -256,7 +232,7 @@ def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.Keras
     answers = keras.ops.cast(answers, "float32")
     if len(answers.shape) > 2:
         answers = layers.Reshape(answers.shape[-1:])(answers)
-    if output in _PROBABILITIES:
+    if output in ("probabilities", "multi-label"):
         return answers
     if answers.shape[1] > 1:
         return layers.Softmax(dtype="float32")(answers)
@@ -310,17 +286,14 @@ def check_probabilities(
         raise ModelError(
             "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
         )
-    is_outside = np.any(probabilities < 0) or np.any(probabilities > 1 + tolerance)
-    if task.is_multi_label:
-        if is_outside:
-            raise ModelError("the model's answers lie outside 0..1: the last layer needs sigmoids")
-        return
-    if is_outside:
-        raise ModelError(
-            "the model's answers lie outside 0..1, as logits do: say so by --output logits, or by "
-            'output = "logits" in the card'
+    if np.any(probabilities < 0) or np.any(probabilities > 1 + tolerance):
+        advice = (
+            ": the last layer needs sigmoids"
+            if task.is_multi_label
+            else ', as logits do: say so by --output logits, or by output = "logits" in the card'
         )
-    if not np.allclose(probabilities.sum(axis=1), 1, atol=tolerance):
+        raise ModelError(f"the model's answers lie outside 0..1{advice}")
+    if not task.is_multi_label and not np.allclose(probabilities.sum(axis=1), 1, atol=tolerance):
         raise ModelError(
             "the model's answers do not sum to 1: if a picture may have several labels, say so by --output "
             'multi-label, or by output = "multi-label" in the card; else the last layer needs a softmax'
@@ -330,11 +303,6 @@ def check_probabilities(
 def format_shape(shape: Shape) -> str:
     """Return the shape of a batch for a message, such as "[n, 180, 180, 3]"."""
     return f"[{', '.join(['n', *('any' if size is None else str(size) for size in shape)])}]"
-
-
-def _check_single(subject: str, inputs: int) -> None:
-    if inputs != 1:
-        raise ModelError(f"{subject} has {inputs} inputs, not one")
 
 
 def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
@@ -365,29 +333,22 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     raise ModelError(f"the model takes {format_shape(accepted)}, the card says {format_shape(task.shape)}")
 
 
-def _check_output(model: keras.Model, task: TaskCard, convention: Convention) -> bool:
-    """Return True if the model answers 16-bit numbers.
-
-    Raise ModelError unless it answers numbers [n, k] or [n, 1, 1, k] that suit the labels and the convention.
-    """
-    name = PROBABILITIES if _has_is_digit(model, task) else convention.output_name
-    spec = _select(_output_specs(model), model, name)
+def _check_output(spec: keras.KerasTensor, task: TaskCard, output: Output) -> None:
+    """Raise ModelError unless the model answers numbers [n, k] or [n, 1, 1, k] that suit the card."""
     *inner, count = spec.shape[1:]
     if count is None or any(size != 1 for size in inner):
         raise ModelError(f"the model answers {format_shape(spec.shape[1:])}, not [n, classes]")
-    labels, output = len(task.labels), convention.output
-    if count == 1 and output in _PROBABILITIES:
+    if count == 1 and output in ("probabilities", "multi-label"):
         raise ModelError(
             'the model answers one value: with two labels, say --output sigmoid (output = "sigmoid" in the '
             'card) if it is the probability of the second, or --output logits (output = "logits")'
         )
     if output == "sigmoid" and count != 1:
         raise ModelError(f"the output sigmoid is one value, and the model answers {count}")
-    if (2 if count == 1 else count) != labels:
-        raise ModelError(f"the model answers {count} classes, and there are {labels} labels")
+    if max(2, count) != len(task.labels):
+        raise ModelError(f"the model answers {count} classes, and there are {len(task.labels)} labels")
     if "float" not in spec.dtype:
         raise ModelError(f"the model answers {spec.dtype}, not floating-point numbers")
-    return spec.dtype in _HALF
 
 
 def _select(outputs: Any, model: keras.Model, name: str | None) -> Any:
@@ -402,15 +363,3 @@ def _select(outputs: Any, model: keras.Model, name: str | None) -> Any:
     if name is not None and name not in outputs:
         raise ModelError(f"the model has no output {name!r}; its outputs: {known}")
     return outputs[name or next(iter(outputs))]
-
-
-def _has_is_digit(model: keras.Model, task: TaskCard) -> bool:
-    specs = _output_specs(model)
-    if not isinstance(specs, dict) or not task.reads_numbers or set(specs) != {PROBABILITIES, IS_DIGIT}:
-        return False
-    return tuple(specs[IS_DIGIT].shape[1:]) == (1,)
-
-
-def _output_specs(model: keras.Model) -> object:
-    """Return shapes and types of the outputs in their structure; Model.outputs is a flat list."""
-    return model.compute_output_spec(model.inputs[0])

@@ -21,7 +21,6 @@ from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
-    from digit_training.data import FeedbackSource
     from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
@@ -30,33 +29,20 @@ NOT_PUBLISHED_STATUS = 4
 INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
 
+ENTRIES = ("name", "labels", "output", "output_name", "refuse_below", "shape", "range", "fit")
+"""Options of `digits export` that replace an entry of the task card."""
 
-ENTRIES = {
-    **{name: (name,) for name in ("name", "labels", "output", "output_name", "refuse_below")},
-    **{name: ("input", name) for name in ("shape", "range")},
-    "fit": ("prepare", "fit"),
-}
-"""Place in a task card of the options of `digits export` that replace an entry."""
+TABLES = {"shape": "input", "range": "input", "fit": "prepare"}
+"""Table of an entry in the task card."""
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PATH = click.Path(path_type=Path)
 
-_FOREIGN_SUFFIXES = {
-    ".onnx": "an ONNX model",
-    ".pb": "a TensorFlow graph",
-    ".pkl": "a pickle",
-    ".pt": "a PyTorch model",
-    ".pth": "a PyTorch model",
-    ".tflite": "a TensorFlow Lite model",
-}
-
 
 def _options(*options: Decorator) -> Decorator:
     """Return a decorator that adds these options."""
-    return lambda command: functools.reduce(
-        lambda decorated, option: option(decorated), options[::-1], command
-    )
+    return lambda command: functools.reduce(lambda added, option: option(added), options[::-1], command)
 
 
 target_options = _options(
@@ -118,16 +104,6 @@ def _pop_target(options: dict[str, Any]) -> "Target":
     return Target(ModelsFolder(options.pop("models")), gate, options.pop("promote"))
 
 
-def _pop_entries(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the entries of a task card that are given out of a command's options."""
-    entries: dict[str, Any] = {}
-    for option, (*tables, key) in ENTRIES.items():
-        if (value := options.pop(option)) is not None:
-            table = entries.setdefault(tables[0], {}) if tables else entries
-            table[key] = value
-    return entries
-
-
 def _list_of(kind: Callable[[str], Any]) -> Callable[..., list[Any] | None]:
     """Return the callback of an option whose values are separated by commas."""
 
@@ -140,16 +116,12 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[..., list[Any] | None]:
     return parse
 
 
-def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
-    """Take the store of feedback out of a command's options. Raise UsageError if they contradict."""
-    url, without_callers = options.pop("feedback"), options.pop("without_caller")
-    if url == "":
+def _check_feedback(options: dict[str, Any]) -> None:
+    """Raise UsageError if the options of `feedback_options` contradict."""
+    if options["feedback"] == "":
         raise click.UsageError("--feedback needs the URL of a store; it is empty.")
-    if not url and (options["min_gain"] is not None or without_callers):
+    if not options["feedback"] and (options["min_gain"] is not None or options["without_caller"]):
         raise click.UsageError("--min-gain and --without-caller need --feedback.")
-    from digit_training.data import FeedbackSource
-
-    return FeedbackSource(url, without_callers) if url else None
 
 
 @click.command()
@@ -218,32 +190,32 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
     quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
     error.
     """
-    feedback, target = _pop_feedback(options), _pop_target(options)
+    _check_feedback(options)
+    target = _pop_target(options)
     if if_needed:
         _publish_shipped(context, target)
         return
-    name = READER_NAME if model == READER_NAME else "digits"
     if (data := options["data"]) and not data.exists():
         raise click.ClickException(f"{data} does not exist")
     if model != "convnet" and context.get_parameter_source("recipe") is ParameterSource.COMMANDLINE:
         raise click.UsageError(f"--recipe is for the convnet; --model {model} has one recipe.")
-    if name == READER_NAME and feedback:
+    if model == READER_NAME and options["feedback"]:
         raise click.UsageError("--model reader takes no --feedback.")
-    _silence_tensorflow()
-    with _exit_on_error():
+    with _training_commands():
         from digit_training import pipeline
         from digit_training.reader import pipeline as reader_pipeline
         from digit_training.recipes import Overrides
 
         overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
-        if name == READER_NAME:
+        if model == READER_NAME:
             run = reader_pipeline.ReaderRun(
                 overrides, options["seed"], data, options["report"], options["from_stable"]
             )
             reader_pipeline.train(run, target)
             return
-        options["recipe"] = options["recipe"] if model == "convnet" else "perceptron"
-        pipeline.train(pipeline.TrainingRun(overrides=overrides, feedback=feedback, **options), target)
+        if model == "perceptron":
+            options["recipe"] = model
+        pipeline.train(target, overrides=overrides, **options)
         pipeline.publish_shipped(target, [READER_NAME])
 
 
@@ -262,9 +234,8 @@ def _publish_shipped(context: click.Context, target: "Target") -> None:
     if all(published.values()):
         click.echo(f"Published already: {next(iter(published[DIGITS.name].values())).path}")
         return
-    _silence_tensorflow()
     click.echo("Publishing the networks that come with digits ...")
-    with _exit_on_error():
+    with _training_commands():
         from digit_training import pipeline
 
         pipeline.publish_shipped(target)
@@ -365,8 +336,14 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
     [n, 28, 28] or [n, 28, 28, 1]. The first version is served; a later one after `digits models promote`.
     The exit status is 4 if the quality gate refuses the model, and 1 after an error.
     """
-    feedback, target = _pop_feedback(options), _pop_target(options)
-    entries, saved_model, card = _pop_entries(options), options.pop("saved_model"), options["card"]
+    _check_feedback(options)
+    target = _pop_target(options)
+    saved_model, signature, card = (options.pop(name) for name in ("saved_model", "signature", "card"))
+    entries: dict[str, Any] = {}
+    for name in ENTRIES:
+        if (value := options.pop(name)) is not None:
+            table = entries.setdefault(TABLES[name], {}) if name in TABLES else entries
+            table[name] = value
     path, has_labels = file or saved_model, "labels" in entries
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
@@ -376,35 +353,27 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
         raise click.UsageError("--output multi-label needs --task or --labels.")
     if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         options["data"] = None  # DIGITS_MNIST is not the data of another task.
-    if not saved_model:
-        options["signature"] = None
     # Before TensorFlow, whose import takes seconds.
     for given in filter(None, (path, card, options["data"])):
         if not given.exists():
             raise click.ClickException(f"{given}: the file does not exist")
-    if kind := _FOREIGN_SUFFIXES.get(path.suffix):
-        page = "docs/how-to/bring-a-model.md"
-        raise click.ClickException(f"{path}: {kind}; see {page} for a Keras file or SavedModel")
-    _silence_tensorflow()
-    with _exit_on_error():
+    if file and file.is_file() and file.suffix not in (".keras", ".h5", ".hdf5"):
+        raise click.ClickException(f"{file}: not a .keras or .h5 file; see docs/how-to/bring-a-model.md")
+    with _training_commands():
         _import(modules)
         from digit_training import pipeline
 
-        pipeline.export(
-            pipeline.ModelSource(path=path, entries=entries, feedback=feedback, **options), target
-        )
+        signature = signature if saved_model else None
+        pipeline.export(target, path, signature=signature, card=card, entries=entries, **options)
 
 
-def _silence_tensorflow() -> None:
+@contextmanager
+def _training_commands() -> Iterator[None]:
+    """Silence TensorFlow; print an expected exception as one line on stderr, and exit with its status."""
     # The C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # The Python log warns of retracing when the fifth network of an ensemble is fitted.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-
-
-@contextmanager
-def _exit_on_error() -> Iterator[None]:
-    """Print an expected exception of the block as one line on stderr, and exit with a status above 0."""
     try:
         yield
     except Interrupted as error:

@@ -1,7 +1,7 @@
 """Comparison of a new model with the served version, on all pictures that judge a model of the task."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -10,28 +10,27 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import Version
-from digit_training.classifier import predict
+from digit_training.classifier import Outputs, predict
 from digit_training.data import Examples, read_hard_pictures
 from digit_training.evaluation import Evaluation, are_labels, are_right
 from digit_training.export import predict_saved_model
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
+from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST
 
-Answers = NDArray[np.bool_]
-"""True for each right answer: [n]."""
+Sets = dict[str, LabelledPictures]
+"""Pictures that judge models of one task, by name. A refused digit is wrong in all but the test set."""
 
-_NAMES = {"feedback": "the held-out feedback", "hard_pictures": "the hard pictures"}
+Answers = dict[str, dict[str, bool]]
+"""True for each right answer, by set and picture; without those that the version's preparation refuses."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Right answers of a new model, and of the served version, on the same pictures."""
+    """Right answers [n] of a new model, and of the served version, if there is one, on the same pictures."""
 
-    pictures: str
-    """Name of the pictures for messages, such as "the test set"."""
-    right: Answers
-    served: Answers | None
-    """None if there is no served version that can be compared."""
+    right: NDArray[np.bool_]
+    served: NDArray[np.bool_] | None
 
     def __len__(self) -> int:
         return len(self.right)
@@ -74,118 +73,81 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Comparisons of a new model with the served version, on all pictures that judge it."""
+    """Comparisons of a new model with the served version, by set, that of the test set first."""
 
     served: str | None
     """Path of the served version; None if there is none that can be compared."""
-    test: Comparison
-    feedback: Comparison | None = None
-    """Comparison on the held-out feedback."""
-    hard_pictures: Comparison | None = None
-
-    @property
-    def all(self) -> list[Comparison]:
-        """The comparisons that there are, the test set first."""
-        return [part for part in (self.test, self.feedback, self.hard_pictures) if part]
+    of: dict[str, Comparison]
 
     def describe(self) -> dict[str, Any]:
         """Return the accuracies as JSON values for the model card."""
-        accuracies = {
-            comparison.pictures: {
+        return {"served": self.served} | {
+            name: {
                 "pictures": len(comparison),
                 "accuracy": comparison.accuracy,
                 "served_accuracy": comparison.served_accuracy,
             }
-            for comparison in self.all
+            for name, comparison in self.of.items()
         }
-        return {"served": self.served, **accuracies}
 
 
-@dataclass(frozen=True)
-class EvaluationSets:
-    """Labelled pictures that judge models of one task."""
-
-    test: LabelledPictures
-    few: dict[str, Examples] = field(default_factory=dict)
-    """Sets of which a refused digit is a wrong answer, by the name of their field in `Comparisons`."""
-
-    @property
-    def task(self) -> TaskCard:
-        """Task of the models."""
-        return self.test.task
-
-    @classmethod
-    def of(cls, test: LabelledPictures, held_out: Examples | None = None) -> "EvaluationSets":
-        """Return the test set, the held-out feedback and, for digits, the hard pictures."""
-        few = {"feedback": held_out} if held_out is not None and len(held_out) else {}
-        if test.task.reads_numbers:
-            few["hard_pictures"] = read_hard_pictures()
-        return cls(test, few)
+def judging_sets(test: LabelledPictures, held_out: Examples | None = None) -> Sets:
+    """Return the test set, the held-out feedback, if there is any, and for digits the hard pictures."""
+    sets = {TEST: test}
+    if held_out:
+        sets[FEEDBACK] = LabelledPictures.of(held_out, test.task)
+    if test.task.reads_numbers:
+        sets[HARD_PICTURES] = LabelledPictures.of(read_hard_pictures(), test.task)
+    return sets
 
 
-@dataclass(frozen=True)
-class ServedAnswers:
-    """Right answers of the served version on evaluation sets."""
+def ask_served(version: Version, sets: Sets) -> Answers:
+    """Return the answers of the served version, which has the same labels and kind of preparation.
 
-    version: Version
-    test: dict[str, bool]
-    """By the names of the pictures that the version's preparation accepts."""
-    few: dict[str, Answers]
-
-
-def ask_served(version: Version, sets: EvaluationSets) -> ServedAnswers:
-    """Return the right answers of the served version, which has the same labels and kind of preparation.
-
-    The version gets the test pictures as its own card prepares them. Raise ModelError if it cannot be loaded,
+    The version gets the pictures as its own card prepares them. Raise ModelError if it cannot be loaded,
     ArtifactError if its card is invalid, and DataError if it accepts none of the pictures.
     """
     task = version.task()
-    test = sets.test.prepared_for(task)
-    images = (test.examples.images, *(examples.images for examples in sets.few.values()))
-    test_outputs, *few_outputs = predict_saved_model(version.path, *images)
-    right = are_labels(test_outputs[PROBABILITIES], test.examples.labels, task)
-    return ServedAnswers(
-        version,
-        dict(zip(test.names, right.tolist(), strict=True)),
-        {
-            name: are_right(outputs, examples.labels)
-            for (name, examples), outputs in zip(sets.few.items(), few_outputs, strict=True)
-        },
-    )
+    prepared = {name: pictures.prepared_for(task) for name, pictures in sets.items()}
+    outputs = predict_saved_model(version.path, *(part.examples.images for part in prepared.values()))
+    return {
+        name: _judge(name, pictures, answers, task)
+        for (name, pictures), answers in zip(prepared.items(), outputs, strict=True)
+    }
 
 
 def compare(
-    model: keras.Model, sets: EvaluationSets, evaluation: Evaluation, served: ServedAnswers | None
+    model: keras.Model, sets: Sets, evaluation: Evaluation, served: tuple[Version, Answers] | None
 ) -> Comparisons:
     """Return the comparisons on all sets; without a served version, only the model is judged.
 
     `evaluation` is that of the model on the test set.
     """
-    right = are_labels(evaluation.probabilities, sets.test.examples.labels, sets.task)
-    answers = dict(zip(sets.test.names, right.tolist(), strict=True))
-    few = {
-        name: Comparison(
-            _NAMES[name],
-            are_right(predict(model, examples.images, sets.task), examples.labels),
-            served.few[name] if served else None,
-        )
-        for name, examples in sets.few.items()
-    }
-    return Comparisons(
-        str(served.version.path) if served else None,
-        _pair("the test set", answers, served.test if served else None),
-        **few,
-    )
+    comparisons = {}
+    for name, pictures in sets.items():
+        if name == TEST:
+            outputs = {PROBABILITIES: evaluation.probabilities}
+        else:
+            outputs = predict(model, pictures.examples.images, pictures.task)
+        answers = _judge(name, pictures, outputs, pictures.task)
+        comparisons[name] = _pair(answers, served[1][name] if served else None)
+    return Comparisons(str(served[0].path) if served else None, comparisons)
 
 
-def _pair(pictures: str, answers: dict[str, bool], served: dict[str, bool] | None) -> Comparison:
+def _judge(name: str, pictures: LabelledPictures, outputs: Outputs, task: TaskCard) -> dict[str, bool]:
+    labels = pictures.examples.labels
+    right = are_labels(outputs[PROBABILITIES], labels, task) if name == TEST else are_right(outputs, labels)
+    return dict(zip(pictures.names, right.tolist(), strict=True))
+
+
+def _pair(answers: dict[str, bool], served: dict[str, bool] | None) -> Comparison:
     """Pair the answers by the names of the pictures.
 
     A picture that the preparation of one version alone refuses is a wrong answer of that version.
     """
     names = [*answers, *((served or {}).keys() - answers.keys())]
     new, old = (np.array([right.get(name, False) for name in names]) for right in (answers, served or {}))
-    return Comparison(pictures, new, None if served is None else old)
+    return Comparison(new, None if served is None else old)
 
 
 def _binomial_tail(least: int, count: int) -> float:

@@ -241,11 +241,15 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
     """
     # Softmax ignores a common offset of the logits, so that the logarithms of its outputs serve as logits.
     logits = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
+    shifted, right = logits - logits.max(axis=1, keepdims=True), logits[np.arange(len(labels)), labels]
     # Bounds of the logarithm of the inverse temperature.
     low, high = -math.log(MAX_TEMPERATURE), math.log(MAX_TEMPERATURE)
     for _ in range(_BISECTION_STEPS):
         middle = (low + high) / 2
-        if _nll_slope(logits, labels, math.exp(middle)) > 0:
+        exponentials = np.exp(math.exp(middle) * shifted)
+        expected = (exponentials * logits).sum(axis=1) / exponentials.sum(axis=1)
+        # Derivative of the mean negative log-likelihood with respect to the inverse temperature.
+        if (expected - right).mean() > 0:
             high = middle
         else:
             low = middle
@@ -285,10 +289,3 @@ def _score_negatives(model: keras.Model, digits: Examples) -> dict[str, Scored]:
         name: Scored(examples.images, is_digit)
         for name, examples, is_digit in zip(negatives.KINDS, drawn, scores, strict=True)
     }
-
-
-def _nll_slope(logits: NDArray[np.float64], labels: Labels, inverse_temperature: float) -> float:
-    """Return the derivative of the mean negative log-likelihood with respect to the inverse temperature."""
-    exponentials = np.exp(inverse_temperature * (logits - logits.max(axis=1, keepdims=True)))
-    expected_logits = (exponentials * logits).sum(axis=1) / exponentials.sum(axis=1)
-    return float((expected_logits - logits[np.arange(len(labels)), labels]).mean())

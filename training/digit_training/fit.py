@@ -1,4 +1,4 @@
-"""Training loop: fits a recipe's networks on any Keras backend, with or without augmentation."""
+"""Training loop: fits a recipe's networks, with or without augmentation."""
 
 import gc
 import math
@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS
 from digit_training import device, evaluation, models
@@ -143,49 +142,36 @@ def fit(
     )
 
 
-@dataclass(frozen=True)
-class TrainingSet:
-    """Examples of a fit: `plain` ones, and `synthetic` digits that some recipes leave out of mild epochs."""
-
-    plain: Examples
-    synthetic: Examples
-
-    def __len__(self) -> int:
-        return len(self.plain) + len(self.synthetic)
-
-
 class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Shuffled batches of a training set, distorted anew in each epoch, in the last ones mildly.
+    """Shuffled batches of examples, distorted anew in each epoch, in the last ones mildly.
 
     A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]; for two outputs,
     `fit_targets` replaces the labels. A batch depends only on seed, epoch and index, so that prefetching
-    threads do not affect the result.
+    threads do not affect the result. Some recipes leave the `extra` examples, synthetic digits, out
+    of the mild epochs.
     """
 
-    def __init__(self, recipe: Recipe, train: TrainingSet, seed: int, has_two_outputs: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, plain: Examples, extra: Examples, seed: int, has_two_outputs: bool = False
+    ) -> None:
         """Create the batches of epoch 0."""
         # TensorFlow tunes a reader with one worker, and an epoch then ends only when the tuner next wakes up:
-        # it takes up to twice as long. Other backends with two workers read some batches of epoch 0 twice.
-        workers = 2 if keras.backend.backend() == "tensorflow" else 1
-        super().__init__(workers=workers, max_queue_size=2 * STEPS_PER_EXECUTION)
-        self.mild_from_epoch = recipe.epochs - recipe.mild_epochs
-        self.mild_examples = len(train if recipe.synthetic_in_mild_epochs else train.plain)
-        self.has_two_outputs = has_two_outputs
-        self.examples = train.plain + train.synthetic
-        self.batch_size = recipe.batch_size
-        self.seed = seed
+        # it takes up to twice as long.
+        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_EXECUTION)
+        self.recipe, self.seed, self.has_two_outputs = recipe, seed, has_two_outputs
+        self.examples = plain + extra
+        self.mild_examples = len(self.examples if recipe.synthetic_in_mild_epochs else plain)
         self.set_epoch(0)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.examples) / self.batch_size)
+        return math.ceil(len(self.examples) / self.recipe.batch_size)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        rows = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        batch = self.examples[rows]
+        size = self.recipe.batch_size
+        batch = self.examples[self.order[index * size : (index + 1) * size]]
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        config = MILD if self._is_mild else STRONG
-        pixels = Examples(augment(batch.images, rng, config), batch.labels).pixels
-        return pixels, *fit_targets(batch.labels, self.has_two_outputs)
+        images = augment(batch.images, rng, MILD if self.is_mild else STRONG)
+        return Examples(images, batch.labels).pixels, *fit_targets(batch.labels, self.has_two_outputs)
 
     def set_epoch(self, epoch: int) -> None:
         """Shuffle the examples for this epoch, counted from 0; to be called before the epoch begins.
@@ -193,17 +179,11 @@ class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
         PyDataset.on_epoch_end does not suit: Keras calls it once too often, and while threads read batches.
         """
         self.epoch = epoch
-        self.order = self._shuffle()
-
-    @property
-    def _is_mild(self) -> bool:
-        return self.epoch >= self.mild_from_epoch
-
-    def _shuffle(self) -> NDArray[np.intp]:
-        count = self.mild_examples if self._is_mild else len(self.examples)
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(count)
+        self.is_mild = epoch >= self.recipe.epochs - self.recipe.mild_epochs
+        count = self.mild_examples if self.is_mild else len(self.examples)
+        order = np.random.default_rng([self.seed, epoch]).permutation(count)
         # Keras expects as many batches in each epoch as in the first: some examples occur twice.
-        return np.resize(order, len(self.examples))
+        self.order = np.resize(order, len(self.examples))
 
 
 def fit_targets(labels: Labels, has_two_outputs: bool) -> tuple[Any, ...]:
@@ -239,10 +219,19 @@ def _fit_network(
     cropped = round(CROPPED_NEGATIVES * negative_count)
     refused = negatives.draw_negatives(negative_count - cropped, rng, train + extra)
     refused += crop_negatives(cropped, train, rng)
-    training_set = TrainingSet(train + feedback + refused, extra)
-    _compile(model, recipe, len(training_set))
+    plain = train + feedback + refused
+    _compile(model, recipe, len(plain) + len(extra))
     history, best_weights = keras.callbacks.History(), BestWeights()
-    inputs, input_callbacks = _fit_inputs(recipe, training_set, seed, has_two_outputs)
+    followers: list[keras.callbacks.Callback] = []
+    inputs: dict[str, Any]
+    if recipe.augmented:
+        batches = AugmentedBatches(recipe, plain, extra, seed, has_two_outputs)
+        followers = [keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))]
+        inputs = {"x": batches}
+    else:
+        targets, *weights = fit_targets((plain + extra).labels, has_two_outputs)
+        inputs = {"x": (plain + extra).pixels, "y": targets, "batch_size": recipe.batch_size}
+        inputs["sample_weight"] = weights[0] if weights else None
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
@@ -251,7 +240,7 @@ def _fit_network(
             epochs=recipe.epochs,
             validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
-            callbacks=[best_weights, history, *callbacks, *input_callbacks, interrupt],
+            callbacks=[best_weights, history, *callbacks, *followers, interrupt],
             verbose=0,
         )
     epochs = history.epoch[-1] + 1 if history.epoch else 0
@@ -304,20 +293,6 @@ def _compile(model: keras.Model, recipe: Recipe, examples: int) -> None:
         weighted_metrics={PROBABILITIES: "accuracy"} if has_two_outputs else ["accuracy"],
         steps_per_execution=STEPS_PER_EXECUTION,
     )
-
-
-def _fit_inputs(
-    recipe: Recipe, train: TrainingSet, seed: int, has_two_outputs: bool
-) -> tuple[dict[str, Any], list[keras.callbacks.Callback]]:
-    """Return the data arguments of Model.fit, and the callbacks that these data need."""
-    if not recipe.augmented:
-        examples = train.plain + train.synthetic
-        targets, *weights = fit_targets(examples.labels, has_two_outputs)
-        arrays = {"x": examples.pixels, "y": targets, "sample_weight": weights[0] if weights else None}
-        return arrays | {"batch_size": recipe.batch_size}, []
-    batches = AugmentedBatches(recipe, train, seed, has_two_outputs)
-    set_epoch = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))
-    return {"x": batches}, [set_epoch]
 
 
 def _calibrate(model: keras.Model, validation: Examples) -> float:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from digit_training.data import (
     Labels,
     RawArray,
     check_counts,
+    has_idx_files,
     open_npz,
     read_idx_pair,
     validate,
@@ -52,7 +53,14 @@ class LabelledPictures:
     card of the kind `digits`, each with the reason."""
     task: TaskCard = DIGITS
     path: Path | None = None
-    """Origin of pictures that other cards may prepare in another way; None for the digits of MNIST."""
+    """Origin of pictures that other cards may prepare in another way; None for prepared ones."""
+
+    @classmethod
+    def of(
+        cls, examples: Examples, task: TaskCard = DIGITS, description: dict[str, Any] | None = None
+    ) -> "LabelledPictures":
+        """Return examples that are prepared already, named by their index."""
+        return cls(examples, description or {}, [f"index {row}" for row in range(len(examples))], task=task)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -63,8 +71,7 @@ class LabelledPictures:
         return self if self.path is None or is_same else load(self.path, task)
 
 
-@dataclass(frozen=True)
-class _Picture:
+class _Picture(NamedTuple):
     name: str
     label: int | list[int]
     """Index of the label; of a multi-label task 0 or 1 for each label."""
@@ -81,17 +88,26 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
     is no such data, if its labels are not those of the card, or if every picture, or every one of a label, is
     left out.
     """
+    if not path.exists():
+        raise DataError(f"{path} does not exist")
     if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
-        return _load_csv(path, task)
-    if path.is_dir() and _has_idx_files(path):
+        pictures = _read_csv(path, task)
+    elif has_idx_files(path):
         pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
     elif path.is_dir():
-        return _load_folder(path, task)
-    elif path.is_file():
-        pictures = _read_npz(path, task)
+        pictures = _read_folder(path, task)
     else:
-        raise DataError(f"{path} does not exist")
-    return _prepare(pictures, task, path)
+        pictures = _read_npz(path, task)
+    loaded = _prepare(pictures, task, path)
+    if task.is_multi_label or has_label_folders(path):
+        labels = loaded.examples.labels
+        tested = (
+            labels.any(axis=0) if task.is_multi_label else np.bincount(labels, minlength=len(task.labels))
+        )
+        # A label without a picture is a mistake, which the accuracy would hide.
+        if untested := [label for label, count in zip(task.labels, tested, strict=True) if not count]:
+            raise DataError(f"{path} holds no picture of the label {untested[0]!r} that can be evaluated")
+    return loaded
 
 
 def prepare_folder(folder: Path, card: Path) -> tuple[NDArray[np.uint8], Labels]:
@@ -126,24 +142,10 @@ def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
 
 def has_label_folders(path: Path) -> bool:
     """True for a folder of folders, without IDX files."""
-    return path.is_dir() and not _has_idx_files(path) and bool(_subfolders(path))
+    return path.is_dir() and not has_idx_files(path) and bool(_subfolders(path))
 
 
-def _load_folder(path: Path, task: TaskCard) -> LabelledPictures:
-    loaded = _prepare(_read_folder(path, task), task, path)
-    tested = set(loaded.examples.labels.tolist())
-    for index, label in enumerate(task.labels):
-        # A folder without a picture is a mistake, which the accuracy would hide.
-        if index not in tested:
-            raise DataError(f"{path / label} holds no picture that can be evaluated")
-    return loaded
-
-
-def _has_idx_files(folder: Path) -> bool:
-    return any(folder.glob("*idx*-ubyte*"))
-
-
-def _read_folder(folder: Path, task: TaskCard) -> Sequence[_Picture]:
+def _read_folder(folder: Path, task: TaskCard) -> list[_Picture]:
     found, wanted = _subfolders(folder), set(task.labels)
     if missing := sorted(wanted - set(found)):
         raise DataError(f"{folder} has no folder {missing[0]!r}; it needs one for each label of the card")
@@ -161,7 +163,7 @@ def _subfolders(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
 
 
-def _load_csv(path: Path, task: TaskCard) -> LabelledPictures:
+def _read_csv(path: Path, task: TaskCard) -> list[_Picture]:
     if not task.is_multi_label or path.is_dir():
         wanted = "a CSV file or an .npz file" if task.is_multi_label else "a folder for each label"
         raise DataError(f"{path} does not suit the card, whose test pictures are {wanted}")
@@ -173,13 +175,10 @@ def _load_csv(path: Path, task: TaskCard) -> LabelledPictures:
     for number, row in enumerate(rows, 2):
         if len(row) != len(header) or not set(row[1:]) <= {"0", "1"}:
             raise DataError(f"{path}, line {number}: a file and then 0 or 1 for each label are needed")
-    pictures = [
-        _Picture(row[0], [int(row[column]) for column in columns], path.parent / row[0]) for row in rows
-    ]
-    return _prepare(pictures, task, path)
+    return [_Picture(row[0], [int(row[column]) for column in columns], path.parent / row[0]) for row in rows]
 
 
-def _read_npz(path: Path, task: TaskCard) -> Sequence[_Picture]:
+def _read_npz(path: Path, task: TaskCard) -> list[_Picture]:
     with open_npz(path) as arrays:
         for keys in _NPZ_KEYS:
             if set(keys) <= set(arrays):
@@ -188,8 +187,8 @@ def _read_npz(path: Path, task: TaskCard) -> Sequence[_Picture]:
     raise DataError(f"{path} has neither x_test and y_test nor images and labels")
 
 
-def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence[_Picture]:
-    if pixels.values.ndim not in (3, 4) or not len(pixels.values):
+def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> list[_Picture]:
+    if pixels.values.ndim not in (3, 4):
         raise DataError(
             f"{pixels.name} has shape {list(pixels.values.shape)}, not [n, height, width] "
             "or [n, height, width, channels]"
@@ -204,11 +203,13 @@ def _from_arrays(pixels: RawArray, labels: RawArray, task: TaskCard) -> Sequence
 
 def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
     """Return the index of each label, given as names or as indices; of a multi-label task its rows [n, k]."""
+    values, count = labels.values, len(task.labels)
     if task.is_multi_label:
-        if labels.values.shape[1:] != (len(task.labels),) or not np.isin(labels.values, (0, 1)).all():
-            raise DataError(f"{labels.name} is not 0 or 1 in the shape [n, {len(task.labels)}]")
-        return labels.values.astype(np.intp)
-    values = labels.values[:, 0] if labels.values.ndim == 2 and labels.values.shape[1] == 1 else labels.values
+        if values.shape[1:] != (count,) or not np.isin(values, (0, 1)).all():
+            raise DataError(f"{labels.name} is not 0 or 1 in the shape [n, {count}]")
+        return values.astype(np.intp)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
     if values.ndim != 1:
         raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
     if values.dtype.kind == "U":
@@ -218,10 +219,9 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
         return np.array([index_of[name] for name in values.tolist()], np.intp)
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{labels.name} is of type {values.dtype}, neither integer nor text")
-    if len(values) and (values.min() < 0 or values.max() >= len(task.labels)):
+    if len(values) and (values.min() < 0 or values.max() >= count):
         raise DataError(
-            f"{labels.name} ranges from {values.min()} to {values.max()}, "
-            f"not from 0 to {len(task.labels) - 1}"
+            f"{labels.name} ranges from {values.min()} to {values.max()}, not from 0 to {count - 1}"
         )
     return values.astype(np.intp)
 
@@ -229,47 +229,37 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
 def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:
     # Preallocated: a list of arrays and their stack would be two copies in memory.
     prepared = np.empty((len(pictures), *task.shape), np.uint8)
-    labels: list[int | list[int]] = []
-    names: list[str] = []
+    accepted: list[_Picture] = []
     unreadable: list[str] = []
     refused: list[str] = []
     digest = hashlib.sha256()
     for picture in pictures:
+        digest.update(f"{picture.name} {picture.label}\n".encode())
         left_out = unreadable
         try:
-            pixels = _read(picture, task, digest)
+            if isinstance(picture.source, Path):
+                data = picture.source.read_bytes()
+                digest.update(data)
+                pixels = images.decode_for_task(data, task)
+            else:
+                pixels = picture.source
+                digest.update(pixels.tobytes())
             left_out = refused
-            prepared[len(names)] = images.prepare(pixels, task)
+            prepared[len(accepted)] = images.prepare(pixels, task)
+            accepted.append(picture)
         except (ImageError, images.NoInkError, OSError) as error:
             left_out.append(f"{picture.name}: {error}")
-            continue
-        labels.append(picture.label)
-        names.append(picture.name)
-    if not names:
-        all_left_out = [*unreadable, *refused]
-        reason = f"; the first: {all_left_out[0]}" if all_left_out else ""
+    if not accepted:
+        reasons = [*unreadable, *refused]
+        reason = f"; the first: {reasons[0]}" if reasons else ""
         raise DataError(f"{path} holds no picture that can be evaluated{reason}")
     description = {
         "source": str(path),
-        "test": len(names),
+        "test": len(accepted),
         "unreadable": len(unreadable),
         "refused": len(refused),
         "test_checksum": digest.hexdigest(),
     }
-    examples = Examples(prepared[: len(names)], np.array(labels, np.intp))
-    if task.is_multi_label:
-        for label, count in zip(task.labels, examples.labels.sum(axis=0).tolist(), strict=True):
-            if not count:
-                raise DataError(f"{path} holds no picture of the label {label!r} that can be evaluated")
+    examples = Examples(prepared[: len(accepted)], np.array([picture.label for picture in accepted], np.intp))
+    names = [picture.name for picture in accepted]
     return LabelledPictures(examples, description, names, unreadable, refused, task, path)
-
-
-def _read(picture: _Picture, task: TaskCard, digest: "hashlib._Hash") -> NDArray[Any]:
-    """Return the pixels, of any size, and add the picture to a checksum. Raise ImageError or OSError."""
-    digest.update(f"{picture.name} {picture.label}\n".encode())
-    if not isinstance(picture.source, Path):
-        digest.update(picture.source.tobytes())
-        return picture.source
-    data = picture.source.read_bytes()
-    digest.update(data)
-    return images.decode_for_task(data, task)

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from digit_training.comparison import Comparisons
     from digit_training.evaluation import Accuracy, MultiLabelScores
 
+TEST = "the test set"
+FEEDBACK = "the held-out feedback"
+HARD_PICTURES = "the hard pictures"
+"""Names of the pictures that judge a model."""
+
 MIN_AGREEMENT = 0.5
 """Least share of labels that equal the served answers: below it, labels are more often wrong than answers."""
 
@@ -48,19 +53,19 @@ class QualityGate:
 
     def check_agreement(self, agreement: "Accuracy") -> None:
         """Raise NotPublishedError if most labels of the feedback contradict the served answers."""
-        if agreement.correct < MIN_AGREEMENT * agreement.count and not self.force:
-            raise NotPublishedError(
-                f"not published: only {agreement.correct:,} of {agreement.count:,} labels agree with the "
-                "served answers, so that labels are wrong, or only mistakes were labelled; look at them with "
-                "digits feedback, leave out a caller (--without-caller) or learn from all (--force)"
+        if agreement.correct < MIN_AGREEMENT * agreement.count:
+            self._refuse(
+                f"only {agreement.correct:,} of {agreement.count:,} labels agree with the served answers, so "
+                "that labels are wrong, or only mistakes were labelled; look at them with digits feedback, "
+                "leave out a caller (--without-caller) or learn from all (--force)"
             )
 
     def check_held_out(self, count: int) -> None:
         """Raise NotPublishedError if a gain is required and the held-out inputs are too few to show it."""
-        if self.min_gain is not None and count < MIN_HELD_OUT and not self.force:
-            raise NotPublishedError(
-                f"not published: {count} held-out inputs are too few to show a gain, which takes "
-                f"{MIN_HELD_OUT} (see --min-gain and --force)"
+        if self.min_gain is not None and count < MIN_HELD_OUT:
+            self._refuse(
+                f"{count} held-out inputs are too few to show a gain, which takes {MIN_HELD_OUT} (see "
+                "--min-gain and --force)"
             )
 
     def check(
@@ -70,29 +75,28 @@ class QualityGate:
 
         A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS.
         """
-        if self.force:
-            return
-        served, test, feedback = comparisons.served, comparisons.test, comparisons.feedback
-        name, reached = ("mAP", scores.mean_average_precision) if scores else ("accuracy", test.accuracy)
-        if reached < (minimum := self.minimum(labels)):
-            raise NotPublishedError(
-                f"not published: the {name} {reached:.4f} is below the minimum of {minimum} for {labels:,} "
-                "labels (see --min-accuracy and --force)"
+        name = "mAP" if scores else "accuracy"
+        figure = scores.mean_average_precision if scores else comparisons.of[TEST].accuracy
+        if figure < (minimum := self.minimum(labels)):
+            self._refuse(
+                f"the {name} {figure:.4f} is below the minimum of {minimum} for {labels:,} labels (see "
+                "--min-accuracy and --force)"
             )
-        for comparison in comparisons.all:
-            if comparison.chance_of_loss < MAX_CHANCE and comparison.gain < -MAX_LOSS:
-                raise NotPublishedError(
-                    f"not published: the accuracy {comparison.accuracy:.4f} on {comparison.pictures} is "
-                    f"below the {comparison.served_accuracy:.4f} of {served}, beyond chance: "
-                    f"{comparison.gained} answers gained, {comparison.lost} lost (see --force)"
-                )
-        if self.min_gain is None or feedback is None or feedback.served is None:
-            return
-        may_be_chance = self.min_gain > 0 and feedback.chance_of_gain >= MAX_CHANCE
-        # Rounding removes the floating-point error of the difference.
-        if round(feedback.gain, 9) < self.min_gain or may_be_chance:
-            raise NotPublishedError(
-                f"not published: the accuracy {feedback.accuracy:.4f} on {feedback.pictures} is not "
-                f"{self.min_gain} above the {feedback.served_accuracy:.4f} of {served}, beyond chance: "
-                f"{feedback.gained} answers gained, {feedback.lost} lost (see --min-gain and --force)"
+        for pictures, judged in comparisons.of.items():
+            reached = f"the accuracy {judged.accuracy:.4f} on {pictures} is"
+            served = (
+                f"the {judged.served_accuracy or 0:.4f} of {comparisons.served}, beyond chance: "
+                f"{judged.gained} answers gained, {judged.lost} lost"
             )
+            if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
+                self._refuse(f"{reached} below {served} (see --force)")
+            if self.min_gain is None or judged.served is None or pictures != FEEDBACK:
+                continue
+            # Rounding removes the floating-point error of the difference.
+            is_less = round(judged.gain, 9) < self.min_gain
+            if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
+                self._refuse(f"{reached} not {self.min_gain} above {served} (see --min-gain and --force)")
+
+    def _refuse(self, reason: str) -> None:
+        if not self.force:
+            raise NotPublishedError(f"not published: {reason}")

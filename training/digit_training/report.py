@@ -10,7 +10,7 @@ import cv2
 import keras
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from keras import activations, layers, ops
+from keras import activations, ops
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
@@ -54,9 +54,6 @@ MAX_INTERVALS = 5
 TICK_STEPS = [1, 2, 5, 10]
 """Allowed distances between ticks, times a power of ten. All divide 1: an accuracy axis has a tick at 1."""
 
-Lines = dict[str, list[tuple[int, float]]]
-"""Points (epoch from 1, value) by "training" and "validation"."""
-
 
 @dataclass(frozen=True)
 class Axis:
@@ -73,12 +70,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Curves:
-    """A metric by epoch: a line for training and, if the fit had validation examples, one for validation."""
+    """A metric by epoch, with points (epoch from 1, value) by "training" and, if any, "validation"."""
 
     name: str
     x: Axis
     y: Axis
-    lines: Lines
+    lines: dict[str, list[tuple[int, float]]]
 
 
 def render_page(
@@ -103,7 +100,20 @@ def render_page(
     task, labels, probabilities = pictures.task, pictures.examples.labels, evaluation.probabilities
     confusion = confusion_matrix(labels, probabilities)
     per_label = accuracy_per_label(confusion)
+    axis = accuracy_axis(per_label.values())
+    if len(per_label) > MAX_SHOWN_CLASSES:
+        worst = sorted(per_label.items(), key=lambda item: item[1].ratio)
+        per_label = dict(worst[:MAX_SHOWN_CLASSES])
     mistakes = worst_mistakes(labels, probabilities)
+    samples, saliency = {}, []
+    if fit:
+        for digit in np.unique(fit.train.labels).tolist():
+            first = fit.train.images[fit.train.labels == digit][:SAMPLES_PER_DIGIT]
+            samples[digit] = data_uri(first)
+        maps = saliency_maps(fit.model, pictures.examples)
+        if maps is not None:
+            limit = float(np.quantile(np.abs(maps), SATURATION_QUANTILE)) or 1.0
+            saliency = [saliency_data_uri(values, limit) for values in maps]
     refusals = evaluation.refusals
     return environment.get_template("report.html").render(
         task=task,
@@ -114,14 +124,14 @@ def render_page(
         comparisons=comparisons,
         test_count=len(pictures),
         left_out={"unreadable": pictures.unreadable, "refused in serving": pictures.refused},
-        samples=_samples(fit.train) if fit else {},
+        samples=samples,
         curves=learning_curves(fit.history) if fit else [],
-        saliency=_saliency(fit, pictures.examples) if fit else [],
+        saliency=saliency,
         confusion=confusion.tolist() if len(task.labels) <= MAX_SHOWN_CLASSES else None,
         max_confused=int((confusion - np.diag(confusion.diagonal())).max()),
         confused=most_confused(confusion, MAX_SHOWN_CLASSES),
-        per_label=_least_accurate(per_label),
-        accuracy_axis=accuracy_axis(per_label.values()),
+        per_label=per_label,
+        accuracy_axis=axis,
         mistake_count=len(mistakes),
         mistakes=[
             {
@@ -147,7 +157,8 @@ def saliency_maps(model: keras.Model, examples: Examples) -> NDArray[np.float32]
 
     Return None unless the network is a sigmoid layer followed by a softmax layer.
     """
-    if not _is_perceptron(model):
+    functions = [getattr(layer, "activation", None) for layer in model.layers]
+    if functions != [activations.sigmoid, activations.softmax]:
         return None
     pixels = examples.pixels
     first, second = (layer.get_weights()[0] for layer in model.layers)
@@ -184,36 +195,6 @@ def saliency_data_uri(values: NDArray[np.float32], limit: float) -> str:
 def _png_data_uri(image: NDArray[np.uint8]) -> str:
     png = cv2.imencode(".png", image)[1].tobytes()
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
-def _samples(examples: Examples) -> dict[int, str]:
-    """Return a data URI of the first examples of each digit that occurs."""
-    return {
-        digit: data_uri(examples.images[examples.labels == digit][:SAMPLES_PER_DIGIT])
-        for digit in np.unique(examples.labels).tolist()
-    }
-
-
-def _saliency(fit: FitResult, examples: Examples) -> list[str]:
-    """Return a data URI for each digit, all on one colour scale; [] unless the network is the perceptron."""
-    maps = saliency_maps(fit.model, examples)
-    if maps is None:
-        return []
-    limit = float(np.quantile(np.abs(maps), SATURATION_QUANTILE)) or 1.0
-    return [saliency_data_uri(values, limit) for values in maps]
-
-
-def _is_perceptron(model: keras.Model) -> bool:
-    return all(isinstance(layer, layers.Dense) for layer in model.layers) and [
-        layer.activation for layer in model.layers
-    ] == [activations.sigmoid, activations.softmax]
-
-
-def _least_accurate(per_label: dict[int, Accuracy]) -> dict[int, Accuracy]:
-    """Return all labels in order, or of more than MAX_SHOWN_CLASSES the least accurate, the worst first."""
-    if len(per_label) <= MAX_SHOWN_CLASSES:
-        return per_label
-    return dict(sorted(per_label.items(), key=lambda item: item[1].ratio)[:MAX_SHOWN_CLASSES])
 
 
 def _picture(pictures: LabelledPictures, index: int) -> dict[str, Any]:
@@ -255,14 +236,26 @@ def _flatten(card: dict[str, Any], *parents: str) -> Iterator[tuple[str, str]]:
 
 
 def learning_curves(history: dict[str, list[float]]) -> list[Curves]:
-    """Return the curves of loss and accuracy from Keras's history."""
-    loss, accuracy = _lines(history, "loss"), _lines(history, "accuracy")
-    epochs = _epoch_axis(len(history["loss"]))
-    # The bound of 0.99 keeps the axis from being empty if all accuracies are 1.
-    return [
-        Curves("loss", epochs, _value_axis(0, max(_values(loss))), loss),
-        Curves("accuracy", epochs, _value_axis(min(*_values(accuracy), 0.99), 1), accuracy),
-    ]
+    """Return the curves of loss and accuracy from Keras's history.
+
+    They omit NaN and infinity: a fit may diverge after its best epoch.
+    """
+    epochs = len(history["loss"])
+    x = Axis(0.5, 1.5, [1])
+    if epochs > 1:
+        x = Axis(1, epochs, [tick for tick in _ticks(1, epochs, integer=True) if 1 <= tick <= epochs])
+    curves = []
+    for name in ("loss", "accuracy"):
+        lines = {
+            title: [(epoch, value) for epoch, value in enumerate(history[key], 1) if math.isfinite(value)]
+            for title, key in (("training", name), ("validation", f"val_{name}"))
+            if key in history
+        }
+        values = [value for points in lines.values() for _, value in points]
+        # The bound of 0.99 keeps the axis from being empty if all accuracies are 1.
+        y = _value_axis(0, max(values)) if name == "loss" else _value_axis(min(*values, 0.99), 1)
+        curves.append(Curves(name, x, y, lines))
+    return curves
 
 
 def accuracy_axis(accuracies: Iterable[Accuracy]) -> Axis:
@@ -270,29 +263,10 @@ def accuracy_axis(accuracies: Iterable[Accuracy]) -> Axis:
     return _value_axis(min(accuracy.interval[0] for accuracy in accuracies), 1)
 
 
-def _lines(history: dict[str, list[float]], name: str) -> Lines:
-    """Return the metric's lines without NaN and infinity: a fit may diverge after its best epoch."""
-    return {
-        title: [(epoch, value) for epoch, value in enumerate(history[key], 1) if math.isfinite(value)]
-        for title, key in (("training", name), ("validation", f"val_{name}"))
-        if key in history
-    }
-
-
-def _values(lines: Lines) -> list[float]:
-    return [value for points in lines.values() for _, value in points]
-
-
 def _value_axis(low: float, high: float) -> Axis:
     """Return an axis from a tick at or below `low` to a tick at or above `high`."""
     ticks = _ticks(low, high)
     return Axis(ticks[0], ticks[-1], ticks)
-
-
-def _epoch_axis(epochs: int) -> Axis:
-    if epochs == 1:
-        return Axis(0.5, 1.5, [1])
-    return Axis(1, epochs, [tick for tick in _ticks(1, epochs, integer=True) if 1 <= tick <= epochs])
 
 
 def _ticks(low: float, high: float, integer: bool = False) -> list[float]:

@@ -1,5 +1,6 @@
 """Training-serving skew: pictures as Keras's loader prepares them, against their preparation in serving."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -15,27 +16,31 @@ from digit_training.pictures import LabelledPictures
 
 MAX_PICTURES = 64
 
-KERAS: dict[str, Any] = {"interpolation": "bilinear", "alpha": "ignore", "exif": False}
+_KERAS: dict[str, tuple[Any, str]] = {
+    "interpolation": ("bilinear", 'scales down by default without averaging (interpolation = "bilinear")'),
+    "alpha": ("ignore", 'ignores transparency (alpha = "ignore")'),
+    "exif": (False, "does not turn photographs as EXIF says (exif = false)"),
+}
 """Entries of a card with which a picture is prepared as `image_dataset_from_directory` does by default."""
 
 
-def count_other_answers(
+def describe_other_answers(
     model: keras.Model, pictures: LabelledPictures, probabilities: NDArray[np.float32]
-) -> tuple[dict[str, int], int]:
-    """Return how many pictures get another answer by each entry of KERAS, and of how many.
+) -> Iterator[str]:
+    """Yield a sentence for each entry of a card by which pictures get another answer than in serving.
 
     `probabilities` [n, k] are the model's answers as in serving. Up to MAX_PICTURES of a folder for each
     label are compared; none of other pictures, which this loader does not read.
     """
     folder, task = pictures.path, pictures.task
-    if folder is None or not folder.is_dir() or task.kind != "resize":
-        return {}, 0
-    files = [folder / name for name in pictures.names]
-    rows = [row for row, file in enumerate(files) if file.is_file()]
-    rows = rows[:: max(1, -(-len(rows) // MAX_PICTURES))]
-    contents = [files[row].read_bytes() for row in rows]
-    others: dict[str, int] = {}
-    for entry, value in KERAS.items():
+    if folder is None or task.kind != "resize":
+        return
+    rows = [row for row, name in enumerate(pictures.names) if (folder / name).is_file()]
+    if not rows:
+        return
+    rows = rows[:: -(-len(rows) // MAX_PICTURES)]
+    contents = [(folder / pictures.names[row]).read_bytes() for row in rows]
+    for entry, (value, habit) in _KERAS.items():
         card = replace(task, **{entry: value})
         # The file of a large JPEG may exceed the limits if it is not decoded downscaled.
         try:
@@ -44,5 +49,7 @@ def count_other_answers(
             continue
         answers = predict(model, np.array(prepared).reshape(-1, *task.shape), task)[PROBABILITIES]
         if count := int((answers.argmax(axis=1) != probabilities[rows].argmax(axis=1)).sum()):
-            others[entry] = count
-    return others, len(rows)
+            yield (
+                f"image_dataset_from_directory {habit}: so, {count} of {len(rows)} pictures get another "
+                "answer. If the model was trained so, say it under [prepare] of the card"
+            )
