@@ -5,12 +5,13 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from digit_client import _batches
+from digit_client._batches import Batch
 from digit_client._options import Feedback, Models, Options
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import TaskCard
@@ -25,8 +26,7 @@ from digit_core.errors import (
 from digit_core.inputs import ImageSource
 from digit_core.results import Box, Digit, Line, ModelVersion, Prediction, Reading, Refusal
 
-# Within the gateway's default limits of 256 images and 8 MiB a request.
-_MAX_ARRAY_ITEMS = 256
+# Within the gateway's default limit of 8 MiB a request.
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
@@ -44,34 +44,6 @@ _STATUS_ERRORS: dict[int, type[ServiceError]] = {
 }
 
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class ImageBatch:
-    """Images of one request: encoded files, or an array in the model's form, uint8 [n, *shape].
-
-    `indices` are their positions among all images of the call.
-    """
-
-    indices: Sequence[int]
-    images: Sequence[bytes] | NDArray[np.uint8]
-
-    def arguments(self) -> dict[str, Any]:
-        """Return httpx's keyword arguments for the request's body: npy for an array, multipart for files."""
-        if isinstance(self.images, np.ndarray):
-            buffer = io.BytesIO()
-            np.save(buffer, self.images, allow_pickle=False)
-            return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
-        parts = zip(self.indices, self.images, strict=True)
-        return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in parts]}
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadableImage:
-    """Image that can't be sent: an unreadable path, or a source that is no image."""
-
-    index: int
-    error: DigitError | OSError
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -116,33 +88,19 @@ def encode_feedback(
     return {"json": {"request_id": request_id, "index": position} | verdict}
 
 
-def encode_batches(images: Iterable[ImageSource], max_files: int) -> Iterator[ImageBatch | UnreadableImage]:
-    """Yield the images in batches, of at most `max_files` files. Images are read as they are needed.
+def split(images: Iterable[ImageSource], max_files: int) -> Iterator[Batch]:
+    """Yield the images of each request, of at most `max_files` files."""
+    return _batches.split(images, _inputs.read_source, max_files, _MAX_BYTES)
 
-    An array that may be a batch in the model's form is sent as such, everything else as files.
-    """
-    if _inputs.is_batch(images) and images[:1].nbytes <= _MAX_BYTES:
-        yield from _split_array(images)
-        return
-    indices: list[int] = []
-    files: list[bytes] = []
-    size = 0
-    for index, image in enumerate(images):
-        try:
-            data = _inputs.read_source(image)
-        except (DigitError, OSError) as error:
-            if isinstance(error, ImageError):
-                error.index = index
-            yield UnreadableImage(index, error)
-            continue
-        if files and (len(files) == max_files or size + len(data) > _MAX_BYTES):
-            yield ImageBatch(indices, files)
-            indices, files, size = [], [], 0
-        indices.append(index)
-        files.append(data)
-        size += len(data)
-    if files:
-        yield ImageBatch(indices, files)
+
+def encode_batch(batch: Batch) -> dict[str, Any]:
+    """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files."""
+    if isinstance(batch.images, np.ndarray):
+        buffer = io.BytesIO()
+        np.save(buffer, batch.images, allow_pickle=False)
+        return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
+    files = [(index, data) for index, data in enumerate(batch.images, batch.start) if isinstance(data, bytes)]
+    return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in files]}
 
 
 def parse_response(
@@ -209,13 +167,6 @@ def parse_feedback(document: dict[str, Any]) -> Feedback:
     """Return what the service keeps."""
     kept = document["feedback"]
     return Feedback(str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"]))
-
-
-def _split_array(images: NDArray[np.uint8]) -> Iterator[ImageBatch]:
-    size = min(_MAX_ARRAY_ITEMS, _MAX_BYTES // max(1, images[:1].nbytes))
-    for start in range(0, len(images), size):
-        items = images[start : start + size]
-        yield ImageBatch(range(start, start + len(items)), items)
 
 
 def _parse_items(

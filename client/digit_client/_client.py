@@ -18,7 +18,7 @@ from uuid import uuid4
 import httpx
 
 from digit_client import _api
-from digit_client._api import ImageBatch, UnreadableImage
+from digit_client._batches import Batch
 from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import DEFAULT_URL, Feedback, Models, Options, check_timeout
@@ -211,21 +211,22 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
             raise result
         return result
 
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[ImageBatch | UnreadableImage]:
-        return _api.encode_batches(images, _ROUTES[kind].max_files)
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
+        return _api.split(images, _ROUTES[kind].max_files)
 
     async def _send_batch(
-        self, kind: type[Result], batch: ImageBatch | UnreadableImage, options: Options, stopped: Event
+        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        if isinstance(batch, UnreadableImage):
-            return [(batch.index, without_tracebacks(batch.error))]
-        arguments = await self._backend.to_thread(batch.arguments)
-        route: _Route[list[Result | DigitError]] = _ROUTES[kind]
-        try:
-            results = await self._call(route, options, arguments, indices=batch.indices)
-        except DigitError as error:
-            results = [without_tracebacks(error)] * len(batch.indices)
-        return list(zip(batch.indices, results, strict=True))
+        outcomes: dict[int, Any] = dict(enumerate(batch.images, batch.start))
+        sent = [index for index, image in outcomes.items() if not isinstance(image, Exception)]
+        if sent:
+            arguments = await self._backend.to_thread(_api.encode_batch, batch)
+            try:
+                results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
+            except DigitError as error:
+                results = [without_tracebacks(error)] * len(sent)
+            outcomes.update(zip(sent, results, strict=True))
+        return [*outcomes.items()]
 
     async def _call(
         self,

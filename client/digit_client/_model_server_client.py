@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import grpc
 
+from digit_client._batches import Batch, split
 from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import Options, check_timeout
@@ -35,7 +36,6 @@ from digit_core.recognition import (
     Find,
     Outcome,
     PictureError,
-    Pictures,
     Prepare,
     Recognition,
     Steps,
@@ -61,14 +61,6 @@ class _Settings:
     version_label: str | None
     timeout: float
     retries: RetryPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class PictureBatch:
-    """Pictures of a call, of which the first one has the position `start`."""
-
-    start: int
-    pictures: Pictures
 
 
 class _ModelServerClient(BaseClient):
@@ -158,7 +150,7 @@ class _ModelServerClient(BaseClient):
             await connection.close()
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        batch = PictureBatch(0, [await self._backend.to_thread(read_once, image)])
+        batch = await self._backend.to_thread(next, self._batches(kind, [image]))
         ((_, result),) = await self._recognize(kind, batch, options, Event())
         if isinstance(result, ImageError):
             result.index = None
@@ -166,20 +158,20 @@ class _ModelServerClient(BaseClient):
             raise result
         return result
 
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[PictureBatch]:
-        return batches(images)
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
+        return split(images, _read_once, MAX_BATCH, _BATCH_BYTES)
 
     async def _send_batch(
-        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
+        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         try:
             return await self._recognize(kind, batch, options, stopped)
         except DigitError as error:
             kept = without_tracebacks(error)
-            return [(batch.start + position, kept) for position in range(len(batch.pictures))]
+            return [(batch.start + position, kept) for position in range(len(batch.images))]
 
     async def _recognize(
-        self, kind: type[Result], batch: PictureBatch, options: Options, stopped: Event
+        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
         model = self._model(options.version, options.label)
@@ -220,7 +212,7 @@ class _ModelServerClient(BaseClient):
             task = await call(lambda timeout: connection.task(model, timeout=timeout))
             min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
             recognition = Recognition(task, min_is_digit)
-            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.pictures)
+            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
             outcomes = await _drive(steps, ask, self._backend)
             results: list[tuple[int, Any]] = await to_thread(
                 _to_results, outcomes, task, batch.start, request_id, options.include is not None
@@ -257,30 +249,9 @@ class AsyncModelServerClient(AsyncImageClient, _ModelServerClient):
     """
 
 
-def batches(images: Iterable[ImageSource]) -> Iterator[PictureBatch]:
-    """Yield the pictures in batches, and take no image before its batch is asked for."""
-    if _inputs.is_batch(images):
-        for start in range(0, len(images), MAX_BATCH):
-            yield PictureBatch(start, images[start : start + MAX_BATCH])
-        return
-    start = memory = 0
-    batch: list[ImageSource | PictureError] = []
-    for image in images:
-        batch.append(read_once(image))
-        memory += _memory(batch[-1])
-        if len(batch) == MAX_BATCH or memory >= _BATCH_BYTES:
-            yield PictureBatch(start, batch)
-            start, memory, batch = start + len(batch), 0, []
-    if batch:
-        yield PictureBatch(start, batch)
-
-
-def read_once(image: ImageSource) -> "ImageSource | PictureError":
-    """Read an open file, which can be read only once, or return its error; leave other images as they are."""
-    try:
-        return _inputs.read_source(image) if hasattr(image, "read") else image
-    except (ImageError, OSError) as error:
-        return without_tracebacks(error)
+def _read_once(image: ImageSource) -> ImageSource:
+    """Read an open file, which can be read only once; leave other images as they are."""
+    return _inputs.read_source(image) if hasattr(image, "read") else image
 
 
 async def _drive(
@@ -343,13 +314,3 @@ def _with_images(result: Any, files: Sequence[bytes]) -> Any:
         for line in result.lines
     ]
     return replace(result, lines=tuple(lines))
-
-
-def _memory(picture: Any) -> int:
-    """Return the bytes of a file or of pixels in memory; 0 for a path."""
-    if isinstance(picture, (bytes, bytearray)):
-        return len(picture)
-    if hasattr(picture, "getbands"):
-        pixels: int = picture.width * picture.height
-        return pixels * len(picture.getbands())
-    return int(getattr(picture, "nbytes", 0))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
 from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
@@ -72,7 +72,9 @@ class Prepare:
         if isinstance(self.picture, np.ndarray):
             return self.picture
         data = self.picture if isinstance(self.picture, bytes) else read_source(self.picture)
-        return images.open_for_task(data, self.task or DIGITS, max_pixels=max_pixels)
+        if self.task is None:
+            return images.open_image(data, max_pixels=max_pixels, grey=True)
+        return images.open_for_task(data, self.task, max_pixels=max_pixels)
 
     def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Page | Pixels:
         """Return the page or the model's input of the decoded pixels of what was opened."""

@@ -1,10 +1,8 @@
 """Codec of the gateway's HTTP API: request bodies, and parsing of responses."""
 
-import io
 import json
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,6 @@ from digit_client import (
     AuthenticationError,
     DigitError,
     Feedback,
-    ImageShapeError,
-    ImageSource,
     ModelNotFoundError,
     ModelVersion,
     NotAnImageError,
@@ -244,61 +240,3 @@ def test_parse_models_returns_typed_models() -> None:
     assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
     assert (models.name, models.labels, models.models) == ("digits", {"stable": 2}, ("digits", "flowers"))
     assert models.request_id == "r"
-
-
-def encode_batches(images: Any) -> list[_api.ImageBatch]:
-    """Return the batches of images that can all be read."""
-    batches = list(_api.encode_batches(images, 64))
-    assert all(isinstance(batch, _api.ImageBatch) for batch in batches)
-    return batches  # type: ignore[return-value]
-
-
-def test_encode_batches_fill_requests_by_number_and_size() -> None:
-    batches = encode_batches(np.zeros((3, 4), np.uint8) for _ in range(150))
-    assert [len(batch.arguments()["files"]) for batch in batches] == [64, 64, 22]
-    assert [batch.indices[0] for batch in batches] == [0, 64, 128]
-    assert [len(batch.indices) for batch in encode_batches([b"x" * 4_000_000] * 3)] == [1, 1, 1]
-    assert encode_batches([]) == []
-
-
-def test_encode_batches_reads_images_as_they_are_needed() -> None:
-    images = iter([b"image"] * 1000)
-    next(_api.encode_batches(images, 64))
-    assert len(list(images)) == 1000 - 65
-
-
-def test_encode_batches_unreadable_images_keep_their_errors_and_positions(tmp_path: Path) -> None:
-    images: list[ImageSource] = [b"a", tmp_path / "missing.png", np.zeros(7), b"b"]
-    missing, no_image, batch = _api.encode_batches(images, 64)
-    assert isinstance(missing, _api.UnreadableImage)
-    assert (missing.index, type(missing.error)) == (1, FileNotFoundError)
-    assert isinstance(no_image, _api.UnreadableImage)
-    assert (no_image.index, type(no_image.error)) == (2, ImageShapeError)
-    assert isinstance(no_image.error, ImageShapeError)
-    assert no_image.error.index == 2
-    assert batch == _api.ImageBatch([0, 3], [b"a", b"b"])
-
-
-@pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
-def test_encode_batches_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
-    batches = encode_batches(images)
-    assert [batch.indices for batch in batches] == [range(256), range(256, 300)]
-    sent = np.concatenate([np.load(io.BytesIO(batch.arguments()["content"])) for batch in batches])
-    assert np.array_equal(sent, images)
-    large = encode_batches(np.zeros((3, 1000, 1000, 3), np.uint8))
-    assert [batch.indices for batch in large] == [range(2), range(2, 3)]
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        np.zeros((2, 9, 7), np.float32),
-        np.zeros((2, 9, 7, 4), np.uint8),
-        np.zeros((2, 2000, 1100, 3), np.uint8),
-    ],
-    ids=["floats", "alpha", "larger-than-request"],
-)
-def test_encode_batches_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
-    (batch,) = encode_batches(images)
-    assert len(batch.arguments()["files"]) == 2

@@ -15,29 +15,12 @@ import digit_client
 from digit_client import _cli, _commands
 
 HEAVY = (
-    "tensorflow",
-    "tensorflow_serving",
-    "keras",
-    "flask",
-    "grpc",
-    "cv2",
-    "opentelemetry",
-    "pyarrow",
-    "ray",
-    "sqlalchemy",
+    *("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry", "pyarrow"),
+    *("ray", "sqlalchemy"),
 )
 EXTRAS = (
-    *HEAVY,
-    "fsspec",
-    "google",
-    "greenlet",
-    "matplotlib",
-    "PIL",
-    "pydantic",
-    "rich",
-    "uvicorn",
-    "uvloop",
-    "waitress",
+    *(*HEAVY, "fsspec", "google", "greenlet", "matplotlib", "PIL", "pydantic", "rich", "uvicorn"),
+    *("uvloop", "waitress"),
 )
 
 IMPORTS: tuple[tuple[str, set[str]], ...] = (
@@ -135,13 +118,6 @@ def test_help_without_extras_lists_what_runs_and_names_the_rest(results_without_
     )
 
 
-def test_help_with_all_extras_lists_all_commands() -> None:
-    result = CliRunner().invoke(_cli.main, "--help")
-    listed = result.stdout.partition("Commands:\n")[2].splitlines()
-    commands = sorted(entry.name for entry in entry_points(group="digits.commands"))
-    assert [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "] == commands
-
-
 @pytest.mark.parametrize(("arguments", "extras"), COMMANDS_AND_EXTRAS.items(), ids=lambda value: value[0])
 def test_command_without_its_extra_names_install_command(
     results_without_extras: Any, arguments: tuple[str, ...], extras: str
@@ -156,42 +132,34 @@ def test_command_without_its_extra_names_install_command(
     )
 
 
-def test_library_without_its_extra_names_install_command() -> None:
-    code = """
-import json, sys
-sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
-messages = []
-for name in ("ModelServerClient", "AsyncModelServerClient", "images"):
-    try:
-        exec(f"from digit_client import {name}")
-    except ImportError as error:
-        messages.append(str(error))
-print(json.dumps(messages))
-"""
-    messages = run_in_fresh_interpreter(code, EXTRAS)
-    extras = ("grpc", "grpc", "images")
-    assert [message.partition("install ")[2] for message in messages] == [
-        f"it in a clone of digits: pip install '.[{extra}]'" for extra in extras
-    ]
-    assert all(re.match(r"digit_client\.\w+ needs digits\[\w+\]; ", message) for message in messages)
-
-
-def test_listing_the_library_without_extras_finds_only_what_can_be_imported() -> None:
+def test_library_without_extras_lists_what_can_be_imported_and_names_install_commands() -> None:
     code = """
 import inspect, json, pydoc, sys
 sys.modules.update(dict.fromkeys(json.loads(sys.argv[1])))
 import digit_client
 from digit_client import *
 pydoc.render_doc(digit_client)
-print(json.dumps([name for name, _ in inspect.getmembers(digit_client)]))
+messages = []
+for name in ("ModelServerClient", "AsyncModelServerClient", "images"):
+    try:
+        exec(f"from digit_client import {name}")
+    except ImportError as error:
+        messages.append(str(error))
+print(json.dumps([[name for name, _ in inspect.getmembers(digit_client)], messages]))
 """
-    names = run_in_fresh_interpreter(code, EXTRAS)
+    names, messages = run_in_fresh_interpreter(code, EXTRAS)
     assert {*digit_client.__all__} - {*names} == {"AsyncModelServerClient", "ModelServerClient"}
+    assert [message.partition(" needs ")[2] for message in messages] == [
+        f"digits[{extra}]; install it in a clone of digits: pip install '.[{extra}]'"
+        for extra in ("grpc", "grpc", "images")
+    ]
 
 
-def test_required_extras_cover_all_commands() -> None:
+def test_help_with_all_extras_lists_all_commands_whose_extras_exist() -> None:
     commands = {entry.name for entry in entry_points(group="digits.commands")}
     assert commands - {"predict"} == _commands.REQUIRED_EXTRAS.keys()
+    listed = CliRunner().invoke(_cli.main, "--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert {line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "} == commands
     known = {extra.lower() for extra in metadata("digits").get_all("Provides-Extra") or ()}
     assert {extra for extras in _commands.REQUIRED_EXTRAS.values() for extra in extras.split(",")} <= known
 
@@ -206,8 +174,5 @@ def test_all_lists_every_public_name() -> None:
     for name in public - {"DIGITS", "ImageSource"}:
         assert getattr(digit_client, name).__name__ == name
         assert getattr(digit_client, name).__doc__
-
-
-def test_getattr_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="nonsense"):
         digit_client.nonsense  # type: ignore[attr-defined]  # noqa: B018

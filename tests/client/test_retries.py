@@ -104,12 +104,7 @@ def test_default_timeout_is_ten_seconds_or_the_variable(monkeypatch: pytest.Monk
     assert default_timeout() == 10
     monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
     assert default_timeout() == 2.5
-
-
-@pytest.mark.parametrize("text", ["abc", "-1", "inf"])
-def test_default_timeout_invalid_variable_raises_value_error_that_names_it(
-    text: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITS_TIMEOUT", text)
-    with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT is .* not '{text}'"):
-        default_timeout()
+    for text in ("abc", "-1", "inf"):
+        monkeypatch.setenv("DIGITS_TIMEOUT", text)
+        with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT is .* not '{text}'"):
+            default_timeout()

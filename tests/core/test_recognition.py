@@ -22,7 +22,6 @@ from digit_core.recognition import (
     Classify,
     Find,
     Outcome,
-    Prepare,
     Recognition,
     drive,
 )
@@ -196,12 +195,6 @@ def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_rea
     assert [answer(outcome) for outcome in recognizer.read([page])] == [read]
 
 
-def test_predict_blank_picture_has_black_input(recognition: Recognizer, pictures: Any) -> None:
-    ((shown,),) = (outcome.inputs for outcome in recognition.predict([pictures["blank"]]))
-    assert shown.shape == (28, 28)
-    assert not shown.any()
-
-
 def test_predict_mixed_batch_has_outcome_in_each_place(
     recognition: Recognizer, calls: Calls, pictures: Any
 ) -> None:
@@ -249,19 +242,6 @@ def test_predict_array_in_model_form_asks_once(recognition: Recognizer, calls: C
     assert np.mean([answer(outcome) for outcome in outcomes] == digits.labels[:200]) > 0.85
 
 
-@pytest.mark.parametrize("number_type", [np.uint8, np.float32])
-def test_predict_batch_in_model_form_equals_files(
-    recognition: Recognizer, digits: Any, number_type: Any
-) -> None:
-    images = digits.images[:20]
-    batch = images if number_type == np.uint8 else images.reshape(20, -1).astype(np.float32) / 255
-    (from_files, from_batch) = (
-        [answer(outcome) for outcome in recognition.predict(pictures)]
-        for pictures in ([to_png(image) for image in images], batch)
-    )
-    assert from_files == from_batch
-
-
 def test_predict_many_pictures_keeps_to_largest_batch(model: LinearModel, digits: Any) -> None:
     calls = Calls(model)
     numbers = draw_lines(list(digits.images[:4]))
@@ -291,19 +271,6 @@ def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
     for method in (recognition.predict, recognition.read):
         with pytest.raises(OverloadedError):
             list(method([pictures["dark on white"]]))
-
-
-def test_drive_prepares_where_the_caller_wants(model: LinearModel, pictures: Any) -> None:
-    prepared = []
-
-    def prepare(request: Prepare) -> Any:
-        prepared.append(request.picture)
-        return request()
-
-    given = [pictures["in MNIST's form"], pictures["two lines"]]
-    ask = Recognizer(model.classify, DIGITS, find=find_components).ask
-    list(drive(Recognition(DIGITS).predict(given), ask, prepare))
-    assert all(picture is expected for picture, expected in zip(prepared, given, strict=True))
 
 
 def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:
@@ -374,11 +341,6 @@ def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel)
     batch = np.full((2, *PHOTOS.shape), 0.7, np.float32)
     outcomes = list(Recognizer(photos.classify, PHOTOS).predict(batch))
     assert all(np.array_equal(outcome.inputs[0], batch[0]) for outcome in outcomes)
-
-
-def test_read_other_task_raises_reading_not_supported(photos: LinearModel) -> None:
-    with pytest.raises(ReadingNotSupportedError, match="photos"):
-        next(Recognizer(photos.classify, PHOTOS).read([b""]))
 
 
 def test_predict_kind_none_refuses_other_size_in_its_place(photos: LinearModel) -> None:

@@ -23,7 +23,7 @@ difference of each pixel from the paper, in levels; `ink`, float32 [h, w], is a 
 
 from digit_core.errors import NoInkError
 from digit_core.images.crops import crop_digit, crop_drawing, crop_picture, normalise
-from digit_core.images.decode import MAX_PIXELS, ImageFile, decode
+from digit_core.images.decode import MAX_PIXELS, ImageFile, decode, open_image
 from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
 from digit_core.images.pages import Page, to_page
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
@@ -51,6 +51,7 @@ __all__ = [
     "lone_digit",
     "normalise",
     "open_for_task",
+    "open_image",
     "prepare",
     "read",
     "settle",

@@ -52,10 +52,6 @@ class ModelRef:
     version: int | None = None
     version_label: str | None = None
 
-    def __post_init__(self) -> None:
-        if self.version is not None and self.version_label is not None:
-            raise ValueError("name a version or a label, not both")
-
     def __str__(self) -> str:
         if self.version is not None:
             return f"{self.name}, version {self.version}"

@@ -1,6 +1,5 @@
 """Conversion of arrays to TensorFlow Serving's messages and back."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -51,11 +50,6 @@ def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> No
     for request in (codec.encode(np.zeros((1, 28, 28), np.uint8), model), codec.encode_card_request(model)):
         spec = request.model_spec
         assert (spec.name, spec.version.value, spec.version_label) == ("flowers", version, label)
-
-
-def test_model_ref_with_version_and_label_raises_value_error() -> None:
-    with pytest.raises(ValueError, match="not both"):
-        ModelRef("flowers", version=1, version_label="stable")
 
 
 def response(
@@ -166,20 +160,6 @@ def card_response(*values: bytes) -> PredictResponse:
     message.model_spec.version.value = 5
     message.outputs["card"].string_val.extend(values)
     return message
-
-
-def test_encode_card_request_has_one_unused_byte() -> None:
-    request = codec.encode_card_request(ModelRef("flowers"))
-    assert request.model_spec.signature_name == "card"
-    assert list(request.inputs) == ["unused"]
-    tensor = request.inputs["unused"]
-    assert (tensor.dtype, [dim.size for dim in tensor.tensor_shape.dim]) == (DT_UINT8, [1])
-    assert len(tensor.tensor_content) == 1
-
-
-def test_decode_card_returns_card() -> None:
-    message = card_response(json.dumps(FLOWERS.to_document()).encode())
-    assert codec.decode_card(PredictResponse.FromString(message.SerializeToString())) == FLOWERS
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""Batches of images from any iterable, and images that can't be read."""
+
+import io
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from digit_client import ImageShapeError, ImageSource, _api
+from digit_client._batches import Batch, split
+from digit_core.errors import without_tracebacks
+
+
+def batches(images: Any, max_items: int = 64, max_bytes: int = 6_000_000) -> list[Batch]:
+    """Return the batches of images that are sent as they are."""
+    return [*split(images, lambda image: image, max_items, max_bytes)]
+
+
+def test_split_ends_a_batch_by_number() -> None:
+    found = batches([Path("missing.png")] * 150)
+    assert [(batch.start, len(batch.images)) for batch in found] == [(0, 64), (64, 64), (128, 22)]
+    assert batches([]) == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [bytes(3_000_000), np.zeros((1000, 3000), np.uint8), Image.new("RGB", (1000, 1000))],
+    ids=["bytes", "array", "pillow"],
+)
+def test_split_ends_a_batch_by_memory(image: ImageSource) -> None:
+    assert [len(batch.images) for batch in batches([image] * 5)] == [2, 2, 1]
+    assert [len(batch.images) for batch in batches([image] * 2, max_bytes=1)] == [1, 1]
+
+
+def test_split_takes_images_as_they_are_needed() -> None:
+    taken = itertools.count()
+
+    def images() -> Iterator[bytes]:
+        while True:
+            next(taken)
+            yield b"image"
+
+    next(split(images(), lambda image: image, 64, 6_000_000))
+    assert next(taken) == 65
+
+
+def test_split_image_that_can_not_be_read_is_its_error(tmp_path: Path) -> None:
+    class BrokenFile(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise TimeoutError("no answer from the network drive")
+
+    images: list[Any] = [b"a", tmp_path / "missing.png", np.zeros(7), BrokenFile(), io.BytesIO(b"b")]
+    (batch,) = _api.split(images, 64)
+    first, missing, no_image, broken, last = batch.images
+    assert (first, last) == (b"a", b"b")
+    errors = [type(error) for error in (missing, no_image, broken)]
+    assert errors == [FileNotFoundError, ImageShapeError, TimeoutError]
+    assert (no_image.index, broken.__traceback__) == (2, None)
+    assert [name for _, (name, *_) in _api.encode_batch(batch)["files"]] == ["0", "4"]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
+def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
+    found = batches(images)
+    assert [batch.start for batch in found] == [0, 256]
+    sent = [np.load(io.BytesIO(_api.encode_batch(batch)["content"])) for batch in found]
+    assert np.array_equal(np.concatenate(sent), images)
+    large = batches(np.zeros((3, 1000, 1000, 3), np.uint8))
+    assert [(batch.start, len(batch.images)) for batch in large] == [(0, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 9, 7), np.float32),
+        np.zeros((2, 9, 7, 4), np.uint8),
+        np.zeros((2, 2000, 1100, 3), np.uint8),
+    ],
+    ids=["floats", "alpha", "larger-than-request"],
+)
+def test_split_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
+    (batch,) = _api.split(images, 64)
+    assert len(_api.encode_batch(batch)["files"]) == 2
+
+
+def test_without_tracebacks_clears_every_cause() -> None:
+    try:
+        try:
+            raise ValueError("cause")
+        except ValueError as error:
+            raise KeyError("effect") from error
+    except KeyError as error:
+        cleared = without_tracebacks(error)
+    assert cleared.__traceback__ is None
+    assert cleared.__cause__ is not None
+    assert cleared.__cause__.__traceback__ is None
