@@ -4,12 +4,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import IO, Self
+from typing import IO
 
 import httpx
 
@@ -66,12 +66,9 @@ def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder
             links = ModelsFolder(Path(temporary))
             for name in names:
                 (links.root / name).symlink_to((root / name).resolve())
-            for file, copy in (
-                (folder.config_path, links.config_path),
-                (folder.default_path, links.default_path),
-            ):
+            for file in (folder.config_path, folder.default_path):
                 if file.exists():
-                    shutil.copyfile(file, copy)
+                    shutil.copyfile(file, links.root / file.name)
             links.prepare(report)
             yield links
     else:
@@ -80,7 +77,7 @@ def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder
 
 @dataclass(slots=True)
 class Readiness:
-    """Readiness of the gateway at `url`. `report` gets the reason when unreadiness lasts."""
+    """Readiness of the gateway at `url`. `report` gets the reason once when unreadiness lasts."""
 
     url: str
     report: Callable[[str], None]
@@ -93,80 +90,71 @@ class Readiness:
             for _ in range(_READY_ANSWERS):
                 answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
                 if answer.status_code != 200:
-                    self._report_once(answer.json().get("detail", ""))
-                    return False
+                    break
+            else:
+                return True
+            detail = answer.json().get("detail", "")
         except (httpx.HTTPError, ValueError):
             return False
-        return True
-
-    def _report_once(self, detail: str) -> None:
-        """Report a reason once, when it has lasted for _REASON_SECONDS."""
         if detail != self._detail:
             self._detail, self._since = detail, time.monotonic()
         elif detail and time.monotonic() - self._since > _REASON_SECONDS:
             self.report(f"Not ready yet: {detail}")
             self._since = math.inf
+        return False
 
 
-@dataclass(frozen=True, slots=True)
-class Stack:
-    """Both services, and the models in models.config.
+def served_names(folder: ModelsFolder) -> list[str]:
+    """Return the models that answer callers. Raise DigitServingError if no version can be served."""
+    names = sorted({*folder.read_config().base_paths} - {READER_NAME})
+    if not names:
+        raise DigitServingError(f"no version in {folder.root} can be served")
+    return names
 
-    The gateway uses `default_name` for requests that name no model.
+
+def start(
+    group: ProcessGroup, folder: ModelsFolder, default_name: str, ports: Ports, prepare: Callable[[], object]
+) -> str:
+    """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
+
+    The gateway uses the model `default_name` for requests that name none. `prepare` is called before each
+    further start of the model server.
     """
-
-    config_path: Path
-    names: Sequence[str]
-    default_name: str
-    ports: Ports
-
-    @classmethod
-    def of_folder(cls, folder: ModelsFolder, ports: Ports) -> Self:
-        """Return the stack of a folder. Raise DigitServingError if no version can be served."""
-        # The reader answers no requests of callers.
-        names = sorted({*folder.read_config().base_paths} - {READER_NAME})
-        if not names:
-            raise DigitServingError(f"no version in {folder.root} can be served")
-        return cls(folder.config_path, names, _choose_default(folder, names), ports)
-
-    def start(self, group: ProcessGroup, prepare: Callable[[], object]) -> str:
-        """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
-
-        `prepare` is called before each further start of the model server.
-        """
-        program = start_model_server(
-            group,
-            f"--port={self.ports.grpc}",
-            f"--rest_api_port={self.ports.rest}",
-            f"--model_config_file={self.config_path.resolve()}",
-            "--model_config_file_poll_wait_seconds=1",
-            prepare=prepare,
-        )
-        settings = {
-            "DIGITS_HOST": self.ports.host,
-            "DIGITS_PORT": str(self.ports.gateway),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.ports.grpc}",
-            "DIGITS_MODEL_NAME": self.default_name,
-            "DIGITS_MODEL_NAMES": ",".join([*self.names, "*"]),
-            # The page's menu lists models that are published later, too.
-            "DIGITS_MODELS_CONFIG": str(self.config_path.resolve()),
-            **_MALLOC,
-            # Loopback connections need no TLS.
-            **dict.fromkeys(_TLS_SETTINGS, ""),
-            **_log_level(),
-            # Without JSON, for a terminal.
-            "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
-        }
-        group.start("gateway", python_command("gateway"), settings)
-        return program
+    config = folder.config_path.resolve()
+    program = start_model_server(
+        group,
+        f"--port={ports.grpc}",
+        f"--rest_api_port={ports.rest}",
+        f"--model_config_file={config}",
+        "--model_config_file_poll_wait_seconds=1",
+        prepare=prepare,
+    )
+    settings = {
+        "DIGITS_HOST": ports.host,
+        "DIGITS_PORT": str(ports.gateway),
+        "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}",
+        "DIGITS_MODEL_NAME": default_name,
+        "DIGITS_MODEL_NAMES": ",".join([*served_names(folder), "*"]),
+        # The page's menu lists models that are published later, too.
+        "DIGITS_MODELS_CONFIG": str(config),
+        **_MALLOC,
+        # Loopback connections need no TLS.
+        **dict.fromkeys(_TLS_SETTINGS, ""),
+        **_log_level(),
+        # Without JSON, for a terminal.
+        "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
+    }
+    group.start("gateway", python_command("gateway"), settings)
+    return program
 
 
-def _choose_default(folder: ModelsFolder, names: Sequence[str]) -> str:
+def choose_default(folder: ModelsFolder) -> str:
     """Return the model of DIGITS_MODEL_NAME, else the folder's default.
 
     The first start chooses that, the digits or the first by name, and a later one if it is gone: a model that
     is published afterwards must not take over the callers who name none.
     """
+    names = served_names(folder)
     if named := os.environ.get("DIGITS_MODEL_NAME"):
         if named not in names:
             raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")

@@ -22,18 +22,10 @@ _port = partial(option, type=click.IntRange(1, 65535))
 @option("--host", default=DEFAULTS.host, envvar="DIGITS_HOST", help="Gateway's address.")
 @_port("--port", "gateway", default=DEFAULTS.gateway, envvar="DIGITS_PORT", help="Gateway's port.")
 @_port(
-    "--grpc-port",
-    "grpc",
-    default=DEFAULTS.grpc,
-    envvar="DIGITS_GRPC_PORT",
-    help="Model server's gRPC port.",
+    "--grpc-port", "grpc", default=DEFAULTS.grpc, envvar="DIGITS_GRPC_PORT", help="Model server's gRPC port."
 )
 @_port(
-    "--rest-port",
-    "rest",
-    default=DEFAULTS.rest,
-    envvar="DIGITS_REST_PORT",
-    help="Model server's REST port.",
+    "--rest-port", "rest", default=DEFAULTS.rest, envvar="DIGITS_REST_PORT", help="Model server's REST port."
 )
 def up(root: Path, **options: Any) -> None:
     """Run the model server and the gateway until Ctrl-C.
@@ -63,19 +55,19 @@ def _run(root: Path, folder: "ModelsFolder", ports: Ports) -> None:
     """Run both services until a signal. Raise ProcessDiedError if one of them can't be kept running."""
     from digit_core.artifact.addresses import Addresses, recorded
     from digit_serving.processes import ProcessGroup
-    from digit_serving.stack import Readiness, Stack
+    from digit_serving.stack import Readiness, choose_default, served_names, start
 
     addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}")
     with ProcessGroup() as group:
-        stack, started = Stack.of_folder(folder, ports), time.monotonic()
-        program = stack.start(group, partial(_prepare_again, folder))
+        names, default, started = served_names(folder), choose_default(folder), time.monotonic()
+        program = start(group, folder, default, ports, partial(_prepare_again, folder))
         if not group.wait(Readiness(ports.url, click.echo).check):
             return
         with recorded(root, addresses):
             click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
-            click.echo(f"              http://127.0.0.1:{ports.rest}/v1/models/{stack.default_name}  (REST)")
-            if len(stack.names) > 1:
-                click.echo(f"Models        {', '.join(stack.names)}; default: {stack.default_name}")
+            click.echo(f"              http://127.0.0.1:{ports.rest}/v1/models/{default}  (REST)")
+            if len(names) > 1:
+                click.echo(f"Models        {', '.join(names)}; default: {default}")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             page = ports.url.replace("//127.0.0.1:", "//localhost:")
             click.echo(f"Open {page}: draw or drop a picture")

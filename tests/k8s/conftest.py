@@ -63,10 +63,7 @@ CHOICES: dict[str, dict[str, Any]] = {
         },
     },
     "encryption": {"plain": {}, "tls": {"modelServer": {"tls": True}}},
-    "hardware": {
-        "cpu": {},
-        "gpu": {"modelServer": {"gpu": True}, "training": {"gpu": True}},
-    },
+    "hardware": {"cpu": {}, "gpu": {"modelServer": {"gpu": True}, "training": {"gpu": True}}},
     "release": {
         "stable": {},
         "canary": {

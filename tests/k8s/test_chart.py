@@ -176,19 +176,28 @@ def test_existing_claim_replaces_that_of_the_chart() -> None:
     assert claims == {"ours"}
 
 
-def test_external_redis_is_from_secret() -> None:
-    objects = render(
-        {"rateLimit": "1/second", "redis": {"external": True, "peers": [DATABASE], "port": 6380}}
-    )
-    assert not any("redis" in item["metadata"]["name"] for item in objects)
-    (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
-    entry = {
-        "name": "DIGITS_RATE_LIMIT_STORE",
-        "valueFrom": {"secretKeyRef": {"name": "redis", "key": "url"}},
+SHARED_LIMITS = {"rateLimit": "1/second", "redis": {"external": True, "peers": [DATABASE], "port": 6380}}
+
+
+@pytest.mark.parametrize(
+    ("values", "variable", "secret", "users"),
+    [
+        (FEEDBACK, "DIGITS_FEEDBACK", "feedback", {"gateway", "training"}),
+        (SHARED_LIMITS, "DIGITS_RATE_LIMIT_STORE", "redis", {"gateway"}),
+    ],
+)
+def test_address_of_a_store_is_from_secret(
+    values: dict[str, Any], variable: str, secret: str, users: set[str]
+) -> None:
+    objects = render(values)
+    entry = {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": "url"}}}
+    assert users == {
+        component(template)
+        for template in pods(objects)
+        for container in containers(template)
+        if entry in container.get("env", [])
     }
-    assert entry in gateway["env"]
-    egress = named(objects, "NetworkPolicy", "gateway")["spec"]["egress"]
-    assert {"to": [DATABASE], "ports": [{"port": 6380}]} in egress
+    assert not any("redis" in item["metadata"]["name"] for item in objects)
 
 
 def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
@@ -239,11 +248,8 @@ def model_server(values: dict[str, Any]) -> Any:
 
 
 def test_training_job_changed_pod_has_another_name() -> None:
-    names = {
-        training_job(render(values))["metadata"]["name"]
-        for values in ({}, {"training": {"gpu": True}}, {"rateLimit": "600/minute"})
-    }
-    assert len(names) == 2
+    gpu, limited = {"training": {"gpu": True}}, {"rateLimit": "600/minute"}
+    assert len({training_job(render(each))["metadata"]["name"] for each in ({}, gpu, limited)}) == 2
 
 
 def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> None:
@@ -259,9 +265,7 @@ def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> 
     scheduled = render(merge(values, {"training": {"schedule": "1 2 * * *"}}))
     for rendered, suspended in ((objects, True), (scheduled, False)):
         assert named(rendered, "CronJob", "training")["spec"]["suspend"] is suspended
-
-
-def test_training_command_replaces_that_of_the_scheduled_job() -> None:
+    # A command replaces that of the scheduled job.
     command = ["python", "/app/retrain.py"]
     objects = render(merge(FEEDBACK, {"modelName": "flowers", "training": {"command": command}}))
     assert containers(pod(named(objects, "CronJob", "training")))[0]["command"] == command
@@ -352,21 +356,12 @@ def test_route_has_public_paths_only(kind: str, tmp_path: Path) -> None:
 
 
 def test_monitoring_has_the_alerts_and_the_dashboard_of_compose() -> None:
-    objects = render(
-        merge(
-            WATCHED,
-            {
-                "monitoring": {
-                    "labels": {"release": "prometheus"},
-                    "runbook": "https://wiki.example.com/digits",
-                }
-            },
-        )
-    )
+    runbook, labels = "https://wiki.example.com/digits", {"release": "prometheus"}
+    objects = render(merge(WATCHED, {"monitoring": {"labels": labels, "runbook": runbook}}))
     rule = named(objects, "PrometheusRule", "digits")
     address = '{{ or $externalLabels.runbook "docs/how-to/runbook.md" }}'
     alerts = (CONFIG / "alerts.yml").read_text()
-    assert rule["spec"] == yaml.safe_load(alerts.replace(address, "https://wiki.example.com/digits"))
+    assert rule["spec"] == yaml.safe_load(alerts.replace(address, runbook))
     dashboard = named(objects, "ConfigMap", "grafana-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     text = (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
@@ -374,9 +369,8 @@ def test_monitoring_has_the_alerts_and_the_dashboard_of_compose() -> None:
     monitors = {item["metadata"]["name"]: item for item in of_kind(objects, "ServiceMonitor")}
     scraped = yaml.safe_load((CONFIG / "prometheus.yml").read_text())["scrape_configs"]
     paths = {job["job_name"]: job.get("metrics_path", "/metrics") for job in scraped}
-    assert {
-        name: item["spec"]["endpoints"][0]["path"] for name, item in monitors.items()
-    }.items() <= paths.items()
+    for name, item in monitors.items():
+        assert item["spec"]["endpoints"][0]["path"] == paths[name]
     for item in (rule, *monitors.values()):
         assert item["metadata"]["labels"]["release"] == "prometheus"
 
@@ -434,18 +428,6 @@ def test_redis_command_starts_store_of_limits() -> None:
                 greenlet_loop.call(limiter.check, "somebody")
         finally:
             process.terminate()
-
-
-def test_feedback_store_is_from_secret() -> None:
-    objects = render(FEEDBACK)
-    entry = {"name": "DIGITS_FEEDBACK", "valueFrom": {"secretKeyRef": {"name": "feedback", "key": "url"}}}
-    callers = {
-        component(template)
-        for template in pods(objects)
-        for container in containers(template)
-        if entry in container.get("env", [])
-    }
-    assert callers == {"gateway", "training"}
 
 
 def test_chart_installs_into_any_namespace_under_any_name() -> None:

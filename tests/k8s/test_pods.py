@@ -95,11 +95,7 @@ def test_tensorflow_serving_images_match_serving_api(installation: Installation)
 def test_model_server_flags_are_known(installation: Installation) -> None:
     """TensorFlow Serving ignores an unknown flag after a line in its log."""
     server = service(installation.objects, "model-server")
-    assert server["command"] == [
-        "bash",
-        "/config/start-model-server.sh",
-        "/usr/bin/tensorflow_model_server",
-    ]
+    assert server["command"] == ["bash", "/config/start-model-server.sh", "/usr/bin/tensorflow_model_server"]
     options = flags.parse(server["args"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
     assert options.allow_version_labels_for_unavailable_models

@@ -21,9 +21,7 @@ def test_releases_job_has_the_image_and_security_of_the_installation() -> None:
     training = pod(training_job(overlay("local")))["spec"]
     # fsGroup makes the volume writable.
     assert pod(promotion())["spec"]["securityContext"] == training["securityContext"]
-
-
-def test_releases_job_runs_without_tls_where_there_is_none() -> None:
     volumes = {volume["name"]: volume for volume in pod(promotion())["spec"]["volumes"]}
+    # Without TLS there are no such secrets.
     for volume, secret in (("tls", "gateway-tls"), ("server-tls", "gateway-server-tls")):
         assert volumes[volume]["secret"] == {"secretName": secret, "optional": True}

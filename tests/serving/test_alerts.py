@@ -291,18 +291,12 @@ CASES = [
         | up("gateway", "0x60", namespace="mail"),
     ),
     Case(
-        "ModelServerDown",
-        up("model-server", "1x10 0x50", **OURS),
-        MODEL_SERVER | OURS,
-        severity="critical",
+        "ModelServerDown", up("model-server", "1x10 0x50", **OURS), MODEL_SERVER | OURS, severity="critical"
     ),
     Case("ModelServerDown", up("gateway", "1x60"), MODEL_SERVER, severity="critical"),
     Case("ModelServerDown", up("model-server", "0x60", "1x60")),
     Case(
-        "InstancesDown",
-        up("gateway", "1x60", "0x60", "0x60", **OURS) | build_info("1x60", **OURS),
-        OURS,
-        "2",
+        "InstancesDown", up("gateway", "1x60", "0x60", "0x60", **OURS) | build_info("1x60", **OURS), OURS, "2"
     ),
     Case(
         "InstancesDown",

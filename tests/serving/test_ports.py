@@ -1,9 +1,12 @@
 """Ports of `digits up`, which are checked before it starts, and before `make run` installs anything."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from digit_serving import sockets
 from digit_serving.ports import Ports
@@ -20,6 +23,12 @@ def test_conflict_names_taken_ports_and_the_ways_to_choose_others() -> None:
             "`DIGITS_PORT=PORT DIGITS_REST_PORT=PORT make run` or `digits up --port PORT --rest-port PORT`"
         )
     assert not Ports("127.0.0.1", *(free_port() for _ in range(3))).conflict()
+
+
+@pytest.mark.parametrize(("host", "on_every_address"), [("", True), ("127.0.0.1", False)])
+def test_listen_opens_the_port_on_one_address_or_all(host: str, on_every_address: bool) -> None:
+    with sockets.listen(host, 0) as listener, socket.socket() as client:
+        assert (client.connect_ex(("127.0.0.2", listener.getsockname()[1])) == 0) is on_every_address
 
 
 def test_module_checks_the_ports_of_the_variables_without_any_package() -> None:

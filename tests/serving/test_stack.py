@@ -8,11 +8,9 @@ from click.testing import CliRunner
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.errors import DigitServingError
-from digit_serving.ports import Ports
 from digit_serving.releases.cli import models
-from digit_serving.stack import Stack, find_model_server, prepared
-
-PORTS = Ports("127.0.0.1", 1, 2, 3)
+from digit_serving.stack import choose_default, find_model_server, prepared
+from tests.core.artifact.conftest import write_files
 
 
 def publish(root: Path, *names: str) -> ModelsFolder:
@@ -23,15 +21,9 @@ def publish(root: Path, *names: str) -> ModelsFolder:
     return folder
 
 
-def write_files(version: Path) -> None:
-    (version / "variables").mkdir()
-    for name in ("saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"):
-        (version / name).touch()
-
-
 def default_name(root: Path) -> str:
     with prepared(root, print) as folder:
-        return Stack.of_folder(folder, PORTS).default_name
+        return choose_default(folder)
 
 
 @pytest.fixture(autouse=True)
@@ -62,12 +54,9 @@ def test_default_of_models_without_digits_is_that_of_the_variable(
         default_name(tmp_path)
 
 
-def test_prepared_folder_without_model_raises(tmp_path: Path) -> None:
+def test_prepared_folder_without_model_or_complete_version_raises(tmp_path: Path) -> None:
     with pytest.raises(DigitServingError, match="has no model; create one with `digits train`"):
         default_name(tmp_path / "none")
-
-
-def test_prepared_folder_of_no_complete_version_raises(tmp_path: Path) -> None:
     publish(tmp_path, "digits")
     shutil.rmtree(tmp_path / "digits" / "1" / "variables")
     with pytest.raises(DigitServingError, match=r"no version in .* can be served"):

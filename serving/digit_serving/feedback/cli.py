@@ -34,12 +34,7 @@ def _parse_time(_ctx: click.Context, _option: click.Parameter, value: str | None
 
 
 _store_option = option(
-    "--store",
-    "url",
-    metavar="URL",
-    required=True,
-    envvar="DIGITS_FEEDBACK",
-    help="The gateway's store.",
+    "--store", "url", metavar="URL", required=True, envvar="DIGITS_FEEDBACK", help="The gateway's store."
 )
 _since_option = click.option(
     "--since", metavar="AGE|DATE", callback=_parse_time, help="Only answers from this time on, such as 7d."

@@ -2,8 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -97,10 +96,15 @@ def write_folders(records: Iterable[Record], folder: Path) -> dict[str, Counter[
     """Write each picture as PNG into `train` or `held-out`, in a folder of its label.
 
     A picture is the original of a record that has one, else the input. Records without a class are left out.
-    Return the number of pictures by label, of each part. Raise DigitServingError or OSError.
+    The folder appears when it is complete. Return the number of pictures by label, of each part. Raise
+    DigitServingError or OSError.
     """
+    if folder.exists():
+        raise DigitServingError(f"{folder} exists")
     counts: dict[str, Counter[str]] = {part: Counter() for part in _PARTS.values()}
-    with _written_beside(folder) as unfinished:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        unfinished = Path(temporary) / folder.name
         for record in records:
             if not record.label:
                 continue
@@ -114,6 +118,7 @@ def write_folders(records: Iterable[Record], folder: Path) -> dict[str, Counter[
             counts[part][record.label] += 1
         if not any(counts.values()):
             raise DigitServingError("no answer has a label of a class")
+        unfinished.rename(folder)
     return counts
 
 
@@ -132,21 +137,6 @@ def _format_input(record: Record) -> str:
 
 def _format_label(label: str | None) -> str:
     return {None: NONE, NO_CLASS: _NO_CLASS}.get(label) or str(label)
-
-
-@contextmanager
-def _written_beside(target: Path) -> Iterator[Path]:
-    """Yield a path beside the target, and rename it to the target at the end: a failure leaves nothing.
-
-    Raise DigitServingError if the target exists.
-    """
-    if target.exists():
-        raise DigitServingError(f"{target} exists")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as folder:
-        unfinished = Path(folder) / target.name
-        yield unfinished
-        unfinished.rename(target)
 
 
 def _picture(record: Record) -> bytes:

@@ -97,7 +97,13 @@ class ServerCore:
     def _load(self, directory: Path, version: int) -> Servable:
         with self.metrics.load(str(directory)):
             if self._public_key:
-                _verify(directory, self._public_key)
+                # model-signing is optional, and takes a second to import.
+                from digit_serving.releases import signatures
+
+                try:
+                    signatures.verify(directory, self._public_key)
+                except ArtifactError as error:
+                    raise ServingError(str(error), "FAILED_PRECONDITION") from error
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
@@ -142,13 +148,3 @@ def _count_rows(arrays: list[Array], limit: int) -> int:
     if rows > limit:
         raise ServingError(f"{rows} rows exceed max_batch_size, {limit}")
     return rows
-
-
-def _verify(directory: Path, public_key: Path) -> None:
-    # model-signing is optional, and takes a second to import.
-    from digit_serving.releases import signatures
-
-    try:
-        signatures.verify(directory, public_key)
-    except ArtifactError as error:
-        raise ServingError(str(error), "FAILED_PRECONDITION") from error

@@ -164,9 +164,6 @@ class Manager:
         """Return an aspired version of the model that is available or has failed to load, or None."""
         return next((v for v in self._select(name, State.AVAILABLE, State.END) if v.aspired), None)
 
-    def _labelled(self, model: str) -> set[int]:
-        return {number for (name, _), number in self._labels.items() if name == model}
-
     def _assign_labels(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
         models = config.model_config_list.config
         labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
@@ -184,8 +181,11 @@ class Manager:
             if period > 0 or self._wake.is_set():
                 self._wake.clear()
                 self._poll()
-            models = {version.model for version in list(self._versions.values())}
-            actions = [next_action(self._select(model), self._labelled(model)) for model in sorted(models)]
+            labelled, models = self._labels.items(), {each.model for each in list(self._versions.values())}
+            actions = [
+                next_action(self._select(model), [number for (name, _), number in labelled if name == model])
+                for model in sorted(models)
+            ]
             for version in filter(None, actions):
                 if version.state == State.AVAILABLE:
                     self._unload(version)

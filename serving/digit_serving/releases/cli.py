@@ -1,7 +1,9 @@
 """`digits models`: list, promote, remove, copy and verify versions. Commands import their modules lazily."""
 
+import json
 import typing
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +61,8 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
             is_reachable, unknown = False, error.message
     rows = listing.make_rows(folder, name, states)
     if as_json:
-        click.echo(listing.format_json(name, rows, address.value, is_reachable))
+        document = {"model": name, "server": address.value, "reachable": is_reachable}
+        click.echo(json.dumps({**document, "versions": [*map(asdict, rows)]}, indent=2))
         return
     click.echo(listing.format_table(rows))
     if unknown:
@@ -171,12 +174,7 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
 @option("--timeout", default=600.0, type=POSITIVE, help="Seconds to wait for another change of the folder.")
 @_public_key_option
 def pull(
-    url: str,
-    numbers: tuple[int, ...],
-    root: Path,
-    name: str | None,
-    timeout: float,
-    public_key: Path | None,
+    url: str, numbers: tuple[int, ...], root: Path, name: str | None, timeout: float, public_key: Path | None
 ) -> None:
     """Copy from a bucket what its models.config names: versions, then labels.
 

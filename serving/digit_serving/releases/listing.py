@@ -1,8 +1,7 @@
 """Output of `digits models ls` and `show`: tables, JSON and model cards."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -82,35 +81,24 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def format_json(model: str, rows: Sequence[Row], server: str, reachable: bool) -> str:
-    """Return a JSON object. `server` is an address, and `reachable` is True if the server answers."""
-    versions = [asdict(row) for row in rows]
-    return json.dumps(
-        {"model": model, "server": server, "reachable": reachable, "versions": versions}, indent=2
-    )
-
-
 def format_card(card: Mapping[str, Any]) -> str:
     """Return the model card with one entry per line; nested entries are indented."""
     return format_fields(_entries(card, ""))
 
 
 def _cells(row: Row, mark: str) -> tuple[str, ...]:
+    try:
+        published = format_time(datetime.fromisoformat(row.published))
+    except (TypeError, ValueError):
+        published = NONE
     return (
         str(row.version),
-        _format_published(row.published),
+        published,
         f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else NONE,
         row.state or NONE,
         ", ".join(row.labels) or NONE,
         format_size(row.bytes),
     )
-
-
-def _format_published(text: Any) -> str:
-    try:
-        return format_time(datetime.fromisoformat(text))
-    except (TypeError, ValueError):
-        return NONE
 
 
 def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:

@@ -43,11 +43,7 @@ _ENDPOINT_OPTIONS = (
         envvar="DIGITS_MODEL_SERVER_CA",
         help="Authority of the model server's certificate (PEM): the connection uses TLS.",
     ),
-    _file_option(
-        "--certificate",
-        envvar="DIGITS_MODEL_SERVER_CERTIFICATE",
-        help="Client certificate (PEM).",
-    ),
+    _file_option("--certificate", envvar="DIGITS_MODEL_SERVER_CERTIFICATE", help="Client certificate (PEM)."),
     _file_option("--key", envvar="DIGITS_MODEL_SERVER_KEY", help="Key of this certificate (PEM)."),
 )
 _CHANGE_OPTIONS = (
@@ -62,11 +58,7 @@ _CHANGE_OPTIONS = (
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
 )
 _JOB_OPTIONS = (
-    click.option(
-        "--job",
-        is_flag=True,
-        help="Print a Kubernetes Job that does this, for kubectl apply -f -",
-    ),
+    click.option("--job", is_flag=True, help="Print a Kubernetes Job that does this, for kubectl apply -f -"),
     click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
 )
 

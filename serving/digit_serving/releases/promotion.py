@@ -154,7 +154,12 @@ class Releases:
                 good = (number for number in found if number in entered or not found[number].defect())
                 oldest = min(islice(good, keep), default=0)
                 removed = {number for number in found if number < oldest} - self.folder.needed(self.name)
-                self._unload(config, removed)
+                if listed := config.listed(self.name) & removed:
+                    kept, base_path = config.listed(self.name) - listed, config.base_paths[self.name]
+                    self.folder.write_config(config.with_versions(self.name, kept, base_path))
+                if self.service and removed:
+                    self.report("Waiting for the model server to unload what is removed ...")
+                    self.service.wait_until_unloaded(removed)
             remove_leftovers(self.folder.root / self.name)
             for number in sorted(removed):
                 size = found[number].size()
@@ -184,16 +189,6 @@ class Releases:
                     self.service.wait_until_unloaded(found)
             folder.remove(self.name)
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
-
-    def _unload(self, config: ModelsConfig, removed: Collection[int]) -> None:
-        """Take versions out of models.config, and wait until the model server has unloaded them."""
-        listed = config.listed(self.name)
-        if listed.intersection(removed):
-            kept, base_path = listed.difference(removed), config.base_paths[self.name]
-            self.folder.write_config(config.with_versions(self.name, kept, base_path))
-        if self.service and removed:
-            self.report("Waiting for the model server to unload what is removed ...")
-            self.service.wait_until_unloaded(removed)
 
     def _load(self, version: Version) -> None:
         """Enter the version, and wait until it is loaded. Versions that are loaded stay loaded."""

@@ -23,10 +23,7 @@ _STOPPED = 130
 @click.option("--version-label", "label", help="Label of the model's version.")
 @models_option
 @click.option(
-    "--model-server",
-    "target",
-    metavar="HOST:PORT",
-    help="Model server to ask, in place of one for --models.",
+    "--model-server", "target", metavar="HOST:PORT", help="Model server to ask, in place of one for --models."
 )
 @click.option(
     "--ray",
@@ -35,20 +32,9 @@ _STOPPED = 130
     "[default: processes on this machine]",
 )
 @click.option("--workers", type=_COUNT, help="Number of workers.  [default: all CPUs]")
-@option(
-    "--batch",
-    "batch_size",
-    type=_COUNT,
-    default=1024,
-    help="Pictures in a file of results.",
-)
+@option("--batch", "batch_size", type=_COUNT, default=1024, help="Pictures in a file of results.")
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
-@option(
-    "--timeout",
-    type=POSITIVE,
-    default=60.0,
-    help="Timeout of a call with its retries, in seconds.",
-)
+@option("--timeout", type=POSITIVE, default=60.0, help="Timeout of a call with its retries, in seconds.")
 @click.pass_context
 def score(ctx: click.Context, /, **options: Any) -> None:
     """Classify every picture in SOURCE and its subfolders, and write a row for each to OUT.

@@ -41,10 +41,7 @@ def test_other_methods_are_unimplemented(server: ServerProcess) -> None:
 
 
 def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeGrpc) -> None:
-    with (
-        serve_grpc("--grpc_max_threads=2") as port,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
+    with serve_grpc("--grpc_max_threads=2") as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         call = PredictionServiceStub(channel).Predict.future
         calls: list[Any] = []
 
