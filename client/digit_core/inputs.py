@@ -36,7 +36,6 @@ _MEDIA_TYPES = (
     *((b"ftyp" + brand, "image/heic") for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")),
 )
 
-_URLS = ("http://", "https://")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Image modes that Pillow writes as PNG."""
 
@@ -52,27 +51,21 @@ def read_source(image: ImageSource) -> bytes:
 
     Raise OSError if a path can't be read, ImageError if the source is no image.
     """
-    try:
-        data = _read_bytes(image)
-    except ValueError as error:
-        # A path with a null character, or a closed file.
-        raise NotAnImageError(f"the image can't be read: {error}") from error
-    if not isinstance(data, bytes):
-        raise NotAnImageError("an open image file must be in binary mode")
-    return data
-
-
-def _read_bytes(image: ImageSource) -> bytes:
-    if isinstance(image, str) and image.startswith(_URLS):
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
         raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
-    if isinstance(image, (str, os.PathLike)):
-        return Path(image).read_bytes()
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     if isinstance(image, np.ndarray):
         return to_png(to_uint8_image(image))
-    if hasattr(image, "read"):
-        return image.read()
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
+        try:
+            data = image.read() if hasattr(image, "read") else Path(image).read_bytes()
+        except ValueError as error:
+            # A path with a null character, or a closed file.
+            raise NotAnImageError(f"the image can't be read: {error}") from error
+        if not isinstance(data, bytes):
+            raise NotAnImageError("an open image file must be in binary mode")
+        return data
     if hasattr(image, "save"):
         return _encode_pillow_image(image)
     raise NotAnImageError(

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.results import Prediction
 
-Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+_MIN_SIMILARITY = 0.7
+"""Cosine similarity to a digit that two digits on one image don't reach."""
 
 
 class LinearModel:
     """Ridge regression from pixels to labels, with the output `is_digit` if `with_is_digit`.
 
-    `is_digit` is above 0.5 if the image's cosine similarity to an image of the regression is above
-    `min_similarity`, which two digits on one image don't reach.
+    `is_digit` is above 0.5 if the image is similar to one of the regression.
     """
 
     def __init__(
@@ -25,27 +25,20 @@ class LinearModel:
         task: TaskCard = DIGITS,
     ) -> None:
         self.task = task
-        self.min_similarity = 0.7
         inputs = _with_bias(images.reshape(len(images), -1).astype(np.float32) / np.float32(255))
         self._weights = _ridge_regression(inputs, np.eye(len(task.labels), dtype=np.float32)[labels])
         self._images = _with_unit_norm(inputs[:, :-1]) if with_is_digit else None
-
-    def __call__(self, pixels: NDArray[np.float32]) -> Outputs:
-        """Return the probabilities, [n, k], and `is_digit`, [n], of pixels in 0..1, [n, pixels]."""
-        scores = np.exp(10 * (_with_bias(pixels) @ self._weights))
-        probabilities = np.asarray(scores / scores.sum(axis=1, keepdims=True), np.float32)
-        if self._images is None:
-            return probabilities, None
-        similarity = (_with_unit_norm(pixels) @ self._images.T).max(axis=1)
-        is_digit = 1 / (1 + np.exp(40 * (self.min_similarity - similarity)))
-        return probabilities, np.asarray(is_digit, np.float32)
 
     def classify(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> list[Prediction]:
         """Return the predictions for a batch in the task's form, of model version 1."""
         low, high = (0.0, 255.0) if batch.dtype == np.uint8 else self.task.range
         pixels = (batch.reshape(len(batch), -1).astype(np.float32) - np.float32(low)) / np.float32(high - low)
-        probabilities, is_digit = self(pixels)
-        found = [None] * len(batch) if is_digit is None else is_digit.tolist()
+        scores = np.exp(10 * (_with_bias(pixels) @ self._weights))
+        probabilities = np.asarray(scores / scores.sum(axis=1, keepdims=True), np.float32)
+        is_digit = [None] * len(batch)
+        if self._images is not None:
+            similarity = (_with_unit_norm(pixels) @ self._images.T).max(axis=1)
+            is_digit = (1 / (1 + np.exp(40 * (_MIN_SIMILARITY - similarity)))).tolist()
         return [
             Prediction(
                 int(row.argmax()),
@@ -55,7 +48,7 @@ class LinearModel:
                 1,
                 each,
             )
-            for row, each in zip(probabilities, found, strict=True)
+            for row, each in zip(probabilities, is_digit, strict=True)
         ]
 
 

@@ -99,12 +99,11 @@ class LinearModelServer:
             return answer_page(request)
         if request.model_spec.signature_name == CARD_SIGNATURE:
             return self._answer_card(request, context)
-        pixels = self._decode_pixels(request, context)
-        probabilities, is_digit = self.model(pixels)
+        predictions = self.model.classify(self._decode(request, context))
         response = PredictResponse(model_spec=self._version_spec())
-        encode(probabilities, response.outputs[OUTPUT])
-        if is_digit is not None:
-            encode(is_digit, response.outputs[IS_DIGIT_OUTPUT])
+        encode(np.array([each.probabilities for each in predictions]), response.outputs[OUTPUT])
+        if predictions[0].is_digit is not None:
+            encode(np.array([each.is_digit for each in predictions]), response.outputs[IS_DIGIT_OUTPUT])
         return response
 
     def _answer_card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
@@ -119,8 +118,7 @@ class LinearModelServer:
         tensor.string_val.extend([self.card] * batch_size)
         return response
 
-    def _decode_pixels(self, request: PredictRequest, context: grpc.ServicerContext) -> NDArray[np.float32]:
-        """Return the pixels of both signatures in 0..1: float32 [n, pixels]."""
+    def _decode(self, request: PredictRequest, context: grpc.ServicerContext) -> NDArray[Any]:
         is_images = request.model_spec.signature_name == "images"
         tensor = request.inputs["images" if is_images else "pixels"]
         count, *shape = (dim.size for dim in tensor.tensor_shape.dim)
@@ -128,12 +126,8 @@ class LinearModelServer:
         if tuple(shape) != expected:
             message = f"input must have shape [n, {expected}], not [n, {shape}]"
             _abort(context, grpc.StatusCode.INVALID_ARGUMENT, message)
-        low, high = (0.0, 255.0) if is_images else self._task.range
         values = np.frombuffer(tensor.tensor_content, np.uint8 if is_images else np.float32)
-        pixels: NDArray[np.float32] = (values.reshape(count, -1).astype(np.float32) - np.float32(low)) / (
-            np.float32(high - low)
-        )
-        return pixels
+        return values.reshape(count, *shape)
 
     def _metadata(
         self, request: GetModelMetadataRequest, context: grpc.ServicerContext

@@ -69,7 +69,10 @@ def open_image(
     """
     # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
     if data.startswith(PNG_SIGNATURE):
-        return _open_png(data, max_pixels)
+        file = strip_ancillary_chunks(data)
+        width, height = struct.unpack_from(">II", file, 16)
+        _check_size(width, height, max_pixels)
+        return ImageFile((height, width), width * height, partial(_decode_png, file))
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
     except Image.DecompressionBombError as error:
@@ -145,13 +148,6 @@ def strip_ancillary_chunks(data: bytes) -> bytes:
     return stripped
 
 
-def _open_png(data: bytes, max_pixels: int) -> ImageFile:
-    file = strip_ancillary_chunks(data)
-    width, height = struct.unpack_from(">II", file, 16)
-    _check_size(width, height, max_pixels)
-    return ImageFile((height, width), width * height, partial(_decode_png, file))
-
-
 def _decode_png(file: bytes) -> Pixels:
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
@@ -180,7 +176,9 @@ def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, min_side: int 
     cost = 0
     if image.format in ("JPEG", "MPO"):
         _check_size(*image.size, 4 * max_pixels)
-        _check_scans(data)
+        # An empty scan of a progressive JPEG, a few bytes, takes as long to decode as any other.
+        if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+            raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
         cost = math.prod(image.size) // 4
         factor = scaling.downscale_factor(image.size, scaling.PAGE_SIDE)
         width, height = (min_side or max(1, side // factor) for side in image.size)
@@ -195,16 +193,6 @@ def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, min_side: int 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
-
-
-def _check_scans(jpeg: bytes) -> None:
-    """Raise ImageTooLargeError for a progressive JPEG of too many scans.
-
-    An empty scan of a few bytes takes as long to decode as any other.
-    """
-    scans = jpeg.count(b"\xff\xda")
-    if scans > _MAX_SCANS:
-        raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
 
 
 def _check_tiff(tiff: bytes) -> None:

@@ -71,18 +71,32 @@ def model_spec(model: ModelRef) -> ModelSpec:
 def encode(batch: Batch, model: ModelRef) -> PredictRequest:
     """Convert a batch to a request to `model`. The batch's dtype selects the signature."""
     if batch.dtype == np.uint8:
-        return _encode_input(batch, IMAGES_INPUT, IMAGES_SIGNATURE, model)
-    return _encode_input(batch, PIXELS_INPUT, PIXELS_SIGNATURE, model)
+        return encode_input(batch, IMAGES_INPUT, IMAGES_SIGNATURE, model)
+    return encode_input(batch, PIXELS_INPUT, PIXELS_SIGNATURE, model)
+
+
+def encode_input(values: Batch, name: str, signature: str, model: ModelRef) -> PredictRequest:
+    """Convert an array to a request for a signature of `model` with one input."""
+    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
+    # gives all outputs without one.
+    request = PredictRequest(model_spec=model_spec(model))
+    request.model_spec.signature_name = signature
+    tensor = request.inputs[name]
+    tensor.dtype = DT_UINT8 if values.dtype == np.uint8 else DT_FLOAT
+    for size in values.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = values.tobytes()
+    return request
 
 
 def encode_card_request(model: ModelRef) -> PredictRequest:
     """Return the request for a model's task card: signature `card`, input `unused` uint8 [1]."""
-    return _encode_input(np.zeros(1, np.uint8), CARD_INPUT, CARD_SIGNATURE, model)
+    return encode_input(np.zeros(1, np.uint8), CARD_INPUT, CARD_SIGNATURE, model)
 
 
 def encode_page(page: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
     """Convert a grey page, uint8 [h, w], to a request to the reader `model`."""
-    return _encode_input(page[np.newaxis], PAGES_INPUT, PIXELS_SIGNATURE, model)
+    return encode_input(page[np.newaxis], PAGES_INPUT, PIXELS_SIGNATURE, model)
 
 
 def decode_card(response: PredictResponse) -> TaskCard:
@@ -100,11 +114,6 @@ def decode_network(response: PredictResponse) -> Network | None:
     """Return name and test accuracy of the network in the response to a card request, or None."""
     values = response.outputs[NETWORK_OUTPUT].string_val if NETWORK_OUTPUT in response.outputs else ()
     return json.loads(values[0]) if values else None
-
-
-def encode_layers(pixels: NDArray[np.uint8], model: ModelRef) -> PredictRequest:
-    """Convert a picture, uint8 [*shape], to a request for the activations of the layers."""
-    return _encode_input(pixels[np.newaxis], IMAGES_INPUT, LAYERS_SIGNATURE, model)
 
 
 def decode_layers(response: PredictResponse) -> list[tuple[str, NDArray[np.float32]]]:
@@ -174,19 +183,6 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
             strict=True,
         )
     ]
-
-
-def _encode_input(values: Batch, name: str, signature: str, model: ModelRef) -> PredictRequest:
-    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
-    # gives all outputs without one.
-    request = PredictRequest(model_spec=model_spec(model))
-    request.model_spec.signature_name = signature
-    tensor = request.inputs[name]
-    tensor.dtype = DT_UINT8 if values.dtype == np.uint8 else DT_FLOAT
-    for size in values.shape:
-        tensor.tensor_shape.dim.add(size=size)
-    tensor.tensor_content = values.tobytes()
-    return request
 
 
 def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:

@@ -119,7 +119,8 @@ class AsyncConnection:
         self, pixels: NDArray[np.uint8], model: ModelRef, *, timeout: float
     ) -> list[tuple[str, NDArray[np.float32]]]:
         """Return the activations of each layer for a picture, uint8 [*shape]; [] if the version has none."""
-        request = codec.encode_layers(pixels, model)
+        inputs = pixels[np.newaxis]
+        request = codec.encode_input(inputs, codec.IMAGES_INPUT, codec.LAYERS_SIGNATURE, model)
         response = await self._ask_signature(request, time.monotonic() + timeout)
         return _decoded("layers", codec.decode_layers, response) if response else []
 
@@ -140,15 +141,15 @@ class AsyncConnection:
         await self._backend.awaitable(self._channel.close)()
 
     async def _card(self, model: ModelRef, end: float) -> _Card:
-        if (known := self._cards.get(model)) is None:
-            known = self._cards[model] = await self._read_card(model, end)
-        return known
-
-    async def _read_card(self, model: ModelRef, end: float) -> _Card:
+        if known := self._cards.get(model):
+            return known
         if response := await self._ask_signature(codec.encode_card_request(model), end):
-            card = _decoded("task card from the model server", codec.decode_card, response)
-            return codec.version_of(response), card, codec.decode_network(response)
-        return await self.resolve(model, timeout=end - time.monotonic()), DIGITS, None
+            task = _decoded("task card from the model server", codec.decode_card, response)
+            card = codec.version_of(response), task, codec.decode_network(response)
+        else:
+            card = await self.resolve(model, timeout=end - time.monotonic()), DIGITS, None
+        self._cards[model] = card
+        return card
 
     async def _ask_signature(self, request: Any, end: float) -> Any:
         """Return the response of a signature, or None if the version has no such signature."""
