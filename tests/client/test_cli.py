@@ -62,26 +62,19 @@ class ContentServer(FaultyServer):
         contents = [part.read() for part in request.files.getlist("image")]
         if self.held.intersection(contents):
             assert self.release.wait(10)
-        key, answer = (
-            ("readings", self._read) if request.path == "/v1/read" else ("predictions", self._predict)
-        )
-        items = [
-            answer(text)
-            if text in REFUSALS or text.isdigit()
-            else {"error": {"code": "not_an_image", "detail": "The data is no image."}}
-            for text in contents
-        ]
+        key = "readings" if request.path == "/v1/read" else "predictions"
+        items = [self._item(key, text) for text in contents]
         return Response(json.dumps({"model": DIGITS, key: items, "request_id": "id"}))
 
-    def _predict(self, text: bytes) -> Any:
-        fields = REFUSALS.get(text, {})
-        response = prediction(DIGITS, np.eye(10).tolist()[0 if fields else int(text)], **fields)()
-        return json.loads(response.get_data())["predictions"][0]
-
-    def _read(self, text: bytes) -> Any:
-        if text in REFUSALS:
+    def _item(self, key: str, text: bytes) -> Any:
+        if text not in REFUSALS and not text.isdigit():
+            return {"error": {"code": "not_an_image", "detail": "The data is no image."}}
+        if key == "readings" and text in REFUSALS:
             return {"text": "", "lines": [], "refusal": "no_digit"}
-        return json.loads(read_success().get_data())["readings"][0]
+        digit = 0 if text in REFUSALS else int(text)
+        predicted = prediction(DIGITS, np.eye(10).tolist()[digit], **REFUSALS.get(text, {}))
+        response = read_success() if key == "readings" else predicted()
+        return json.loads(response.get_data())[key][0]
 
 
 @pytest.fixture
@@ -291,10 +284,8 @@ def test_csv_text_that_begins_as_a_formula_is_escaped() -> None:
 
 def test_read_json_has_object_for_each_image(read: Run, folder: Path) -> None:
     records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
-    assert [(Path(record["image"]).name, record["text"]) for record in records] == [
-        ("a.JPG", "12\n3"),
-        ("b.png", "12\n3"),
-    ]
+    found = [(Path(record["image"]).name, record["text"]) for record in records]
+    assert found == [("a.JPG", "12\n3"), ("b.png", "12\n3")]
 
 
 def test_predict_json_has_object_for_each_image(predict: Run, mixed: Path) -> None:
@@ -362,20 +353,17 @@ def test_failure_of_service_is_printed_once_and_exits_1(
     assert result.stderr == f"Error: The sentence; asked {server.url} (DIGITS_URL)\n"
 
 
-def test_predict_unreachable_service_is_printed_once_and_exits_1(predict: Run, large_folder: Path) -> None:
+def test_predict_unreachable_service_is_printed_once_and_the_default_one_with_its_command(
+    predict: Run, large_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     result = predict(large_folder, "--url", "http://127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: can't reach http://127.0.0.1:1: ")
     assert "digits up" not in line
-
-
-def test_predict_unreachable_default_service_names_its_command(
-    predict: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     # Port 1 in place of 8080, on which a service may listen.
     monkeypatch.setattr(_cli, "DEFAULT_URL", "http://127.0.0.1:1")
-    result = predict(folder, env={"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)})
+    result = predict(large_folder, env={"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)})
     assert result.stderr.startswith("Error: can't reach http://127.0.0.1:1: ")
     assert result.stderr.endswith("; `digits up` starts a service there\n")
 

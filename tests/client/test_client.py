@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import os
 import pickle
 import platform
-import threading
 import time
 from collections.abc import Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
 
@@ -313,41 +310,6 @@ def test_http_client_of_the_caller_is_neither_pickled_nor_closed() -> None:
             pickle.dumps(client)
         client.close()
         assert not http_client.is_closed
-
-
-class KeepingHandler(BaseHTTPRequestHandler):
-    """Handler that keeps connections open, and answers each request with its own port as confidence."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        document = json.loads(success().data)
-        document["predictions"][0]["confidence"] = self.client_address[1]
-        body = json.dumps(document).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def test_client_used_after_a_fork_connects_anew() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), KeepingHandler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        with Client(f"http://127.0.0.1:{server.server_port}") as client:
-            port = client.predict(b"image").confidence
-            assert client.predict(b"image").confidence == port
-            child = os.fork()
-            if child == 0:
-                os._exit(client.predict(b"image").confidence == port)
-            _, status = os.waitpid(child, 0)
-            assert client.predict(b"image").confidence == port
-        server.shutdown()
-    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def record_requests() -> tuple[list[httpx.Request], httpx.MockTransport]:

@@ -121,12 +121,6 @@ def test_predict_and_read_gateway_process_answers(connect: Any, gateway: str, di
         assert client.read(draw_lines([digits.one(1), digits.one(7)])).text == "17"
 
 
-@pytest.fixture(scope="module")
-def number(digits: Any) -> np.ndarray:
-    """Picture with two lines: 17 and 4."""
-    return draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
-
-
 @pytest.fixture
 def mixed(digits: Any, number: np.ndarray, tmp_path: Path) -> list[Any]:
     """Sources of every kind: a digit, a number, blank, broken, and missing ones."""

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -137,3 +138,14 @@ def test_check_many_refuses_one_image_and_no_request(images: object) -> None:
         _concurrency.check_many(images, 1)
     with pytest.raises(ValueError, match="at least 1"):
         _concurrency.check_many([images], 0)
+
+
+def test_lazy_connection_of_a_forked_process_is_another_one() -> None:
+    connection = _concurrency.LazyConnection(object, lambda: None)
+    first = connection.get()
+    child = os.fork()
+    if child == 0:
+        os._exit(7 if connection.get() is not first else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 7
+    assert connection.get() is first

@@ -27,7 +27,6 @@ from digit_client import (
 )
 from digit_core.images import to_png
 from tests.core.blocking import BlockingAsync
-from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer
 
 
@@ -47,12 +46,6 @@ def client(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterato
     retries = RetryPolicy(max_attempts=3, initial_backoff=0.001)
     with request.param(server.target, retries=retries) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def number(digits: Any) -> np.ndarray:
-    """Picture with two lines: 17 and 4."""
-    return draw_lines([digits.one(1), digits.one(7)], [digits.one(4)])
 
 
 def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(

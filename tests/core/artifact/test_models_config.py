@@ -22,16 +22,6 @@ def config() -> ModelsConfig:
     return ModelsConfig.empty().with_versions("digits", [2, 1], Path("/models/digits"))
 
 
-def test_with_versions_lists_them_for_one_model(config: ModelsConfig) -> None:
-    assert config.listed("digits") == {1, 2}
-    assert config.listed("fashion") == set()
-    assert config.selected("digits", [2, 3]) == {2}
-    assert config.base_paths == {"digits": Path("/models/digits")}
-    moved = config.with_versions("digits", [3], Path("/m/digits"))
-    assert (moved.listed("digits"), moved.base_paths["digits"]) == ({3}, Path("/m/digits"))
-    assert config.listed("digits") == {1, 2}
-
-
 def test_with_label_moves_one_label(config: ModelsConfig) -> None:
     labelled = config.with_label("digits", "stable", 1).with_label("digits", "canary", 2)
     assert labelled.with_label("digits", "stable", 2).labels("digits") == {"stable": 2, "canary": 2}
@@ -43,12 +33,6 @@ def test_with_label_moves_one_label(config: ModelsConfig) -> None:
 def test_with_label_invalid_is_refused(config: ModelsConfig, label: str) -> None:
     with pytest.raises(ArtifactError, match="is not a label; a label has letters"):
         config.with_label("digits", label, 1)
-
-
-def test_text_is_parsed_to_the_same_configuration(config: ModelsConfig) -> None:
-    labelled = config.with_label("digits", "stable", 1)
-    assert ModelsConfig.parse(str(labelled)) == labelled
-    assert ModelsConfig.parse(str(labelled)).is_ours
 
 
 def test_parse_foreign_file_selects_by_its_policies() -> None:
