@@ -115,18 +115,16 @@ def refusals(route: str, growth: float, times: int = HOUR) -> Series:
     return counter("digits_overload_total", (growth, times), route=route)
 
 
-def up(job: str, *values: str, **labels: str) -> Series:
+def up(job: str, *values: str, name: str = "up", **labels: str) -> Series:
+    """Return a series of each instance of the job, with these values."""
     return {
-        series("up", job=job, instance=f"{job}-{number}", **labels): value
+        series(name, job=job, instance=f"{job}-{number}", **labels): value
         for number, value in enumerate(values)
     }
 
 
 def build_info(*values: str, **labels: str) -> Series:
-    return {
-        series("digits_build_info", job="gateway", instance=f"gateway-{number}", **labels): value
-        for number, value in enumerate(values)
-    }
+    return up("gateway", *values, name="digits_build_info", **labels)
 
 
 def confidence(before: float, after: float) -> Series:
@@ -199,10 +197,9 @@ def failures(*phases: tuple[float, int], asked: str = "default", code: str = "mo
 
 def images(*phases: tuple[float, float, int]) -> Series:
     """Return images per two minutes: so many answered and so many refused, for so many values."""
-    return counter(
-        "digits_images_total", *((yes, times) for yes, _, times in phases), model="digits", result="answered"
-    ) | counter(
-        "digits_images_total", *((no, times) for _, no, times in phases), model="digits", result="no_digit"
+    yes, no = ([(phase[index], phase[2]) for phase in phases] for index in (0, 1))
+    return counter("digits_images_total", *yes, model="digits", result="answered") | counter(
+        "digits_images_total", *no, model="digits", result="no_digit"
     )
 
 

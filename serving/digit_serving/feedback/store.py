@@ -9,7 +9,7 @@ import secrets
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -385,12 +385,12 @@ class FeedbackStore:
 def _criteria(table: sa.Table, **given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of the criteria that are given, and not None."""
     columns = table.c
-    conditions: dict[str, Any] = {
-        "since": columns.answered_at.__ge__,
-        "before": columns.answered_at.__lt__,
-        "request_id": columns.request_id.__eq__,
-        "model": columns.model.__eq__,
-        "labelled": columns.label.is_not(None).__eq__,
+    conditions: dict[str, Callable[[Any], sa.ColumnElement[bool]]] = {
+        "since": lambda time: columns.answered_at >= time,
+        "before": lambda time: columns.answered_at < time,
+        "request_id": lambda name: columns.request_id == name,
+        "model": lambda name: columns.model == name,
+        "labelled": lambda is_labelled: columns.label.is_not(None) == is_labelled,
     }
     return [conditions[name](value) for name, value in given.items() if value is not None]
 

@@ -103,9 +103,7 @@ def test_predict_scalar_output_answers_columns(http: Client) -> None:
     columns = post(http, TF2, {"signature_name": "total", "inputs": [1.0, 2.0]})
     assert columns.get_json() == {"outputs": 3.0}
     assert post(http, TF2, {"signature_name": "echo", "inputs": "é"}).get_json() == {"outputs": "é"}
-
-
-def test_predict_type_without_json_answers_501(http: Client) -> None:
+    # JSON has no notation for this type.
     assert post(http, TF2, {"signature_name": "short", "inputs": [1]}).status_code == 501
 
 
@@ -139,6 +137,7 @@ def test_unknown_path_model_or_version_answers_error(
 def test_metadata_of_a_label_has_its_version(http: Client) -> None:
     metadata = http.get("/v1/models/versions/labels/stable/metadata").get_json()
     assert metadata["model_spec"]["version"] == "1"
+    assert http.get("/").status_code == 404
 
 
 def test_options_answers_200_with_cors_and_400_without(http: Client, core: ServerCore) -> None:
@@ -146,10 +145,6 @@ def test_options_answers_200_with_cors_and_400_without(http: Client, core: Serve
     for client, status, origin in ((http, 200, "*"), (without, 400, None)):
         response = client.options(HALF_PLUS_TWO)
         assert (response.status_code, response.headers.get("access-control-allow-origin")) == (status, origin)
-
-
-def test_path_outside_the_api_answers_404(http: Client) -> None:
-    assert http.get("/").status_code == 404
 
 
 def test_predict_after_timeout_answers_504(core: ServerCore) -> None:

@@ -16,36 +16,18 @@ from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
-from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from digit_serving.errors import ServingError
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import parse
-from digit_serving.model_server.manager import State, Version, aspired_versions, next_action
+from digit_serving.model_server.manager import State, Version, next_action
 from digit_serving.model_server.servable import Servable, warm_up
 from tests.processes import wait_until
 from tests.serving.model_servers import model_config, predict_request, running_core
 
 RETRIES = ("--load_retry_interval_micros=1000", "--max_num_load_retries=1")
 X = np.array([0.0], np.float32)
-
-
-@pytest.mark.parametrize(
-    ("policy", "selected"),
-    [
-        ("", {30}),
-        ("latest {}", {30}),
-        ("latest { num_versions: 2 }", {30, 2}),
-        ("all {}", {30, 2, 1}),
-        ("specific { versions: 2 versions: 7 }", {2}),
-    ],
-)
-def test_aspired_versions_follow_the_policy(tmp_path: Path, policy: str, selected: set[int]) -> None:
-    for name in ("1", "0002", "30", "tmp-40", "1_0", "x", "9" * 19, "٣"):
-        (tmp_path / name).mkdir()
-    model = ModelConfig(base_path=str(tmp_path))
-    text_format.Parse(policy, model.model_version_policy)
-    assert aspired_versions(model).keys() == selected
 
 
 @pytest.mark.parametrize(
@@ -101,31 +83,27 @@ def test_warm_up_with_unusable_records_raises(tmp_path: Path, records: list[byte
 
 
 @pytest.mark.parametrize(
-    ("versions", "number"),
+    ("versions", "labelled", "number"),
     [
-        ("", None),
-        ("2:START 1:START", 2),
-        ("2:START 1:AVAILABLE:surplus", 2),
-        ("2:AVAILABLE 1:AVAILABLE:surplus", 1),
-        ("2:END 1:AVAILABLE:surplus", None),
-        ("2:AVAILABLE:surplus 1:AVAILABLE:surplus", 1),
-        ("3:START 2:AVAILABLE:surplus 1:AVAILABLE:surplus", 1),
-        ("1:AVAILABLE:surplus", 1),
-        ("1:AVAILABLE", None),
+        ("", (), None),
+        ("2:START 1:START", (), 2),
+        ("3:START 2:START 1:START", (1, 2), 2),
+        ("2:START 1:AVAILABLE:surplus", (), 2),
+        ("2:AVAILABLE 1:AVAILABLE:surplus", (), 1),
+        ("2:END 1:AVAILABLE:surplus", (), None),
+        ("2:AVAILABLE:surplus 1:AVAILABLE:surplus", (), 1),
+        ("3:START 2:AVAILABLE:surplus 1:AVAILABLE:surplus", (), 1),
+        ("1:AVAILABLE:surplus", (), 1),
+        ("1:AVAILABLE", (), None),
     ],
 )
-def test_next_action_preserves_availability(versions: str, number: int | None) -> None:
+def test_next_action_preserves_availability_and_loads_labelled_versions_first(
+    versions: str, labelled: tuple[int, ...], number: int | None
+) -> None:
     parts = [version.split(":") for version in versions.split()]
     known = [Version("m", int(v), Path(), not surplus, State.Value(state)) for v, state, *surplus in parts]
-    chosen = next_action(known)
+    chosen = next_action(known, labelled)
     assert (chosen and chosen.number) == number
-
-
-def test_next_action_loads_labelled_versions_first() -> None:
-    known = [Version("m", number, Path()) for number in (3, 2, 1)]
-    chosen = next_action(known, labelled={1, 2})
-    assert chosen
-    assert chosen.number == 2
 
 
 def states(core: ServerCore, model: str) -> dict[int, str]:
@@ -195,7 +173,7 @@ def test_reload_applies_policies_labels_and_models(
     label = 'version_labels {{ key: "stable" value: {} }}'.format
     with running_core(f"--model_base_path={base}", "--model_name=m", *RETRIES) as core:
         assert states(core, "m") == {3: "AVAILABLE"}
-        reload(core, model_config("m", base, policy("specific { versions: 1 versions: 2 }")))
+        reload(core, model_config("m", base, policy("specific { versions: 1 versions: 2 versions: 7 }")))
         wait_until(lambda: states(core, "m") == {1: "AVAILABLE", 2: "AVAILABLE", 3: "END"})
         reload(core, model_config("m", base, policy("latest { num_versions: 2 }")))
         wait_until(lambda: states(core, "m") == {1: "END", 2: "AVAILABLE", 3: "AVAILABLE"})

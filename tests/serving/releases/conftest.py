@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests
 from tests.core.artifact.conftest import require_variables
 from tests.processes import DIGITS, free_port, wait_until
+from tests.s3 import S3Server
 from tests.serving.model_servers import running_core, save_perceptron
 
 CARD = {
@@ -103,6 +105,23 @@ class Service:
 
 
 Serve = Callable[..., Service]
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Filesystem of the empty bucket s3://bucket."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    filesystem = s3_server.filesystem()
+    filesystem.mkdir("bucket")
+    yield filesystem
+    filesystem.rm("bucket", recursive=True)
 
 
 @pytest.fixture(scope="session")

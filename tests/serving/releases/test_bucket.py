@@ -3,20 +3,18 @@
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError, Version, list_versions
 from digit_serving.releases.bucket import Bucket, pull_versions
 from digit_serving.releases.cli import models
-from tests.s3 import S3Server
 
 FILES = {
     "saved_model.pb": b"graph",
@@ -25,23 +23,6 @@ FILES = {
     "assets.extra/model.json": b"{}",
 }
 URL = "s3://bucket/models"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as server:
-        yield server
-
-
-@pytest.fixture
-def s3(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Filesystem of an empty bucket."""
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-    filesystem = server.filesystem()
-    filesystem.mkdir("bucket")
-    yield filesystem
-    filesystem.rm("bucket", recursive=True)
 
 
 @pytest.fixture
@@ -73,36 +54,20 @@ def version(folder: Path, number: int) -> Version:
     return Version("digits", number, folder / "digits" / str(number))
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(models, [*map(str, arguments)])
+def run(*arguments: object, status: int = 0) -> str:
+    """Run `digits models …`, which ends with this status; return its output, or the line of its error."""
+    result = CliRunner().invoke(models, [*map(str, arguments)])
+    assert result.exit_code == status, result.output
+    assert not status or result.stderr.count("\n") == 1
+    return result.stderr if status else result.output
 
 
-def succeed(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.output
+def push(folder: Path, *options: object, status: int = 0) -> str:
+    return run("push", URL, "--models", folder, *options, status=status)
 
 
-def fail(*arguments: object) -> str:
-    result = run(*arguments)
-    assert (result.exit_code, result.stderr.count("\n")) == (1, 1), result.output
-    return result.stderr
-
-
-def push(folder: Path, *options: object) -> str:
-    return succeed("push", URL, "--models", folder, *options)
-
-
-def pull(to: Path, *options: object) -> str:
-    return succeed("pull", URL, "--models", to, *options)
-
-
-def fail_to_push(folder: Path, *options: object) -> str:
-    return fail("push", URL, "--models", folder, *options)
-
-
-def fail_to_pull(to: Path, *options: object) -> str:
-    return fail("pull", URL, "--models", to, *options)
+def pull(to: Path, *options: object, status: int = 0) -> str:
+    return run("pull", URL, "--models", to, *options, status=status)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -164,13 +129,13 @@ def test_push_promote_moves_labels_and_pull_can_be_rolled_back(s3: Any, folder: 
     assert Bucket(URL, print).read_config()[0].listed("digits") == {2}
     pull(to)
     for arguments in (["--offline"], ["--offline", "--version-label", "canary"]):
-        succeed("promote", 11, "--models", folder, *arguments)
+        run("promote", 11, "--models", folder, *arguments)
     push(folder)
     assert Bucket(URL, print).read_config()[0].labels("digits") == {"stable": 2}
     push(folder, "--promote")
     pull(to)
     assert ModelsFolder(to).read_config().labels("digits") == {"stable": 11, "canary": 11}
-    succeed("rollback", "--models", to, "--offline")
+    run("rollback", "--models", to, "--offline")
     assert ModelsFolder(to).read_config().labels("digits") == {"stable": 2, "canary": 11}
 
 
@@ -208,7 +173,7 @@ def test_pull_takes_all_models_or_one_and_keeps_the_others(s3: Any, folder: Path
         push(folder, "--model", name)
     pull(to, "--model", "fashion")
     assert ModelsFolder(to).names() == ["fashion"]
-    assert "choose one of the models with --model: digits, fashion" in fail_to_pull(to, "--version", 11)
+    assert "choose one of the models with --model: digits, fashion" in pull(to, "--version", 11, status=1)
     pull(to)
     assert sorted(ModelsFolder(to).read_config().base_paths) == ["digits", "fashion"]
 
@@ -217,13 +182,13 @@ def test_pull_into_a_folder_with_a_foreign_models_config_is_refused(s3: Any, fol
     push(folder)
     to.mkdir()
     (to / "models.config").write_text("# Mine.")
-    assert "Digits did not write" in fail_to_pull(to)
+    assert "Digits did not write" in pull(to, status=1)
     assert (to / "models.config").read_text() == "# Mine."
     s3.pipe("bucket/models/models.config", b"# Mine.")
-    assert "Digits did not write" in fail_to_push(folder)
+    assert "Digits did not write" in push(folder, status=1)
     for damaged in (b"\xff", b"model {"):
         s3.pipe("bucket/models/models.config", damaged)
-        assert f"Error: {URL}/models.config: " in fail_to_pull(to)
+        assert f"Error: {URL}/models.config: " in pull(to, status=1)
 
 
 def test_push_and_pull_again_transfer_nothing_by_the_checksums(s3: Any, folder: Path, to: Path) -> None:
@@ -233,7 +198,7 @@ def test_push_and_pull_again_transfer_nothing_by_the_checksums(s3: Any, folder: 
     assert json.loads(text) == {"sha256": sums}
     assert {path.split("/")[4] for path in files_of(s3, 11).values()} == {hashlib.sha256(text).hexdigest()}
     before = s3.find("bucket", detail=True)
-    assert succeed("push", f"{URL}/", "--models", folder) == "s3://bucket/models/digits/11 is complete.\n"
+    assert run("push", f"{URL}/", "--models", folder) == "s3://bucket/models/digits/11 is complete.\n"
     assert s3.find("bucket", detail=True) == before
     pull(to)
     for path in files_of(s3, 11).values():
@@ -246,7 +211,7 @@ def test_push_goes_on_with_the_missing_files(s3: Any, folder: Path, to: Path) ->
     # A push that was interrupted has written no manifest.
     s3.rm("bucket/models/digits/11/manifest.json")
     s3.rm(files_of(s3, 11)["saved_model.pb"])
-    assert "there is no such version" in fail_to_pull(to)
+    assert "there is no such version" in pull(to, status=1)
     assert "Pushing 1 of 4 files" in push(folder)
     pull(to)
     assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
@@ -284,7 +249,7 @@ def test_pull_removes_versions_that_are_listed_no_more(s3: Any, folder: Path, to
 def test_pull_keeps_an_unlisted_version_that_a_rollback_needs(s3: Any, folder: Path, to: Path) -> None:
     push(folder, "--version", 2)
     pull(to)
-    succeed("promote", 11, "--models", folder, "--offline")
+    run("promote", 11, "--models", folder, "--offline")
     push(folder, "--promote")
     pull(to)
     config, _ = Bucket(URL, print).read_config()
@@ -298,9 +263,9 @@ def test_pull_damaged_or_missing_file_in_bucket_publishes_nothing(s3: Any, folde
     path = files_of(s3, 11)["assets.extra/model.json"]
     message = f"{URL}/digits/11: a file is missing or damaged; remove the version there and push it again"
     s3.pipe(path, b"{")
-    assert message in fail_to_pull(to)
+    assert message in pull(to, status=1)
     s3.rm(path)
-    assert message in fail_to_pull(to)
+    assert message in pull(to, status=1)
     assert list_versions(to / "digits") == {}
     s3.rm("bucket/models/digits/11", recursive=True)
     push(folder)
@@ -312,7 +277,7 @@ def test_pull_invalid_manifest_publishes_nothing(s3: Any, to: Path) -> None:
     sums = ("[]", '{"../elsewhere": "0"}', '{"/elsewhere": "0"}')
     for text in ("", "[]", "{}", *(f'{{"sha256": {each}}}' for each in sums)):
         s3.pipe("bucket/models/digits/3/manifest.json", text.encode())
-        error = fail_to_pull(to, "--model", "digits", "--version", 3)
+        error = pull(to, "--model", "digits", "--version", 3, status=1)
         assert f"{URL}/digits/3: the manifest is damaged" in error
         assert contents(to) == {}
 
@@ -322,10 +287,10 @@ def test_push_that_is_refused_pushes_nothing(s3: Any, folder: Path) -> None:
     variables.rename(folder / "shared")
     for target in ("../shared", "nothing"):
         variables.symlink_to(target)
-        assert f"{variables} is neither a file nor a folder" in fail_to_push(folder)
+        assert f"{variables} is neither a file nor a folder" in push(folder, status=1)
         variables.unlink()
     publish(folder, 12, b"copied by hand")
-    assert "version 12 is not entered in" in fail_to_push(folder)
+    assert "version 12 is not entered in" in push(folder, status=1)
     assert s3.find("bucket") == []
 
 
@@ -334,11 +299,11 @@ def test_version_with_other_files_is_never_touched(s3: Any, folder: Path, to: Pa
     pull(to)
     before, pulled = s3.find("bucket", detail=True), contents(to)
     publish(folder, 11, b"another")
-    assert f"{URL}/digits/11: it has other files than {folder}/digits/11" in fail_to_push(folder)
+    assert f"{URL}/digits/11: it has other files than {folder}/digits/11" in push(folder, status=1)
     assert s3.find("bucket", detail=True) == before
     s3.rm("bucket/models/digits", recursive=True)
     push(folder)
-    assert f"{to}/digits/11 has other files; remove one of the two" in fail_to_pull(to)
+    assert f"{to}/digits/11 has other files; remove one of the two" in pull(to, status=1)
     assert contents(to) == pulled
 
 
@@ -381,20 +346,20 @@ def test_pull_versions_by_number_enters_nothing(s3: Any, folder: Path, to: Path)
 
 def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
     none = f"Error: {URL}/models.config names no version"
-    assert f"{none}; `digits models push` enters one" in fail_to_pull(to)
-    assert f"{none} of x;" in fail_to_pull(to, "--model", "x")
-    assert f"{URL}/digits/7: there is no such version" in fail_to_pull(
-        to, "--model", "digits", "--version", 7
+    assert f"{none}; `digits models push` enters one" in pull(to, status=1)
+    assert f"{none} of x;" in pull(to, "--model", "x", status=1)
+    assert f"{URL}/digits/7: there is no such version" in pull(
+        to, "--model", "digits", "--version", 7, status=1
     )
-    assert "s3://none/digits/11: The specified bucket does not exist" in fail(
-        "push", "s3://none", "--models", folder
+    assert "s3://none/digits/11: The specified bucket does not exist" in run(
+        "push", "s3://none", "--models", folder, status=1
     )
-    assert "version 7 does not exist in" in fail_to_push(folder, "--version", 7)
-    assert "is no URL of object storage" in fail("push", folder, "--models", folder)
-    assert "gs://bucket/models: " in fail("push", "gs://bucket/models", "--models", folder)
+    assert "version 7 does not exist in" in push(folder, "--version", 7, status=1)
+    assert "is no URL of object storage" in run("push", folder, "--models", folder, status=1)
+    assert "gs://bucket/models: " in run("push", "gs://bucket/models", "--models", folder, status=1)
 
 
 def test_push_without_s3fs_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "digit_serving.releases.bucket")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    assert "pip install '.[s3]'" in fail_to_push(folder)
+    assert "pip install '.[s3]'" in push(folder, status=1)

@@ -19,7 +19,6 @@ from digit_core.artifact.versions import list_versions
 from digit_serving.releases import signatures
 from digit_serving.releases.cli import models
 from tests.processes import wait_until
-from tests.s3 import S3Server
 from tests.serving.model_servers import running_core
 
 
@@ -144,36 +143,33 @@ def test_drop_in_with_public_key_loads_only_what_is_signed(
         assert states()[8].status.error_code == StatusCode.FAILED_PRECONDITION.value[0]
 
 
+@pytest.mark.usefixtures("s3")
 def test_pull_with_public_key_leaves_out_what_is_not_signed(
-    version: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    version: Path, keys: Keys, tmp_path: Path
 ) -> None:
     url, to, folder = "s3://bucket", tmp_path / "pulled", ModelsFolder(tmp_path, verify=lambda _: None)
 
     def pull(key: Path) -> Result:
         return run("pull", url, "--models", to, "--public-key", key)
 
-    with S3Server() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        server.filesystem().mkdir("bucket")
-        folder.enter(folder.version("digits", 7))
-        assert run("push", url, "--models", tmp_path).exit_code == 0
-        staged = to / "digits" / ".pulling-7"
-        error = f"Error: {url}/digits/7: {staged} is not what the owner of {keys.other} signed"
-        assert error in pull(keys.other).stderr
-        assert list_versions(to / "digits") == {}
-        assert pull(keys.public).exit_code == 0
-        # A version that is there is checked again.
-        assert pull(keys.other).exit_code == 1
-        unsigned = Path(shutil.copytree(version, version.with_name("8")))
-        (unsigned / signatures.SIGNATURE).unlink()
-        folder.enter(folder.version("digits", 8))
-        assert run("promote", 8, "--models", tmp_path, "--offline").exit_code == 0
-        assert run("push", url, "--models", tmp_path, "--promote").exit_code == 0
-        for _ in range(2):
-            result = pull(keys.public)
-            assert result.exit_code == 0
-            assert f"{signatures.SIGNATURE} does not exist; version 8 is left out." in result.stdout
-            config = ModelsFolder(to).read_config()
-            assert (config.listed("digits"), config.labels("digits")) == ({7}, {"stable": 7})
-        assert "Pulling" not in result.stdout
+    folder.enter(folder.version("digits", 7))
+    assert run("push", url, "--models", tmp_path).exit_code == 0
+    staged = to / "digits" / ".pulling-7"
+    error = f"Error: {url}/digits/7: {staged} is not what the owner of {keys.other} signed"
+    assert error in pull(keys.other).stderr
+    assert list_versions(to / "digits") == {}
+    assert pull(keys.public).exit_code == 0
+    # A version that is there is checked again.
+    assert pull(keys.other).exit_code == 1
+    unsigned = Path(shutil.copytree(version, version.with_name("8")))
+    (unsigned / signatures.SIGNATURE).unlink()
+    folder.enter(folder.version("digits", 8))
+    assert run("promote", 8, "--models", tmp_path, "--offline").exit_code == 0
+    assert run("push", url, "--models", tmp_path, "--promote").exit_code == 0
+    for _ in range(2):
+        result = pull(keys.public)
+        assert result.exit_code == 0
+        assert f"{signatures.SIGNATURE} does not exist; version 8 is left out." in result.stdout
+        config = ModelsFolder(to).read_config()
+        assert (config.listed("digits"), config.labels("digits")) == ({7}, {"stable": 7})
+    assert "Pulling" not in result.stdout
