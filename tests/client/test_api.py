@@ -11,7 +11,6 @@ import pytest
 from digit_client import (
     AuthenticationError,
     DigitError,
-    Feedback,
     ModelNotFoundError,
     ModelVersion,
     NotAnImageError,
@@ -131,11 +130,6 @@ def test_parse_items_errors_are_in_their_places() -> None:
     assert [type(each) for each in errors] == [NotAnImageError] * 3
 
 
-def test_parse_readings_without_lines_is_refusal() -> None:
-    answer = READ_ANSWER | {"readings": [{"text": "", "lines": [], "refusal": "no_digit"}]}
-    assert parse(_api.parse_readings, answer) == [Reading("", (), 3)]
-
-
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
     with pytest.raises(UnavailableError) as raised:
@@ -185,15 +179,6 @@ def test_parse_predictions_other_number_of_answers_raises_service_error() -> Non
         parse(_api.parse_predictions, ANSWER, indices=[0, 1])
 
 
-def test_parse_results_have_their_position_in_the_request() -> None:
-    """The position in the request, where `indices` are positions in the call."""
-    answers = ANSWER | {"predictions": [PREDICTION] * 2, "readings": [*READ_ANSWER["readings"]] * 2}
-    for parser in (_api.parse_predictions, _api.parse_readings):
-        results = parse(parser, answers, indices=[256, 259])
-        assert [result.request_index for result in results] == [0, 1]
-        assert results[0] == results[1]
-
-
 @pytest.mark.parametrize(
     ("label", "verdict"),
     [(None, {"is": "right"}), ("", {"label": ""}), (7, {"label": "7"}), ("1 7", {"label": "1 7"})],
@@ -210,11 +195,6 @@ def test_encode_feedback_names_answered_image_and_label(label: Any, verdict: dic
 def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> None:
     with pytest.raises(ValueError, match="no request ID"):
         _api.encode_feedback(Prediction(0, 1.0, (1.0,), ("0",), 1), 7, None)
-
-
-def test_parse_feedback_returns_what_is_kept() -> None:
-    kept = {"request_id": "r", "index": 2, "inputs": 4, "original": False}
-    assert parse(_api.parse_feedback, {"request_id": "f", "feedback": kept}) == Feedback("r", 2, 4, False)
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from werkzeug.wrappers import Request, Response
 
 from digit_client import Prediction, _cli, _formats
+from digit_client._cli import main
 from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.images import decode, to_png
 from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, read_success
@@ -87,26 +87,12 @@ Run = Callable[..., Result]
 """Function that runs a command in this process, with `server` as the gateway."""
 
 
-def runner(command: click.Command, server: ContentServer) -> Run:
+@pytest.fixture
+def run(server: ContentServer) -> Run:
     def run(*arguments: object, **options: Any) -> Result:
-        return CliRunner(env={"DIGITS_URL": server.url}).invoke(command, [*map(str, arguments)], **options)
+        return CliRunner(env={"DIGITS_URL": server.url}).invoke(main, [*map(str, arguments)], **options)
 
     return run
-
-
-@pytest.fixture
-def predict(server: ContentServer) -> Run:
-    return runner(_cli.predict, server)
-
-
-@pytest.fixture
-def read(server: ContentServer) -> Run:
-    return runner(_cli.read, server)
-
-
-@pytest.fixture(params=[_cli.predict, _cli.read], ids=["predict", "read"])
-def either(request: pytest.FixtureRequest, server: ContentServer) -> Run:
-    return runner(request.param, server)
 
 
 @pytest.fixture
@@ -208,37 +194,37 @@ def test_format_of_multi_label_model_names_labels(named: tuple[str, ...], text: 
     ids=["folder", "pattern", "recursive"],
 )
 def test_predict_folder_or_pattern_prints_sorted_lines(
-    predict: Run, folder: Path, arguments: list[str], names: list[str]
+    run: Run, folder: Path, arguments: list[str], names: list[str]
 ) -> None:
-    result = predict(folder / arguments[0], *arguments[1:])
+    result = run("predict", folder / arguments[0], *arguments[1:])
     assert result.exit_code == 0
     found = [(line[0], Path(line.split()[-1]).relative_to(folder)) for line in result.stdout.splitlines()]
     assert [f"{label} {path}" for label, path in found] == names
 
 
 def test_predict_unreadable_folder_prints_path(
-    predict: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: str) -> NoReturn:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    result = predict(folder)
+    result = run("predict", folder)
     assert result.exit_code == 1
     assert str(folder) in result.stderr
     assert "Permission denied" in result.stderr
 
 
-def test_predict_dash_reads_standard_input(predict: Run, folder: Path) -> None:
-    assert predict("-", input=b"7").stdout.startswith("-: 7 (100.0%)\n")
-    result = predict(folder / "b.png", "-", input=b"7")
+def test_predict_dash_reads_standard_input(run: Run, folder: Path) -> None:
+    assert run("predict", "-", input=b"7").stdout.startswith("-: 7 (100.0%)\n")
+    result = run("predict", folder / "b.png", "-", input=b"7")
     assert [line.split()[-1] for line in result.stdout.splitlines()] == [str(folder / "b.png"), "-"]
 
 
-def test_options_reach_the_gateway(predict: Run, server: ContentServer, folder: Path) -> None:
+def test_options_reach_the_gateway(run: Run, server: ContentServer, folder: Path) -> None:
     server.responses = [prediction(FLOWERS, ROSE)]
     options = ("--model", "flowers", "--version-label", "stable", "--min-is-digit", "0.2")
-    result = predict(folder / "b.png", *options)
+    result = run("predict", folder / "b.png", *options)
     assert result.stdout.startswith(f"{folder / 'b.png'}: rose (75.0%)\n")
     assert len(result.stdout.splitlines()) == 6
     assert server.queries == [{"model": "flowers", "label": "stable", "min_is_digit": "0.2"}]
@@ -258,8 +244,8 @@ def mixed(folder: Path) -> Path:
 NAMES = ["a, broken.png", "a.JPG", "a.png", "none.png", "several.png"]
 
 
-def test_predict_csv_has_row_for_each_image(predict: Run, mixed: Path) -> None:
-    result = predict(mixed, "--format", "csv")
+def test_predict_csv_has_row_for_each_image(run: Run, mixed: Path) -> None:
+    result = run("predict", mixed, "--format", "csv")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     first, *others = csv.reader(result.stdout.splitlines())
     assert first == [*_formats.PREDICTION_COLUMNS]
@@ -282,16 +268,16 @@ def test_csv_text_that_begins_as_a_formula_is_escaped() -> None:
     assert next(csv.reader([error]))[-1] == "'-1"
 
 
-def test_read_json_has_object_for_each_image(read: Run, folder: Path) -> None:
-    records = [json.loads(line) for line in read(folder, "--json").stdout.splitlines()]
+def test_read_json_has_object_for_each_image(run: Run, folder: Path) -> None:
+    records = [json.loads(line) for line in run("read", folder, "--json").stdout.splitlines()]
     found = [(Path(record["image"]).name, record["text"]) for record in records]
     assert found == [("a.JPG", "12\n3"), ("b.png", "12\n3")]
 
 
-def test_predict_json_has_object_for_each_image(predict: Run, mixed: Path) -> None:
-    result = predict(mixed, "--json")
+def test_predict_json_has_object_for_each_image(run: Run, mixed: Path) -> None:
+    result = run("predict", mixed, "--json")
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
-    assert result.stdout == predict(mixed, "--format", "jsonl").stdout
+    assert result.stdout == run("predict", mixed, "--format", "jsonl").stdout
     records = [json.loads(line) for line in result.stdout.splitlines()]
     assert [Path(record["image"]).name for record in records] == NAMES
     broken, seven, dangling, none, several = records
@@ -302,8 +288,8 @@ def test_predict_json_has_object_for_each_image(predict: Run, mixed: Path) -> No
     assert (several["refusal"], several["count"]) == ("several_digits", 3)
 
 
-def test_predict_table_has_line_for_each_image(predict: Run, mixed: Path) -> None:
-    result = predict(mixed)
+def test_predict_table_has_line_for_each_image(run: Run, mixed: Path) -> None:
+    result = run("predict", mixed)
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     lines = result.stdout.splitlines()
     for name, line in zip(NAMES, lines, strict=True):
@@ -314,8 +300,8 @@ def test_predict_table_has_line_for_each_image(predict: Run, mixed: Path) -> Non
     assert lines[4].endswith(": 3 digits, which `digits read` reads; most like 0")
 
 
-def test_read_table_has_name_before_each_line(read: Run, mixed: Path) -> None:
-    result = read(mixed)
+def test_read_table_has_name_before_each_line(run: Run, mixed: Path) -> None:
+    result = run("read", mixed)
     assert (result.exit_code, result.stderr) == (1, "2 of 5 images failed\n")
     lines = [line.removeprefix(f"{mixed}/").split(": ", 1) for line in result.stdout.splitlines()]
     names, texts = zip(*lines, strict=True)
@@ -323,71 +309,70 @@ def test_read_table_has_name_before_each_line(read: Run, mixed: Path) -> None:
     assert [*texts[:3], *texts[4:]] == ["The data is no image.", "12", "3", "no digit", "no digit"]
 
 
-def test_refused_image_alone_prints_what_the_model_said_and_exits_0(
-    predict: Run, read: Run, mixed: Path
-) -> None:
-    result = predict(mixed / "none.png")
+def test_refused_image_alone_prints_what_the_model_said_and_exits_0(run: Run, mixed: Path) -> None:
+    result = run("predict", mixed / "none.png")
     assert (result.exit_code, result.stderr) == (0, "")
     headline, *bars = result.stdout.splitlines()
     assert headline == f"{mixed / 'none.png'}: no digit; most like 0 (25.0%)"
     assert [bar.split()[-1] for bar in bars] == ["25.0%", *["0.0%"] * 9, "75.0%"]
     assert bars[-1].startswith("  no digit ")
-    result = read(mixed / "none.png")
+    result = run("read", mixed / "none.png")
     assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
 
 
-def test_broken_image_alone_prints_nothing_but_its_error(either: Run, mixed: Path) -> None:
+@pytest.mark.parametrize("command", ["predict", "read"])
+def test_broken_image_alone_prints_nothing_but_its_error(run: Run, command: str, mixed: Path) -> None:
     path = mixed / NAMES[0]
-    result = either(path)
+    result = run(command, path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"{path}: The data is no image.\n"
 
 
 @pytest.mark.parametrize("code", ["unauthorized", "model_not_found", "reading_not_supported"])
 def test_failure_of_service_is_printed_once_and_exits_1(
-    read: Run, server: ContentServer, large_folder: Path, code: str
+    run: Run, server: ContentServer, large_folder: Path, code: str
 ) -> None:
     server.responses = [problem(404, code, "The sentence.")]
-    result = read(large_folder)
+    result = run("read", large_folder)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"Error: The sentence; asked {server.url} (DIGITS_URL)\n"
 
 
 def test_predict_unreachable_service_is_printed_once_and_the_default_one_with_its_command(
-    predict: Run, large_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, large_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = predict(large_folder, "--url", "http://127.0.0.1:1")
+    result = run("predict", large_folder, "--url", "http://127.0.0.1:1")
     assert (result.exit_code, result.stdout) == (1, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: can't reach http://127.0.0.1:1: ")
     assert "digits up" not in line
     # Port 1 in place of 8080, on which a service may listen.
     monkeypatch.setattr(_cli, "DEFAULT_URL", "http://127.0.0.1:1")
-    result = predict(large_folder, env={"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)})
+    result = run("predict", large_folder, env={"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)})
     assert result.stderr.startswith("Error: can't reach http://127.0.0.1:1: ")
     assert result.stderr.endswith("; `digits up` starts a service there\n")
 
 
 def test_predict_asks_the_gateway_of_digits_up_unless_a_variable_names_one(
-    predict: Run, server: ContentServer, folder: Path, tmp_path: Path
+    run: Run, server: ContentServer, folder: Path, tmp_path: Path
 ) -> None:
     environment = {"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)}
     with recorded(tmp_path, Addresses(server.url, "127.0.0.1:1")):
-        assert predict(folder / "b.png", env=environment).exit_code == 0
+        assert run("predict", folder / "b.png", env=environment).exit_code == 0
         server.responses = [problem(404, "model_not_found", "The sentence.")]
-        result = predict(folder / "b.png", env=environment)
+        result = run("predict", folder / "b.png", env=environment)
         assert result.stderr.endswith(f"; asked {server.url} (that of `digits up` with {tmp_path})\n")
         variable = {**environment, "DIGITS_URL": "http://127.0.0.1:1"}
-        result = predict(folder / "b.png", env=variable)
+        result = run("predict", folder / "b.png", env=variable)
         assert result.stderr.endswith("; asked http://127.0.0.1:1 (DIGITS_URL)\n")
 
 
 def test_predict_many_images_prints_in_order_of_paths(
-    predict: Run, server: ContentServer, large_folder: Path
+    run: Run, server: ContentServer, large_folder: Path
 ) -> None:
     server.held = {b"1"}
     threading.Timer(0.2, server.release.set).start()
-    result = predict(large_folder)
+    result = run("predict", large_folder)
     assert (result.exit_code, result.stderr) == (0, "")
     paths = [line.split()[-1] for line in result.stdout.splitlines()]
     assert paths == sorted(map(str, large_folder.iterdir()))
@@ -454,13 +439,13 @@ def digits_process(
 
 
 def test_predict_api_key_is_taken_from_option_or_environment(
-    predict: Run, server: ContentServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, server: ContentServer, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITS_API_KEY", "from-environment")
-    predict(folder)
-    predict(folder, "--api-key", "from-option")
+    run("predict", folder)
+    run("predict", folder, "--api-key", "from-option")
     assert server.authorizations == ["Bearer from-environment", "Bearer from-option"]
-    assert "from-environment" not in predict("--help").stdout
+    assert "from-environment" not in run("predict", "--help").stdout
 
 
 @pytest.mark.parametrize(
@@ -474,14 +459,14 @@ def test_predict_api_key_is_taken_from_option_or_environment(
         (("-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
     ],
 )
-def test_predict_invalid_arguments_exits_2(predict: Run, arguments: tuple[str, ...], message: str) -> None:
-    result = predict(*arguments)
+def test_predict_invalid_arguments_exits_2(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    result = run("predict", *arguments)
     assert result.exit_code == 2
     assert message in result.stderr
 
 
-def test_read_csv_has_row_for_each_line(read: Run, mixed: Path) -> None:
-    result = read(mixed, "--format", "csv")
+def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
+    result = run("read", mixed, "--format", "csv")
     first, *others = csv.reader(result.stdout.splitlines())
     broken, *lines, _, none, _ = [dict(zip(first, row, strict=True)) for row in others]
     assert broken["image"] == str(mixed / "a, broken.png")
@@ -503,9 +488,9 @@ def page(server: ContentServer, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("is_piped", [False, True])
-def test_read_show_writes_picture_with_boxes(read: Run, page: Path, is_piped: bool) -> None:
+def test_read_show_writes_picture_with_boxes(run: Run, page: Path, is_piped: bool) -> None:
     target = page.with_name("shown.png")
-    result = read("-" if is_piped else page, "--show", target, input=page.read_bytes())
+    result = run("read", "-" if is_piped else page, "--show", target, input=page.read_bytes())
     assert (result.exit_code, result.stdout) == (0, "12\n3\n")
     shown = decode(target.read_bytes())
     assert shown.shape == (120, 60, 3)
@@ -516,12 +501,12 @@ def test_read_show_writes_picture_with_boxes(read: Run, page: Path, is_piped: bo
         assert not is_drawn[top:bottom, left:right].any()
 
 
-def test_read_show_impossible_target_fails(read: Run, page: Path, folder: Path) -> None:
+def test_read_show_impossible_target_fails(run: Run, page: Path, folder: Path) -> None:
     for image, target, status, message in (
         (page, page.with_name("missing") / "shown.png", 1, "missing/shown.png"),
         (page, page.parent, 2, "is a directory"),
         (folder, page.with_name("shown.png"), 2, "--show takes one image"),
     ):
-        result = read(image, "--show", target)
+        result = run("read", image, "--show", target)
         assert result.exit_code == status
         assert message in result.stderr

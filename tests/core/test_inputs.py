@@ -78,6 +78,9 @@ def test_read_source_bytes_path_or_file_returns_content(png: bytes, tmp_path: Pa
         assert _inputs.read_source(source) == png  # type: ignore[arg-type]
     with path.open("rb") as file:
         assert _inputs.read_source(file) == png
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(_inputs.read_source(PIXELS)))), PIXELS)
+    with pytest.raises(FileNotFoundError):
+        _inputs.read_source("no/such/file.png")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I", "I;16", "F"])
@@ -87,19 +90,10 @@ def test_read_source_pillow_image_of_every_mode_returns_file(mode: str) -> None:
     assert Image.open(io.BytesIO(data)).size == (4, 3)
 
 
-def test_read_source_array_returns_file_of_its_pixels() -> None:
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(_inputs.read_source(PIXELS)))), PIXELS)
-
-
 @pytest.mark.parametrize("source", [None, 5, object(), ["a.png"]])
 def test_read_source_other_type_raises_not_an_image(source: object) -> None:
     with pytest.raises(NotAnImageError, match=rf"an image is a path, bytes, .* not {type(source).__name__}"):
         _inputs.read_source(source)  # type: ignore[arg-type]
-
-
-def test_read_source_missing_file_raises_file_not_found() -> None:
-    with pytest.raises(FileNotFoundError):
-        _inputs.read_source("no/such/file.png")
 
 
 @pytest.mark.parametrize(

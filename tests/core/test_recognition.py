@@ -273,14 +273,6 @@ def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
             list(method([pictures["dark on white"]]))
 
 
-def test_recognition_without_reader_predicts_and_reads_nothing(model: LinearModel, pictures: Any) -> None:
-    recognition = Recognizer(model.classify, DIGITS)
-    outcomes = recognition.predict([pictures["dark on white"], pictures["two lines"]])
-    assert [answer(outcome) for outcome in outcomes] == [3, ("no_digit", None)]
-    with pytest.raises(ReaderMissingError):
-        next(recognition.read([pictures["dark on white"]]))
-
-
 def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognizer, pictures: Any) -> None:
     for form in ("file", "array"):
         ((reading,),) = [
@@ -331,25 +323,10 @@ def test_predict_other_task_prepares_as_its_card_says(photos: LinearModel) -> No
     assert outcomes[0].inputs[0].shape == PHOTOS.shape
 
 
-def test_predict_array_of_other_shape_holds_pictures(photos: LinearModel) -> None:
-    dark = np.full((3, 30, 20), 20, np.uint8)
-    results = [outcome.result for outcome in Recognizer(photos.classify, PHOTOS).predict(dark)]
-    assert [result.label for result in results if isinstance(result, Prediction)] == ["dark"] * 3
-
-
 def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel) -> None:
     batch = np.full((2, *PHOTOS.shape), 0.7, np.float32)
     outcomes = list(Recognizer(photos.classify, PHOTOS).predict(batch))
     assert all(np.array_equal(outcome.inputs[0], batch[0]) for outcome in outcomes)
-
-
-def test_predict_kind_none_refuses_other_size_in_its_place(photos: LinearModel) -> None:
-    exact = Recognizer(photos.classify, replace(PHOTOS, kind="none"))
-    other, right = np.zeros((5, 6, 3), np.uint8), np.zeros(PHOTOS.shape, np.uint8)
-    first, second = exact.predict([other, right])
-    assert isinstance(first.result, ImageShapeError)
-    assert "6×4 pixels, not of 6×5" in first.result.message
-    assert isinstance(second.result, Prediction)
 
 
 def test_predict_large_pictures_are_grouped_by_size() -> None:

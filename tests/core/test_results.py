@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
-from digit_client._options import Options, check_timeout
+from digit_client._options import Options
 from digit_core.errors import DeadlineExceededError, NotAnImageError, ServiceError
 from digit_core.results import Digit, Line, Prediction, Reading
 
@@ -104,24 +105,17 @@ def test_reading_has_digits_of_all_lines_and_is_json() -> None:
     assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan"), 1e10])
-def test_check_timeout_out_of_range_raises_value_error(seconds: float) -> None:
-    with pytest.raises(ValueError, match="positive number of seconds"):
-        check_timeout(seconds)
-
-
-@pytest.mark.parametrize("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129])
-def test_call_options_request_id_that_the_gateway_replaces_raises_value_error(request_id: str) -> None:
-    with pytest.raises(ValueError, match="a request ID has"):
-        Options(request_id=request_id)
-
-
-@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan")])
-def test_call_options_min_is_digit_out_of_range_raises_value_error(value: float) -> None:
-    with pytest.raises(ValueError, match="min_is_digit is a probability"):
-        Options(min_is_digit=value)
-
-
-def test_options_include_refuses_all_but_image() -> None:
-    with pytest.raises(ValueError, match="include is \"image\" or None, not 'labels'"):
-        Options(include="labels")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("name", "values", "sentence"),
+    [
+        ("timeout", [0, -1, float("inf"), float("nan"), 1e10], "positive number of seconds"),
+        # The gateway replaces such an ID.
+        ("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129], "a request ID has"),
+        ("min_is_digit", [-0.01, 1.01, float("nan")], "min_is_digit is a probability"),
+        ("include", ["labels"], "include is \"image\" or None, not 'labels'"),
+    ],
+)
+def test_options_value_out_of_range_raises_value_error(name: str, values: list[Any], sentence: str) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=sentence):
+            Options(**{name: value})

@@ -230,9 +230,6 @@ def test_choose_passes_over_the_reader(folder: ModelsFolder, publish: Publish) -
     assert folder.choose(None) == "reader"
     publish()
     assert (folder.choose(None), folder.classifiers()) == ("digits", ["digits"])
-    publish(1, "fashion")
-    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
-        folder.choose(None)
 
 
 def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder, publish: Publish) -> None:
