@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -68,20 +67,6 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True)
-class _Operation:
-    """An operation: `answer` has media types, `errors` the classes of the errors answered."""
-
-    route: str
-    name: str
-    summary: str
-    answer: _Json
-    errors: tuple[type[Exception], ...]
-    description: str = ""
-    query: type[parsing.Query] = parsing.Query
-    body: _Json | None = None
-
-
 def blueprint(settings: Settings) -> Blueprint:
     """Return the route /openapi.json."""
     documents = Blueprint("openapi", __name__)
@@ -101,12 +86,12 @@ def blueprint(settings: Settings) -> Blueprint:
 def describe(settings: Settings) -> _Json:
     """Return the document of a gateway with these settings."""
     paths = {}
-    for operation in _operations(settings):
-        method, path = operation.route.split()
-        described = _describe(operation)
-        if settings.api_keys and path.startswith("/v1/"):
-            described["security"] = [{"Key": []}]
-        paths[path] = {method.lower(): described}
+    for path, operation in _operations(settings).items():
+        is_api = path.startswith("/v1/")
+        operation["tags"] = ["digits" if is_api else "service"]
+        if settings.api_keys and is_api:
+            operation["security"] = [{"Key": []}]
+        paths[path] = {"post" if "requestBody" in operation else "get": operation}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -131,121 +116,116 @@ def describe(settings: Settings) -> _Json:
     }
 
 
-def _operations(settings: Settings) -> Iterator[_Operation]:
-    yield from _recognition_operations(settings)
-    yield _Operation(
-        "GET /v1/models",
-        "listModels",
-        "Describe a model: its task, versions and labels.",
-        _json("Models"),
-        (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
-        query=parsing.ModelQuery,
-    )
-    if settings.feedback:
-        yield _Operation(
-            "POST /v1/feedback",
-            "giveFeedback",
-            "Say what a picture of an earlier request shows.",
-            _json("FeedbackReceipt"),
-            _FEEDBACK,
-            "The service keeps the model's input of each answer for some minutes. Feedback stores it with "
-            "its label, to train later models. Feedback on the same picture replaces earlier one.",
-            body=_body("FeedbackLabel", "FeedbackRight"),
-        )
-    if settings.offers_labelling:
-        yield from _labelling_operations()
-    yield from _service_operations()
-
-
-def _recognition_operations(settings: Settings) -> Iterator[_Operation]:
+def _operations(settings: Settings) -> _Json:
+    """Return the operation of each path."""
     common = (
         "Of several images, one that can't be used has an error in its place; the error of an image that is "
         "the whole body is that of the request. Without `model`, the default model answers; without "
         f"`version` and `label`, its default version. Limits: {settings.max_body:,} bytes per body, "
         f"{settings.max_pixels:,} pixels"
     )
-    body = _ref("requestBodies", "Pictures")
-    yield _Operation(
-        "POST /v1/predict",
-        "predict",
-        "Classify each image.",
-        _json("Predictions"),
-        _RECOGNITION,
-        "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
-        f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-        parsing.PredictQuery,
-        body,
-    )
-    yield _Operation(
-        "POST /v1/read",
-        "read",
-        "Read all digits in each image, in lines, by a model of digits.",
-        _json("Readings"),
-        (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
-        "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
-        f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-        parsing.ReadQuery,
-        body,
-    )
-
-
-def _labelling_operations() -> Iterator[_Operation]:
-    permission = "The API key needs the permission to label."
-    yield _Operation(
-        "GET /v1/feedback/unlabelled",
-        "listUnlabelled",
-        "Show some stored inputs that wait for a label.",
-        _json("LabellingRecords"),
-        (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
-        "They are among the least confident ones, in random order: two people seldom get the same. An input "
-        "that was sent several times is among them once, and not at all once it has a label. "
-        f"They come without the label that the model answered. {permission}",
-        parsing.UnlabelledQuery,
-    )
-    yield _Operation(
-        "POST /v1/feedback/labels",
-        "labelInput",
-        "Label a stored input by hand, or withdraw its label.",
-        _json("LabellingReceipt"),
-        (*_FEEDBACK, errors.ForbiddenError, errors.UnknownModelError),
-        f"The latest label by hand counts; the label of its own caller stays. {permission}",
-        parsing.ModelQuery,
-        body=_body("HandLabel"),
-    )
-
-
-def _service_operations() -> Iterator[_Operation]:
-    index = _json("Index") | {"text/html": _TEXT}
-    yield _Operation("GET /", "index", "Index of the endpoints; an HTML page for browsers.", index, _ANY)
+    pictures = _ref("requestBodies", "Pictures")
+    operations = {
+        "/v1/predict": _operation(
+            "predict",
+            "Classify each image.",
+            _json("Predictions"),
+            _RECOGNITION,
+            "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
+            f"`is_digit` and `probabilities` what the model saw. {common} per image.",
+            parsing.PredictQuery,
+            pictures,
+        ),
+        "/v1/read": _operation(
+            "read",
+            "Read all digits in each image, in lines, by a model of digits.",
+            _json("Readings"),
+            (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
+            "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
+            f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
+            parsing.ReadQuery,
+            pictures,
+        ),
+        "/v1/models": _operation(
+            "listModels",
+            "Describe a model: its task, versions and labels.",
+            _json("Models"),
+            (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
+            query=parsing.ModelQuery,
+        ),
+    }
+    if settings.feedback:
+        operations["/v1/feedback"] = _operation(
+            "giveFeedback",
+            "Say what a picture of an earlier request shows.",
+            _json("FeedbackReceipt"),
+            _FEEDBACK,
+            "The service keeps the model's input of each answer for some minutes. Feedback stores it with "
+            "its label, to train later models. Feedback on the same picture replaces earlier one.",
+            body={"required": True, "content": _json("FeedbackLabel", "FeedbackRight")},
+        )
+    if settings.offers_labelling:
+        permission = "The API key needs the permission to label."
+        operations["/v1/feedback/unlabelled"] = _operation(
+            "listUnlabelled",
+            "Show some stored inputs that wait for a label.",
+            _json("LabellingRecords"),
+            (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
+            "They are among the least confident ones, in random order: two people seldom get the same. An "
+            "input that was sent several times is among them once, and not at all once it has a label. "
+            f"They come without the label that the model answered. {permission}",
+            parsing.UnlabelledQuery,
+        )
+        operations["/v1/feedback/labels"] = _operation(
+            "labelInput",
+            "Label a stored input by hand, or withdraw its label.",
+            _json("LabellingReceipt"),
+            (*_FEEDBACK, errors.ForbiddenError, errors.UnknownModelError),
+            f"The latest label by hand counts; the label of its own caller stays. {permission}",
+            parsing.ModelQuery,
+            {"required": True, "content": _json("HandLabel")},
+        )
     document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
-    text = {"text/plain": _TEXT}
-    yield _Operation("GET /livez", "isAlive", "Liveness: the process is running.", _json("Alive"), _ANY)
-    yield _Operation(
-        "GET /readyz",
-        "isReady",
-        "Readiness: the gateway can answer predictions.",
-        _json("Ready"),
-        (*_ANY, errors.NotReadyError),
-    )
-    yield _Operation("GET /metrics", "metrics", "Metrics in Prometheus's text format.", text, _ANY)
-    yield _Operation("GET /openapi.json", "describe", "This OpenAPI document.", document, _ANY)
+    operations |= {
+        "/": _operation(
+            "index",
+            "Index of the endpoints; an HTML page for browsers.",
+            _json("Index") | {"text/html": _TEXT},
+        ),
+        "/livez": _operation("isAlive", "Liveness: the process is running.", _json("Alive")),
+        "/readyz": _operation(
+            "isReady",
+            "Readiness: the gateway can answer predictions.",
+            _json("Ready"),
+            (*_ANY, errors.NotReadyError),
+        ),
+        "/metrics": _operation("metrics", "Metrics in Prometheus's text format.", {"text/plain": _TEXT}),
+        "/openapi.json": _operation("describe", "This OpenAPI document.", document),
+    }
+    return operations
 
 
-def _describe(operation: _Operation) -> _Json:
-    described = {
-        "operationId": operation.name,
-        "tags": ["digits" if " /v1" in operation.route else "service"],
-        "summary": operation.summary,
-        "description": operation.description,
-        "parameters": [*_parameters(operation.query)],
+def _operation(
+    name: str,
+    summary: str,
+    answer: _Json,
+    kinds: Iterable[type[Exception]] = _ANY,
+    description: str = "",
+    query: type[parsing.Query] = parsing.Query,
+    body: _Json | None = None,
+) -> _Json:
+    """Return an operation: `answer` has media types, `kinds` the classes of its errors."""
+    return {
+        "operationId": name,
+        "summary": summary,
+        "description": description,
+        "parameters": [*_parameters(query)],
+        **({"requestBody": body} if body else {}),
         "responses": {
-            "200": {"description": "Success.", "headers": _headers(200), "content": operation.answer},
-            **_error_responses(operation.errors),
+            "200": {"description": "Success.", "headers": _headers(200), "content": answer},
+            **_error_responses(kinds),
         },
     }
-    if operation.body:
-        described["requestBody"] = operation.body
-    return described
 
 
 def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
@@ -366,18 +346,11 @@ def _schemas(settings: Settings) -> _Json:
 def _generate(kinds: Sequence[Any], mode: JsonSchemaMode) -> _Json:
     """Return the schemas of these types, and of those that they consist of, by name."""
     # Types without a configuration of their own take that of the tuple.
-    adapter: TypeAdapter[Any] = TypeAdapter(
-        tuple[tuple(kinds)],  # type: ignore[arg-type, misc]
-        config=ConfigDict(use_attribute_docstrings=True),
-    )
+    config = ConfigDict(use_attribute_docstrings=True)
+    adapter: TypeAdapter[Any] = TypeAdapter(tuple[tuple(kinds)], config=config)  # type: ignore[arg-type, misc]
     reference = "#/components/schemas/{model}"
     generated = adapter.json_schema(mode=mode, ref_template=reference, schema_generator=_Generator)
-    definitions: _Json = generated["$defs"]
-    return definitions
-
-
-def _body(*names: str) -> _Json:
-    return {"required": True, "content": _json(*names)}
+    return generated["$defs"]  # type: ignore[no-any-return]
 
 
 def _json(*names: str) -> _Json:
