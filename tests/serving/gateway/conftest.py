@@ -425,11 +425,22 @@ def feedback_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def feedback_http(stub: StubModelServer, feedback_url: str) -> Iterator[FlaskClient]:
+def start_feedback(stub: StubModelServer, feedback_url: str) -> Iterator[StartGateway]:
+    """Function that starts a gateway in front of the stub, with feedback, and returns a test client of it."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> FlaskClient:
+            values: dict[str, Any] = {"model_server": stub.target, "feedback": feedback_url}
+            values |= {"feedback_open": True, **settings}
+            return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
+
+        yield start
+
+
+@pytest.fixture
+def feedback_http(start_feedback: StartGateway) -> FlaskClient:
     """Test client of the gateway in front of the stub, with feedback."""
-    settings = Settings(model_server=stub.target, feedback=feedback_url, feedback_open=True)
-    with greenlet_loop.keeping(settings) as client:
-        yield client
+    return start_feedback()
 
 
 @pytest.fixture
@@ -446,19 +457,16 @@ def key_file(tmp_path: Path) -> KeyFile:
 
 
 @pytest.fixture
-def start_labelling(stub: StubModelServer, feedback_url: str, key_file: KeyFile) -> Iterator[StartGateway]:
+def start_labelling(start_feedback: StartGateway, key_file: KeyFile) -> StartGateway:
     """Function that starts a gateway with these settings; its test client has a key that may label."""
     headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
-    defaults: dict[str, Any] = {"model_server": stub.target, "feedback": feedback_url}
-    defaults["api_keys"] = key_file.path
-    with ExitStack() as stack:
 
-        def start(**settings: Any) -> FlaskClient:
-            client = stack.enter_context(greenlet_loop.keeping(Settings(**(defaults | settings))))
-            client.environ_base |= headers
-            return client
+    def start(**settings: Any) -> FlaskClient:
+        client = start_feedback(**({"api_keys": key_file.path, "feedback_open": False} | settings))
+        client.environ_base |= headers
+        return client
 
-        yield start
+    return start
 
 
 @pytest.fixture

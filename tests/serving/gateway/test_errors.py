@@ -38,13 +38,10 @@ def test_error_any_is_problem_json(
     assert "URL" not in document["detail"]
 
 
-def test_error_body_too_large_names_the_limit(stub_http: FlaskClient) -> None:
+def test_error_names_the_limit_or_what_is_allowed(stub_http: FlaskClient) -> None:
     response = stub_http.post("/v1/predict", data=bytes(9_000_000), content_type="image/png")
     assert response.get_json(force=True)["detail"] == "The body is larger than 8.4 MB."
-
-
-def test_error_method_not_allowed_lists_allowed_methods(offline_http: FlaskClient) -> None:
-    response = offline_http.get("/v1/predict")
+    response = stub_http.get("/v1/predict")
     assert response.headers["Allow"] == "OPTIONS, POST"
     detail = "The path does not support this method; it supports OPTIONS, POST."
     assert response.get_json(force=True)["detail"] == detail

@@ -85,166 +85,167 @@ def stays_alive(target: Target) -> Iterator[None]:
     assert target.is_alive()
 
 
-class TestImages:
-    @pytest.mark.parametrize(
-        ("files", "allowed"),
-        [
-            (decompression_bombs.oversized_files, {(422, "image_too_large")}),
-            (decompression_bombs.malformed_files, {(400, "not_an_image"), (400, "truncated_image")}),
-            pytest.param(decompression_bombs.largest_files, {(200, "")}, marks=pytest.mark.slow),
-            (decompression_bombs.non_finite_files, {(422, "invalid_pixels")}),
-        ],
-        ids=["oversized", "malformed", "largest", "non-finite"],
-    )
-    def test_image_decompression_bomb_is_answered_within_memory(
-        self, target: Target, files: Callable[[], dict[str, bytes]], allowed: set[tuple[int, str]]
-    ) -> None:
-        for name, data in files().items():
-            assert target.post(data, "image/*") in allowed, name
-
-    def test_image_declared_as_svg_is_read_by_content(self, target: Target, digits: Any) -> None:
-        assert target.post(to_png(digits.one(7)) + b"<script>", "image/svg+xml") == (200, "")
+@pytest.mark.parametrize(
+    ("files", "allowed"),
+    [
+        (decompression_bombs.oversized_files, {(422, "image_too_large")}),
+        (decompression_bombs.malformed_files, {(400, "not_an_image"), (400, "truncated_image")}),
+        pytest.param(decompression_bombs.largest_files, {(200, "")}, marks=pytest.mark.slow),
+        (decompression_bombs.non_finite_files, {(422, "invalid_pixels")}),
+    ],
+    ids=["oversized", "malformed", "largest", "non-finite"],
+)
+def test_image_decompression_bomb_is_answered_within_memory(
+    target: Target, files: Callable[[], dict[str, bytes]], allowed: set[tuple[int, str]]
+) -> None:
+    for name, data in files().items():
+        assert target.post(data, "image/*") in allowed, name
 
 
-class TestBodies:
-    @pytest.mark.parametrize(
-        "body",
-        [
-            b"[" * 4 * MEBIBYTE,
-            b'{"a":' * MEBIBYTE,
-            '{"images": ["AAAA"]}'.encode("utf-16"),
-            '{"images": ["AAAA"]}'.encode("utf-32"),
-            b'\xef\xbb\xbf{"images": ["AAAA"]}',
-            rb'{"images": ["\ud800"]}',
-            b'{"instances": [[' + b"1" * 7 * MEBIBYTE + b"]]}",
-            b'{"instances": [[1e999]]}',
-            b"{" + b",".join(b'"%x":0' % number for number in range(500_000)) + b"}",
-        ],
-        ids=lambda body: body[:12].decode("latin-1"),
-    )
-    def test_json_deep_huge_or_not_utf_8_is_malformed(self, target: Target, body: bytes) -> None:
-        assert target.post(body, "application/json") == (400, "malformed_body")
-
-    @pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"0"])
-    def test_json_millions_of_items_are_too_many(self, target: Target, item: bytes) -> None:
-        body = b'{"images": [' + (item + b",") * 2 * MEBIBYTE + item + b"]}"
-        assert target.post(body, "application/json") == (413, "too_many_images")
-
-    @pytest.mark.parametrize(
-        "number",
-        ["1e-400", "5e-324", "-0", "0." + "1" * MEBIBYTE, str(2**64)],
-        ids=["1e-400", "5e-324", "-0", "a million digits", "2^64"],
-    )
-    def test_json_extreme_numbers_are_answered(self, target: Target, number: str) -> None:
-        row = f"[{','.join([number] + ['1'] * 783)}]"
-        assert target.post(f'{{"instances": [{row}]}}'.encode(), "application/json") == (200, "")
-
-    @pytest.mark.parametrize(
-        ("body", "status"),
-        [
-            (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 150_000 + b"--x--", 413),
-            (b"--x\r\n\r\n\r\n" * 900_000 + b"--x--", 413),
-            (b"--x\r\n" + b"A: b\r\n" * MEBIBYTE, 413),
-            (b"--x\r\nA: " + b"a" * 7 * MEBIBYTE, 413),
-            (b"--x\r\n\r\n" + b"\r" * 7 * MEBIBYTE, 400),
-            (b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\n--x--', 400),
-            (
-                b'--x\r\nContent-Disposition: form-data; name="image"; filename="/etc/passwd"\r\n\r\n--x--',
-                200,
-            ),
-        ],
-        ids=["parts", "nameless parts", "headers", "long header", "no line ends", "no UTF-8", "a path"],
-    )
-    def test_form_malformed_is_refused_or_its_image_is_an_error(
-        self, target: Target, body: bytes, status: int
-    ) -> None:
-        assert target.post(body, "multipart/form-data; boundary=x")[0] == status
-
-    def test_body_refused_leaves_no_memory(self, target: Target, digits: Any) -> None:
-        large = to_png(digits.one(7)) + bytes(7 * MEBIBYTE)
-        target.post(large, "image/png", "?version=77")
-        before = target.memory("VmRSS")
-        for _ in range(40):
-            assert target.post(large, "image/png", "?version=77") == (404, "model_not_found")
-        assert target.memory("VmRSS") - before < 40 * MEBIBYTE
-
-    def test_body_too_large_declared_or_chunked_is_refused(self, target: Target) -> None:
-        size = b"Content-Length: %d\r\n\r\n" % 2**63
-        assert target.send(PREDICT + size, b"x") == [413]
-        many = b"100000\r\n" + bytes(MEBIBYTE) + b"\r\n"
-        assert target.send(CHUNKED + b"\r\n", *[many] * 9, b"0\r\n\r\n") == [413]
-
-    def test_body_slow_senders_delay_no_other_request(self, target: Target, digits: Any) -> None:
-        started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
-        with ExitStack() as stack:
-            for _ in range(100):
-                stack.enter_context(_connected(target.port, started))
-            time.sleep(0.5)
-            assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
+def test_image_declared_as_svg_is_read_by_content(target: Target, digits: Any) -> None:
+    assert target.post(to_png(digits.one(7)) + b"<script>", "image/svg+xml") == (200, "")
 
 
-class TestRequests:
-    """Malformed requests get 400 and close the connection, so that no request can be smuggled."""
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 4 * MEBIBYTE,
+        b'{"a":' * MEBIBYTE,
+        '{"images": ["AAAA"]}'.encode("utf-16"),
+        '{"images": ["AAAA"]}'.encode("utf-32"),
+        b'\xef\xbb\xbf{"images": ["AAAA"]}',
+        rb'{"images": ["\ud800"]}',
+        b'{"instances": [[' + b"1" * 7 * MEBIBYTE + b"]]}",
+        b'{"instances": [[1e999]]}',
+        b"{" + b",".join(b'"%x":0' % number for number in range(500_000)) + b"}",
+    ],
+    ids=lambda body: body[:12].decode("latin-1"),
+)
+def test_json_deep_huge_or_not_utf_8_is_malformed(target: Target, body: bytes) -> None:
+    assert target.post(body, "application/json") == (400, "malformed_body")
 
-    @pytest.mark.parametrize(
-        ("head", "body"),
-        [
-            (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"hello"),
-            (b"Content-Length: +5\r\n", b"hello"),
-            (b"Content-Length: %d\r\n" % 2**64, b"hello"),
-            (b"Transfer-Encoding: chunked, identity\r\n", b"hello"),
-            (b"Transfer-Encoding : chunked\r\n", b"hello"),
-            (b"X-A: b\r\n c\r\n", b"hello"),
-            (b"X-A: \0\r\n", b"hello"),
-            (b"Transfer-Encoding: chunked\r\n", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
-            (b"Transfer-Encoding: chunked\r\n", b"0x5\r\nhello\r\n0\r\n\r\n"),
-            (b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", b"0\r\n\r\n"),
-        ],
-        ids=lambda part: part.decode()[:40],
-    )
-    def test_request_ambiguous_framing_gets_400(self, target: Target, head: bytes, body: bytes) -> None:
-        assert target.send(PREDICT + head + b"\r\n" + body + LIVEZ) == [400]
 
-    @pytest.mark.parametrize(
-        ("request_", "status"),
-        [
-            (b"GET /livez HTTP/1.1\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n", 431),
-            (b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * MEBIBYTE + b"\r\n\r\n", 431),
-            (b"GET /livez?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
-            (b"GET /livez HTTP/3.0\r\n\r\n", 400),
-            (b"GET /livez\r\n\r\n", 400),
-            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 400),
-            (b"\x16\x03\x01\x02\x00" + bytes(100), 400),
-        ],
-        ids=["headers", "long header", "long path", "HTTP/3", "HTTP/0.9", "HTTP/2", "TLS"],
-    )
-    def test_request_flood_or_other_protocol_is_refused(
-        self, target: Target, request_: bytes, status: int
-    ) -> None:
-        assert target.send(request_) == [status]
+@pytest.mark.parametrize("item", [b"[]", b"{}", b'""', b"0"])
+def test_json_millions_of_items_are_too_many(target: Target, item: bytes) -> None:
+    body = b'{"images": [' + (item + b",") * 2 * MEBIBYTE + item + b"]}"
+    assert target.post(body, "application/json") == (413, "too_many_images")
 
-    @pytest.mark.parametrize(
-        "path",
-        [
-            "/static/../api.py",
-            "/static/..%2fapi.py",
-            "/static/%2e%2e/api.py",
-            "/static/%00",
-            "/static/index.html%00.js",
-            "/docs/..%2fapi.py",
-            "/docs//etc/passwd",
-            "/docs/start.js/..",
-            "/v1/%2e%2e/livez",
-            "/v1\\models",
-        ],
-    )
-    def test_path_traversal_is_not_found(self, target: Target, path: str) -> None:
-        assert target.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()) == [404]
 
-    @pytest.mark.parametrize("label", ["a" * 30_000, "%C3%A9" * 5_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
-    def test_label_unusual_is_not_found(self, target: Target, digits: Any, label: str) -> None:
-        image = to_png(digits.one(7))
-        assert target.post(image, "image/png", f"?label={label}") == (404, "model_not_found")
+@pytest.mark.parametrize(
+    "number",
+    ["1e-400", "5e-324", "-0", "0." + "1" * MEBIBYTE, str(2**64)],
+    ids=["1e-400", "5e-324", "-0", "a million digits", "2^64"],
+)
+def test_json_extreme_numbers_are_answered(target: Target, number: str) -> None:
+    row = f"[{','.join([number] + ['1'] * 783)}]"
+    assert target.post(f'{{"instances": [{row}]}}'.encode(), "application/json") == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n' * 150_000 + b"--x--", 413),
+        (b"--x\r\n\r\n\r\n" * 900_000 + b"--x--", 413),
+        (b"--x\r\n" + b"A: b\r\n" * MEBIBYTE, 413),
+        (b"--x\r\nA: " + b"a" * 7 * MEBIBYTE, 413),
+        (b"--x\r\n\r\n" + b"\r" * 7 * MEBIBYTE, 400),
+        (b'--x\r\nContent-Disposition: form-data; name="image"; filename="\xff"\r\n\r\n--x--', 400),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="image"; filename="/etc/passwd"\r\n\r\n--x--',
+            200,
+        ),
+    ],
+    ids=["parts", "nameless parts", "headers", "long header", "no line ends", "no UTF-8", "a path"],
+)
+def test_form_malformed_is_refused_or_its_image_is_an_error(target: Target, body: bytes, status: int) -> None:
+    assert target.post(body, "multipart/form-data; boundary=x")[0] == status
+
+
+def test_body_refused_leaves_no_memory(target: Target, digits: Any) -> None:
+    large = to_png(digits.one(7)) + bytes(7 * MEBIBYTE)
+    target.post(large, "image/png", "?version=77")
+    before = target.memory("VmRSS")
+    for _ in range(40):
+        assert target.post(large, "image/png", "?version=77") == (404, "model_not_found")
+    assert target.memory("VmRSS") - before < 40 * MEBIBYTE
+
+
+def test_body_too_large_declared_or_chunked_is_refused(target: Target) -> None:
+    size = b"Content-Length: %d\r\n\r\n" % 2**63
+    assert target.send(PREDICT + size, b"x") == [413]
+    many = b"100000\r\n" + bytes(MEBIBYTE) + b"\r\n"
+    assert target.send(CHUNKED + b"\r\n", *[many] * 9, b"0\r\n\r\n") == [413]
+
+
+def test_body_slow_senders_delay_no_other_request(target: Target, digits: Any) -> None:
+    started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(_connected(target.port, started))
+        time.sleep(0.5)
+        assert target.post(to_png(digits.one(7)), "image/png") == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: 5\r\nContent-Length: 6\r\n", b"hello"),
+        (b"Content-Length: +5\r\n", b"hello"),
+        (b"Content-Length: %d\r\n" % 2**64, b"hello"),
+        (b"Transfer-Encoding: chunked, identity\r\n", b"hello"),
+        (b"Transfer-Encoding : chunked\r\n", b"hello"),
+        (b"X-A: b\r\n c\r\n", b"hello"),
+        (b"X-A: \0\r\n", b"hello"),
+        (b"Transfer-Encoding: chunked\r\n", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n", b"0x5\r\nhello\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", b"0\r\n\r\n"),
+    ],
+    ids=lambda part: part.decode()[:40],
+)
+def test_request_ambiguous_framing_gets_400(target: Target, head: bytes, body: bytes) -> None:
+    assert target.send(PREDICT + head + b"\r\n" + body + LIVEZ) == [400]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /livez HTTP/1.1\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n", 431),
+        (b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * MEBIBYTE + b"\r\n\r\n", 431),
+        (b"GET /livez?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /livez HTTP/3.0\r\n\r\n", 400),
+        (b"GET /livez\r\n\r\n", 400),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 400),
+        (b"\x16\x03\x01\x02\x00" + bytes(100), 400),
+    ],
+    ids=["headers", "long header", "long path", "HTTP/3", "HTTP/0.9", "HTTP/2", "TLS"],
+)
+def test_request_flood_or_other_protocol_is_refused(target: Target, request_: bytes, status: int) -> None:
+    assert target.send(request_) == [status]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../api.py",
+        "/static/..%2fapi.py",
+        "/static/%2e%2e/api.py",
+        "/static/%00",
+        "/static/index.html%00.js",
+        "/docs/..%2fapi.py",
+        "/docs//etc/passwd",
+        "/docs/start.js/..",
+        "/v1/%2e%2e/livez",
+        "/v1\\models",
+    ],
+)
+def test_path_traversal_is_not_found(target: Target, path: str) -> None:
+    assert target.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()) == [404]
+
+
+@pytest.mark.parametrize("label", ["a" * 30_000, "%C3%A9" * 5_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
+def test_label_unusual_is_not_found(target: Target, digits: Any, label: str) -> None:
+    image = to_png(digits.one(7))
+    assert target.post(image, "image/png", f"?label={label}") == (404, "model_not_found")
 
 
 @contextmanager

@@ -68,125 +68,129 @@ def number_of(record: dict[str, Any]) -> int:
     return number
 
 
-class TestUnlabelled:
-    def test_unlabelled_answers_are_shown_without_the_predicted_label(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        store.save([sample(3, index=2, position=1, kind="read")])
-        document = shown(http)
-        (record,) = document["records"]
-        assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
-        assert record.keys() == {"input", "image"}
-        assert document["unlabelled"] == 1
-
-    def test_limit_chooses_among_the_least_confident(self, http: FlaskClient, store: FeedbackStore) -> None:
-        store.save([sample(number, number / 32) for number in range(12)])
-        (record,) = shown(http, "?limit=1")["records"]
-        assert number_of(record) < 10
-
-    def test_labelled_answers_and_other_models_are_left_out(
-        self, start_labelling: StartGateway, store: FeedbackStore
-    ) -> None:
-        http = start_labelling(model_names=("shapes",))
-        feedback: dict[str, Any] = {"label": "1", "labelled_at": START, "source": "feedback"}
-        store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
-        assert [number_of(record) for record in shown(http)["records"]] == [1]
-        (other,) = shown(http, "?model=shapes")["records"]
-        assert number_of(other) == 2
-        assert_problem(label(http, other, "3"), 404, "feedback_unknown")
-        assert shown(http)["unlabelled"] == 1
-
-    @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=0.5"])
-    def test_invalid_query_is_refused(self, http: FlaskClient, query: str) -> None:
-        assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
-        assert_problem(http.get("/v1/feedback/unlabelled?model=.x"), 404, "model_not_found")
+def test_unlabelled_answers_are_shown_without_the_predicted_label(
+    http: FlaskClient, store: FeedbackStore
+) -> None:
+    store.save([sample(3, index=2, position=1, kind="read")])
+    document = shown(http)
+    (record,) = document["records"]
+    assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
+    assert record.keys() == {"input", "image"}
+    assert document["unlabelled"] == 1
 
 
-class TestLabels:
-    @pytest.mark.parametrize("text", ["3", NO_CLASS])
-    def test_label_is_stored_and_the_answer_no_longer_shown(
-        self, http: FlaskClient, store: FeedbackStore, text: str
-    ) -> None:
-        before = sample(1, original=b"picture")
-        store.save([before])
-        (record,) = shown(http)["records"]
-        assert label(http, record, text).get_json()["label"] == text
-        (after,) = store.records(originals=True)
-        assert (after.label, after.source, after.original) == (text, "label", b"picture")
-        assert after.labelled_at
-        assert after.labelled_at > after.answered_at
-        document = shown(http)
-        assert (document["records"], document["unlabelled"]) == ([], 0)
-
-    def test_null_withdraws_the_label_and_the_latest_one_counts(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        label(http, record, "3")
-        assert label(http, record, None).get_json()["label"] is None
-        (withdrawn,) = store.records()
-        assert (withdrawn.label, withdrawn.source) == (None, "sample")
-        assert shown(http)["records"] == [record]
-        for text in ("4", "8"):
-            assert label(http, record, text).status_code == 200
-        assert [record.label for record in store.records()] == ["8"]
-
-    def test_label_of_an_input_that_its_caller_has_labelled_or_that_is_gone_is_unknown(
-        self, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        store.save([sample(1, label="1", labelled_at=START, source="feedback")])
-        assert_problem(label(http, record, "3"), 404, "feedback_unknown")
-        store.delete(request_id="id-1")
-        assert_problem(label(http, record, "3"), 404, "feedback_unknown")
-
-    def test_label_must_be_one_of_the_served_models(
-        self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        stub.answer = TaskModels(digits={9: SHAPES})
-        store.save([sample(1, input=to_png(np.zeros((64, 48, 3), np.uint8)))])
-        (record,) = shown(http)["records"]
-        assert_problem(label(http, record, "7"), 422, "feedback_mismatch")
-        assert label(http, record, "cross").status_code == 200
-
-    def test_label_without_model_server_is_unavailable(
-        self, stub: StubModelServer, http: FlaskClient, store: FeedbackStore
-    ) -> None:
-        stub.answer = TaskModels(other={1: SHAPES})
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        assert_problem(label(http, record, "7"), 503, "model_unavailable")
-
-    @pytest.mark.parametrize("change", [{"label": 7}, {"input": None}, {"input": "id 1"}, {"more": 1}])
-    def test_malformed_label_is_refused(
-        self, http: FlaskClient, store: FeedbackStore, change: dict[str, object]
-    ) -> None:
-        store.save([sample(1)])
-        (record,) = shown(http)["records"]
-        assert_problem(label(http, record, "7", **change), 400, "malformed_body")
+def test_limit_chooses_among_the_least_confident(http: FlaskClient, store: FeedbackStore) -> None:
+    store.save([sample(number, number / 32) for number in range(12)])
+    (record,) = shown(http, "?limit=1")["records"]
+    assert number_of(record) < 10
 
 
-class TestPermission:
-    def test_key_without_permission_is_forbidden_and_changes_nothing(
-        self, start_labelling: StartGateway, key_file: KeyFile, store: FeedbackStore
-    ) -> None:
-        store.save([sample(1)])
-        shop = key_file.add("shop")
-        http = start_labelling()
-        (record,) = shown(http)["records"]
-        for key, status, code in (("digits_wrong", 401, "unauthorized"), (shop, 403, "forbidden")):
-            http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-            assert_problem(http.get("/v1/feedback/unlabelled"), status, code)
-            assert_problem(label(http, record, "7"), status, code)
-        assert [record.label for record in store.records()] == [None]
+def test_labelled_answers_and_other_models_are_left_out(
+    start_labelling: StartGateway, store: FeedbackStore
+) -> None:
+    http = start_labelling(model_names=("shapes",))
+    feedback: dict[str, Any] = {"label": "1", "labelled_at": START, "source": "feedback"}
+    store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
+    assert [number_of(record) for record in shown(http)["records"]] == [1]
+    (other,) = shown(http, "?model=shapes")["records"]
+    assert number_of(other) == 2
+    assert_problem(label(http, other, "3"), 404, "feedback_unknown")
+    assert shown(http)["unlabelled"] == 1
 
-    def test_labelling_without_keys_or_store_is_not_found(self, start_labelling: StartGateway) -> None:
-        for settings in ({"api_keys": None, "feedback_open": True}, {"feedback": ""}):
-            http = start_labelling(**settings)
-            assert_problem(http.get("/v1/feedback/unlabelled"), 404, "not_found")
-            assert_problem(http.post("/v1/feedback/labels", json={}), 404, "not_found")
-            assert_problem(http.get("/label"), 404, "not_found")
-            paths = http.get("/openapi.json").get_json()["paths"]
-            assert not {"/v1/feedback/unlabelled", "/v1/feedback/labels"} & paths.keys()
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=0.5"])
+def test_invalid_query_is_refused(http: FlaskClient, query: str) -> None:
+    assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
+    assert_problem(http.get("/v1/feedback/unlabelled?model=.x"), 404, "model_not_found")
+
+
+@pytest.mark.parametrize("text", ["3", NO_CLASS])
+def test_label_is_stored_and_the_answer_no_longer_shown(
+    http: FlaskClient, store: FeedbackStore, text: str
+) -> None:
+    before = sample(1, original=b"picture")
+    store.save([before])
+    (record,) = shown(http)["records"]
+    assert label(http, record, text).get_json()["label"] == text
+    (after,) = store.records(originals=True)
+    assert (after.label, after.source, after.original) == (text, "label", b"picture")
+    assert after.labelled_at
+    assert after.labelled_at > after.answered_at
+    document = shown(http)
+    assert (document["records"], document["unlabelled"]) == ([], 0)
+
+
+def test_null_withdraws_the_label_and_the_latest_one_counts(http: FlaskClient, store: FeedbackStore) -> None:
+    store.save([sample(1)])
+    (record,) = shown(http)["records"]
+    label(http, record, "3")
+    assert label(http, record, None).get_json()["label"] is None
+    (withdrawn,) = store.records()
+    assert (withdrawn.label, withdrawn.source) == (None, "sample")
+    assert shown(http)["records"] == [record]
+    for text in ("4", "8"):
+        assert label(http, record, text).status_code == 200
+    assert [record.label for record in store.records()] == ["8"]
+
+
+def test_label_of_an_input_that_its_caller_has_labelled_or_that_is_gone_is_unknown(
+    http: FlaskClient, store: FeedbackStore
+) -> None:
+    store.save([sample(1)])
+    (record,) = shown(http)["records"]
+    store.save([sample(1, label="1", labelled_at=START, source="feedback")])
+    assert_problem(label(http, record, "3"), 404, "feedback_unknown")
+    store.delete(request_id="id-1")
+    assert_problem(label(http, record, "3"), 404, "feedback_unknown")
+
+
+def test_label_must_be_one_of_the_served_models(
+    stub: StubModelServer, http: FlaskClient, store: FeedbackStore
+) -> None:
+    stub.answer = TaskModels(digits={9: SHAPES})
+    store.save([sample(1, input=to_png(np.zeros((64, 48, 3), np.uint8)))])
+    (record,) = shown(http)["records"]
+    assert_problem(label(http, record, "7"), 422, "feedback_mismatch")
+    assert label(http, record, "cross").status_code == 200
+
+
+def test_label_without_model_server_is_unavailable(
+    stub: StubModelServer, http: FlaskClient, store: FeedbackStore
+) -> None:
+    stub.answer = TaskModels(other={1: SHAPES})
+    store.save([sample(1)])
+    (record,) = shown(http)["records"]
+    assert_problem(label(http, record, "7"), 503, "model_unavailable")
+
+
+@pytest.mark.parametrize("change", [{"label": 7}, {"input": None}, {"input": "id 1"}, {"more": 1}])
+def test_malformed_label_is_refused(
+    http: FlaskClient, store: FeedbackStore, change: dict[str, object]
+) -> None:
+    store.save([sample(1)])
+    (record,) = shown(http)["records"]
+    assert_problem(label(http, record, "7", **change), 400, "malformed_body")
+
+
+def test_key_without_permission_is_forbidden_and_changes_nothing(
+    start_labelling: StartGateway, key_file: KeyFile, store: FeedbackStore
+) -> None:
+    store.save([sample(1)])
+    shop = key_file.add("shop")
+    http = start_labelling()
+    (record,) = shown(http)["records"]
+    for key, status, code in (("digits_wrong", 401, "unauthorized"), (shop, 403, "forbidden")):
+        http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+        assert_problem(http.get("/v1/feedback/unlabelled"), status, code)
+        assert_problem(label(http, record, "7"), status, code)
+    assert [record.label for record in store.records()] == [None]
+
+
+def test_labelling_without_keys_or_store_is_not_found(start_labelling: StartGateway) -> None:
+    for settings in ({"api_keys": None, "feedback_open": True}, {"feedback": ""}):
+        http = start_labelling(**settings)
+        assert_problem(http.get("/v1/feedback/unlabelled"), 404, "not_found")
+        assert_problem(http.post("/v1/feedback/labels", json={}), 404, "not_found")
+        assert_problem(http.get("/label"), 404, "not_found")
+        paths = http.get("/openapi.json").get_json()["paths"]
+        assert not {"/v1/feedback/unlabelled", "/v1/feedback/labels"} & paths.keys()

@@ -67,7 +67,7 @@ def test_prediction_is_logged_with_stages_and_result(http: FlaskClient, digits: 
     headers = {"X-Request-ID": "id-1"}
     image = to_png(digits.one(7))
     with captured_log() as lines:
-        answer = http.post("/v1/predict", data=image, content_type="image/png", headers=headers).get_json()
+        answer = http.post("/v1/predict", data=image, headers=headers).get_json()
         for path in ("/livez", "/readyz", "/metrics"):
             assert http.get(path).status_code == 200
     (line,) = map(json.loads, lines())
@@ -97,7 +97,7 @@ def test_reading_is_logged_without_its_text(
     stub.answer = TemplateModel(digits)
     number = to_png(draw_number(digits, "2026"))
     with captured_log() as lines:
-        answer = stub_http.post("/v1/read", data=number, content_type="image/png").get_json()
+        answer = stub_http.post("/v1/read", data=number).get_json()
     assert answer["readings"][0]["text"] == "2026"
     (line,) = map(json.loads, lines())
     assert {"version": 1, "images": 1, "digits": 4}.items() <= line.items()
@@ -109,7 +109,7 @@ def test_admission_wait_is_logged_as_queue_time(stub: StubModelServer, digits: A
     http = greenlet_loop.client(Settings(model_server=stub.target, deadline=60))
     image, waited = to_png(digits.one(7)), {ARRIVED_AT: time.monotonic() - 2.0}
     with captured_log() as lines:
-        answer = http.post("/v1/predict", data=image, content_type="image/png", environ_overrides=waited)
+        answer = http.post("/v1/predict", data=image, environ_overrides=waited)
     assert answer.status_code == 200
     (line,) = map(json.loads, lines())
     assert line["queue_ms"] >= 2000
@@ -119,7 +119,7 @@ def test_admission_wait_is_logged_as_queue_time(stub: StubModelServer, digits: A
 def test_failed_request_is_logged_with_code_and_cause(stub: StubModelServer, stub_http: FlaskClient) -> None:
     stub.answer = lambda _request, context: context.abort(grpc.StatusCode.INTERNAL, 'it "broke"\nbadly')
     with captured_log() as lines:
-        stub_http.post("/v1/predict", data=b"x", content_type="image/png", headers={"X-Request-ID": "id-1"})
+        stub_http.post("/v1/predict", data=b"x", headers={"X-Request-ID": "id-1"})
         stub_http.post("/v1/predict", json={"instances": [[0.5] * 784]}, headers={"X-Request-ID": "id-2"})
     refused, cause, failed = map(json.loads, lines())
     assert (refused["request_id"], refused["status"], refused["code"]) == ("id-1", 400, "not_an_image")

@@ -32,61 +32,59 @@ def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, 
     return document
 
 
-class TestPredict:
-    def test_predict_many_images_gives_same_digits_in_every_format(
-        self, http: FlaskClient, digits: Any
-    ) -> None:
-        images = np.concatenate([digits.typical(label, 2) for label in range(10)])
-        files = [to_png(image) for image in images]
-        texts = [base64.b64encode(file).decode() for file in files]
-        instances = (images.reshape(-1, 784) / np.float32(255)).tolist()
-        responses = [
-            http.post("/v1/predict", data={"image": [(io.BytesIO(file), "a.png") for file in files]}),
-            http.post("/v1/predict", json={"images": texts}),
-            http.post("/v1/predict", json={"images": [f"data:image/png;base64,{text}" for text in texts]}),
-            http.post("/v1/predict", json={"instances": instances}),
-            http.post("/v1/predict", data=npy(images), content_type="application/x-npy"),
-            http.post("/v1/predict", data=npy(np.asfortranarray(images)), content_type="application/x-npy"),
-        ]
-        expected = [prediction["digit"] for prediction in responses[0].get_json()["predictions"]]
-        assert np.mean(expected == np.repeat(np.arange(10), 2)) > 0.8
-        for response in responses:
-            assert [prediction["digit"] for prediction in response.get_json()["predictions"]] == expected
-
-    @pytest.mark.parametrize(
-        "query",
-        [
-            "version=x",
-            "version=-1",
-            "version=",
-            "version=1&label=a",
-            f"version={2**63}",
-            f"version={'1' * 5000}",
-            "top=0",
-            "top=1001",
-            "top=",
-            "top=-1",
-            "top=five",
-            "include=weights",
-            "include=",
-            "include=image,",
-            "include=image,weights",
-        ],
-    )
-    def test_predict_malformed_parameter_is_refused(self, offline_http: FlaskClient, query: str) -> None:
-        response = offline_http.post(f"/v1/predict?{query}", data=b"", content_type="image/png")
-        assert_problem(response, 400, "invalid_selection")
+def test_predict_many_images_gives_same_digits_in_every_format(http: FlaskClient, digits: Any) -> None:
+    images = np.concatenate([digits.typical(label, 2) for label in range(10)])
+    files = [to_png(image) for image in images]
+    texts = [base64.b64encode(file).decode() for file in files]
+    instances = (images.reshape(-1, 784) / np.float32(255)).tolist()
+    responses = [
+        http.post("/v1/predict", data={"image": [(io.BytesIO(file), "a.png") for file in files]}),
+        http.post("/v1/predict", json={"images": texts}),
+        http.post("/v1/predict", json={"images": [f"data:image/png;base64,{text}" for text in texts]}),
+        http.post("/v1/predict", json={"instances": instances}),
+        http.post("/v1/predict", data=npy(images), content_type="application/x-npy"),
+        http.post("/v1/predict", data=npy(np.asfortranarray(images)), content_type="application/x-npy"),
+    ]
+    expected = [prediction["digit"] for prediction in responses[0].get_json()["predictions"]]
+    assert np.mean(expected == np.repeat(np.arange(10), 2)) > 0.8
+    for response in responses:
+        assert [prediction["digit"] for prediction in response.get_json()["predictions"]] == expected
 
 
-class TestRequestIds:
-    def test_request_id_valid_is_kept(self, offline_http: FlaskClient) -> None:
-        response = offline_http.get("/livez", headers={"X-Request-ID": "order-66.a:b_c"})
-        assert response.headers["X-Request-ID"] == "order-66.a:b_c"
+@pytest.mark.parametrize(
+    "query",
+    [
+        "version=x",
+        "version=-1",
+        "version=",
+        "version=1&label=a",
+        f"version={2**63}",
+        f"version={'1' * 5000}",
+        "top=0",
+        "top=1001",
+        "top=",
+        "top=-1",
+        "top=five",
+        "include=weights",
+        "include=",
+        "include=image,",
+        "include=image,weights",
+    ],
+)
+def test_predict_malformed_parameter_is_refused(offline_http: FlaskClient, query: str) -> None:
+    response = offline_http.post(f"/v1/predict?{query}", data=b"")
+    assert_problem(response, 400, "invalid_selection")
 
-    @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é", "<script>"])
-    def test_request_id_invalid_is_replaced(self, offline_http: FlaskClient, given: str) -> None:
-        response = offline_http.get("/livez", headers={"X-Request-ID": given})
-        assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+def test_request_id_valid_is_kept(offline_http: FlaskClient) -> None:
+    response = offline_http.get("/livez", headers={"X-Request-ID": "order-66.a:b_c"})
+    assert response.headers["X-Request-ID"] == "order-66.a:b_c"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "é", "<script>"])
+def test_request_id_invalid_is_replaced(offline_http: FlaskClient, given: str) -> None:
+    response = offline_http.get("/livez", headers={"X-Request-ID": given})
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
 
 
 class TestModelServerFaults:

@@ -4,11 +4,14 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import cv2
 import grpc
 import httpx
 import pytest
@@ -111,3 +114,46 @@ def test_server_probe_behind_burst_of_connections_is_answered_early(stub: StubMo
         probe_seconds = time.monotonic() - started
         assert all(caller.recv(1024).startswith(b"HTTP/1.1 200") for caller in burst)
         assert probe_seconds < 3 / 4 * (time.monotonic() - started)
+
+
+def predict(url: str, image: bytes = PNG, request_id: str = "") -> httpx.Response:
+    return httpx.post(f"{url}/v1/predict", content=image, headers={**HEADERS, "X-Request-ID": request_id})
+
+
+def test_server_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubModelServer) -> None:
+    release = threading.Event()
+
+    def wait(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        release.wait(10)
+        return predict_sevens(request, context)
+
+    stub.answer = wait
+    with gateway_process(stub.target, queue_capacity=3) as gateway, ThreadPoolExecutor(3) as threads:
+        held = [threads.submit(predict, gateway.url) for _ in range(3)]
+        wait_until(lambda: stub.calls == 1)
+        wait_until(lambda: predict(gateway.url).status_code == 429)
+        refused = predict(gateway.url, request_id="mine")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "1")
+        assert (refused.json()["code"], refused.json()["request_id"]) == ("overloaded", "mine")
+        assert httpx.get(f"{gateway.url}/livez").status_code == 200
+        assert 'digits_overload_total{route="/v1/predict"} 2.0' in httpx.get(f"{gateway.url}/metrics").text
+        release.set()
+        assert [request.result().status_code for request in held] == [200] * 3
+        assert predict(gateway.url).status_code == 200
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("timing")
+def test_server_large_photographs_end_within_deadline(stub: StubModelServer) -> None:
+    # Reading one takes some 30 ms.
+    large = cv2.resize(cv2.imread(str(FIVE)), (4000, 3000))
+    photograph = cv2.imencode(".jpg", large)[1].tobytes()
+    deadline = 2.0
+    with (
+        gateway_process(stub.target, queue_capacity=256, deadline=deadline) as gateway,
+        ThreadPoolExecutor(200) as threads,
+    ):
+        responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
+    statuses = {response.status_code for response in responses}
+    assert {200, 429} <= statuses <= {200, 429, 504}
+    assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1

@@ -170,7 +170,7 @@ def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> Non
     )(request, context)
     http = start(stub)
     delta = MetricsDelta(http)
-    response = http.post("/v1/read", data=to_png(draw_number(digits, "2026")), content_type="image/png")
+    response = http.post("/v1/read", data=to_png(draw_number(digits, "2026")))
     assert response.get_json()["readings"][0]["text"] == "2026"
     wait_until(lambda: delta(COMPARED) == 4)
     assert delta(COMPARED, agrees="true") == delta(COMPARED, agrees="false") == 2

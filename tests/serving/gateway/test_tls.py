@@ -24,6 +24,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
+from tests.serving.gateway.test_probe import probe
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ def test_gateway_process_with_certificate_answers_over_tls_only(
     ):
         wait_until(lambda: accepts(port), process)
         assert http.get("/readyz").status_code == 200
+        assert probe(port=port, tls_certificate=pairs.server.certificate) == (0, "")
         (expiry,) = re.findall(r"^digits_tls_certificate_expiry_\w+ (\S+)", http.get("/metrics").text, re.M)
         assert float(expiry) == tls.expiry(pairs.server.certificate, pairs.server.key)
         answer = http.post(

@@ -127,153 +127,149 @@ def assert_failed(result: dict[str, Any], status: int, code: str) -> None:
     assert problem["detail"].endswith(".")
 
 
-class TestContract:
-    """Every kind of picture, alone and among others."""
-
-    @pytest.mark.parametrize("pack", [form, json_images])
-    def test_predict_gives_each_picture_of_a_batch_its_result(
-        self, http: FlaskClient, digits: Any, pack: Any
-    ) -> None:
-        files = pictures(digits)
-        found = results(http.post("/v1/predict", **pack(*files.values())))
-        for kind, result in zip(files, found, strict=True):
-            if kind in FAILED:
-                assert_failed(result, *FAILED[kind])
-            else:
-                assert result.items() >= PREDICTED[kind].items(), kind
-                assert len(result["probabilities"]) == 10
-                assert result["confidence"] <= result["probabilities"][result["index"]]
-                assert (result["is_digit"] >= 0.345) == (kind == "digit")
-
-    @pytest.mark.parametrize("pack", [form, json_images])
-    def test_read_gives_each_picture_of_a_batch_its_result(
-        self, http: FlaskClient, digits: Any, pack: Any
-    ) -> None:
-        files = pictures(digits)
-        found = results(http.post("/v1/read", **pack(*files.values())))
-        for kind, result in zip(files, found, strict=True):
-            if kind in READ_FAILED:
-                assert_failed(result, *READ_FAILED[kind])
-            else:
-                refusal = None if READ[kind] else "no_digit"
-                assert (result["text"], result["refusal"]) == (READ[kind], refusal)
-                assert bool(result["lines"]) == bool(READ[kind])
-
-    @pytest.mark.parametrize(("path", "failed"), [("/v1/predict", FAILED), ("/v1/read", READ_FAILED)])
-    def test_picture_that_is_the_body_keeps_its_status(
-        self, http: FlaskClient, digits: Any, path: str, failed: dict[str, tuple[int, str]]
-    ) -> None:
-        for kind, file in pictures(digits).items():
-            response = http.post(path, data=file, content_type="image/png")
-            if kind in failed:
-                assert_problem(response, *failed[kind])
-            else:
-                (result,) = results(response)
-                assert "error" not in result
-            (alone,) = results(http.post(path, **form(file)))
-            assert ("error" in alone) is (kind in failed), "a form of one is a batch"
-
-    def test_batch_without_a_usable_picture_names_the_model(self, http: FlaskClient) -> None:
-        for path in ("/v1/predict", "/v1/read"):
-            response = http.post(path, **form(b"no image", b"no image"))
-            assert [result["error"]["code"] for result in results(response)] == ["not_an_image"] * 2
-            model = {"name": "digits", "version": 1, "labels": list("0123456789")}
-            assert response.get_json()["model"] == model
-
-    def test_base64_and_instances_that_are_none_have_errors_in_their_places(
-        self, http: FlaskClient, digits: Any
-    ) -> None:
-        three = (digits.one(3) / 255).ravel().tolist()
-        instances = [[0.5], three, [2.0] * 784, three, "x"]
-        found = results(http.post("/v1/predict", json={"instances": instances}))
-        codes = [result["error"]["code"] if "error" in result else result["digit"] for result in found]
-        assert codes == ["wrong_shape", 3, "invalid_pixels", 3, "wrong_shape"]
-        file = base64.b64encode(to_png(digits.one(3))).decode()
-        bad, good = results(http.post("/v1/predict", json={"images": ["*", file]}))
-        assert (bad["error"]["code"], good["digit"]) == ("not_an_image", 3)
-
-    @pytest.mark.parametrize(("least", "digit"), [("0", True), ("1", False)])
-    def test_min_is_digit_decides_on_refusals(
-        self, http: FlaskClient, digits: Any, least: str, digit: bool
-    ) -> None:
-        picture = cross() if digit else draw_number(digits, "3")
-        (prediction,) = post(http, f"/v1/predict?min_is_digit={least}", picture)
-        assert (prediction["digit"] is not None) is digit
-        assert prediction["refusal"] in (None, "no_digit", "several_digits")
-
-    @pytest.mark.parametrize("least", ["", "-0.1", "1.1", "nan", "half"])
-    def test_min_is_digit_out_of_range_is_refused(self, http: FlaskClient, least: str) -> None:
-        for path in ("/v1/predict", "/v1/read"):
-            response = http.post(f"{path}?min_is_digit={least}", **form(b"x"))
-            assert "min_is_digit" in assert_problem(response, 400, "invalid_selection")["detail"]
+@pytest.mark.parametrize("pack", [form, json_images])
+def test_predict_gives_each_picture_of_a_batch_its_result(http: FlaskClient, digits: Any, pack: Any) -> None:
+    files = pictures(digits)
+    found = results(http.post("/v1/predict", **pack(*files.values())))
+    for kind, result in zip(files, found, strict=True):
+        if kind in FAILED:
+            assert_failed(result, *FAILED[kind])
+        else:
+            assert result.items() >= PREDICTED[kind].items(), kind
+            assert len(result["probabilities"]) == 10
+            assert result["confidence"] <= result["probabilities"][result["index"]]
+            assert (result["is_digit"] >= 0.345) == (kind == "digit")
 
 
-class TestPredict:
-    def test_predict_model_without_is_digit_omits_it(self, stub_http: FlaskClient, digits: Any) -> None:
-        (prediction,) = post(stub_http, "/v1/predict", digits.one(7))
-        assert set(prediction) == {"label", "index", "digit", "confidence", "probabilities", "refusal"}
-
-    def test_predict_input_of_refused_picture_is_shown(self, http: FlaskClient, digits: Any) -> None:
-        for picture in (cross(), draw_number(digits, "27")):
-            (prediction,) = post(http, "/v1/predict?include=image", picture)
-            assert np.array_equal(shown(prediction), prepare(picture, LETTERS))
-
-    def test_predict_second_call_goes_to_version_of_first(
-        self, stub: StubModelServer, model: TemplateModel, digits: Any
-    ) -> None:
-        http = greenlet_loop.client(
-            Settings(model_server=stub.target, default_label="stable", canary_share=1)
-        )
-        model.version = 8
-        (prediction,) = post(http, "/v1/predict", draw_number(digits, "27"))
-        assert prediction["refusal"] == "several_digits"
-        first, second = model.specs
-        assert first.version_label == "canary"
-        assert (second.version_label, second.version.value) == ("", 8)
+@pytest.mark.parametrize("pack", [form, json_images])
+def test_read_gives_each_picture_of_a_batch_its_result(http: FlaskClient, digits: Any, pack: Any) -> None:
+    files = pictures(digits)
+    found = results(http.post("/v1/read", **pack(*files.values())))
+    for kind, result in zip(files, found, strict=True):
+        if kind in READ_FAILED:
+            assert_failed(result, *READ_FAILED[kind])
+        else:
+            refusal = None if READ[kind] else "no_digit"
+            assert (result["text"], result["refusal"]) == (READ[kind], refusal)
+            assert bool(result["lines"]) == bool(READ[kind])
 
 
-class TestRead:
-    def test_read_number_returns_text_and_boxes(
-        self, http: FlaskClient, model: TemplateModel, digits: Any
-    ) -> None:
-        (reading,) = post(http, "/v1/read", draw_number(digits, "2026"))
-        (line,) = reading["lines"]
-        assert reading["text"] == line["text"] == "2026"
-        assert [digit["digit"] for digit in line["digits"]] == [2, 0, 2, 6]
-        for position, digit in enumerate(line["digits"]):
-            left, top, width, height = digit["box"]
-            assert 112 * position <= left < left + width <= 112 * (position + 1)
-            assert 0 <= top < top + height <= 112
-            assert 0.9 < digit["confidence"] <= digit["probabilities"][digit["digit"]]
-        assert len(model.sizes) == 1
+@pytest.mark.parametrize(("path", "failed"), [("/v1/predict", FAILED), ("/v1/read", READ_FAILED)])
+def test_picture_that_is_the_body_keeps_its_status(
+    http: FlaskClient, digits: Any, path: str, failed: dict[str, tuple[int, str]]
+) -> None:
+    for kind, file in pictures(digits).items():
+        response = http.post(path, data=file)
+        if kind in failed:
+            assert_problem(response, *failed[kind])
+        else:
+            (result,) = results(response)
+            assert "error" not in result
+        (alone,) = results(http.post(path, **form(file)))
+        assert ("error" in alone) is (kind in failed), "a form of one is a batch"
 
-    def test_read_include_image_returns_input_of_each_digit(self, http: FlaskClient, digits: Any) -> None:
-        (reading,) = post(http, "/v1/read?include=image", draw_number(digits, "27", "4"))
-        assert reading["text"] == "27\n4"
-        found = [digit for line in reading["lines"] for digit in line["digits"]]
-        again = results(post_npy(http, np.stack([*map(shown, found)])))
-        for digit, prediction in zip(found, again, strict=True):
-            assert prediction["probabilities"] == pytest.approx(digit["probabilities"], abs=1e-6)
 
-    def test_read_more_digits_than_max_images_takes_several_calls(
-        self, stub: StubModelServer, model: TemplateModel, digits: Any
-    ) -> None:
-        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=2))
-        found = post(http, "/v1/read", draw_number(digits, "2026"), draw_number(digits, "3"))
-        assert [reading["text"] for reading in found] == ["2026", "3"]
-        assert len(model.sizes) > 2
-        assert max(model.sizes) <= 2
+def test_batch_without_a_usable_picture_names_the_model(http: FlaskClient) -> None:
+    for path in ("/v1/predict", "/v1/read"):
+        response = http.post(path, **form(b"no image", b"no image"))
+        assert [result["error"]["code"] for result in results(response)] == ["not_an_image"] * 2
+        model = {"name": "digits", "version": 1, "labels": list("0123456789")}
+        assert response.get_json()["model"] == model
 
-    def test_without_reader_predicts_and_says_what_reading_needs(
-        self, stub: StubModelServer, model: TemplateModel, digits: Any
-    ) -> None:
-        stub.has_reader = False
-        http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target))
-        three, number = draw_number(digits, "3"), draw_number(digits, "27")
-        assert [each["refusal"] for each in post(http, "/v1/predict", three, number)] == [None, "no_digit"]
-        response = http.post("/v1/read", **form(to_png(number)))
-        assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
-        assert stub.pages == 2
+
+def test_base64_and_instances_that_are_none_have_errors_in_their_places(
+    http: FlaskClient, digits: Any
+) -> None:
+    three = (digits.one(3) / 255).ravel().tolist()
+    instances = [[0.5], three, [2.0] * 784, three, "x"]
+    found = results(http.post("/v1/predict", json={"instances": instances}))
+    codes = [result["error"]["code"] if "error" in result else result["digit"] for result in found]
+    assert codes == ["wrong_shape", 3, "invalid_pixels", 3, "wrong_shape"]
+    file = base64.b64encode(to_png(digits.one(3))).decode()
+    bad, good = results(http.post("/v1/predict", json={"images": ["*", file]}))
+    assert (bad["error"]["code"], good["digit"]) == ("not_an_image", 3)
+
+
+@pytest.mark.parametrize(("least", "digit"), [("0", True), ("1", False)])
+def test_min_is_digit_decides_on_refusals(http: FlaskClient, digits: Any, least: str, digit: bool) -> None:
+    picture = cross() if digit else draw_number(digits, "3")
+    (prediction,) = post(http, f"/v1/predict?min_is_digit={least}", picture)
+    assert (prediction["digit"] is not None) is digit
+    assert prediction["refusal"] in (None, "no_digit", "several_digits")
+
+
+@pytest.mark.parametrize("least", ["", "-0.1", "1.1", "nan", "half"])
+def test_min_is_digit_out_of_range_is_refused(http: FlaskClient, least: str) -> None:
+    for path in ("/v1/predict", "/v1/read"):
+        response = http.post(f"{path}?min_is_digit={least}", **form(b"x"))
+        assert "min_is_digit" in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+def test_predict_model_without_is_digit_omits_it(stub_http: FlaskClient, digits: Any) -> None:
+    (prediction,) = post(stub_http, "/v1/predict", digits.one(7))
+    assert set(prediction) == {"label", "index", "digit", "confidence", "probabilities", "refusal"}
+
+
+def test_predict_input_of_refused_picture_is_shown(http: FlaskClient, digits: Any) -> None:
+    for picture in (cross(), draw_number(digits, "27")):
+        (prediction,) = post(http, "/v1/predict?include=image", picture)
+        assert np.array_equal(shown(prediction), prepare(picture, LETTERS))
+
+
+def test_predict_second_call_goes_to_version_of_first(
+    stub: StubModelServer, model: TemplateModel, digits: Any
+) -> None:
+    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable", canary_share=1))
+    model.version = 8
+    (prediction,) = post(http, "/v1/predict", draw_number(digits, "27"))
+    assert prediction["refusal"] == "several_digits"
+    first, second = model.specs
+    assert first.version_label == "canary"
+    assert (second.version_label, second.version.value) == ("", 8)
+
+
+def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateModel, digits: Any) -> None:
+    (reading,) = post(http, "/v1/read", draw_number(digits, "2026"))
+    (line,) = reading["lines"]
+    assert reading["text"] == line["text"] == "2026"
+    assert [digit["digit"] for digit in line["digits"]] == [2, 0, 2, 6]
+    for position, digit in enumerate(line["digits"]):
+        left, top, width, height = digit["box"]
+        assert 112 * position <= left < left + width <= 112 * (position + 1)
+        assert 0 <= top < top + height <= 112
+        assert 0.9 < digit["confidence"] <= digit["probabilities"][digit["digit"]]
+    assert len(model.sizes) == 1
+
+
+def test_read_include_image_returns_input_of_each_digit(http: FlaskClient, digits: Any) -> None:
+    (reading,) = post(http, "/v1/read?include=image", draw_number(digits, "27", "4"))
+    assert reading["text"] == "27\n4"
+    found = [digit for line in reading["lines"] for digit in line["digits"]]
+    again = results(post_npy(http, np.stack([*map(shown, found)])))
+    for digit, prediction in zip(found, again, strict=True):
+        assert prediction["probabilities"] == pytest.approx(digit["probabilities"], abs=1e-6)
+
+
+def test_read_more_digits_than_max_images_takes_several_calls(
+    stub: StubModelServer, model: TemplateModel, digits: Any
+) -> None:
+    http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=2))
+    found = post(http, "/v1/read", draw_number(digits, "2026"), draw_number(digits, "3"))
+    assert [reading["text"] for reading in found] == ["2026", "3"]
+    assert len(model.sizes) > 2
+    assert max(model.sizes) <= 2
+
+
+def test_without_reader_predicts_and_says_what_reading_needs(
+    stub: StubModelServer, model: TemplateModel, digits: Any
+) -> None:
+    stub.has_reader = False
+    http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target))
+    three, number = draw_number(digits, "3"), draw_number(digits, "27")
+    assert [each["refusal"] for each in post(http, "/v1/predict", three, number)] == [None, "no_digit"]
+    response = http.post("/v1/read", **form(to_png(number)))
+    assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
+    assert stub.pages == 2
 
 
 LETTERS = TaskCard("letters", tuple("abcdefghij"), (28, 28), (0.0, 1.0), "digits")
@@ -286,98 +282,94 @@ def photo(seed: int, height: int = 90, width: int = 120) -> Pixels:
     return np.asarray(cv2.resize(noise, (width, height)), np.uint8)
 
 
-class TestOtherTasks:
-    """Tasks without a cascade: each request is one call."""
+def test_predict_files_are_prepared_as_the_card_says(stub: StubModelServer, http: FlaskClient) -> None:
+    task = replace(SHAPES, fit="pad")
+    stub.answer = models = TaskModels(digits={1: task})
+    photos = [photo(0), photo(1, 30, 200), photo(2, 400, 40)]
+    found = post(http, "/v1/predict?include=image", *photos)
+    expected = np.stack([prepare(decode(to_png(picture)), task) for picture in photos])
+    (batch,) = models.inputs
+    assert np.array_equal(batch, expected)
+    for prediction, row in zip(found, expected, strict=True):
+        assert set(prediction) == {"label", "index", "confidence", "probabilities", "image", "refusal"}
+        assert prediction["label"] == task.labels[prediction["index"]]
+        assert np.array_equal(shown(prediction), row)
 
-    def test_predict_files_are_prepared_as_the_card_says(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        task = replace(SHAPES, fit="pad")
-        stub.answer = models = TaskModels(digits={1: task})
-        photos = [photo(0), photo(1, 30, 200), photo(2, 400, 40)]
-        found = post(http, "/v1/predict?include=image", *photos)
-        expected = np.stack([prepare(decode(to_png(picture)), task) for picture in photos])
-        (batch,) = models.inputs
-        assert np.array_equal(batch, expected)
-        for prediction, row in zip(found, expected, strict=True):
-            assert set(prediction) == {"label", "index", "confidence", "probabilities", "image", "refusal"}
-            assert prediction["label"] == task.labels[prediction["index"]]
-            assert np.array_equal(shown(prediction), row)
 
-    def test_predict_files_for_large_model_are_sent_in_several_calls(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        stub.answer = models = TaskModels(digits={1: replace(SHAPES, shape=(1400, 1400, 3))})
-        greys = [0, 100, 255, 100, 0]
-        found = post(http, "/v1/predict?include=image", *(np.full((5, 5), grey, np.uint8) for grey in greys))
-        assert len(models.inputs) > 1
-        labels = ["circle", "cross", "star", "cross", "circle"]
-        assert [prediction["label"] for prediction in found] == labels
-        assert [int(shown(prediction).max()) for prediction in found] == greys
+def test_predict_files_for_large_model_are_sent_in_several_calls(
+    stub: StubModelServer, http: FlaskClient
+) -> None:
+    stub.answer = models = TaskModels(digits={1: replace(SHAPES, shape=(1400, 1400, 3))})
+    greys = [0, 100, 255, 100, 0]
+    found = post(http, "/v1/predict?include=image", *(np.full((5, 5), grey, np.uint8) for grey in greys))
+    assert len(models.inputs) > 1
+    labels = ["circle", "cross", "star", "cross", "circle"]
+    assert [prediction["label"] for prediction in found] == labels
+    assert [int(shown(prediction).max()) for prediction in found] == greys
 
-    def test_predict_arrays_and_instances_reach_model_unchanged(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        stub.answer = models = TaskModels(digits={1: SHAPES})
-        arrays = np.stack([np.full((64, 48, 3), grey, np.uint8) for grey in (0, 100, 255)])
-        instances = arrays / np.float32(127.5) - 1
-        array = http.post("/v1/predict?include=image", data=npy(arrays), content_type="application/x-npy")
-        numbers = http.post("/v1/predict?include=image", json={"instances": instances.tolist()})
-        assert [batch.dtype for batch in models.inputs] == [np.uint8, np.float32]
-        assert np.array_equal(models.inputs[0], arrays)
-        assert np.array_equal(models.inputs[1], instances)
-        for response in (array, numbers):
-            found = results(response)
-            assert [prediction["label"] for prediction in found] == ["circle", "cross", "star"]
-            assert np.array_equal(np.stack([*map(shown, found)]), arrays)
 
-    def test_predict_include_labels_and_top_select_the_classes(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        task = TaskCard("many", tuple(f"class {number}" for number in range(1000)), (8, 8), (0.0, 1.0))
-        stub.answer = TaskModels(digits={1: task})
-        white = np.full((8, 8), 255, np.uint8)
-        (prediction,) = post(http, "/v1/predict?include=labels&top=5", white)
-        assert "probabilities" not in prediction
-        assert len(prediction["labels"]) == 1000
-        assert prediction["labels"]["class 999"] == 1
-        assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
-        assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
+def test_predict_arrays_and_instances_reach_model_unchanged(stub: StubModelServer, http: FlaskClient) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES})
+    arrays = np.stack([np.full((64, 48, 3), grey, np.uint8) for grey in (0, 100, 255)])
+    instances = arrays / np.float32(127.5) - 1
+    array = http.post("/v1/predict?include=image", data=npy(arrays), content_type="application/x-npy")
+    numbers = http.post("/v1/predict?include=image", json={"instances": instances.tolist()})
+    assert [batch.dtype for batch in models.inputs] == [np.uint8, np.float32]
+    assert np.array_equal(models.inputs[0], arrays)
+    assert np.array_equal(models.inputs[1], instances)
+    for response in (array, numbers):
+        found = results(response)
+        assert [prediction["label"] for prediction in found] == ["circle", "cross", "star"]
+        assert np.array_equal(np.stack([*map(shown, found)]), arrays)
 
-    def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        stub.answer = TaskModels(digits={1: SHAPES})
-        (prediction,) = post(http, "/v1/predict?include=layers", np.zeros(SHAPES.shape, np.uint8))
-        maps, units = prediction["layers"]
-        assert (maps["name"], maps["shape"], maps["peak"]) == ("Conv2D", [2, 2, 2], 4)
-        assert (units["name"], units["shape"], units["peak"]) == ("Dense", [3], 1)
-        assert shown(maps).tolist() == [[255, 0, 0, 0, 0, 0], [0, 0, 0, 127, 0, 0], [0] * 6]
-        assert shown(units).tolist() == [[127, 255, 0]]
-        response = http.post("/v1/predict?include=image,layers", **form(b"x", b"y"))
-        problem = assert_problem(response, 400, "invalid_selection")
-        assert problem["detail"].endswith("`layers` needs a request with one image; this request has 2.")
 
-    def test_predict_include_layers_of_version_without_them_is_empty(self, http: FlaskClient) -> None:
-        (prediction,) = post(http, "/v1/predict?include=layers", np.zeros((28, 28), np.uint8))
-        assert prediction["layers"] == []
+def test_predict_include_labels_and_top_select_the_classes(stub: StubModelServer, http: FlaskClient) -> None:
+    task = TaskCard("many", tuple(f"class {number}" for number in range(1000)), (8, 8), (0.0, 1.0))
+    stub.answer = TaskModels(digits={1: task})
+    white = np.full((8, 8), 255, np.uint8)
+    (prediction,) = post(http, "/v1/predict?include=labels&top=5", white)
+    assert "probabilities" not in prediction
+    assert len(prediction["labels"]) == 1000
+    assert prediction["labels"]["class 999"] == 1
+    assert [entry["index"] for entry in prediction["top"]] == [999, 0, 1, 2, 3]
+    assert prediction["top"][0] == {"label": "class 999", "index": 999, "probability": 1}
 
-    def test_predict_multi_label_names_labels_and_has_no_label(
-        self, stub: StubModelServer, http: FlaskClient
-    ) -> None:
-        task = replace(SHAPES, thresholds=(0.5, 0.5, 0.5, 0.0))
-        stub.answer = TaskModels(digits={1: task})
-        delta = MetricsDelta(http)
-        (prediction,) = post(http, "/v1/predict", np.zeros((9, 9), np.uint8))
-        assert (prediction["label"], prediction["predicted_labels"]) == (None, ["circle", "star"])
-        assert (prediction["confidence"], prediction["refusal"]) == (1, None)
-        for label in prediction["predicted_labels"]:
-            assert delta("digits_predictions_total", model="digits", label=label) == 1
-        assert http.get("/v1/models").get_json()["task"] == task.to_document()
 
-    def test_read_other_task_is_not_supported(self, stub: StubModelServer, http: FlaskClient) -> None:
-        stub.answer = models = TaskModels(digits={1: LETTERS})
-        response = http.post("/v1/read", **form(to_png(photo(0))))
-        problem = assert_problem(response, 404, "reading_not_supported")
-        assert "/v1/predict" in problem["detail"]
-        assert not models.inputs
+def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels(
+    stub: StubModelServer, http: FlaskClient
+) -> None:
+    stub.answer = TaskModels(digits={1: SHAPES})
+    (prediction,) = post(http, "/v1/predict?include=layers", np.zeros(SHAPES.shape, np.uint8))
+    maps, units = prediction["layers"]
+    assert (maps["name"], maps["shape"], maps["peak"]) == ("Conv2D", [2, 2, 2], 4)
+    assert (units["name"], units["shape"], units["peak"]) == ("Dense", [3], 1)
+    assert shown(maps).tolist() == [[255, 0, 0, 0, 0, 0], [0, 0, 0, 127, 0, 0], [0] * 6]
+    assert shown(units).tolist() == [[127, 255, 0]]
+    response = http.post("/v1/predict?include=image,layers", **form(b"x", b"y"))
+    problem = assert_problem(response, 400, "invalid_selection")
+    assert problem["detail"].endswith("`layers` needs a request with one image; this request has 2.")
+
+
+def test_predict_include_layers_of_version_without_them_is_empty(http: FlaskClient) -> None:
+    (prediction,) = post(http, "/v1/predict?include=layers", np.zeros((28, 28), np.uint8))
+    assert prediction["layers"] == []
+
+
+def test_predict_multi_label_names_labels_and_has_no_label(stub: StubModelServer, http: FlaskClient) -> None:
+    task = replace(SHAPES, thresholds=(0.5, 0.5, 0.5, 0.0))
+    stub.answer = TaskModels(digits={1: task})
+    delta = MetricsDelta(http)
+    (prediction,) = post(http, "/v1/predict", np.zeros((9, 9), np.uint8))
+    assert (prediction["label"], prediction["predicted_labels"]) == (None, ["circle", "star"])
+    assert (prediction["confidence"], prediction["refusal"]) == (1, None)
+    for label in prediction["predicted_labels"]:
+        assert delta("digits_predictions_total", model="digits", label=label) == 1
+    assert http.get("/v1/models").get_json()["task"] == task.to_document()
+
+
+def test_read_other_task_is_not_supported(stub: StubModelServer, http: FlaskClient) -> None:
+    stub.answer = models = TaskModels(digits={1: LETTERS})
+    response = http.post("/v1/read", **form(to_png(photo(0))))
+    problem = assert_problem(response, 404, "reading_not_supported")
+    assert "/v1/predict" in problem["detail"]
+    assert not models.inputs

@@ -1,4 +1,4 @@
-"""Bodies of requests: every format, its limits and its errors."""
+"""Parsing of requests: query parameters, and bodies of every format, their limits and their errors."""
 
 import base64
 import contextlib
@@ -12,20 +12,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug import Request
-from werkzeug.datastructures import FileStorage
+from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError, ImageShapeError, OverloadedError, PixelValueError
 from digit_core.images import to_png
-from digit_serving.gateway.errors import GatewayError, MalformedBodyError, TooManyImagesError
-from digit_serving.gateway.parsing import Body, BodyParser
+from digit_core.tfserving.codec import ModelRef
+from digit_serving.gateway.errors import (
+    GatewayError,
+    InvalidSelectionError,
+    MalformedBodyError,
+    TooManyImagesError,
+    UnknownModelError,
+)
+from digit_serving.gateway.parsing import (
+    Body,
+    BodyParser,
+    ModelQuery,
+    ModelSelector,
+    VersionQuery,
+    parse_query,
+)
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import SHAPES, npy, request_context
 
+SELECTOR = ModelSelector(Settings(model_names=("flowers",)))
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
@@ -62,6 +77,41 @@ def parse_json(document: Any, task: TaskCard = DIGITS) -> Body:
 
 def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Body:
     return parse(npy(array), "application/x-npy", task)
+
+
+@pytest.mark.parametrize(
+    ("query", "model"),
+    [
+        ({}, ModelRef("digits")),
+        ({"label": ""}, ModelRef("digits")),
+        ({"model": "flowers"}, ModelRef("flowers")),
+        ({"model": "flowers", "version": "7"}, ModelRef("flowers", version=7)),
+        ({"model": "digits", "label": "canary"}, ModelRef("digits", version_label="canary")),
+    ],
+)
+def test_version_names_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
+    parsed = parse_query(VersionQuery, MultiDict(query))
+    assert SELECTOR.version(parsed) == model
+    assert SELECTOR.model(parsed) == ModelRef(model.name)
+
+
+@pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
+def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
+    with pytest.raises(UnknownModelError, match="digits, flowers"):
+        SELECTOR.model(ModelQuery(model=name))
+
+
+def test_any_name_of_a_model_is_taken_for_an_asterisk() -> None:
+    selector = ModelSelector(Settings(model_names=("flowers", "*")))
+    assert selector.model(ModelQuery(model="shapes")) == ModelRef("shapes")
+    with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
+        selector.model(ModelQuery(model="../flowers"))
+
+
+def test_parse_query_unknown_parameter_is_named() -> None:
+    assert parse_query(ModelQuery, MultiDict({"model": "digits"})).model == "digits"
+    with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, version"):
+        parse_query(VersionQuery, MultiDict({"modle": "digits"}))
 
 
 @pytest.mark.parametrize(
