@@ -38,7 +38,7 @@ _Response = tuple[int, list[tuple[bytes, bytes]], bytes]
 
 async def run(function: Callable[..., _Result], *arguments: Any) -> _Result:
     """Call the function in a greenlet and await on its behalf. Return its result or raise its error."""
-    idle = _pool.idle
+    idle: list[_BridgeGreenlet] = vars(_pool).setdefault("idle", [])
     bridge = idle.pop() if idle else _BridgeGreenlet(_serve)
     call = _Call(function, arguments)
     try:
@@ -137,14 +137,8 @@ class _Call:
     error: BaseException | None = None
 
 
-class _Pool(threading.local):
-    """Idle greenlets of a thread, for reuse: each new one maps memory for its stack."""
-
-    def __init__(self) -> None:
-        self.idle: list[_BridgeGreenlet] = []
-
-
-_pool = _Pool()
+_pool = threading.local()
+"""Idle greenlets of a thread, for reuse: each new one maps memory for its stack."""
 
 
 def _serve(call: _Call) -> None:

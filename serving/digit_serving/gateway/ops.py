@@ -24,7 +24,7 @@ from digit_serving.gateway.upstream import default_version, describe_missing
 if TYPE_CHECKING:
     from digit_serving.gateway.app import Services
 
-LINKS = {
+_LINKS = {
     "predict": "/v1/predict",
     "read": "/v1/read",
     "models": "/v1/models",
@@ -97,15 +97,17 @@ def probes(services: "Services") -> Blueprint:
             raise NotReadyError(missing) from error
         except DigitError as error:
             raise NotReadyError("The model server does not answer.") from error
-        document: Ready = {"status": "ready", "versions": available}
-        failed = [
+        warnings = [
             f"Version {status.version} of the model {name} failed to load; the model server's log says why."
             for status in versions
             if status.error and not status.is_available
         ]
-        if warnings := [*failed, *_warnings(services)]:
-            document["warnings"] = warnings
-        return json_response(document)
+        if services.limiter and not services.limiter.is_reachable():
+            warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
+        if services.keeper and not services.keeper.is_available:
+            warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
+        document: Ready = {"status": "ready", "versions": available}
+        return json_response({**document, "warnings": warnings} if warnings else document)
 
     @blueprint.get("/metrics")
     def exposition() -> Response:
@@ -117,9 +119,8 @@ def probes(services: "Services") -> Blueprint:
 def pages(settings: Settings) -> Blueprint:
     """Return the demo page at /, the labelling page and Swagger UI at /docs, whose files stay in memory."""
     blueprint = Blueprint("pages", __name__)
-    links = LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
+    links = _LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
     index: Index = {"name": "Digits", "version": version("digits"), "links": links}
-    index_json = orjson.dumps(index)
     page_files, docs_files = _read(_STATIC), _read(_SWAGGER, _SWAGGER_UI, *_SWAGGER_UI_FILES)
     digest = hashlib.sha256(b"".join(page_files[name] for name in sorted(page_files))).hexdigest()[:12]
 
@@ -130,17 +131,13 @@ def pages(settings: Settings) -> Blueprint:
     # Without it, browsers would find the modules that main.js imports only after its arrival.
     modules = sorted(name for name in page_files if name.endswith(".js") and name not in _SCRIPTS)
     preload = ", ".join(f"<static/{digest}/{name}>; rel=modulepreload" for name in modules)
-    page_html, label_html, docs_html = (
-        versioned("index.html"),
-        versioned("label.html"),
-        docs_files["index.html"],
-    )
+    page_html, label_html = versioned("index.html"), versioned("label.html")
 
     @blueprint.get("/")
     def page() -> Response:
         preferred = request.accept_mimetypes.best_match(["text/html", "application/json"])
         if preferred == "application/json":
-            response = _cacheable(index_json, "application/json")
+            response = _cacheable(orjson.dumps(index), "application/json")
         else:
             response = _cacheable(page_html, _MIMETYPES[".html"])
             response.headers["Link"] = preload
@@ -161,7 +158,7 @@ def pages(settings: Settings) -> Blueprint:
 
     @blueprint.get("/docs")
     def docs() -> Response:
-        return _cacheable(docs_html, _MIMETYPES[".html"])
+        return _cacheable(docs_files["index.html"], _MIMETYPES[".html"])
 
     @blueprint.get("/docs/<name>")
     def docs_file(name: str) -> Response:
@@ -173,16 +170,6 @@ def pages(settings: Settings) -> Blueprint:
         return response
 
     return blueprint
-
-
-def _warnings(services: "Services") -> list[str]:
-    """Return a sentence for each store that can't be reached."""
-    warnings = []
-    if services.limiter and not services.limiter.is_reachable():
-        warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
-    if services.keeper and not services.keeper.is_available:
-        warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
-    return warnings
 
 
 @cache

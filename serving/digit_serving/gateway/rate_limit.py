@@ -32,10 +32,7 @@ class RateLimiter:
 
     def __init__(self, limits: str, store: str, on_store_failure: Callable[[], None] = lambda: None) -> None:
         self._limits = parse_many(limits)
-        timeouts = {
-            "socket_timeout": _STORE_TIMEOUT_SECONDS,
-            "socket_connect_timeout": _STORE_TIMEOUT_SECONDS,
-        }
+        timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _STORE_TIMEOUT_SECONDS)
         self._storage = storage_from_string(store, **(timeouts if store.startswith("redis") else {}))
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
         self._is_local = store.startswith("memory")

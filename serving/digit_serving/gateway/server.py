@@ -6,7 +6,6 @@ import os
 import signal
 import ssl
 import time
-from functools import partial
 from logging import getLogger
 from pathlib import Path
 from shutil import rmtree
@@ -128,17 +127,13 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "server_header": False,
         # The gateway logs each request itself.
         "access_log": False,
-        "ssl_context_factory": partial(_tls_context, certificate, key) if certificate else None,
+        "ssl_context_factory": (lambda *_: tls.server_context(certificate, key)) if certificate else None,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
         # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and would
         # send none for as long as that was set back.
         "timeout_notify": -math.inf,
     }
     return type("GatewayWorker", (_Worker,), {"CONFIG_KWARGS": options})
-
-
-def _tls_context(certificate: Path, key: Path | None, *_: object) -> ssl.SSLContext:
-    return tls.server_context(certificate, key)
 
 
 def _expose_expiry(certificate: Path, key: Path | None) -> None:

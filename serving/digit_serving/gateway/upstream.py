@@ -9,7 +9,7 @@ import copy
 import hashlib
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -384,34 +384,30 @@ class CircuitBreaker:
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, retry_seconds: float = 1.0) -> None:
         self._clock = clock
         self._retry_seconds = retry_seconds
-        self._circuits: dict[ModelRef, _Circuit] = {}
+        self._timeouts: Counter[ModelRef] = Counter()
+        """Timeouts in a row."""
+        self._next_trials: dict[ModelRef, float] = {}
+        """Earliest time of the next trial request of an open circuit, by the clock."""
 
     def check(self, model: ModelRef) -> None:
         """Raise UnavailableError if the circuit is open and no trial request is due."""
-        circuit = self._circuits.get(model)
-        if circuit and circuit.timeouts >= _MAX_TIMEOUTS:
+        if (timeouts := self._timeouts.get(model, 0)) >= _MAX_TIMEOUTS:
             now = self._clock()
-            if now < circuit.next_trial:
-                raise UnavailableError(f"circuit open: {model} timed out {circuit.timeouts} times in a row")
-            circuit.next_trial = now + self._retry_seconds
+            if now < self._next_trials.get(model, -math.inf):
+                raise UnavailableError(f"circuit open: {model} timed out {timeouts} times in a row")
+            self._next_trials[model] = now + self._retry_seconds
 
     def record_timeout(self, model: ModelRef) -> None:
         """Count a request that timed out."""
-        if len(self._circuits) >= _MAX_CIRCUITS:
-            self._circuits.clear()
-        self._circuits.setdefault(model, _Circuit()).timeouts += 1
+        if len(self._timeouts) >= _MAX_CIRCUITS:
+            self._timeouts.clear()
+            self._next_trials.clear()
+        self._timeouts[model] += 1
 
     def record_answer(self, model: ModelRef) -> None:
         """Close the circuit."""
-        self._circuits.pop(model, None)
-
-
-@dataclass(slots=True)
-class _Circuit:
-    timeouts: int = 0
-    """Timeouts in a row."""
-    next_trial: float = -math.inf
-    """Earliest time of the next trial request, by the clock."""
+        self._timeouts.pop(model, None)
+        self._next_trials.pop(model, None)
 
 
 def default_version(settings: Settings, name: str) -> ModelRef:

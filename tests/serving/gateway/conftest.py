@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import READER_NAME, TaskCard
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import (
-    DT_FLOAT,
     GetModelMetadataRequest,
     GetModelMetadataResponse,
     GetModelStatusRequest,
@@ -37,7 +36,8 @@ from digit_serving.gateway.bridge import Receive, Scope, Send
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.core.component_reader import answer_page
+from tests.core.component_reader import answer_page, encode
+from tests.core.linear_model_server import DT_STRING
 from tests.processes import answers, free_port, running, wait_until
 
 FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
@@ -45,8 +45,6 @@ FIVE = Path(__file__).parents[3] / "docs" / "five.jpg"
 IMAGE = np.eye(28, dtype=np.uint8) * 255
 """Diagonal stroke, uint8 [28, 28]."""
 
-DT_STRING = 7
-"""tensorflow.DataType.DT_STRING."""
 FASHION = TaskCard(
     "fashion",
     ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
@@ -128,11 +126,7 @@ def outputs_response(outputs: dict[str, NDArray[np.float32]], version: int = 1) 
     response = PredictResponse()
     response.model_spec.version.value = version
     for name, output in outputs.items():
-        tensor = response.outputs[name]
-        tensor.dtype = DT_FLOAT
-        tensor.tensor_content = output.tobytes()
-        for size in output.shape:
-            tensor.tensor_shape.dim.add(size=size)
+        encode(output, response.outputs[name])
     return response
 
 
@@ -301,19 +295,21 @@ class StubModelServer:
         self.failed: list[int] = []
         """Further versions, which failed to load."""
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
-        self._add_method("PredictionService/Predict", self._predict, PredictRequest)
-        self._add_method("PredictionService/GetModelMetadata", self._metadata, GetModelMetadataRequest)
-        self._add_method("ModelService/GetModelStatus", self._status, GetModelStatusRequest)
+        self._server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         self._server.start()
 
-    def _add_method(self, name: str, function: Callable[..., Any], request: Any) -> None:
-        service, _, method = name.partition("/")
-        handler: Any = grpc.unary_unary_rpc_method_handler(
-            function, request.FromString, lambda response: response.SerializeToString()
+    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
+        """Return the handler of a method, as grpc.GenericRpcHandler does."""
+        methods: dict[str, tuple[Callable[..., Any], Any]] = {
+            "Predict": (self._predict, PredictRequest),
+            "GetModelMetadata": (self._metadata, GetModelMetadataRequest),
+            "GetModelStatus": (self._status, GetModelStatusRequest),
+        }
+        answer, request = methods[details.method.rpartition("/")[2]]
+        return grpc.unary_unary_rpc_method_handler(
+            answer, request.FromString, lambda response: response.SerializeToString()
         )
-        generic = grpc.method_handlers_generic_handler(f"tensorflow.serving.{service}", {method: handler})
-        self._server.add_generic_rpc_handlers((generic,))
 
     def _predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         if request.model_spec.signature_name == codec.CARD_SIGNATURE:
@@ -321,16 +317,13 @@ class StubModelServer:
         if request.model_spec.signature_name == codec.LAYERS_SIGNATURE:
             return self._other_signature(request, context)
         if request.model_spec.name == READER_NAME:
-            return self._page(request, context)
+            self.pages += 1
+            if not self.has_reader:
+                context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(reader)")
+            return answer_page(request)
         self.calls += 1
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
-
-    def _page(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        self.pages += 1
-        if not self.has_reader:
-            context.abort(grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(reader)")
-        return answer_page(request)
 
     def _card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         self.card_calls += 1

@@ -165,56 +165,43 @@ def test_examples_match_their_schemas(http: FlaskClient) -> None:
         assert prediction["digit"] == 1
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/models", "/livez", "/readyz", "/openapi.json"])
-def test_get_response_matches_its_schema(
-    stub_http: FlaskClient, offline_http: FlaskClient, path: str
-) -> None:
-    headers = {"Accept": "application/json"}
-    validate_response(stub_http.get(path, headers=headers), PATHS[path]["get"])
-    if path in ("/v1/models", "/readyz"):
+def test_responses_to_get_match_their_schemas(stub_http: FlaskClient, offline_http: FlaskClient) -> None:
+    for path in ("/", "/v1/models", "/livez", "/readyz", "/openapi.json"):
+        response = stub_http.get(path, headers={"Accept": "application/json"})
+        validate_response(response, PATHS[path]["get"])
+    for path in ("/v1/models", "/readyz"):
         validate_response(offline_http.get(path), PATHS[path]["get"], 503)
 
 
-@pytest.mark.parametrize(
-    ("path", "query"),
-    [
+def test_answers_match_their_schemas(stub: StubModelServer, stub_http: FlaskClient, digits: Any) -> None:
+    stub.answer = TemplateModel(digits)
+    pictures = [to_png(draw_number(digits, number)) for number in ("7", "27")]
+    pictures += [to_png(np.zeros((28, 28), np.uint8)), b"no image"]
+    for path, query in (
         ("/v1/predict", ""),
         ("/v1/predict", "?include=image"),
         ("/v1/predict", "?include=image,labels&top=3"),
         ("/v1/read", ""),
         ("/v1/read", "?include=image"),
-    ],
-)
-def test_answer_matches_its_schema(
-    stub: StubModelServer, stub_http: FlaskClient, digits: Any, path: str, query: str
-) -> None:
-    stub.answer = TemplateModel(digits)
-    pictures = [to_png(draw_number(digits, number)) for number in ("7", "27")]
-    pictures += [to_png(np.zeros((28, 28), np.uint8)), b"no image"]
-    parts = {"image": [(io.BytesIO(picture), "x.png") for picture in pictures]}
-    validate_response(stub_http.post(f"{path}{query}", data=parts), PATHS[path]["post"])
+    ):
+        parts = {"image": [(io.BytesIO(picture), "x.png") for picture in pictures]}
+        validate_response(stub_http.post(f"{path}{query}", data=parts), PATHS[path]["post"])
 
 
-@pytest.mark.parametrize("query", ["", "?include=image,labels", "?top=2"])
-def test_prediction_of_another_task_matches_its_schema(
-    stub: StubModelServer, stub_http: FlaskClient, query: str
-) -> None:
+def test_answers_of_another_task_match_their_schemas(stub: StubModelServer, stub_http: FlaskClient) -> None:
     stub.answer = TaskModels(digits={1: SHAPES})
-    picture = {"data": to_png(np.zeros((100, 80, 3), np.uint8)), "content_type": "image/png"}
-    validate_response(stub_http.post(f"/v1/predict{query}", **picture), PATHS["/v1/predict"]["post"])
+    picture = to_png(np.zeros((100, 80, 3), np.uint8))
+    for query in ("", "?include=image,labels,layers", "?top=2"):
+        validate_response(stub_http.post(f"/v1/predict{query}", data=picture), PATHS["/v1/predict"]["post"])
     validate_response(stub_http.get("/v1/models"), PATHS["/v1/models"]["get"])
-    validate_response(stub_http.post("/v1/read", **picture), PATHS["/v1/read"]["post"], 404)
+    validate_response(stub_http.post("/v1/read", data=picture), PATHS["/v1/read"]["post"], 404)
 
 
-@pytest.mark.parametrize(
-    ("query", "content_type", "status"),
-    [("", "image/png", 400), ("", "text/plain", 415), ("?model=.x", "image/png", 404)],
-)
-def test_client_error_matches_its_schema(
-    stub_http: FlaskClient, query: str, content_type: str, status: int
-) -> None:
-    response = stub_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
-    validate_response(response, PATHS["/v1/predict"]["post"], status)
+def test_client_errors_match_their_schemas(stub_http: FlaskClient) -> None:
+    cases = (("", "image/png", 400), ("", "text/plain", 415), ("?model=.x", "", 404))
+    for query, content_type, status in cases:
+        response = stub_http.post(f"/v1/predict{query}", data=b"x", content_type=content_type)
+        validate_response(response, PATHS["/v1/predict"]["post"], status)
 
 
 @pytest.mark.parametrize(
@@ -243,15 +230,12 @@ def test_feedback_and_labels_match_their_schemas(
     operation = PATHS[path]["post"]
     if path.endswith("labels"):
         document: dict[str, Any] = {"label": "7", "input": listed.get_json()["records"][0]["input"]} | change
-    else:
-        document = {"request_id": "id-2"} | change
-        picture = {"data": to_png(IMAGE), "content_type": "image/png"}
-        label_http.post("/v1/predict", **picture, headers={"X-Request-ID": "id-2"})
-    validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
-    if path.endswith("labels"):
         response = label_http.post(path, json=document)
     else:
+        document = {"request_id": "id-2"} | change
+        label_http.post("/v1/predict", data=to_png(IMAGE), headers={"X-Request-ID": "id-2"})
         response = (give_once if status == 404 else give)(label_http, **document)
+    validate(document, operation["requestBody"]["content"]["application/json"]["schema"])
     validate_response(response, operation, status)
     validate_response(label_http.post(path, json={}), operation, 400)
 

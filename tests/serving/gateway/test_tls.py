@@ -4,13 +4,11 @@ import re
 import ssl
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 from cryptography import x509
@@ -21,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from digit_core.images import to_png
 from digit_serving.gateway import tls
 from digit_serving.gateway.settings import Settings
-from tests import certificates
+from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
 from tests.serving.gateway.test_probe import probe
@@ -70,41 +68,6 @@ def tls_model_server(models: Path, folder: Path, pairs: Pairs) -> Iterator[str]:
     with running("model-server", f"--port={port}", *flags) as process:
         wait_until(lambda: accepts(port), process)
         yield f"127.0.0.1:{port}"
-
-
-@pytest.fixture
-def mutual_tls_server(pairs: Pairs) -> Iterator[str]:
-    """Address of a gRPC server that echoes requests of the client with the accepted certificate."""
-    server = grpc.server(ThreadPoolExecutor(1))
-    method: Any = grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", {"Echo": method}),))
-    credentials = grpc.ssl_server_credentials(
-        [(pairs.server.key.read_bytes(), pairs.server.certificate.read_bytes())],
-        pairs.client.certificate.read_bytes(),
-        require_client_auth=True,
-    )
-    port = server.add_secure_port("127.0.0.1:0", credentials)
-    server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(0).wait()
-
-
-def echoes(target: str, settings: dict[str, Any]) -> bool:
-    """True if a channel with these settings' credentials reaches the echo server."""
-    credentials = tls.channel_credentials(Settings(**settings))
-    channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
-    with channel:
-        try:
-            echo: Any = channel.unary_unary("/test.Echo/Echo")
-            return bool(echo(b"hello", timeout=5) == b"hello")
-        except grpc.RpcError:
-            return False
-
-
-def test_channel_credentials_only_complete_settings_connect(mutual_tls_server: str, pairs: Pairs) -> None:
-    assert echoes(mutual_tls_server, pairs.settings())
-    for name, settings in pairs.wrong_settings().items():
-        assert not echoes(mutual_tls_server, settings), name
 
 
 def test_server_context_takes_only_tls_1_3(pairs: Pairs) -> None:
@@ -168,4 +131,7 @@ def test_gateway_process_with_certificate_answers_over_tls_only(
             httpx.get(f"https://localhost:{port}/livez")
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://localhost:{port}/livez")
+    for name, settings in pairs.wrong_settings().items():
+        client = greenlet_loop.client(Settings(model_server=tls_model_server, **settings))
+        assert client.get("/v1/models").status_code == 503, name
     assert "eof_received" not in capfd.readouterr().err

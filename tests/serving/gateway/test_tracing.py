@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -18,6 +17,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
+from werkzeug import Request, Response
+from werkzeug.serving import make_server
 
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
@@ -73,23 +74,16 @@ class Collector:
         return f"127.0.0.1:{port}"
 
     def _listen_http(self) -> str:
-        keep = self._keep
+        @Request.application
+        def keep(request: Request) -> Response:
+            assert request.path == "/v1/traces"
+            self._keep(ExportTraceServiceRequest.FromString(request.get_data()))
+            return Response()
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                assert self.path == "/v1/traces"
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                keep(ExportTraceServiceRequest.FromString(body))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Suppress the access log."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = make_server("127.0.0.1", 0, keep, threaded=True)
         self._servers.callback(server.server_close)
         self._servers.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        threading.Thread(target=server.serve_forever).start()
         return f"127.0.0.1:{server.server_port}"
 
     def close(self) -> None:
