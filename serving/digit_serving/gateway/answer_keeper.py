@@ -159,7 +159,7 @@ class AnswerKeeper:
             index=0,
             position=0,
             caller=context.caller,
-            kind="read" if context.readings else "predict",
+            kind="read" if isinstance(answers[0].result, Reading) else "predict",
             model=context.model,
             version=answers[0].result.model_version,
             predicted=NO_CLASS,

@@ -18,7 +18,6 @@ from digit_serving.gateway.auth import KeyVerifier, protect
 from digit_serving.gateway.bridge import Application, BridgedFlask, Receive, Scope, Send, WsgiAdapter
 from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observe import Metrics, observe_requests
-from digit_serving.gateway.parsing import ModelSelector
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.shadow import Shadow
@@ -167,13 +166,12 @@ def _api(services: Services) -> Blueprint:
     """Return the routes of /v1, with feedback if answers are kept, and labelling if keys protect it."""
     api = Blueprint("api", __name__, url_prefix="/v1")
     settings, upstream, keeper = services.settings, services.upstream, services.keeper
-    selector = ModelSelector(settings)
-    views = Views(settings, selector, upstream, keeper)
+    views = Views(settings, upstream, keeper)
     api.post("/predict")(views.predict)
     api.post("/read")(views.read)
     api.get("/models")(views.models)
     if keeper:
-        feedback = FeedbackViews(selector, upstream, keeper, services.metrics)
+        feedback = FeedbackViews(settings, upstream, keeper, services.metrics)
         api.post("/feedback")(feedback.give)
         if settings.offers_labelling:
             api.get("/feedback/unlabelled")(feedback.unlabelled)

@@ -33,13 +33,14 @@ from digit_serving.gateway.errors import (
 from digit_serving.gateway.observe import Metrics
 from digit_serving.gateway.parsing import (
     ModelQuery,
-    ModelSelector,
     Query,
     UnlabelledQuery,
     parse_query,
     read_body,
+    select_model,
 )
 from digit_serving.gateway.request import RequestContext, json_response
+from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ class FeedbackViews:
     """
 
     def __init__(
-        self, selector: ModelSelector, upstream: Upstream, keeper: "AnswerKeeper", metrics: Metrics
+        self, settings: Settings, upstream: Upstream, keeper: "AnswerKeeper", metrics: Metrics
     ) -> None:
-        self._selector = selector
+        self._settings = settings
         self._upstream = upstream
         self._keeper = keeper
         self._metrics = metrics
@@ -164,7 +165,7 @@ class FeedbackViews:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
         query = parse_query(UnlabelledQuery, request.args)
-        self._upstream.route(context, self._selector.model(query))
+        self._upstream.route(context, select_model(self._settings, query))
         model, limit = context.model, query.limit
         records, unlabelled = self._keeper.use_store(
             lambda store: (
@@ -188,7 +189,7 @@ class FeedbackViews:
         context = _permitted_context()
         query = parse_query(ModelQuery, request.args)
         given = _parse_body(_HAND_LABEL)
-        self._upstream.route(context, self._selector.model(query))
+        self._upstream.route(context, select_model(self._settings, query))
         if given.label:
             try:
                 self._require_label(given.label, context)

@@ -24,7 +24,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from digit_core.errors import OverloadedError
-from digit_core.results import Digit, Prediction
+from digit_core.results import Digit, Prediction, Reading
 from digit_serving.gateway.request import PROBE_ROUTES, RequestContext
 from digit_serving.gateway.settings import Settings
 
@@ -104,7 +104,7 @@ class Facts:
         self.images = Multiset(
             [*(result.refusal or "answered" for result in context.results), *context.image_errors]
         )
-        self.readings = context.readings
+        self.readings = [result for result in context.results if isinstance(result, Reading)]
         self.answers: Sequence[Prediction | Digit] = [
             each for each in context.results if isinstance(each, Prediction) and not each.refusal
         ] or [digit for reading in self.readings for digit in reading.digits]

@@ -141,38 +141,22 @@ def _default(kind: type[Any]) -> Any:
     return kind()
 
 
-class ModelSelector:
-    """Finds the model that a query names by `model`, `version` and `label`."""
+def select_model(settings: Settings, query: ModelQuery) -> ModelRef:
+    """Return the model that a query names, with the version or the label of a VersionQuery.
 
-    def __init__(self, settings: Settings) -> None:
-        self._default = settings.model_name
-        self._models = {name: ModelRef(name) for name in settings.models}
-        self._takes_any = "*" in settings.model_names
-        self._reader = settings.reader
-
-    def model(self, query: ModelQuery) -> ModelRef:
-        """Return the model without a version. Raise UnknownModelError if the settings don't permit it."""
-        name = self._default if query.model is None else query.model
-        if listed := self._models.get(name):
-            return listed
-        if not (self._takes_any and NAME.fullmatch(name)):
-            raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(self._models)}.")
+    Raise UnknownModelError if the settings don't permit the model, InvalidSelectionError for a version
+    together with a label.
+    """
+    name = settings.model_name if query.model is None else query.model
+    if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
+        raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")
+    if not isinstance(query, VersionQuery):
         return ModelRef(name)
-
-    def version(self, query: VersionQuery) -> ModelRef:
-        """Return the model, with the version or the label if the query names one.
-
-        Raise UnknownModelError, also for the reader, or InvalidSelectionError for a version together with a
-        label.
-        """
-        model = self.model(query)
-        if model.name == self._reader:
-            raise UnknownModelError(f"The model {model.name} finds digits for others; ask another model.")
-        if query.version is not None and query.label is not None:
-            raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-        if query.version is None and not query.label:
-            return model
-        return ModelRef(model.name, query.version, query.label or None)
+    if name == settings.reader:
+        raise UnknownModelError(f"The model {name} finds digits for others; ask another model.")
+    if query.version is not None and query.label is not None:
+        raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
+    return ModelRef(name, query.version, query.label or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,11 +147,6 @@ class RequestContext:
         """Owner of the answer: the name of the API key, "" if no keys are required."""
         return self.key or ""
 
-    @property
-    def readings(self) -> list[Reading]:
-        """Readings among the results: all of them, or none."""
-        return [result for result in self.results if isinstance(result, Reading)]
-
 
 def request_id_or_new(given: str) -> str:
     """Return the caller's request ID if it matches REQUEST_ID_PATTERN, otherwise a random one."""

@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     """Share of the requests whose unsure answers, below a confidence of 0.9, are stored to be labelled by
     hand at /label: 0.01 is one in a hundred."""
 
-    @property
+    @cached_property
     def models(self) -> tuple[str, ...]:
         """Names of the models that are listed, without repetition, the default model first."""
         return tuple(name for name in dict.fromkeys((self.model_name, *self.model_names)) if name != "*")

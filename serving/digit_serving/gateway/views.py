@@ -27,10 +27,10 @@ from digit_serving.gateway.parsing import (
     Body,
     BodyParser,
     ModelQuery,
-    ModelSelector,
     PredictQuery,
     ReadQuery,
     parse_query,
+    select_model,
 )
 from digit_serving.gateway.request import RequestContext, json_response
 from digit_serving.gateway.settings import Settings
@@ -48,12 +48,9 @@ _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 class Views:
     """Views that answer pictures, and have the answers kept for feedback."""
 
-    def __init__(
-        self, settings: Settings, selector: ModelSelector, upstream: Upstream, keeper: "AnswerKeeper | None"
-    ) -> None:
+    def __init__(self, settings: Settings, upstream: Upstream, keeper: "AnswerKeeper | None") -> None:
         self._settings = settings
         self._max_images, self._max_digits = settings.max_images, settings.max_digits
-        self._selector = selector
         self._upstream = upstream
         self._keeper = keeper
         self._work = Work(settings)
@@ -72,7 +69,8 @@ class Views:
     def models(self) -> Response:
         """Describe a model and name the others."""
         context: RequestContext = g.context
-        self._upstream.route(context, self._selector.model(parse_query(ModelQuery, request.args)))
+        query = parse_query(ModelQuery, request.args)
+        self._upstream.route(context, select_model(self._settings, query))
         name = context.model
         statuses = self._upstream.statuses(name)
         try:
@@ -115,7 +113,7 @@ class Views:
     ) -> Response:
         """Answer with the document of each picture, in their order."""
         context: RequestContext = g.context
-        self._upstream.route(context, self._selector.version(query))
+        self._upstream.route(context, select_model(self._settings, query))
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
         body = self._parser.parse(received, context)

@@ -1,8 +1,10 @@
 """Fixtures of the gateway's tests: its application in process and as a process, and a stub model server."""
 
+import base64
 import io
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import READER_NAME, TaskCard
+from digit_core.images import to_png
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import (
     GetModelMetadataRequest,
@@ -56,6 +59,8 @@ SHAPES = TaskCard("shapes", ("circle", "cross", "square", "star"), (64, 48, 3), 
 """Task of colour pictures of another shape, range and number of classes."""
 
 StartGateway = Callable[..., FlaskClient]
+Answer = Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
+"""Predict handler of the stub."""
 
 
 class ManualClock:
@@ -130,12 +135,27 @@ def outputs_response(outputs: dict[str, NDArray[np.float32]], version: int = 1) 
     return response
 
 
-def predict_sevens(
-    request: PredictRequest, _context: grpc.ServicerContext, version: int = 1
-) -> PredictResponse:
-    """Answer every image with a seven."""
-    count = request.inputs["images"].tensor_shape.dim[0].size
-    return predict_response(np.eye(10, dtype=np.float32)[[7] * count], version)
+def answer(digit: int, version: int = 1, is_digit: float | None = None) -> Answer:
+    """Return a Predict handler that answers every image with this digit."""
+
+    def predict(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+        count = request.inputs["images"].tensor_shape.dim[0].size
+        shares = None if is_digit is None else np.full(count, is_digit, np.float32)
+        return predict_response(np.eye(10, dtype=np.float32)[[digit] * count], version, shares)
+
+    return predict
+
+
+predict_sevens = answer(7)
+
+
+def predict(http: FlaskClient, *pictures: NDArray[Any], query: str = "", request_id: str = "id-1") -> Any:
+    """Send pictures as files, by default a diagonal stroke; return the answer."""
+    files = [base64.b64encode(to_png(picture)).decode() for picture in pictures or (IMAGE,)]
+    headers = {"X-Request-ID": request_id}
+    response = http.post(f"/v1/predict{query}", json={"images": files}, headers=headers)
+    assert response.status_code == 200, response.text
+    return response.get_json()
 
 
 def card_response(card: str, version: int = 1) -> PredictResponse:
@@ -280,8 +300,8 @@ class StubModelServer:
     """
 
     def __init__(self) -> None:
-        self.answer: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse] = predict_sevens
-        self.answer_card: Callable[[PredictRequest, grpc.ServicerContext], PredictResponse] | None = None
+        self.answer: Answer = predict_sevens
+        self.answer_card: Answer | None = None
         self.metadata: dict[str, Any] = {}
         self.calls = 0
         """Predictions asked."""
@@ -397,6 +417,20 @@ def stub() -> Iterator[StubModelServer]:
     server = StubModelServer()
     yield server
     server.close()
+
+
+@pytest.fixture
+def release(stub: StubModelServer) -> Iterator[threading.Event]:
+    """Event for which the stub's predictions wait, at most for ten seconds."""
+    event = threading.Event()
+
+    def wait(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        event.wait(10)
+        return predict_sevens(request, context)
+
+    stub.answer = wait
+    yield event
+    event.set()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from tests.serving.gateway.conftest import (
     TaskModels,
     TemplateModel,
     draw_number,
+    predict,
     predict_response,
 )
 from tests.serving.gateway.test_observe import MetricsDelta
@@ -55,15 +56,6 @@ def http(feedback_http: FlaskClient) -> FlaskClient:
 def stored(url: str) -> list[Record]:
     with closing(FeedbackStore(url)) as store:
         return list(store.records(originals=True))
-
-
-def predict(http: FlaskClient, *pictures: np.ndarray, request_id: str = "id-1", query: str = "") -> Any:
-    """Send pictures as files; return the answer."""
-    files = [base64.b64encode(to_png(picture)).decode() for picture in pictures or (IMAGE,)]
-    headers = {"X-Request-ID": request_id}
-    response = http.post(f"/v1/predict{query}", json={"images": files}, headers=headers)
-    assert response.status_code == 200, response.text
-    return response.get_json()
 
 
 def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any:

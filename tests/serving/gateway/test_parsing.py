@@ -31,16 +31,16 @@ from digit_serving.gateway.parsing import (
     Body,
     BodyParser,
     ModelQuery,
-    ModelSelector,
     VersionQuery,
     parse_query,
+    select_model,
 )
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import SHAPES, npy, request_context
 
-SELECTOR = ModelSelector(Settings(model_names=("flowers",)))
+FLOWERS = Settings(model_names=("flowers",))
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
@@ -89,23 +89,21 @@ def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Body:
         ({"model": "digits", "label": "canary"}, ModelRef("digits", version_label="canary")),
     ],
 )
-def test_version_names_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
-    parsed = parse_query(VersionQuery, MultiDict(query))
-    assert SELECTOR.version(parsed) == model
-    assert SELECTOR.model(parsed) == ModelRef(model.name)
+def test_select_model_returns_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
+    assert select_model(FLOWERS, parse_query(VersionQuery, MultiDict(query))) == model
 
 
 @pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
-def test_model_that_settings_do_not_list_is_unknown(name: str) -> None:
-    with pytest.raises(UnknownModelError, match="digits, flowers"):
-        SELECTOR.model(ModelQuery(model=name))
-
-
-def test_any_name_of_a_model_is_taken_for_an_asterisk() -> None:
-    selector = ModelSelector(Settings(model_names=("flowers", "*")))
-    assert selector.model(ModelQuery(model="shapes")) == ModelRef("shapes")
+def test_select_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        selector.model(ModelQuery(model="../flowers"))
+        select_model(FLOWERS, ModelQuery(model=name))
+
+
+def test_select_model_takes_any_name_of_a_model_for_an_asterisk() -> None:
+    settings = Settings(model_names=("flowers", "*"))
+    assert select_model(settings, ModelQuery(model="shapes")) == ModelRef("shapes")
+    with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
+        select_model(settings, ModelQuery(model="../flowers"))
 
 
 def test_parse_query_unknown_parameter_is_named() -> None:

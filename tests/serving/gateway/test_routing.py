@@ -4,7 +4,6 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -25,10 +24,11 @@ from tests.serving.gateway.conftest import (
     IMAGE,
     NETWORK,
     SHAPES,
+    Answer,
     StubModelServer,
     TaskModels,
+    answer,
     card_response,
-    predict_sevens,
 )
 from tests.serving.gateway.test_routes import assert_problem
 
@@ -36,18 +36,16 @@ REQUESTS = [f"request-{number}" for number in range(1000)]
 PNG = to_png(IMAGE)
 
 
-def predict_labelled(**labels: int) -> Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]:
+def predict_labelled(**labels: int) -> Answer:
     """Return a Predict handler of a model with these labels, whose newest version is 9."""
 
     def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         spec = request.model_spec
-        version = spec.version.value or 9
-        if spec.version_label:
-            if spec.version_label not in labels:
-                message = f"Unrecognized servable version label: {spec.version_label}"
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
-            version = labels[spec.version_label]
-        return predict_sevens(request, context, version)
+        if spec.version_label and spec.version_label not in labels:
+            message = f"Unrecognized servable version label: {spec.version_label}"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
+        version = labels.get(spec.version_label) or spec.version.value or 9
+        return answer(7, version)(request, context)
 
     return predict
 
@@ -263,20 +261,15 @@ def test_promoted_version_of_another_shape_gets_its_own_pictures(stub: StubModel
     assert models.inputs[-1].shape[1:] == larger.shape
 
 
-def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, hasty_http: FlaskClient) -> None:
-    released = threading.Event()
-
-    def wait(_request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-        released.wait(3)
-        return PredictResponse()
-
-    stub.answer_card = wait
+def test_predict_slow_card_ends_at_deadline(
+    stub: StubModelServer, release: threading.Event, hasty_http: FlaskClient
+) -> None:
+    stub.answer_card = stub.answer
     started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
         answers = [*threads.map(lambda _: post(hasty_http), range(4))]
     assert {answer.status_code for answer in answers} == {504}
     assert time.monotonic() - started < 2
-    released.set()
 
 
 @pytest.mark.parametrize(

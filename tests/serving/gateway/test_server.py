@@ -120,14 +120,9 @@ def predict(url: str, image: bytes = PNG, request_id: str = "") -> httpx.Respons
     return httpx.post(f"{url}/v1/predict", content=image, headers={**HEADERS, "X-Request-ID": request_id})
 
 
-def test_server_at_capacity_refuses_at_once_and_answers_the_rest(stub: StubModelServer) -> None:
-    release = threading.Event()
-
-    def wait(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        release.wait(10)
-        return predict_sevens(request, context)
-
-    stub.answer = wait
+def test_server_at_capacity_refuses_at_once_and_answers_the_rest(
+    stub: StubModelServer, release: threading.Event
+) -> None:
     with gateway_process(stub.target, queue_capacity=3) as gateway, ThreadPoolExecutor(3) as threads:
         held = [threads.submit(predict, gateway.url) for _ in range(3)]
         wait_until(lambda: stub.calls == 1)

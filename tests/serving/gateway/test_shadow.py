@@ -1,10 +1,9 @@
 """Shadow: a second version also answers, unseen by the callers, in front of a stub model server."""
 
-import base64
 import json
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import httpx
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
@@ -24,11 +22,14 @@ from tests import greenlet_loop
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import (
     IMAGE,
+    Answer,
     StubModelServer,
     TemplateModel,
+    answer,
     card_response,
     draw_number,
     gateway_process,
+    predict,
     predict_response,
 )
 from tests.serving.gateway.test_observe import MetricsDelta
@@ -36,8 +37,6 @@ from tests.serving.gateway.test_observe import MetricsDelta
 DROPPED = "digits_shadow_dropped_total"
 COMPARED = "digits_shadow_predictions_total"
 SETTINGS: dict[str, Any] = {"default_label": "stable", "shadow_label": "canary", "shadow_share": 1}
-
-Answer = Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]
 
 
 class LabelledVersions:
@@ -54,23 +53,12 @@ class LabelledVersions:
     def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         label, count = request.model_spec.version_label, request.inputs["images"].tensor_shape.dim[0].size
         if label in ("", "stable"):
-            return predict_response(np.eye(10, dtype=np.float32)[[7] * count], 1)
+            return answer(7)(request, context)
         self.shadowed.append(count)
         if label not in self.answers:
             message = f"Unrecognized servable version label: {label}"
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
         return self.answers[label](request, context)
-
-
-def answer(digit: int, version: int = 2, is_digit: float | None = None) -> Answer:
-    """Return a Predict handler that answers every image with this digit."""
-
-    def predict(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
-        count = request.inputs["images"].tensor_shape.dim[0].size
-        shares = None if is_digit is None else np.full(count, is_digit, np.float32)
-        return predict_response(np.eye(10, dtype=np.float32)[[digit] * count], version, shares)
-
-    return predict
 
 
 @pytest.fixture
@@ -80,7 +68,7 @@ def hang() -> Iterator[Answer]:
 
     def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         released.wait(30)
-        return answer(7)(request, context)
+        return answer(7, 2)(request, context)
 
     yield predict
     released.set()
@@ -92,19 +80,8 @@ def start(stub: StubModelServer, **settings: Any) -> FlaskClient:
     return greenlet_loop.client(Settings(model_server=stub.target, **values))
 
 
-def predict(
-    http: FlaskClient, *pictures: np.ndarray, query: str = "", request_id: str = "id-1"
-) -> TestResponse:
-    """Send pictures as files, by default a diagonal stroke, which version 1 answers with a seven."""
-    files = [base64.b64encode(to_png(picture)).decode() for picture in pictures or (IMAGE,)]
-    headers = {"X-Request-ID": request_id}
-    response = http.post(f"/v1/predict{query}", json={"images": files}, headers=headers)
-    assert response.status_code == 200, response.text
-    return response
-
-
 def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_path: Path) -> None:
-    stub.answer = versions = LabelledVersions(canary=answer(8))
+    stub.answer = versions = LabelledVersions(canary=answer(8, 2))
     file = tmp_path / "models.toml"
     file.write_text("[fashion]\nshadow_share = 0\n")
     http = start(stub, model_names=("fashion",), models_file=file)
@@ -112,7 +89,7 @@ def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_pa
     predict(http, query="?model=fashion")
     assert delta("digits_predictions_total", model="fashion") == 1
     delta = MetricsDelta(http)
-    document = predict(http, IMAGE, IMAGE).get_json()
+    document = predict(http, IMAGE, IMAGE)
     assert document["model"]["version"] == 1
     assert {prediction["digit"] for prediction in document["predictions"]} == {7}
     wait_until(lambda: delta(COMPARED) == 2)
@@ -131,10 +108,10 @@ def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_pa
 @pytest.mark.parametrize(
     ("shadowing", "agrees"),
     [
-        (answer(7), "true"),
-        (answer(7, is_digit=0.6), "true"),
+        (answer(7, 2), "true"),
+        (answer(7, 2, is_digit=0.6), "true"),
         # Version 2 would refuse the picture.
-        (answer(7, is_digit=0.3), "false"),
+        (answer(7, 2, is_digit=0.3), "false"),
     ],
 )
 def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Answer, agrees: str) -> None:
@@ -166,7 +143,7 @@ def test_multi_label_versions_agree_on_the_same_labels(stub: StubModelServer) ->
 def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> None:
     template = TemplateModel(digits)
     stub.answer = lambda request, context: (
-        answer(2) if request.model_spec.version_label == "canary" else template
+        answer(2, 2) if request.model_spec.version_label == "canary" else template
     )(request, context)
     http = start(stub)
     delta = MetricsDelta(http)
@@ -177,7 +154,7 @@ def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> Non
 
 
 def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer) -> None:
-    stub.answer = versions = LabelledVersions(canary=answer(7))
+    stub.answer = versions = LabelledVersions(canary=answer(7, 2))
     http = start(stub)
     delta = MetricsDelta(http)
     for query in ("?version=1", "?label=stable"):
@@ -188,7 +165,7 @@ def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer) -> No
 
 
 def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer) -> None:
-    stub.answer = versions = LabelledVersions(canary=answer(7, version=1))
+    stub.answer = versions = LabelledVersions(canary=answer(7))
     http = start(stub)
     delta = MetricsDelta(http)
     predict(http)
@@ -217,7 +194,7 @@ def test_absent_label_is_logged_once_and_compared_as_soon_as_it_is_set(
     assert len(messages) == 1
     assert messages[0].startswith("no comparison with digits, label 'canary': ")
     monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 0)
-    versions.answers["canary"] = answer(7)
+    versions.answers["canary"] = answer(7, 2)
     predict(http)
     wait_until(lambda: delta(COMPARED) == 1)
 
@@ -245,8 +222,8 @@ def test_timeouts_of_shadow_open_its_circuit_only(stub: StubModelServer, hang: A
     for _ in range(5):
         predict(http)
     wait_until(lambda: delta(DROPPED, reason="model_unavailable") == 4)
-    stub.answer = LabelledVersions(canary=answer(8))
-    assert predict(http, query="?label=canary").get_json()["model"]["version"] == 2
+    stub.answer = LabelledVersions(canary=answer(8, 2))
+    assert predict(http, query="?label=canary")["model"]["version"] == 2
     assert delta("digits_model_failures_total") == 0
 
 

@@ -21,7 +21,6 @@ from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
 from digit_core.images import to_png
-from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.app import create_tracer
 from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.settings import Settings
@@ -32,7 +31,6 @@ from tests.serving.gateway.conftest import (
     TemplateModel,
     draw_number,
     gateway_process,
-    predict_sevens,
 )
 
 CALL = "tensorflow.serving.PredictionService/Predict"
@@ -196,15 +194,8 @@ def test_spans_of_reading_include_the_search(
 
 
 def test_span_of_shared_call_links_to_its_requests(
-    stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
+    stub: StubModelServer, release: threading.Event, collector: Collector, trace: Trace, digits: Any
 ) -> None:
-    release = threading.Event()
-
-    def answer(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        release.wait(5)
-        return predict_sevens(request, context)
-
-    stub.answer = answer
     image = to_png(digits.one(7))
     with trace() as http, ThreadPoolExecutor(4) as threads:
         first = threads.submit(post, http, image)
