@@ -158,7 +158,7 @@ class AnswerKeeper:
             request_id=context.request_id,
             index=0,
             position=0,
-            caller=context.caller,
+            caller=context.key,
             kind="read" if isinstance(answers[0].result, Reading) else "predict",
             model=context.model,
             version=answers[0].result.model_version,

@@ -77,22 +77,17 @@ def _check(settings: "Settings") -> None:
     with _setting_errors(", ".join(names), OSError):
         tls.channel_credentials(settings)
     if settings.feedback:
-        _check_store(settings.feedback)
+        # The form of the URL only: the gateway answers pictures also while a database is down.
+        try:
+            from digit_core.artifact.feedback_table import StoreError, parse_url
+        except ImportError as error:
+            message = f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
+            raise SettingError(message) from error
+        with _setting_errors("DIGITS_FEEDBACK", StoreError):
+            parse_url(settings.feedback)
     if settings.rate_limit:
         with _setting_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
             RateLimiter(settings.rate_limit, settings.rate_limit_store)
-
-
-def _check_store(url: str) -> None:
-    """Check the form of the URL only: the gateway answers pictures also while a database is down."""
-    try:
-        from digit_core.artifact.feedback_table import StoreError, parse_url
-    except ImportError as error:
-        raise SettingError(
-            f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
-        ) from error
-    with _setting_errors("DIGITS_FEEDBACK", StoreError):
-        parse_url(url)
 
 
 @contextmanager

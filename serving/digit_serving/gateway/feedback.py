@@ -130,7 +130,7 @@ class FeedbackViews:
         context: RequestContext = g.context
         parse_query(Query, request.args)
         given = _parse_body(_FEEDBACK)
-        records = self._keeper.find(given.request_id, given.index, context.caller)
+        records = self._keeper.find(given.request_id, given.index, context.key)
         if not records:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."

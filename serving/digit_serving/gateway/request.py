@@ -70,8 +70,8 @@ class RequestContext:
     """End of the request's time: for reading pictures, and for all calls to the model server."""
     client: str = ""
     """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
-    key: str | None = None
-    """Name of the caller's API key, if keys are required."""
+    key: str = ""
+    """Name of the caller's API key, "" if no keys are required."""
     may_label: bool = False
     """True if the caller's API key shows stored answers and labels them."""
     ended_at: float = 0.0
@@ -141,11 +141,6 @@ class RequestContext:
     def model(self) -> str:
         """Name of the model that is asked: the one that the request names, or the default."""
         return self.requested.name
-
-    @property
-    def caller(self) -> str:
-        """Owner of the answer: the name of the API key, "" if no keys are required."""
-        return self.key or ""
 
 
 def request_id_or_new(given: str) -> str:

@@ -49,11 +49,20 @@ class RequestTracer:
 
     def start_request(self, context: RequestContext, request: Request) -> None:
         """Start the request's span, in the caller's trace if the header `traceparent` names one."""
+        attributes = {
+            "http.request.method": context.method,
+            "http.route": context.route,
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+            "client.address": request.remote_addr,
+            "user_agent.original": request.user_agent.string,
+            "digits.request_id": context.request_id,
+        }
         context.span = self._tracer.start_span(
             f"{context.method} {context.route}",
             self._propagator.extract(request.headers),
             SpanKind.SERVER,
-            _request_attributes(context, request),
+            {name: value for name, value in attributes.items() if value},
             start_time=_unix_nanoseconds(context.arrived_at),
         )
 
@@ -144,19 +153,6 @@ def _address_attributes(target: str) -> dict[str, str | int]:
     return (
         {"server.address": host, "server.port": int(port)} if port.isdecimal() else {"server.address": target}
     )
-
-
-def _request_attributes(context: RequestContext, request: Request) -> Mapping[str, Any]:
-    attributes = {
-        "http.request.method": context.method,
-        "http.route": context.route,
-        "url.path": request.path,
-        "url.scheme": request.scheme,
-        "client.address": request.remote_addr,
-        "user_agent.original": request.user_agent.string,
-        "digits.request_id": context.request_id,
-    }
-    return {name: value for name, value in attributes.items() if value}
 
 
 def _exporter() -> SpanExporter:

@@ -140,7 +140,10 @@ class Views:
         documents: list[Any] = []
         size = 0
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
-            result = self._limit_digits(outcome.result)
+            result: Any = outcome.result
+            if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
+                message = f"the image shows {count} digits; at most {self._max_digits} are read"
+                result = TooManyDigitsError(message)
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue
@@ -158,12 +161,6 @@ class Views:
         version = context.model_version or self._upstream.version(context)
         model: schemas.Model = {"name": context.requested.name, "version": version, "labels": task.labels}
         return json_response({"model": model, name: documents, "request_id": context.request_id})
-
-    def _limit_digits(self, result: Any) -> Any:
-        """Return the result, or an error in place of a reading of too many digits."""
-        if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
-            return TooManyDigitsError(f"the image shows {count} digits; at most {self._max_digits} are read")
-        return result
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery

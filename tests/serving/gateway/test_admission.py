@@ -212,24 +212,23 @@ async def test_admission_disconnected_sender_or_failed_request_frees_capacity() 
     assert gated.refusals == 0
 
 
-class BusyAdmission:
-    """Admission in front of an application that computes for 20 ms without yielding."""
+def busy_admission(max_queue_time: float) -> Admission:
+    """Return admission in front of an application that computes for 20 ms without yielding."""
 
-    def __init__(self, max_queue_time: float) -> None:
-        settings = Settings(queue_capacity=100, deadline=2 * max_queue_time, max_body=100)
-        self.admission = Admission(self._app, settings, lambda _: None)
-
-    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def compute(scope: Scope, receive: Receive, send: Send) -> None:
         end = time.monotonic() + 0.02
         while time.monotonic() < end:
             pass
         await echo(scope, receive, send)
 
+    settings = Settings(queue_capacity=100, deadline=2 * max_queue_time, max_body=100)
+    return Admission(compute, settings, lambda _: None)
+
 
 async def test_admission_burst_of_requests_leaves_loop_responsive() -> None:
-    busy = BusyAdmission(max_queue_time=60.0)
+    admission = busy_admission(max_queue_time=60.0)
     callers = [Caller(b"x") for _ in range(20)]
-    burst = asyncio.gather(*(caller.start(busy.admission) for caller in callers))
+    burst = asyncio.gather(*(caller.start(admission) for caller in callers))
     iterations = 0
     while not burst.done():
         await asyncio.sleep(0)
@@ -240,9 +239,9 @@ async def test_admission_burst_of_requests_leaves_loop_responsive() -> None:
 
 @pytest.mark.xdist_group("timing")
 async def test_admission_after_max_queue_time_refuses() -> None:
-    busy = BusyAdmission(max_queue_time=0.1)
+    admission = busy_admission(max_queue_time=0.1)
     callers = [Caller(b"x") for _ in range(20)]
-    await asyncio.gather(*(caller.start(busy.admission) for caller in callers))
+    await asyncio.gather(*(caller.start(admission) for caller in callers))
     statuses = [caller.status for caller in callers]
     answered = statuses.count(200)
     assert 3 <= answered < 20

@@ -1,8 +1,8 @@
 """API keys: authentication of requests, the key file, and `digits keys`."""
 
 import json
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -99,8 +99,7 @@ def test_rate_limit_counts_by_key_and_wrong_keys_by_network(
 
 
 def name_of(verifier: KeyVerifier, key: str) -> str | None:
-    found = verifier.find(key)
-    return found.name if found else None
+    return getattr(verifier.find(key), "name", None)
 
 
 @pytest.mark.parametrize("wrong", ["", "digits_", "shop", "é", "x" * 10_000])
@@ -143,11 +142,8 @@ def test_damaged_key_file_keeps_previous_keys_valid(
 
 def test_add_from_many_threads_keeps_all_keys(key_file: KeyFile) -> None:
     names = [f"key-{number}" for number in range(16)]
-    threads = [threading.Thread(target=key_file.add, args=(name,)) for name in names]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(16) as threads:
+        list(threads.map(key_file.add, names))
     assert sorted(key_file.read()) == sorted(names)
 
 

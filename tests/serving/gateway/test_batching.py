@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,21 +35,12 @@ def images_of(*numbers: int) -> NDArray[np.uint8]:
 
 
 @dataclass
-class Call:
-    """Arguments of a call to the stub; `numbers` are the first pixels of its images."""
-
-    model: ModelRef
-    numbers: list[int]
-    request_id: str
-    timeout: float
-
-
-@dataclass
 class StubServer:
     """Stub of AsyncConnection: records its calls, and answers while `open` is set."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[Any] = field(default_factory=list)
+    """Arguments of the calls; `numbers` are the first pixels of their images."""
     error: Exception | None = None
 
     async def predict(
@@ -60,7 +53,9 @@ class StubServer:
         trace: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
         numbers = batch.reshape(len(batch), -1)[:, 0].astype(int).tolist()
-        self.calls.append(Call(model, numbers, request_id or "", timeout))
+        self.calls.append(
+            SimpleNamespace(model=model, numbers=numbers, request_id=request_id, timeout=timeout)
+        )
         try:
             async with asyncio.timeout(timeout):
                 await self.open.wait()

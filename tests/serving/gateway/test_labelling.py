@@ -68,6 +68,14 @@ def number_of(record: dict[str, Any]) -> int:
     return number
 
 
+@pytest.fixture
+def record(http: FlaskClient, store: FeedbackStore) -> Any:
+    """Record of the only stored sample, as it is shown."""
+    store.save([sample(1, original=b"picture")])
+    (record,) = shown(http)["records"]
+    return record
+
+
 def test_unlabelled_answers_are_shown_without_the_predicted_label(
     http: FlaskClient, store: FeedbackStore
 ) -> None:
@@ -106,11 +114,8 @@ def test_invalid_query_is_refused(http: FlaskClient, query: str) -> None:
 
 @pytest.mark.parametrize("text", ["3", NO_CLASS])
 def test_label_is_stored_and_the_answer_no_longer_shown(
-    http: FlaskClient, store: FeedbackStore, text: str
+    http: FlaskClient, store: FeedbackStore, record: Any, text: str
 ) -> None:
-    before = sample(1, original=b"picture")
-    store.save([before])
-    (record,) = shown(http)["records"]
     assert label(http, record, text).get_json()["label"] == text
     (after,) = store.records(originals=True)
     assert (after.label, after.source, after.original) == (text, "label", b"picture")
@@ -120,9 +125,9 @@ def test_label_is_stored_and_the_answer_no_longer_shown(
     assert (document["records"], document["unlabelled"]) == ([], 0)
 
 
-def test_null_withdraws_the_label_and_the_latest_one_counts(http: FlaskClient, store: FeedbackStore) -> None:
-    store.save([sample(1)])
-    (record,) = shown(http)["records"]
+def test_null_withdraws_the_label_and_the_latest_one_counts(
+    http: FlaskClient, store: FeedbackStore, record: Any
+) -> None:
     label(http, record, "3")
     assert label(http, record, None).get_json()["label"] is None
     (withdrawn,) = store.records()
@@ -134,10 +139,8 @@ def test_null_withdraws_the_label_and_the_latest_one_counts(http: FlaskClient, s
 
 
 def test_label_of_an_input_that_its_caller_has_labelled_or_that_is_gone_is_unknown(
-    http: FlaskClient, store: FeedbackStore
+    http: FlaskClient, store: FeedbackStore, record: Any
 ) -> None:
-    store.save([sample(1)])
-    (record,) = shown(http)["records"]
     store.save([sample(1, label="1", labelled_at=START, source="feedback")])
     assert_problem(label(http, record, "3"), 404, "feedback_unknown")
     store.delete(request_id="id-1")
@@ -155,20 +158,14 @@ def test_label_must_be_one_of_the_served_models(
 
 
 def test_label_without_model_server_is_unavailable(
-    stub: StubModelServer, http: FlaskClient, store: FeedbackStore
+    stub: StubModelServer, http: FlaskClient, record: Any
 ) -> None:
     stub.answer = TaskModels(other={1: SHAPES})
-    store.save([sample(1)])
-    (record,) = shown(http)["records"]
     assert_problem(label(http, record, "7"), 503, "model_unavailable")
 
 
 @pytest.mark.parametrize("change", [{"label": 7}, {"input": None}, {"input": "id 1"}, {"more": 1}])
-def test_malformed_label_is_refused(
-    http: FlaskClient, store: FeedbackStore, change: dict[str, object]
-) -> None:
-    store.save([sample(1)])
-    (record,) = shown(http)["records"]
+def test_malformed_label_is_refused(http: FlaskClient, record: Any, change: dict[str, object]) -> None:
     assert_problem(label(http, record, "7", **change), 400, "malformed_body")
 
 
