@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, get_args
 
 import numpy as np
@@ -131,23 +132,6 @@ def parse_response(
         raise ServiceError("the response does not come from a Digits gateway", status=status) from error
 
 
-def parse_predictions(
-    document: dict[str, Any], *, indices: Sequence[int | None] = (None,)
-) -> list[Prediction | DigitError]:
-    """Return the prediction of each image in a response's document, or its error.
-
-    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
-    """
-    return _parse_items(document, "predictions", _parse_prediction, indices)
-
-
-def parse_readings(
-    document: dict[str, Any], *, indices: Sequence[int | None] = (None,)
-) -> list[Reading | DigitError]:
-    """Return the readings in a response's document, as `parse_predictions` returns predictions."""
-    return _parse_items(document, "readings", _parse_reading, indices)
-
-
 def parse_models(document: dict[str, Any]) -> Models:
     """Return the model in a response's document."""
     task = document["task"]
@@ -170,11 +154,16 @@ def parse_feedback(document: dict[str, Any]) -> Feedback:
 
 
 def _parse_items(
-    document: dict[str, Any],
     key: str,
     parse: Callable[[dict[str, Any], int, tuple[str, ...]], Any],
-    indices: Sequence[int | None],
+    document: dict[str, Any],
+    *,
+    indices: Sequence[int | None] = (None,),
 ) -> list[Any]:
+    """Return the result of each image in a response's document, or its error.
+
+    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
+    """
     version, labels = int(document["model"]["version"]), tuple(map(str, document["model"]["labels"]))
     request_id, items = _parse_request_id(document), document[key]
     if len(items) != len(indices):
@@ -222,6 +211,10 @@ def _parse_prediction(item: dict[str, Any], version: int, labels: tuple[str, ...
 
 def _parse_reading(item: dict[str, Any], version: int, _labels: tuple[str, ...]) -> Reading:
     return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), version)
+
+
+parse_predictions = partial(_parse_items, "predictions", _parse_prediction)
+parse_readings = partial(_parse_items, "readings", _parse_reading)
 
 
 def _parse_line(item: dict[str, Any]) -> Line:

@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from digit_core.errors import DigitError, ImageError
@@ -66,7 +67,8 @@ def prediction_output(name: str, is_only: bool) -> Output:
 
 def reading_output(name: str, is_only: bool) -> Output:
     """Return the output of readings; as a table that of the only image has no name."""
-    table = format_text if is_only else format_lines
+    table = partial(format_lines, with_name=not is_only)
+    formats: dict[str, Callable[..., str]]
     formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
     return Output(name, formats[name], READING_COLUMNS)
 
@@ -109,16 +111,11 @@ def format_reading_rows(name: str, reading: Reading) -> str:
     return format_csv(*rows)
 
 
-def format_text(name: str, reading: Reading) -> str:
-    """Return the lines of the reading."""
-    return f"{name}: no digit" if reading.refusal else reading.text
-
-
-def format_lines(name: str, reading: Reading) -> str:
-    """Return the lines of the reading, each after the image's name."""
+def format_lines(name: str, reading: Reading, with_name: bool) -> str:
+    """Return the lines of the reading, each after the image's name if `with_name`."""
     if reading.refusal:
         return f"{name}: no digit"
-    return "\n".join(f"{name}: {line.text}" for line in reading.lines)
+    return "\n".join(f"{name}: {line.text}" if with_name else line.text for line in reading.lines)
 
 
 def format_chart(name: str, prediction: Prediction) -> str:
