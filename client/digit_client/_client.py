@@ -19,10 +19,9 @@ import httpx
 
 from digit_client import _api
 from digit_client._batches import Batch
-from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
-from digit_client._options import DEFAULT_URL, Feedback, Models, Options, check_timeout
-from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
+from digit_client._options import DEFAULT_URL, Feedback, Models, Options
+from digit_client._retries import Deadline, RetryPolicy, default_timeout
 from digit_core.backends import run
 from digit_core.errors import (
     ConnectionFailedError,
@@ -81,6 +80,8 @@ _ROUTES: dict[Any, _Route[Any]] = {
 class _GatewayClient(BaseClient, Generic[_HttpClient]):
     """Common base of the blocking and the asyncio client."""
 
+    _settings: _Settings
+
     def __init__(
         self,
         url: str | None = None,
@@ -102,17 +103,12 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
             dict(default_headers or {}),
             keep_response,
         )
-        self._start(settings, http_client)
+        self._set_up(settings, http_client)
 
     @property
     def url(self) -> str:
         """The gateway's URL."""
         return self._settings.url
-
-    @property
-    def timeout(self) -> float:
-        """Seconds for a request with its retries."""
-        return self._settings.timeout
 
     def with_options(
         self,
@@ -128,21 +124,14 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
 
         `default_headers` replace those of this client. Closing either client closes the connections of both.
         """
-        changes: dict[str, Any] = {
-            "model": model,
-            "api_key": api_key,
-            "timeout": timeout,
-            "retries": retries,
-            "default_headers": default_headers,
-            "keep_response": keep_response,
-        }
-        client = object.__new__(type(self))
-        client.__dict__.update(self.__dict__)
-        client._configure(
-            replace(self._settings, **{name: value for name, value in changes.items() if value is not None})
+        return self._copy(
+            model=model,
+            api_key=api_key,
+            timeout=timeout,
+            retries=retries,
+            default_headers=default_headers,
+            keep_response=keep_response,
         )
-        client._retrier = replace(self._retrier, policy=client._settings.retries)
-        return client
 
     def __repr__(self) -> str:
         settings = self._settings
@@ -157,17 +146,14 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         return self._settings
 
     def __setstate__(self, settings: _Settings) -> None:
-        self._start(settings, None)
+        self._set_up(settings, None)
 
-    def _start(self, settings: _Settings, http_client: _HttpClient | None) -> None:
-        self._configure(settings)
-        self._retrier = Retrier(settings.retries, self._backend.sleep)
+    def _set_up(self, settings: _Settings, http_client: _HttpClient | None) -> None:
         self._http_client: _HttpClient | None = http_client
-        self._connection: LazyConnection[_HttpClient] = LazyConnection(self._connect, self._backend.loop)
+        self._start(settings, self._connect)
 
     def _configure(self, settings: _Settings) -> None:
-        check_timeout(settings.timeout)
-        self._settings: _Settings = settings
+        super()._configure(settings)
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
         self._headers.update(settings.default_headers)
 

@@ -1,13 +1,15 @@
 """Methods of all clients: predictions and readings of one image, of many, and of any number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from threading import Event
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Unpack, overload
 
 from digit_client._concurrency import (
     AsyncResults,
+    LazyConnection,
     OnError,
     Results,
     async_collect,
@@ -16,7 +18,8 @@ from digit_client._concurrency import (
     collect,
     send_many,
 )
-from digit_client._options import CallOptions, Options
+from digit_client._options import CallOptions, Options, check_timeout
+from digit_client._retries import Retrier
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
 from digit_core.errors import DigitError, ImageError
 from digit_core.inputs import ImageSource
@@ -34,6 +37,30 @@ class BaseClient(ABC):
     """
 
     _backend: ClassVar[Backend]
+    _settings: Any
+
+    @property
+    def timeout(self) -> float:
+        """Seconds for a request, or for a batch of images, with all retries."""
+        return float(self._settings.timeout)
+
+    def _start(self, settings: Any, connect: Callable[[], Any]) -> None:
+        self._configure(settings)
+        self._retrier = Retrier(settings.retries, self._backend.sleep)
+        self._connection: LazyConnection[Any] = LazyConnection(connect, self._backend.loop)
+
+    def _configure(self, settings: Any) -> None:
+        check_timeout(settings.timeout)
+        self._settings = settings
+
+    def _copy(self, **changes: Any) -> Self:
+        """Return a client with the changes that are not None, which shares connection and retry budget."""
+        client = object.__new__(type(self))
+        client.__dict__.update(self.__dict__)
+        given = {name: value for name, value in changes.items() if value is not None}
+        client._configure(replace(self._settings, **given))
+        client._retrier = replace(self._retrier, policy=client._settings.retries)
+        return client
 
     @abstractmethod
     async def _ready(self, timeout: float | None) -> bool:

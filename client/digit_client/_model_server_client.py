@@ -14,10 +14,9 @@ from uuid import uuid4
 import grpc
 
 from digit_client._batches import Batch, split
-from digit_client._concurrency import LazyConnection
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
 from digit_client._options import Options, check_timeout
-from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
+from digit_client._retries import Deadline, RetryPolicy, default_timeout
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import READER_NAME, TaskCard
 from digit_core.backends import Backend
@@ -66,6 +65,8 @@ class _Settings:
 class _ModelServerClient(BaseClient):
     """Common base of the blocking and the asyncio client."""
 
+    _settings: _Settings
+
     def __init__(
         self,
         target: str | None = None,
@@ -76,10 +77,10 @@ class _ModelServerClient(BaseClient):
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
-        timeout = default_timeout() if timeout is None else check_timeout(timeout)
+        timeout = default_timeout() if timeout is None else timeout
         target = target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET
         settings = _Settings(check_target(target), name, label, timeout, retries or RetryPolicy())
-        self._connect(settings, credentials)
+        self._set_up(settings, credentials)
 
     @property
     def target(self) -> str:
@@ -91,26 +92,12 @@ class _ModelServerClient(BaseClient):
         """Name of the model."""
         return self._settings.name
 
-    @property
-    def timeout(self) -> float:
-        """Seconds that a picture, or a batch of pictures, may wait for the model server."""
-        return self._settings.timeout
-
     def with_options(self, *, timeout: float | None = None, retries: RetryPolicy | None = None) -> Self:
         """Return a client with other settings that shares the connection of this one.
 
         Closing either closes the connection of both.
         """
-        client = object.__new__(type(self))
-        client.__dict__.update(self.__dict__)
-        settings = self._settings
-        client._settings = replace(
-            settings,
-            timeout=settings.timeout if timeout is None else check_timeout(timeout),
-            retries=retries or settings.retries,
-        )
-        client._retrier = replace(self._retrier, policy=client._settings.retries)
-        return client
+        return self._copy(timeout=timeout, retries=retries)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r}, name={self.name!r}, timeout={self.timeout:g})"
@@ -121,14 +108,11 @@ class _ModelServerClient(BaseClient):
         return self._settings
 
     def __setstate__(self, settings: _Settings) -> None:
-        self._connect(settings, None)
+        self._set_up(settings, None)
 
-    def _connect(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
-        self._settings = settings
+    def _set_up(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
         self._credentials = credentials
-        self._retrier = Retrier(settings.retries, self._backend.sleep)
-        connect = partial(AsyncConnection, settings.target, credentials, self._backend)
-        self._connection = LazyConnection(connect, self._backend.loop)
+        self._start(settings, partial(AsyncConnection, settings.target, credentials, self._backend))
 
     def _model(self, version: int | None, label: str | None) -> ModelRef:
         """Return the model with the version or label that a call names, by default the client's label."""
