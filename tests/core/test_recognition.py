@@ -48,7 +48,7 @@ def missing_reader(page: Any) -> Any:
 
 
 class Recognizer:
-    """Recognition, driven by functions of this process."""
+    """Recognition, driven by functions of this process. `sizes` has the number of rows of each call."""
 
     def __init__(
         self,
@@ -58,10 +58,14 @@ class Recognizer:
         **options: Any,
     ) -> None:
         self.classify, self._find = classify, find
+        self.sizes: list[int] = []
         self._recognition = Recognition(*arguments, **options)
 
     def ask(self, request: Classify | Find) -> Any:
-        return self.classify(request.batch) if isinstance(request, Classify) else self._find(request.page)
+        if isinstance(request, Find):
+            return self._find(request.page)
+        self.sizes.append(len(request.batch))
+        return self.classify(request.batch)
 
     def predict(self, pictures: Any) -> Iterator[Outcome[Prediction]]:
         return drive(self._recognition.predict(pictures), self.ask)
@@ -70,26 +74,9 @@ class Recognizer:
         return drive(self._recognition.read(pictures), self.ask)
 
 
-class Calls:
-    """`classify` of a model that records the number of rows of each call."""
-
-    def __init__(self, model: LinearModel) -> None:
-        self.model = model
-        self.sizes: list[int] = []
-
-    def __call__(self, batch: Any) -> Sequence[Prediction]:
-        self.sizes.append(len(batch))
-        return self.model.classify(batch)
-
-
 @pytest.fixture
-def calls(model: LinearModel) -> Calls:
-    return Calls(model)
-
-
-@pytest.fixture
-def recognition(calls: Calls) -> Recognizer:
-    return Recognizer(calls, DIGITS, find=find_components)
+def recognition(model: LinearModel) -> Recognizer:
+    return Recognizer(model.classify, DIGITS, find=find_components)
 
 
 def answer(outcome: Outcome[Any]) -> Any:
@@ -148,11 +135,11 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognizer, pictu
 
 
 def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
-    recognition: Recognizer, calls: Calls, pictures: Any
+    recognition: Recognizer, pictures: Any
 ) -> None:
     shade = np.linspace(0, 40, len(pictures["dark on white"])).astype(np.uint8)[:, np.newaxis]
     (outcome,) = recognition.predict([np.maximum(pictures["dark on white"], 40) - shade])
-    (expected,) = calls(np.stack(outcome.inputs))
+    (expected,) = recognition.classify(np.stack(outcome.inputs))
     assert isinstance(outcome.result, Prediction)
     assert outcome.result.digit == expected.digit == 3
     assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
@@ -195,9 +182,7 @@ def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_rea
     assert [answer(outcome) for outcome in recognizer.read([page])] == [read]
 
 
-def test_predict_mixed_batch_has_outcome_in_each_place(
-    recognition: Recognizer, calls: Calls, pictures: Any
-) -> None:
+def test_predict_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, pictures: Any) -> None:
     unreadable = FileNotFoundError("gone")
     mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
     outcomes = list(recognition.predict(mixed))
@@ -216,7 +201,7 @@ def test_predict_mixed_batch_has_outcome_in_each_place(
     assert [getattr(error, "index", None) for error in errors] == [0, None, 7, 8]
     assert all(error.__traceback__ is None for error in errors)
     # The first call is for all drawings; the reader looks at each other picture.
-    assert calls.sizes[0] == 3
+    assert recognition.sizes[0] == 3
 
 
 def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, pictures: Any) -> None:
@@ -236,24 +221,23 @@ def test_predict_threshold_decides_on_arrays_and_files(
     assert [bool(result.refusal) for result in results if isinstance(result, Prediction)] == [expected] * 4
 
 
-def test_predict_array_in_model_form_asks_once(recognition: Recognizer, calls: Calls, digits: Any) -> None:
+def test_predict_array_in_model_form_asks_once(recognition: Recognizer, digits: Any) -> None:
     outcomes = list(recognition.predict(digits.images[:200]))
-    assert calls.sizes[0] == 200
+    assert recognition.sizes[0] == 200
     assert np.mean([answer(outcome) for outcome in outcomes] == digits.labels[:200]) > 0.85
 
 
 def test_predict_many_pictures_keeps_to_largest_batch(model: LinearModel, digits: Any) -> None:
-    calls = Calls(model)
     numbers = draw_lines(list(digits.images[:4]))
-    outcomes = Recognizer(calls, DIGITS, find=find_components, max_batch=8).predict([numbers] * 5)
-    assert len(list(outcomes)) == 5
-    assert max(calls.sizes) <= 8
+    recognition = Recognizer(model.classify, DIGITS, find=find_components, max_batch=8)
+    assert len(list(recognition.predict([numbers] * 5))) == 5
+    assert max(recognition.sizes) <= 8
 
 
-def test_predict_is_lazy(calls: Calls, digits: Any) -> None:
-    outcomes = Recognizer(calls, DIGITS, max_batch=2).predict(list(digits.typical(3, 6)))
-    next(outcomes)
-    assert calls.sizes == [2]
+def test_predict_is_lazy(model: LinearModel, digits: Any) -> None:
+    recognition = Recognizer(model.classify, DIGITS, max_batch=2)
+    next(recognition.predict(list(digits.typical(3, 6))))
+    assert recognition.sizes == [2]
 
 
 def test_recognition_without_is_digit_refuses_by_confidence(digits: Any, pictures: Any) -> None:
@@ -286,12 +270,12 @@ def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognizer
             assert 40 + 80 * row <= top < top + height <= 120 + 80 * row
 
 
-def test_read_many_pictures_share_a_call(recognition: Recognizer, calls: Calls, pictures: Any) -> None:
+def test_read_many_pictures_share_a_call(recognition: Recognizer, pictures: Any) -> None:
     texts = [
         answer(each) for each in recognition.read([pictures["two lines"], pictures["dark on white"]] * 2)
     ]
     assert texts == ["17\n4", "3"] * 2
-    assert len(calls.sizes) == 1
+    assert len(recognition.sizes) == 1
 
 
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:

@@ -29,6 +29,7 @@ from tests.core.linear_model_server import LinearModelServer
 
 MODEL = ModelRef("digits")
 COLORS = ModelRef("colors")
+BLANK = np.zeros((1, 28, 28), np.uint8)
 CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
 
 
@@ -99,11 +100,6 @@ def test_predict_sends_request_id_and_logs_call(
     )
 
 
-def test_versions_and_resolve_return_status_and_number(connection: Any) -> None:
-    assert connection.versions(MODEL, timeout=5) == [VersionStatus(1, "AVAILABLE", "")]
-    assert connection.resolve(MODEL, timeout=5) == 1
-
-
 @pytest.mark.parametrize(
     "model", [ModelRef("digits", version=9), ModelRef("digits", version_label="canary")], ids=str
 )
@@ -111,7 +107,7 @@ def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
     connection: Any, model: ModelRef
 ) -> None:
     with pytest.raises(ModelNotFoundError):
-        connection.predict(np.zeros((1, 28, 28), np.uint8), model, timeout=5)
+        connection.predict(BLANK, model, timeout=5)
     with pytest.raises(ModelNotFoundError):
         connection.resolve(model, timeout=5)
 
@@ -119,21 +115,19 @@ def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
 @pytest.mark.parametrize(
     ("code", "error_class"),
     [
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),
-        (grpc.StatusCode.INTERNAL, ServiceError),
-        (grpc.StatusCode.UNAUTHENTICATED, AuthenticationError),
+        ("RESOURCE_EXHAUSTED", OverloadedError),
+        ("INTERNAL", ServiceError),
+        ("UNAUTHENTICATED", AuthenticationError),
     ],
-    ids=lambda value: getattr(value, "name", None),
 )
 def test_predict_error_status_is_raised_without_retry(
-    connection: Any, server: LinearModelServer, code: grpc.StatusCode, error_class: type[DigitError]
+    connection: Any, server: LinearModelServer, code: str, error_class: type[DigitError]
 ) -> None:
     connection.task(MODEL, timeout=5)
-    calls, server.failures = server.calls, [code]
+    calls, server.failures = server.calls, [grpc.StatusCode[code]]
     with pytest.raises(ServiceError, match="injected") as raised:
-        connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)
-    assert type(raised.value) is error_class
-    assert raised.value.reason == code.name
+        connection.predict(BLANK, MODEL, timeout=5)
+    assert (type(raised.value), raised.value.reason) == (error_class, code)
     assert server.calls == calls + 1
 
 
@@ -143,7 +137,7 @@ def test_predict_unavailable_status_is_retried(
 ) -> None:
     connection.task(MODEL, timeout=5)
     calls, server.failures = server.calls, [code, code]
-    assert len(connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)) == 1
+    assert len(connection.predict(BLANK, MODEL, timeout=5)) == 1
     assert server.calls == calls + 3
 
 
@@ -165,7 +159,7 @@ def test_predict_refused_by_busy_server_is_answered_by_next_one(
             connection.versions(MODEL, timeout=5)
     calls = busy.calls
     for _ in range(6):
-        assert len(connection.predict(np.zeros((1, 28, 28), np.uint8), MODEL, timeout=5)) == 1
+        assert len(connection.predict(BLANK, MODEL, timeout=5)) == 1
     assert busy.calls > calls
     connection.close()
 
@@ -225,21 +219,12 @@ def test_task_of_another_shape_is_read_after_the_refused_call(
     assert (dark.label, light.label) == larger.labels
 
 
-@pytest.mark.parametrize(
-    ("code", "error_class"),
-    [
-        (grpc.StatusCode.FAILED_PRECONDITION, ServiceError),
-        (grpc.StatusCode.NOT_FOUND, ModelNotFoundError),
-    ],
-    ids=lambda value: getattr(value, "name", None),
-)
-def test_task_other_failure_is_raised_and_not_remembered(
-    to_colors: Any, colors: LinearModelServer, code: grpc.StatusCode, error_class: type[DigitError]
-) -> None:
-    colors.failures = [code]
-    with pytest.raises(ServiceError, match="injected") as raised:
-        to_colors.task(COLORS, timeout=5)
-    assert type(raised.value) is error_class
+def test_task_other_failure_is_raised_and_not_remembered(to_colors: Any, colors: LinearModelServer) -> None:
+    colors.failures = [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND]
+    for error_class in (ServiceError, ModelNotFoundError):
+        with pytest.raises(ServiceError, match="injected") as raised:
+            to_colors.task(COLORS, timeout=5)
+        assert type(raised.value) is error_class
     assert to_colors.task(COLORS, timeout=5) == CARD
 
 
