@@ -79,26 +79,19 @@ def probabilities_of(*answers: tuple[int, float]) -> NDArray[np.float32]:
     return np.array(rows, np.float32)
 
 
-def test_confusion_matrix_counts_answers_by_digit() -> None:
-    labels = np.array([4, 4, 4, 9], np.uint8)
-    confusion = evaluation.confusion_matrix(labels, probabilities_of((4, 0.9), (9, 0.8), (9, 0.7), (9, 0.6)))
-    expected = np.zeros((10, 10), int)
-    expected[4, 4], expected[4, 9], expected[9, 9] = 1, 2, 1
-    assert np.array_equal(confusion, expected)
-
-
-def test_most_confused_is_sorted_and_leaves_out_right_answers() -> None:
-    confusion = np.array([[9, 2, 0], [0, 9, 5], [1, 0, 9]])
-    pairs = [(1, 2, 5), (0, 1, 2), (2, 0, 1)]
-    assert evaluation.most_confused(confusion, limit=20) == pairs
-    assert evaluation.most_confused(confusion, limit=2) == pairs[:2]
-
-
-def test_accuracy_per_label_covers_labels_with_examples() -> None:
-    confusion = np.zeros((10, 10), np.intp)
-    confusion[4, 4], confusion[4, 9], confusion[9, 4] = 3, 1, 2
-    assert evaluation.accuracy_per_label(confusion) == {4: Accuracy(3, 4), 9: Accuracy(0, 2)}
+def test_confusion_matrix_counts_answers_and_gives_accuracies_and_confusions() -> None:
+    labels = np.array([1, 1, 1, 2, 0], np.uint8)
+    answers = probabilities_of((1, 0.9), (2, 0.8), (2, 0.7), (2, 0.6), (1, 0.6))[:, :4]
+    confusion = evaluation.confusion_matrix(labels, answers)
+    assert confusion.tolist() == [[0, 1, 0, 0], [0, 1, 2, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert evaluation.accuracy_per_label(confusion) == {
+        0: Accuracy(0, 1),
+        1: Accuracy(1, 3),
+        2: Accuracy(1, 1),
+    }
     assert Accuracy(3, 4).ratio == 0.75
+    assert evaluation.most_confused(confusion, limit=20) == [(1, 2, 2), (0, 1, 1)]
+    assert evaluation.most_confused(confusion, limit=1) == [(1, 2, 2)]
 
 
 @pytest.mark.parametrize(

@@ -73,20 +73,19 @@ def test_load_folder_of_other_labels_raises_data_error(colors_folder: Path) -> N
 
 
 def test_load_folder_without_readable_picture_raises_data_error(colors_folder: Path) -> None:
+    def load_without(message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            pictures.load(colors_folder, COLORS)
+
     for picture in (colors_folder / "blue").iterdir():
         picture.write_bytes(b"no picture")
-    with pytest.raises(
-        DataError, match="validation holds no picture of the label 'blue' that can be evaluated"
-    ):
-        pictures.load(colors_folder, COLORS)
+    load_without("validation holds no picture of the label 'blue' that can be evaluated")
     for picture in colors_folder.rglob("*.jpg"):
         picture.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"holds no picture that can be evaluated; the first: red/0\.jpg: "):
-        pictures.load(colors_folder, COLORS)
+    load_without(r"holds no picture that can be evaluated; the first: red/0\.jpg: ")
     for picture in colors_folder.rglob("*.jpg"):
         picture.unlink()
-    with pytest.raises(DataError, match=r"holds no picture that can be evaluated$"):
-        pictures.load(colors_folder, COLORS)
+    load_without("holds no picture that can be evaluated$")
 
 
 @pytest.mark.parametrize(
@@ -127,7 +126,6 @@ def test_load_idx_reads_the_test_set(idx_folder: Path, digits: Digits) -> None:
         ({"images": np.zeros((2, 784)), "labels": [0, 1]}, r"images has shape \[2, 784\], not \[n, height"),
         ({"images": np.zeros((2, 8, 8)), "labels": [0]}, "labels holds 1 labels for the 2 images of"),
         ({"images": np.zeros((2, 8, 8)), "labels": [0, 4]}, "labels ranges from 0 to 4, not from 0 to 3"),
-        ({"images": np.zeros((2, 8, 8)), "labels": [-1, 0]}, "labels ranges from -1 to 0, not from 0 to 3"),
         ({"images": np.zeros((2, 8, 8)), "labels": [0.0, 1.0]}, "type float64, neither integer nor text"),
         ({"images": np.zeros((2, 8, 8)), "labels": np.eye(2)}, r"labels has shape \[2, 2\], not \[n\]"),
         (
@@ -144,12 +142,9 @@ def test_load_npz_of_other_content_raises_data_error(
         pictures.load(tmp_path / "test.npz", COLORS)
 
 
-def test_load_missing_or_damaged_file_raises_data_error(tmp_path: Path) -> None:
+def test_load_missing_file_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.npz does not exist"):
         pictures.load(tmp_path / "none.npz", COLORS)
-    (tmp_path / "test.npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(DataError, match=r"is truncated or not an \.npz file"):
-        pictures.load(tmp_path / "test.npz", COLORS)
 
 
 def test_load_of_kind_digits_counts_blank_pictures_as_refused(digits: Digits, tmp_path: Path) -> None:
@@ -180,12 +175,6 @@ def test_load_csv_of_multi_label_task_reads_flags_by_column(colors_folder: Path)
     assert [name.partition(": ")[0] for name in loaded.unreadable] == ["lost.jpg"]
 
 
-def test_load_npz_of_multi_label_task_reads_flags(tmp_path: Path) -> None:
-    flags = np.array([[1, 0], [0, 1]], bool)
-    np.savez(tmp_path / "test.npz", x_test=np.zeros((2, 9, 9), np.uint8), y_test=flags)
-    assert pictures.load(tmp_path / "test.npz", MULTI_LABEL).examples.labels.tolist() == [[1, 0], [0, 1]]
-
-
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -204,11 +193,16 @@ def test_load_csv_of_other_content_raises_data_error(
         pictures.load(write_table(colors_folder, *lines), MULTI_LABEL)
 
 
-def test_load_data_of_the_other_kind_of_labels_raises_data_error(colors_folder: Path, tmp_path: Path) -> None:
+def test_load_npz_of_multi_label_task_reads_flags_and_nothing_else(
+    colors_folder: Path, tmp_path: Path
+) -> None:
+    images = np.zeros((2, 9, 9), np.uint8)
+    np.savez(tmp_path / "flags.npz", x_test=images, y_test=np.array([[1, 0], [0, 1]], bool))
+    assert pictures.load(tmp_path / "flags.npz", MULTI_LABEL).examples.labels.tolist() == [[1, 0], [0, 1]]
+    np.savez(tmp_path / "indices.npz", x_test=images, y_test=[0, 1])
+    with pytest.raises(DataError, match=r"y_test is not 0 or 1 in the shape \[n, 2\]"):
+        pictures.load(tmp_path / "indices.npz", MULTI_LABEL)
     with pytest.raises(DataError, match="whose test pictures are a CSV file"):
         pictures.load(colors_folder, MULTI_LABEL)
     with pytest.raises(DataError, match="whose test pictures are a folder for each label"):
         pictures.load(write_table(colors_folder, "file,red"), COLORS)
-    np.savez(tmp_path / "test.npz", x_test=np.zeros((2, 9, 9), np.uint8), y_test=[0, 1])
-    with pytest.raises(DataError, match=r"y_test is not 0 or 1 in the shape \[n, 2\]"):
-        pictures.load(tmp_path / "test.npz", MULTI_LABEL)

@@ -54,24 +54,15 @@ def test_describe_in_image_reads_variable_and_environment(
     assert provenance.describe() == {"git_revision": "0123", "lock_sha256": expected}
 
 
-def test_describe_of_a_file_states_its_checksum_and_its_own_checkout(
+def test_describe_of_a_file_or_folder_states_its_checksum_and_its_own_checkout(
     checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     file = checkout / "below" / "mine.keras"
     file.write_bytes(b"model")
-    described = provenance.describe(file)
-    assert described["git_revision"] == git(checkout, "rev-parse", "HEAD")
+    described, folder = provenance.describe(file), provenance.describe(file.parent)
+    assert described["git_revision"] == folder["git_revision"] == git(checkout, "rev-parse", "HEAD")
     assert (described["file"], described["file_sha256"]) == (str(file), hashlib.sha256(b"model").hexdigest())
-
-
-def test_describe_of_a_folder_has_a_checksum_of_its_files(tmp_path: Path) -> None:
-    def checksum() -> str | None:
-        return provenance.describe(tmp_path / "saved")["file_sha256"]
-
-    (tmp_path / "saved" / "variables").mkdir(parents=True)
-    (tmp_path / "saved" / "variables" / "data").write_bytes(b"weights")
-    before = checksum()
-    assert checksum() == before
-    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"graph")
-    assert checksum() != before
+    assert folder["file_sha256"] == provenance.describe(file.parent)["file_sha256"]
+    (file.parent / "saved_model.pb").write_bytes(b"graph")
+    assert folder["file_sha256"] != provenance.describe(file.parent)["file_sha256"]

@@ -128,27 +128,18 @@ def test_publish_with_promote_runs_the_command_and_fails_with_it(target: Target,
     assert publish(promoting) == ["Published: models/digits/3"]
 
 
-@pytest.mark.parametrize(
-    ("task", "described"),
-    [
-        (replace(COLORS, labels=("a", "b")), r"2 labels \(a, b\) and the kind resize"),
-        (replace(COLORS, kind="none"), r"4 labels \(red, green, blue, grey\) and the kind none"),
-    ],
-)
-def test_check_of_another_task_under_a_name_raises_card_error(
-    task: TaskCard, described: str, target: Target
-) -> None:
-    publish(target, COLORS)
-    own = r"models/colors/1 has 4 labels \(red, green, blue, grey\) and the kind resize"
-    with pytest.raises(CardError, match=rf"^{own}, this model has {described}: .*--rename NAME"):
-        target.check(task)
-    target.check(replace(task, name="other"))
-
-
-def test_check_of_another_input_beside_a_half_copied_version_passes(target: Target) -> None:
+def test_check_of_another_task_under_a_name_raises_card_error(target: Target) -> None:
     publish(target, COLORS)
     (target.models.root / "colors" / "7").mkdir()
     target.check(replace(COLORS, shape=(32, 32), range=(0.0, 1.0), fit="pad"))
+    target.check(replace(COLORS, kind="none", name="other"))
+    own = r"models/colors/1 has 4 labels \(red, green, blue, grey\) and the kind resize"
+    for task, described in (
+        (replace(COLORS, labels=("a", "b")), r"2 labels \(a, b\) and the kind resize"),
+        (replace(COLORS, kind="none"), r"4 labels \(red, green, blue, grey\) and the kind none"),
+    ):
+        with pytest.raises(CardError, match=rf"^{own}, this model has {described}: .*--rename NAME"):
+            target.check(task)
 
 
 def test_check_of_an_invalid_models_folder_raises_artifact_error(target: Target) -> None:
