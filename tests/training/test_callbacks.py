@@ -1,19 +1,13 @@
-"""Keras callbacks: best weights, deferred Ctrl-C and the progress display."""
+"""Keras callbacks: best weights, and deferred Ctrl-C."""
 
-import io
 import os
 import signal
-from contextlib import closing
 
 import keras
 import numpy as np
 import pytest
-from rich.console import Console
 
-from digit_training import models
-from digit_training.callbacks import BestWeights, FitProgress, class_logs, defer_interrupt
-
-SHOW_CURSOR = "\x1b[?25h"
+from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
 
 
 @pytest.fixture
@@ -83,42 +77,3 @@ def test_defer_interrupt_second_sigint_raises_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         send_twice()
-
-
-def display_output(epochs: int, is_terminal: bool, networks: int = 1) -> str:
-    """Return the output for fits of `networks` networks with `epochs` epochs of one batch each."""
-    file = io.StringIO()
-    console = Console(file=file, width=120, force_terminal=is_terminal, highlight=False)
-    with closing(FitProgress(console, networks)) as progress:
-        progress.set_model(models.perceptron())
-        progress.set_params({"epochs": epochs, "steps": 1})
-        for _ in range(networks):
-            progress.on_train_begin()
-            for epoch in range(epochs):
-                logs = {"loss": 0.5, "accuracy": 0.8}
-                progress.on_epoch_begin(epoch)
-                progress.on_train_batch_end(0, logs)
-                progress.on_epoch_end(epoch, logs | {"val_loss": 0.4, "val_accuracy": 0.9})
-    return file.getvalue()
-
-
-def test_fit_progress_prints_a_line_per_epoch_and_the_layers_once(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    lines = display_output(2, is_terminal=False, networks=2).splitlines()
-    assert lines == [
-        f"network {network}/2, epoch {epoch}/2 loss 0.5000  accuracy 0.8000  validation 0.9000"
-        for network in (1, 2)
-        for epoch in (1, 2)
-    ]
-    assert capsys.readouterr().out.count("Trainable params: 7,960") == 1
-    lines = display_output(45, is_terminal=False).splitlines()
-    assert [line.split()[1] for line in lines][-2:] == ["42/45", "45/45"]
-    assert len(lines) == 15
-
-
-def test_fit_progress_on_terminal_has_a_bar_too_and_restores_the_cursor() -> None:
-    output = display_output(2, is_terminal=True)
-    for text in ("fit", "epoch 1/2", "epoch 2/2", "100%", "accuracy 0.8000"):
-        assert text in output
-    assert output.rstrip().endswith(SHOW_CURSOR)

@@ -111,6 +111,7 @@ def fit(
     *,
     feedback: Examples | None = None,
     backup: Path | None = None,
+    verbose: int = 0,
 ) -> FitResult:
     """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
 
@@ -119,13 +120,14 @@ def fit(
 
     After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
     KeyboardInterrupt if no epoch has ended. With `backup`, the beginning of a folder's path, another call of
-    the same arguments goes on after the last epoch of the network that was interrupted.
+    the same arguments goes on after the last epoch of the network that was interrupted. With
+    `verbose`, Keras prints the layers, and a line for each epoch.
     """
     train_only = examples[:0] if feedback is None else feedback
 
     def fit_network(seed: int) -> FitResult:
         backups = [keras.callbacks.BackupAndRestore(f"{backup}-{seed}")] if backup else []
-        return _fit_network(recipe, examples, train_only, seed, [*backups, *callbacks])
+        return _fit_network(recipe, examples, train_only, seed, [*backups, *callbacks], verbose)
 
     results = [fit_network(seed)]
     with suppress(KeyboardInterrupt):
@@ -205,6 +207,7 @@ def _fit_network(
     feedback: Examples,
     seed: int,
     callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
 ) -> FitResult:
     """Fit a single network. Raise KeyboardInterrupt after Ctrl-C in the first epoch."""
     device.enable_determinism()
@@ -221,6 +224,8 @@ def _fit_network(
     refused += crop_negatives(cropped, train, rng)
     plain = train + feedback + refused
     _compile(model, recipe, len(plain) + len(extra))
+    if verbose:
+        model.summary()
     history, best_weights = keras.callbacks.History(), BestWeights()
     followers: list[keras.callbacks.Callback] = []
     inputs: dict[str, Any]
@@ -241,7 +246,7 @@ def _fit_network(
             validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
             callbacks=[best_weights, history, *callbacks, *followers, interrupt],
-            verbose=0,
+            verbose=verbose,
         )
     epochs = history.epoch[-1] + 1 if history.epoch else 0
     if epochs < recipe.epochs:

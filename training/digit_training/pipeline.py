@@ -5,7 +5,7 @@ A model that was fitted elsewhere, for any task, skips the fit.
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
 from digit_core.artifact.versions import ArtifactError, Version
 from digit_training import cards, classifier, device, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
-from digit_training.callbacks import FitProgress
+from digit_training.callbacks import verbosity
 from digit_training.comparison import (
     Answers,
     Comparison,
@@ -123,9 +123,14 @@ def train(
     if chosen.synthetic_fraction:
         click.echo("Drawing more digits, and pictures without one, which takes about a minute ...")
     try:
-        with closing(FitProgress(_console(), chosen.networks)) as progress:
-            backup = folder / "backup"
-            result = fit(chosen, dataset.train, seed, [progress], feedback=repeated, backup=backup)
+        result = fit(
+            chosen,
+            dataset.train,
+            seed,
+            feedback=repeated,
+            backup=folder / "backup",
+            verbose=verbosity(),
+        )
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
     result.model.save(folder / "model.keras")

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_training.callbacks import verbosity
 from digit_training.data import Examples
 from digit_training.drawing.handwriting import GlyphBank
 from digit_training.drawing.pages import PAGE_SHAPE, PageWriter
@@ -112,6 +113,6 @@ def fit(
         DrawnPages(PageWriter(bank), plan, seed),
         epochs=plan.epochs,
         callbacks=[backup, *callbacks],
-        verbose=0,
+        verbose=verbosity(),
     )
     return network

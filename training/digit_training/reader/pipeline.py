@@ -1,7 +1,6 @@
 """Reader pipeline: fit, threshold, quality gate, publication."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +16,6 @@ from digit_core.artifact.versions import Version
 from digit_core.images import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
-from digit_training.callbacks import FitProgress
 from digit_training.data import Examples
 from digit_training.drawing.handwriting import GlyphBank
 from digit_training.drawing.pages import Page, PageWriter
@@ -75,8 +73,7 @@ def train(run: ReaderRun, target: Target) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"Device: {device.name()}")
     try:
-        with closing(FitProgress(console)) as progress:
-            network = fit(dataset.train, plan, run.seed, folder, [progress], weights)
+        network = fit(dataset.train, plan, run.seed, folder, weights=weights)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
