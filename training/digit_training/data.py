@@ -187,6 +187,19 @@ def check_counts(images: RawArray, labels: RawArray) -> None:
         )
 
 
+def check_labels(labels: RawArray, classes: int) -> Labels:
+    """Return the labels. Raise DataError unless they are indices of so many classes, integer [n]."""
+    values = labels.values
+    if values.ndim != 1:
+        raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
+    if not np.issubdtype(values.dtype, np.integer):
+        raise DataError(f"{labels.name} is of type {values.dtype}, not integer")
+    if len(values) and (values.min() < 0 or values.max() >= classes):
+        low, high = values.min(), values.max()
+        raise DataError(f"{labels.name} ranges from {low} to {high}, not from 0 to {classes - 1}")
+    return values
+
+
 def _idx_md5(array: NDArray[np.integer[Any]]) -> str:
     """Return the MD5 of the array as an IDX file: magic number, sizes, bytes."""
     header = struct.pack(f">HBB{array.ndim}I", 0, _IDX_UINT8, array.ndim, *array.shape)
@@ -194,22 +207,17 @@ def _idx_md5(array: NDArray[np.integer[Any]]) -> str:
 
 
 def _validate_examples(images: RawArray, labels: RawArray) -> Examples:
-    pixels, values = images.values, labels.values
+    pixels = images.values
     if pixels.dtype != np.uint8:
         raise DataError(f"{images.name} is of type {pixels.dtype}, not uint8 (0..255)")
     if pixels.ndim != 3 or pixels.shape[1:] != (28, 28):
         raise DataError(f"{images.name} has shape {list(pixels.shape)}, not [n, 28, 28]")
-    if values.ndim != 1:
-        raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
+    values = check_labels(labels, 10)
     check_counts(images, labels)
     if pixels.max() < 128:
         raise DataError(f"{images.name} has no pixel above {pixels.max()}: pixels range from 0 to 255")
     if pixels.mean() > 127:
         raise DataError(f"{images.name} is dark ink on light: MNIST's digits are light ink on dark")
-    if not np.issubdtype(values.dtype, np.integer):
-        raise DataError(f"{labels.name} is of type {values.dtype}, not integer")
-    if values.min() < 0 or values.max() > 9:
-        raise DataError(f"{labels.name} ranges from {values.min()} to {values.max()}, not from 0 to 9")
     return Examples(np.ascontiguousarray(pixels), values.astype(np.uint8))
 
 

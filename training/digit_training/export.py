@@ -33,7 +33,7 @@ from digit_core.tfserving.codec import (
     PIXELS_SIGNATURE,
 )
 from digit_training import provenance
-from digit_training.classifier import Outputs, batch_size, check_backend, split, to_pixels
+from digit_training.classifier import Outputs, batch_size, split, to_pixels
 from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
@@ -91,10 +91,8 @@ def save_model(
     takes images uint8 [n, *shape] and scales them; both give `probabilities` float32 [n, k], and `is_digit`
     float32 [n] if the model has this output. `card` takes `unused` uint8 [n] and gives the task card as JSON,
     string [n], and `network`, as JSON, too; `layers` takes what `images` takes, and gives the activations of
-    a network of digits. Raise ModelError if Keras runs on another backend than TensorFlow, or if the
-    directory cannot be written.
+    a network of digits. Raise ModelError if the directory cannot be written.
     """
-    check_backend()
     low, high = task.range
     # A variable, since TensorFlow replaces division by a constant with a multiplication, which rounds
     # differently.
@@ -152,7 +150,12 @@ def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Out
     """
     try:
         signature = tf.saved_model.load(str(directory)).signatures[IMAGES_SIGNATURE]
-        return [_ask(signature, pictures) for pictures in images]
+        answers = []
+        for pictures in images:
+            batches = split(pictures, batch_size(pictures))
+            parts = [signature(**{IMAGES_INPUT: tf.constant(batch)}) for batch in batches]
+            answers.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        return answers
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
         raise ModelError(f"{directory} cannot be loaded and evaluated: {reason_of(error)}") from error
@@ -251,8 +254,7 @@ def _fit_card(fit: FitResult) -> dict[str, Any]:
 def _write_requests(path: Path, requests: Iterable[PredictRequest]) -> None:
     with tf.io.TFRecordWriter(str(path)) as records:
         for request in requests:
-            log = PredictionLog(predict_log={"request": request})
-            records.write(log.SerializeToString())
+            records.write(PredictionLog(predict_log={"request": request}).SerializeToString())
 
 
 def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[PredictRequest]:
@@ -268,8 +270,3 @@ def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[Pred
             request.model_spec.signature_name = signature
             request.inputs[key].CopyFrom(tf.make_tensor_proto(values))
             yield request
-
-
-def _ask(signature: Any, images: NDArray[np.uint8]) -> Outputs:
-    parts = [signature(**{IMAGES_INPUT: tf.constant(batch)}) for batch in split(images, batch_size(images))]
-    return {name: np.concatenate([part[name].numpy() for part in parts]) for name in parts[0]}

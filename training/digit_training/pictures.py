@@ -24,6 +24,7 @@ from digit_training.data import (
     Labels,
     RawArray,
     check_counts,
+    check_labels,
     has_idx_files,
     open_npz,
     read_idx_pair,
@@ -208,22 +209,14 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
         if values.shape[1:] != (count,) or not np.isin(values, (0, 1)).all():
             raise DataError(f"{labels.name} is not 0 or 1 in the shape [n, {count}]")
         return values.astype(np.intp)
-    if values.ndim == 2 and values.shape[1] == 1:
+    if values.shape[1:] == (1,):
         values = values[:, 0]
-    if values.ndim != 1:
-        raise DataError(f"{labels.name} has shape {list(values.shape)}, not [n]")
     if values.dtype.kind == "U":
         if unknown := sorted(set(values.tolist()) - set(task.labels)):
             raise DataError(f"{labels.name} has the label {unknown[0]!r}, which is not on the card")
         index_of = {label: index for index, label in enumerate(task.labels)}
-        return np.array([index_of[name] for name in values.tolist()], np.intp)
-    if not np.issubdtype(values.dtype, np.integer):
-        raise DataError(f"{labels.name} is of type {values.dtype}, neither integer nor text")
-    if len(values) and (values.min() < 0 or values.max() >= count):
-        raise DataError(
-            f"{labels.name} ranges from {values.min()} to {values.max()}, not from 0 to {count - 1}"
-        )
-    return values.astype(np.intp)
+        values = np.array([index_of[name] for name in values.tolist()])
+    return check_labels(RawArray(labels.name, values), count).astype(np.intp)
 
 
 def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:

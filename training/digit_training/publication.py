@@ -13,7 +13,7 @@ from pathlib import Path
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.artifact.versions import ArtifactError, Version
+from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
 
@@ -60,38 +60,31 @@ class Target:
         """
         version = self.models.publish(name, write)
         report(f"Published: {version.path}")
-        config = self.models.read_config()
+        config, number = self.models.read_config(), str(version.number)
+        is_only = name == DIGITS.name and self.models.classifiers() == [DIGITS.name]
+        model = [] if is_only else ["--model", name]
+        promote = ["models", "promote", number, *model, *self.models_option]
         if config.labels(name).get(STABLE) == version.number:
-            report(f"Version {version.number} of {name} is stable: it answers callers who name no version.")
+            report(f"Version {number} of {name} is stable: it answers callers who name no version.")
         elif self.promote:
-            self._promote(version)
+            sys.stdout.flush()
+            environment = os.environ | {"DIGITS_MODELS": str(self.models.root)}
+            # A process of its own: training imports nothing of serving.
+            done = subprocess.run([sys.executable, "-m", "digit_client", *promote], env=environment)
+            if done.returncode:
+                again = shlex.join([digits_command(), *promote])
+                raise PromotionError(f"{version.path} is published, but not promoted; try again: {again}")
         elif config.is_ours:
             model = [] if name == DIGITS.name else ["--model", name]
-            predict = [digits_command(), "predict", "--version", str(version.number), *model, "PICTURE"]
+            predict = [digits_command(), "predict", "--version", number, *model, "PICTURE"]
             report(f"Try it: {shlex.join(predict)}")
-            report(f"Serve it: {shlex.join([digits_command(), *self._promote_command(version)])}")
+            report(f"Serve it: {shlex.join([digits_command(), *promote])}")
         else:
             report(
                 f"{self.models.config_path} is left alone, since Digits did not write it. For version "
-                f"{version.number} of {name}, write there: model_version_policy {{ specific {{ versions: "
-                f'{version.number} }} }} to load it, version_labels {{ key: "{STABLE}" value: '
-                f"{version.number} }} to serve it"
+                f"{number} of {name}, write there: model_version_policy {{ specific {{ versions: {number} "
+                f'}} }} to load it, version_labels {{ key: "{STABLE}" value: {number} }} to serve it'
             )
-
-    def _promote(self, version: Version) -> None:
-        """Run `digits models promote` in a process of its own: training imports nothing of serving."""
-        command = self._promote_command(version)
-        sys.stdout.flush()
-        environment = os.environ | {"DIGITS_MODELS": str(self.models.root)}
-        done = subprocess.run([sys.executable, "-m", "digit_client", *command], env=environment)
-        if done.returncode:
-            again = shlex.join([digits_command(), *command])
-            raise PromotionError(f"{version.path} is published, but not promoted; try again: {again}")
-
-    def _promote_command(self, version: Version) -> list[str]:
-        is_default = version.model == DIGITS.name and self.models.classifiers() == [DIGITS.name]
-        model = [] if is_default else ["--model", version.model]
-        return ["models", "promote", str(version.number), *model, *self.models_option]
 
 
 def digits_command() -> str:
