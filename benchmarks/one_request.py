@@ -3,13 +3,8 @@
     python benchmarks/one_request.py [REQUESTS]
 
 The ASGI application answers POST /v1/predict without HTTP; a stub in place of the gRPC channel answers at
-once. Terms, for functions of the packages digit_*, from the request's first message to the answer's last one:
-
-- A call is a "call" event of sys.setprofile: the call of a function, or the resumption of a generator or
-  coroutine.
-- An entry is a call of a function whose module differs from that of the project's function before it; a
-  return is the way back.
-- The lines are those of the files of all modules entered.
+once. An entry is a call, or a resumption of a generator or coroutine, of a function of the packages digit_*
+whose module differs from that of the project's function before it. Lines are those of all modules entered.
 """
 
 import asyncio
@@ -112,55 +107,39 @@ async def post(app: Any, content_type: bytes, body: bytes, done: Callable[[], No
     await app(scope, receive, send)
 
 
-class Profile:
-    """Counts of a request, by sys.setprofile."""
-
-    def __init__(self) -> None:
-        self.calls = self.entries = self.returns = 0
-        self.files: set[str] = set()
-        self._current: str | None = None
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        file = project_file(frame)
-        if file is None:
-            return
-        if event == "call":
-            self.calls += 1
-            self.files.add(file)
-            self.entries += file != self._current
-            self._current = file
-        elif event == "return":
-            caller = frame.f_back
-            while caller and project_file(caller) is None:
-                caller = caller.f_back
-            back = project_file(caller) if caller else None
-            self.returns += back is not None and back != file
-            self._current = back
-
-    def __str__(self) -> str:
-        lines = sum(len(Path(file).read_bytes().splitlines()) for file in self.files)
-        names = sorted("/".join(Path(file).with_suffix("").parts[-2:]) for file in self.files)
-        return (
-            f"{len(self.files)} modules, {self.entries} entries, {self.returns} returns, "
-            f"{self.calls} calls, {lines} lines: {', '.join(names)}"
-        )
-
-
-def project_file(frame: FrameType) -> str | None:
-    """Return the file of a function of the project, None of another one."""
-    file = frame.f_code.co_filename
-    return file if "/digit_" in file and "site-packages" not in file else None
-
-
 async def count(app: Any, content_type: bytes, body: bytes) -> str:
-    """Return the counts of one request."""
-    profile = Profile()
+    """Return the modules, entries and lines of one request."""
+    files: set[str] = set()
+    entries, current = 0, ""
+
+    def project_file(frame: FrameType | None) -> str:
+        """Return the file of the innermost function of the project."""
+        while frame:
+            file = frame.f_code.co_filename
+            if "/digit_" in file and "site-packages" not in file:
+                return file
+            frame = frame.f_back
+        return ""
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal entries, current
+        if event == "call":
+            file = project_file(frame)
+            entries += file not in (current, "")
+            files.add(file)
+            current = file
+        elif event == "return":
+            current = project_file(frame.f_back)
+
     sys.setprofile(profile)
     try:
         await post(app, content_type, body, done=lambda: sys.setprofile(None))
     finally:
         sys.setprofile(None)
-    return str(profile)
+    paths = sorted(map(Path, files - {""}))
+    lines = sum(len(path.read_bytes().splitlines()) for path in paths)
+    names = ", ".join("/".join(path.with_suffix("").parts[-2:]) for path in paths)
+    return f"{len(paths)} modules, {entries} entries, {lines} lines: {names}"
 
 
 async def cpu(app: Any, content_type: bytes, body: bytes, requests: int, concurrency: int) -> float:
