@@ -320,24 +320,18 @@ def test_train_with_wrong_labels_of_one_caller_is_refused_and_never_served(
     assert folders.models.read_config().labels("digits") == {"stable": 1}
 
 
-def test_train_with_feedback_without_sqlalchemy_names_the_extra(
-    idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr("digit_training.feedback", raising=False)
-    monkeypatch.delitem(sys.modules, "digit_training.feedback", raising=False)
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
-    assert status == 1
-    assert "Error: --feedback needs SQLAlchemy: pip install '.[training,feedback]'" in printed
-
-
-def test_train_with_feedback_that_trains_nothing_exits_with_4(
-    store: FeedbackStore, idx_folder: Path, folders: Folders
+def test_train_with_feedback_that_trains_nothing_exits_with_4_and_without_sqlalchemy_with_1(
+    store: FeedbackStore, idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.delete(before=datetime.now(UTC))
-    status, printed = train("--data", idx_folder, *folders.options, "--feedback", folders.store)
-    assert status == 4
-    assert re.search("Error: not published: .* has no labelled digits to learn from", printed)
+    options = ["--data", idx_folder, *folders.options, "--feedback", folders.store]
+    status, printed = train(*options)
+    assert (status, "has no labelled digits to learn from" in printed) == (4, True)
+    monkeypatch.delattr("digit_training.feedback")
+    monkeypatch.delitem(sys.modules, "digit_training.feedback")
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    status, printed = train(*options)
+    assert (status, "--feedback needs SQLAlchemy: pip install '.[training,feedback]'" in printed) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -385,24 +379,18 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 
-def test_train_if_needed_with_published_versions_does_nothing(tmp_path: Path) -> None:
-    version, reader = tmp_path / "digits" / "3", tmp_path / "reader" / "1"
-    for folder in (version, reader):
-        folder.mkdir(parents=True)
-    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
-    assert result.exit_code == 0
-    assert result.output == f"Published already: {version}\n"
-    assert {*tmp_path.rglob("*")} == {version.parent, version, reader.parent, reader}
-
-
 def test_train_if_needed_publishes_the_shipped_network_that_is_missing(tmp_path: Path) -> None:
     (tmp_path / "reader" / "3").mkdir(parents=True)
-    result = CliRunner().invoke(cli.train, ["--if-needed", "--models", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    assert f"Published: {tmp_path / 'digits' / '1'}\n" in result.output
-    card = read_card(tmp_path / "digits" / "1")
-    assert card["command"] in result.output
+    arguments = ["--if-needed", "--models", str(tmp_path)]
+    printed = CliRunner().invoke(cli.train, arguments).output
+    version = tmp_path / "digits" / "1"
+    assert f"Published: {version}\n" in printed
+    card = read_card(version)
+    assert card["command"] in printed
     assert card["origin"] == "shipped with digits"
+    before = {*tmp_path.rglob("*")}
+    assert CliRunner().invoke(cli.train, arguments).output == f"Published already: {version}\n"
+    assert {*tmp_path.rglob("*")} == before
     assert not (tmp_path / "reader" / "4").exists()
 
 

@@ -23,7 +23,7 @@ class AugmentationConfig:
     """Frequency and strength of each distortion.
 
     A `_fraction` is the share of digits that get the distortion, 0..1. A `_std` is the standard deviation of
-    a normal distribution with mean 0. A `_range` bounds a uniform distribution.
+    a normal distribution with mean 0.
     """
 
     gap_fraction: float
@@ -42,26 +42,6 @@ class AugmentationConfig:
     """Slant in pixels to the side per pixel upwards."""
     aspect_std: float
     """Logarithm of the stretch along x; y shrinks by the same factor."""
-    size_std: float = 0.05
-    """Logarithm of the size: the box that serving measures varies with pen and noise."""
-    shift_std: float = 0.5
-    """Offset along x and y in pixels: the centre of mass that serving measures varies with pen and noise."""
-    bend_range: tuple[float, float] = (0.0, 1.0)
-    """Standard deviation, in pixels, of the displacements of the grid that bends the strokes."""
-    gap_counts: tuple[int, int] = (1, 3)
-    """Fewest and most gaps."""
-    crop_depths: tuple[int, int] = (1, 3)
-    """Smallest and largest depth of a crop in pixels."""
-    pen_range: tuple[float, float] = (-0.8, 2.0)
-    """Change of the stroke width in pixels."""
-    blur_sides: tuple[int, int] = (8, 19)
-    """Smallest and largest side of that resolution's image in pixels: 5 to 13 for the digit's longer side."""
-    grain_range: tuple[float, float] = (0.0, 0.4)
-    """Standard deviation of the loss of brightness, as a fraction of the brightness."""
-    pivot_range: tuple[float, float] = (0.3, 0.6)
-    """Brightness, 0..1, that a change of contrast preserves."""
-    log_gain_range: tuple[float, float] = (0.0, 1.4)
-    """Logarithm of the contrast gain; the gain is 1, for a soft scan, to 4, for a binarised scan."""
 
 
 STRONG = AugmentationConfig(
@@ -116,33 +96,34 @@ def augment(images: Images, rng: np.random.Generator, config: AugmentationConfig
 def _change_strokes(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
     damage = rng.random()
     if damage < config.gap_fraction:
-        image = _add_gaps(image, rng, config)
+        image = _add_gaps(image, rng)
     elif damage < config.gap_fraction + config.crop_fraction:
-        image = _crop_side(image, rng, config)
-    return _change_stroke_width(image, rng, config) if rng.random() < config.pen_fraction else image
+        image = _crop_side(image, rng)
+    return _change_stroke_width(image, rng) if rng.random() < config.pen_fraction else image
 
 
-def _add_gaps(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
-    fewest, most = config.gap_counts
+def _add_gaps(image: Images, rng: np.random.Generator) -> Images:
+    """Add one to three gaps."""
     result = image.copy()
     ink = np.argwhere(image > 127)
-    for row, column in rng.permutation(ink)[: rng.integers(fewest, most + 1)].tolist():
+    for row, column in rng.permutation(ink)[: rng.integers(1, 4)].tolist():
         cv2.circle(result, (column, row), 1, 0, -1)
     return result
 
 
-def _crop_side(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
-    smallest, largest = config.crop_depths
+def _crop_side(image: Images, rng: np.random.Generator) -> Images:
+    """Cut one to three pixels off the ink of one side."""
     result = image.copy()
     rotated = np.rot90(result, int(rng.integers(4)))
     first_row = int(np.argmax(rotated.max(axis=1) > 127))
-    rotated[: first_row + rng.integers(smallest, largest + 1)] = 0
+    rotated[: first_row + rng.integers(1, 4)] = 0
     return result
 
 
-def _change_stroke_width(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+def _change_stroke_width(image: Images, rng: np.random.Generator) -> Images:
+    """Make the strokes up to 0.8 pixels thinner, or up to 2 pixels thicker."""
     kernel = _DISC if rng.random() < 0.5 else _SQUARE
-    change = rng.uniform(*config.pen_range)
+    change = rng.uniform(-0.8, 2.0)
     changed = cv2.erode(image, kernel) if change < 0 else cv2.dilate(image, kernel)
     # Erosion and dilation change the stroke width by two pixels. Blending gives smaller changes.
     return np.asarray(cv2.addWeighted(image, 1 - abs(change) / 2, changed, abs(change) / 2, 0), np.uint8)
@@ -151,10 +132,11 @@ def _change_stroke_width(image: Images, rng: np.random.Generator, config: Augmen
 def _coordinate_maps(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Floats:
     """Return each pixel's source coordinates, x and y, for an affine map and a bend: [n, 2, 28, 28].
 
-    The maps also normalise size and position, as serving does.
+    The maps also normalise size and position, as serving does. The box and the centre of mass that serving
+    measures vary with pen and noise: by 5 % and by half a pixel.
     """
     count = len(images)
-    deviations = [[config.rotation_std], [config.shear_std], [config.aspect_std], [config.size_std]]
+    deviations = [[config.rotation_std], [config.shear_std], [config.aspect_std], [0.05]]
     angle, slant, aspect, size = rng.normal(0, deviations, (4, count))
     zero, one = np.zeros(count), np.ones(count)
     rotation = _matrices(np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle))
@@ -164,8 +146,8 @@ def _coordinate_maps(images: Images, rng: np.random.Generator, config: Augmentat
     centers = _centers_of_mass(images)
     scale = BOX * np.exp(size).astype(np.float32) / _longer_sides(images, centers, forward)
     inverse = np.linalg.inv(forward * scale[:, None, None])
-    target = CENTER + rng.normal(0, config.shift_std, (count, 2, 1)).astype(np.float32)
-    bends = _knot_displacements(count, rng, config)
+    target = CENTER + rng.normal(0, 0.5, (count, 2, 1)).astype(np.float32)
+    bends = _knot_displacements(count, rng)
     weights = np.concatenate((inverse, centers[:, :, None] - inverse @ target, bends), axis=2)
     return (weights @ _BASIS).reshape(count, 2, SIDE, SIDE)
 
@@ -197,32 +179,35 @@ def _longer_sides(images: Images, centers: Floats, forward: Floats) -> Floats:
     return np.where(np.any(has_ink, axis=1), sides, BOX).astype(np.float32)
 
 
-def _knot_displacements(count: int, rng: np.random.Generator, config: AugmentationConfig) -> Floats:
-    """Return the displacement of each knot of the bending grid in pixels: [n, 2, knots * knots]."""
-    strength = rng.uniform(*config.bend_range, (count, 1, 1))
+def _knot_displacements(count: int, rng: np.random.Generator) -> Floats:
+    """Return the displacement of each knot of the bending grid, by up to a pixel: [n, 2, knots * knots]."""
+    strength = rng.uniform(0.0, 1.0, (count, 1, 1))
     return (rng.standard_normal((count, 2, _KNOTS * _KNOTS)) * strength).astype(np.float32)
 
 
 def _reduce_resolution(image: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
+    """Enlarge some digits from 8 to 19 pixels, 5 to 13 for the digit's longer side."""
     if rng.random() > config.blur_fraction:
         return image
-    smallest, largest = config.blur_sides
-    side = int(rng.integers(smallest, largest + 1))
+    side = int(rng.integers(8, 20))
     small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
     method = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(3))]
     return np.asarray(cv2.resize(small, (SIDE, SIDE), interpolation=method), np.uint8)
 
 
 def _change_tones(images: Images, rng: np.random.Generator, config: AugmentationConfig) -> Images:
-    """Add grain to some digits and change the contrast of all; the brightest pixel of a digit becomes 255."""
+    """Add grain to some digits and change the contrast of all; the brightest pixel of a digit becomes 255.
+
+    The gain is 1, for a soft scan, to 4, for a binarised scan, about a brightness that stays.
+    """
     shape = (len(images), 1, 1)
     ink = images.astype(np.float32)
     grainy = np.flatnonzero(rng.random(len(images)) < config.grain_fraction)
     grain = rng.standard_normal((len(grainy), SIDE, SIDE), np.float32)
-    strength = rng.uniform(*config.grain_range, (len(grainy), 1, 1)).astype(np.float32)
+    strength = rng.uniform(0.0, 0.4, (len(grainy), 1, 1)).astype(np.float32)
     ink[grainy] *= np.clip(1 - strength * np.abs(grain), 0, 1)
     ink /= np.maximum(ink.max(axis=(1, 2), keepdims=True), 1)
-    pivot = rng.uniform(*config.pivot_range, shape).astype(np.float32)
-    gain = np.exp(rng.uniform(*config.log_gain_range, shape)).astype(np.float32)
+    pivot = rng.uniform(0.3, 0.6, shape).astype(np.float32)
+    gain = np.exp(rng.uniform(0.0, 1.4, shape)).astype(np.float32)
     ink = (ink - pivot) * gain + pivot
     return np.rint(np.clip(ink, 0, 1) * 255).astype(np.uint8)
