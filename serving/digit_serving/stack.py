@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -75,20 +74,18 @@ def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder
         yield folder
 
 
-@dataclass(slots=True)
-class Readiness:
-    """Readiness of the gateway at `url`. `report` gets the reason once when unreadiness lasts."""
+def readiness(url: str, report: Callable[[str], None]) -> Callable[[], bool]:
+    """Return a function that is True once the gateway at the URL is ready: a prediction would succeed.
 
-    url: str
-    report: Callable[[str], None]
-    _detail: str = ""
-    _since: float = 0.0
+    `report` gets the reason once when unreadiness lasts.
+    """
+    reason, since = "", 0.0
 
-    def check(self) -> bool:
-        """True if /readyz succeeds _READY_ANSWERS times: a prediction would succeed."""
+    def is_ready() -> bool:
+        nonlocal reason, since
         try:
             for _ in range(_READY_ANSWERS):
-                answer = httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False)
+                answer = httpx.get(f"{url}/readyz", timeout=2, trust_env=False)
                 if answer.status_code != 200:
                     break
             else:
@@ -96,12 +93,14 @@ class Readiness:
             detail = answer.json().get("detail", "")
         except (httpx.HTTPError, ValueError):
             return False
-        if detail != self._detail:
-            self._detail, self._since = detail, time.monotonic()
-        elif detail and time.monotonic() - self._since > _REASON_SECONDS:
-            self.report(f"Not ready yet: {detail}")
-            self._since = math.inf
+        if detail != reason:
+            reason, since = detail, time.monotonic()
+        elif detail and time.monotonic() - since > _REASON_SECONDS:
+            report(f"Not ready yet: {detail}")
+            since = math.inf
         return False
+
+    return is_ready
 
 
 def served_names(folder: ModelsFolder) -> list[str]:

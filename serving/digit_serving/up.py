@@ -55,13 +55,13 @@ def _run(root: Path, folder: "ModelsFolder", ports: Ports) -> None:
     """Run both services until a signal. Raise ProcessDiedError if one of them can't be kept running."""
     from digit_core.artifact.addresses import Addresses, recorded
     from digit_serving.processes import ProcessGroup
-    from digit_serving.stack import Readiness, choose_default, served_names, start
+    from digit_serving.stack import choose_default, readiness, served_names, start
 
     addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}")
     with ProcessGroup() as group:
         names, default, started = served_names(folder), choose_default(folder), time.monotonic()
         program = start(group, folder, default, ports, partial(_prepare_again, folder))
-        if not group.wait(Readiness(ports.url, click.echo).check):
+        if not group.wait(readiness(ports.url, click.echo)):
             return
         with recorded(root, addresses):
             click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")

@@ -1,4 +1,4 @@
-"""Prometheus configuration, alerts and Grafana dashboard: valid, with queries of existing metrics only."""
+"""Files of serving/config: valid, with queries of existing metrics only."""
 
 import json
 import re
@@ -17,6 +17,7 @@ from digit_core.images import to_png
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.observe import Metrics
 from digit_serving.gateway.settings import Settings
+from digit_serving.model_server import config
 from tests import greenlet_loop
 from tests.processes import answers, free_port, running, wait_until
 
@@ -95,13 +96,17 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     return str(gateway_http.get("/metrics").text) + optional.exposition().decode()
 
 
-def test_gateway_metrics_in_queries_exist(exposition: str) -> None:
+def test_gateway_metrics_and_bucket_bounds_in_queries_exist(exposition: str) -> None:
     # Only a gateway's process with TLS has the last one.
     used = {name for name in USED_METRICS if name.startswith("digits_")} - {
         "digits_tls_certificate_expiry_timestamp_seconds"
     }
     assert used
     assert used <= metrics_in_exposition(exposition)
+    bucket = re.compile(r'(digits_\w+_bucket)\{.*?le="(.*?)"')
+    bounds = set(bucket.findall(" ".join(RULE_QUERIES)))
+    assert bounds
+    assert bounds <= set(bucket.findall(exposition))
 
 
 def test_refusals_that_alerts_count_have_their_status(model_server: str, tmp_path: Path) -> None:
@@ -117,21 +122,29 @@ def test_refusals_that_alerts_count_have_their_status(model_server: str, tmp_pat
     assert {"401", "429"} <= set(counted)
 
 
-def test_bucket_bounds_in_queries_exist(exposition: str) -> None:
-    bucket = re.compile(r'(digits_\w+_bucket)\{.*?le="(.*?)"')
-    used = set(bucket.findall(" ".join(RULE_QUERIES)))
-    assert used
-    assert used <= set(bucket.findall(exposition))
-
-
 @pytest.mark.e2e
 def test_model_server_metrics_in_queries_exist(model_server_url: str) -> None:
-    (path,) = [config["metrics_path"] for config in SCRAPE_CONFIGS if "metrics_path" in config]
+    (path,) = [job["metrics_path"] for job in SCRAPE_CONFIGS if "metrics_path" in job]
     instances = {"instances": [[0.0] * 784]}
     httpx.post(f"{model_server_url}/v1/models/digits:predict", json=instances).raise_for_status()
     used = {name for name in USED_METRICS if not name.startswith(("digits_", *EXPORTERS))}
     assert used
     assert used <= metrics_in_exposition(httpx.get(f"{model_server_url}{path}").text)
+
+
+def test_monitoring_config_enables_the_path_that_prometheus_scrapes() -> None:
+    monitoring = config.read(str(CONFIG / "monitoring.config"), "MonitoringConfig").prometheus_config
+    assert monitoring.enable
+    assert monitoring.path in {job.get("metrics_path") for job in SCRAPE_CONFIGS}
+    # `digits up` has a copy: an installed package has no folder `config`.
+    copy = CONFIG.parent / "digit_serving" / "monitoring.config"
+    assert copy.read_text() == (CONFIG / "monitoring.config").read_text()
+
+
+def test_batching_config_fits_the_largest_request_of_the_gateway() -> None:
+    batching = config.read(str(CONFIG / "batching.config"), "BatchingParameters")
+    assert batching.max_batch_size.value >= Settings().max_images
+    assert batching.num_batch_threads.value >= 1
 
 
 def test_promtool_accepts_configuration(promtool: str) -> None:

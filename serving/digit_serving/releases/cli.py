@@ -49,13 +49,12 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
     """List the versions, newest first."""
     from digit_core.errors import DigitError
     from digit_serving.releases import listing
-    from digit_serving.releases.promotion import Service
+    from digit_serving.releases.promotion import statuses
 
     states, is_reachable = {}, True
     with connected(folder.root, **endpoint) as (server, address):
         try:
-            statuses = Service(name, server, None, timeout=0).statuses()
-            states = {number: status.state for number, status in statuses.items()}
+            states = {number: status.state for number, status in statuses(server, name).items()}
             unknown = "" if states else f"the model server does not serve {name}"
         except DigitError as error:
             is_reachable, unknown = False, error.message

@@ -104,22 +104,22 @@ def releases(
     from digit_client import Client
     from digit_core.artifact.models_folder import ModelsFolder
     from digit_core.errors import DigitError
-    from digit_serving.releases.promotion import Releases, Service
+    from digit_serving.releases.promotion import Releases
 
     with click_errors(), ExitStack() as stack:
         folder = ModelsFolder(root)
         name = folder.choose(name)
         if offline:
-            yield Releases(folder, name, None, click.echo, force)
+            yield Releases(folder, name, click.echo, force=force)
             return
         server, address = stack.enter_context(connected(root, **endpoint))
         try:
             client = stack.enter_context(Client(gateway, model=name)) if gateway else None
         except ValueError as error:
             raise SettingError(str(error)) from error
-        service = Service(name, server, client, timeout, f"the model server at {address}")
+        words = f"the model server at {address}"
         try:
-            yield Releases(folder, name, service, click.echo, force)
+            yield Releases(folder, name, click.echo, server, client, timeout, words, force)
         except DigitError as error:
             raise DigitServingError(address.explain(error)) from error
 

@@ -24,99 +24,33 @@ _ANSWERS = 8
 """Consecutive right answers that count: enough to reach every replica of a model server or gateway."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
-    """Service of the model `name`.
-
-    Each wait raises ArtifactError after `timeout` seconds, and at once if the service refuses access.
-    """
-
-    name: str
-    server: Connection
-    gateway: Client | None
-    timeout: float
-    server_name: str = "the model server"
-    """Words for the model server in messages, with its address."""
-
-    def statuses(self) -> dict[int, VersionStatus]:
-        """Return the status of each version that the model server knows. Raise DigitError if it fails."""
-        try:
-            found = self.server.versions(ModelRef(self.name), timeout=_CALL_TIMEOUT)
-        except ModelNotFoundError:
-            return {}
-        return {status.version: status for status in found}
-
-    def wait_until_loaded(self, version: int, stale: VersionStatus | None) -> None:
-        """Wait until the version is available. Ignore the error of `stale`, the status of an earlier attempt.
-
-        Raise ArtifactError if the version fails to load.
-        """
-
-        def is_loaded() -> bool:
-            status = self.statuses().get(version)
-            if status and status.error and status != stale:
-                raise ArtifactError(f"{self.server_name} can't load version {version}: {status.error}")
-            return bool(status and status.is_available)
-
-        self._wait(is_loaded, f"{self.server_name} did not load version {version} (see its log)")
-
-    def wait_until_unloaded(self, versions: Collection[int]) -> None:
-        """Wait until none of the versions is loaded."""
-
-        def is_unloaded() -> bool:
-            return all(status.state == "END" for n, status in self.statuses().items() if n in versions)
-
-        listed = ", ".join(map(str, sorted(versions)))
-        self._wait(is_unloaded, f"{self.server_name} did not unload version {listed} (see its log)")
-
-    def wait_until_labelled(self, label: str, version: int) -> None:
-        """Wait until the model server resolves the label to the version, and the gateway answers with it."""
-        model = ModelRef(self.name, version_label=label)
-        self._wait(
-            lambda: self.server.resolve(model, timeout=_CALL_TIMEOUT) == version,
-            f"{self.server_name} did not move label {label} to version {version}",
-        )
-        gateway = self.gateway
-        # A gateway answers no caller with the reader.
-        if gateway and self.name != READER_NAME:
-            task = self.server.task(ModelRef(self.name, version), timeout=self.timeout)
-            blank = np.zeros(task.shape, np.uint8)
-            self._wait(
-                lambda: gateway.predict(blank, label=label).model_version == version,
-                f"the gateway at {gateway.url} did not answer label {label} with version {version}",
-            )
-
-    def _wait(self, is_done: Callable[[], bool], failure: str) -> None:
-        end, reason, answers = time.monotonic() + self.timeout, "", 0
-        while time.monotonic() < end:
-            try:
-                answers = answers + 1 if is_done() else 0
-                reason = ""
-            except AuthenticationError as error:
-                raise ArtifactError(f"{failure}: {error}") from error
-            except DigitError as error:
-                # A server may be starting: poll until the timeout.
-                answers, reason = 0, f": {error}"
-            if answers == _ANSWERS:
-                return
-            if not answers:
-                time.sleep(_POLL_SECONDS)
-        raise ArtifactError(f"{failure} within {self.timeout:g} s{reason}")
+def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
+    """Return the status of each version of a model that the server knows. Raise DigitError if it fails."""
+    try:
+        found = server.versions(ModelRef(name), timeout=_CALL_TIMEOUT)
+    except ModelNotFoundError:
+        return {}
+    return {status.version: status for status in found}
 
 
 @dataclass(frozen=True, slots=True)
 class Releases:
-    """Versions of the model `name` in a models folder, and their service, None if no model server runs.
+    """Versions of the model `name` in a models folder, and their services.
 
-    A change waits until the service follows it. If the service does not, or a step fails, models.config is
-    restored. `report` gets a sentence for each step. Methods raise ArtifactError, OSError, or DigitError if
-    the model server does not answer.
+    A change waits until the services follow it, each step at most `timeout` seconds. If they do not, refuse
+    access, or a step fails, models.config is restored. `report` gets a sentence for each step. Methods raise
+    ArtifactError, OSError, or DigitError if the model server does not answer.
     """
 
     folder: ModelsFolder
     name: str
-    service: Service | None
     report: Callable[[str], None]
+    server: Connection | None = None
+    """Connection to the model server, None if none runs."""
+    gateway: Client | None = None
+    timeout: float = 60.0
+    server_name: str = "the model server"
+    """Words for the model server in messages, with its address."""
     force: bool = False
     """True to rewrite a models.config that Digits did not write."""
 
@@ -157,9 +91,8 @@ class Releases:
                 if listed := config.listed(self.name) & removed:
                     kept, base_path = config.listed(self.name) - listed, config.base_paths[self.name]
                     self.folder.write_config(config.with_versions(self.name, kept, base_path))
-                if self.service and removed:
-                    self.report("Waiting for the model server to unload what is removed ...")
-                    self.service.wait_until_unloaded(removed)
+                if removed:
+                    self._wait_until_unloaded(removed, "what is removed")
             remove_leftovers(self.folder.root / self.name)
             for number in sorted(removed):
                 size = found[number].size()
@@ -180,35 +113,84 @@ class Releases:
                 "`digits models default NAME`"
             )
         with folder.lock():
-            found = folder.versions(self.name)
             with self._restoring() as config:
                 if self.name in config.base_paths:
                     folder.write_config(config.without(self.name))
-                if self.service:
-                    self.report(f"Waiting for the model server to unload {self.name} ...")
-                    self.service.wait_until_unloaded(found)
+                self._wait_until_unloaded(folder.versions(self.name), self.name)
             folder.remove(self.name)
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
 
     def _load(self, version: Version) -> None:
         """Enter the version, and wait until it is loaded. Versions that are loaded stay loaded."""
-        folder, number = self.folder, version.number
+        server, number, owner = self.server, version.number, self.server_name
+        if not server:
+            self.folder.enter(version)
+            return
         # The status may hold the error of an earlier attempt to load the version. If the file lists the
         # version, no new attempt begins, and the error counts.
-        is_listed = number in folder.read_config().listed(self.name)
-        statuses = self.service.statuses() if self.service else {}
-        folder.enter(version)
-        if self.service:
-            self.report(f"Waiting for the model server to load version {number} ...")
-            self.service.wait_until_loaded(number, None if is_listed else statuses.get(number))
+        is_listed = number in self.folder.read_config().listed(self.name)
+        stale = statuses(server, self.name).get(number)
+        self.folder.enter(version)
+
+        def is_loaded() -> bool:
+            status = statuses(server, self.name).get(number)
+            if status and status.error and (is_listed or status != stale):
+                raise ArtifactError(f"{owner} can't load version {number}: {status.error}")
+            return bool(status and status.is_available)
+
+        self.report(f"Waiting for the model server to load version {number} ...")
+        self._wait(is_loaded, f"{owner} did not load version {number} (see its log)")
 
     def _move(self, label: str, number: int) -> None:
-        """Move the label to a loaded version, and wait until the service answers with it."""
-        folder = self.folder
+        """Move the label to a loaded version, and wait until the services answer with it."""
+        folder, server, gateway = self.folder, self.server, self.gateway
         folder.write_config(folder.read_config().with_label(self.name, label, number))
-        if self.service:
-            self.report(f"Waiting for the service to answer label {label} with version {number} ...")
-            self.service.wait_until_labelled(label, number)
+        if not server:
+            return
+        self.report(f"Waiting for the service to answer label {label} with version {number} ...")
+        model = ModelRef(self.name, version_label=label)
+        self._wait(
+            lambda: server.resolve(model, timeout=_CALL_TIMEOUT) == number,
+            f"{self.server_name} did not move label {label} to version {number}",
+        )
+        # A gateway answers no caller with the reader.
+        if gateway and self.name != READER_NAME:
+            task = server.task(ModelRef(self.name, number), timeout=self.timeout)
+            blank = np.zeros(task.shape, np.uint8)
+            self._wait(
+                lambda: gateway.predict(blank, label=label).model_version == number,
+                f"the gateway at {gateway.url} did not answer label {label} with version {number}",
+            )
+
+    def _wait_until_unloaded(self, versions: Collection[int], words: str) -> None:
+        server = self.server
+        if not server:
+            return
+        self.report(f"Waiting for the model server to unload {words} ...")
+
+        def is_unloaded() -> bool:
+            found = statuses(server, self.name)
+            return all(status.state == "END" for number, status in found.items() if number in versions)
+
+        listed = ", ".join(map(str, sorted(versions)))
+        self._wait(is_unloaded, f"{self.server_name} did not unload version {listed} (see its log)")
+
+    def _wait(self, is_done: Callable[[], bool], failure: str) -> None:
+        end, reason, answers = time.monotonic() + self.timeout, "", 0
+        while time.monotonic() < end:
+            try:
+                answers = answers + 1 if is_done() else 0
+                reason = ""
+            except AuthenticationError as error:
+                raise ArtifactError(f"{failure}: {error}") from error
+            except DigitError as error:
+                # A server may be starting: poll until the timeout.
+                answers, reason = 0, f": {error}"
+            if answers == _ANSWERS:
+                return
+            if not answers:
+                time.sleep(_POLL_SECONDS)
+        raise ArtifactError(f"{failure} within {self.timeout:g} s{reason}")
 
     @contextmanager
     def _restoring(self) -> Iterator[ModelsConfig]:

@@ -32,24 +32,15 @@ TWO = np.array([2.0], np.float32)
 
 
 @original
-@pytest.mark.parametrize(("model", "outputs"), [("half_plus_two", ("y",)), ("half_plus_three", ())])
-def test_predict_returns_output_and_model_spec(
-    server: ServerProcess, model: str, outputs: tuple[str, ...]
-) -> None:
-    response = server.prediction.Predict(predict_request(model, "", outputs, x=TWO), 5)
-    assert list(response.outputs["y"].float_val) == [3.0 if outputs else 4.0]
-    spec = response.model_spec
-    assert (spec.name, spec.signature_name, spec.version.value) == (model, "serving_default", 123)
-
-
-@original
-@pytest.mark.parametrize(
-    "address", ["unix:{0.log.parent}/grpc.sock", "127.0.0.1:{0.port}", "localhost:{0.port}"]
-)
-def test_predict_at_each_address(server: ServerProcess, address: str) -> None:
-    with grpc.insecure_channel(address.format(server)) as channel:
-        outputs = PredictionServiceStub(channel).Predict(predict_request("half_plus_two", x=TWO), 5).outputs
-    assert list(outputs["y"].float_val) == [3.0]
+def test_predict_at_each_address_returns_output_and_model_spec(server: ServerProcess) -> None:
+    for address in ("unix:{0.log.parent}/grpc.sock", "127.0.0.1:{0.port}", "localhost:{0.port}"):
+        with grpc.insecure_channel(address.format(server)) as channel:
+            stub = PredictionServiceStub(channel)
+            for model, outputs, value in (("half_plus_two", ("y",), 3.0), ("half_plus_three", (), 4.0)):
+                response = stub.Predict(predict_request(model, "", outputs, x=TWO), 5)
+                assert list(response.outputs["y"].float_val) == [value]
+                spec = response.model_spec
+                assert (spec.name, spec.signature_name, spec.version.value) == (model, "serving_default", 123)
 
 
 @original

@@ -16,7 +16,6 @@ import pytest
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.releases.promotion import Releases
-from digit_serving.releases.promotion import Service as RunningService
 from tests.client.faulty_server import FaultyServer, problem
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
@@ -77,8 +76,7 @@ def test_promote_version_that_the_server_can_not_load_restores_the_file(service:
     (folder / "saved_model.pb").write_bytes(b"no protocol buffer")
     # The server refuses what the verification of `service.folder` accepts.
     lines: list[str] = []
-    running = RunningService("digits", service.server, None, 20)
-    releases = Releases(service.folder, "digits", running, lines.append)
+    releases = Releases(service.folder, "digits", lines.append, service.server, timeout=20)
     with pytest.raises(Exception, match="the model server can't load version 4: Cannot parse file"):
         releases.promote(4, "stable")
     assert lines[-1] == f"Restored {service.folder.config_path}."
@@ -205,13 +203,13 @@ def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
     config = service.config
     process = service.start("promote", 2)
     wait_until(lambda: service.config != config)
-    out = ""
+    out = err = ""
     while process.returncode is None:
         # Python drops an interrupt that arrives in a callback of C code: a person presses Ctrl-C again.
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            out, _ = process.communicate(timeout=20)
-    assert process.returncode == 130
+            out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, out + err
     assert "Restored" in out
     assert service.config == config
 

@@ -66,12 +66,22 @@ def test_score_contradictory_options_are_refused(options: tuple[object, ...], me
 
 
 def test_score_complete_results_start_nothing(output: Path, photos: Path, server: LinearModelServer) -> None:
+    arguments = (photos, "--output", output, "--model-server", server.target)
     (photos / "1.png").unlink()
-    summary = run(photos, "--output", output, "--model-server", server.target, status=0)
+    for name in ("a.svg", "b.svg", "notes.txt"):
+        (photos / name).touch()
+    summary = run(*arguments, status=0)
     assert "Skipped    2 that had a row" in summary
+    assert "Left out   3 files without an image's suffix: 2 .svg, 1 .txt" in summary
     assert "Removed    1 that are gone" in summary
     assert "(digits, version 1)" in summary
     assert parquet.read_table(output).num_rows == 2
+    before = sorted(output.iterdir())
+    for path in photos.glob("*.png"):
+        path.unlink()
+    error = run(*arguments, status=1)
+    assert error == f"Error: no image in {photos}, but other files: 2 .svg, 1 .txt\n"
+    assert sorted(output.iterdir()) == before
 
 
 @pytest.mark.parametrize("option", ["--version=2", "--model=flowers", "--read", "more"])
@@ -83,21 +93,20 @@ def test_score_other_results_need_another_folder(
     assert "use another folder" in error
 
 
-def test_score_empty_source_keeps_the_results(output: Path, photos: Path, server: LinearModelServer) -> None:
-    before = sorted(output.iterdir())
-    for path in photos.iterdir():
-        path.unlink()
-    assert "no image in" in run(photos, "--output", output, "--model-server", server.target, status=1)
-    assert sorted(output.iterdir()) == before
-
-
-def test_score_version_or_folder_that_is_missing_is_an_error(
-    photos: Path, server: LinearModelServer, tmp_path: Path
+def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
+    photos: Path, server: LinearModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = ("--output", tmp_path / "new", "--model-server", server.target)
     assert "Servable not found" in run(photos, *options, "--version", 9, status=1)
     error = run(tmp_path / "none", *options, status=1)
     assert error == f"Error: [Errno 2] No such file or directory: '{tmp_path / 'none'}'\n"
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"):
+        error = run(photos, *options, "--ray", address, status=1)
+        assert error.startswith(f"Error: no Ray cluster at {address}: ")
+        assert error.count("\n") == 1
+    monkeypatch.setitem(sys.modules, "ray", None)
+    error = run(photos, *options, "--ray", "127.0.0.1:1", status=1)
+    assert error.endswith("pip install '.[ray]'\n")
     assert not (tmp_path / "new").exists()
 
 
@@ -107,39 +116,6 @@ def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos
         server.publish(digits.images[:500], digits.labels[:500])
         error = run(photos, "--output", output, "--model-server", server.target, status=1)
     assert "Servable not found" in error
-
-
-def test_score_other_files_are_counted_by_suffix(
-    output: Path, photos: Path, server: LinearModelServer
-) -> None:
-    for name in ("a.svg", "b.svg", "notes.txt"):
-        (photos / name).touch()
-    summary = run(photos, "--output", output, "--model-server", server.target, status=0)
-    assert "Left out   3 files without an image's suffix: 2 .svg, 1 .txt" in summary
-    for path in photos.glob("*.png"):
-        path.unlink()
-    error = run(photos, "--output", output, "--model-server", server.target, status=1)
-    assert error == f"Error: no image in {photos}, but other files: 2 .svg, 1 .txt\n"
-
-
-def test_score_without_ray_names_its_extra(
-    photos: Path, server: LinearModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    arguments = (photos, "--output", tmp_path / "new", "--model-server", server.target)
-    error = run(*arguments, "--ray", "127.0.0.1:1", status=1)
-    assert error.endswith("pip install '.[ray]'\n")
-    assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
-def test_score_unreachable_ray_cluster_is_one_sentence(
-    photos: Path, server: LinearModelServer, tmp_path: Path, address: str
-) -> None:
-    arguments = (photos, "--output", tmp_path / "new", "--model-server", server.target)
-    error = run(*arguments, "--ray", address, status=1)
-    assert error.startswith(f"Error: no Ray cluster at {address}: ")
-    assert error.count("\n") == 1
 
 
 def test_score_without_model_names_digits_train(photos: Path, tmp_path: Path) -> None:
