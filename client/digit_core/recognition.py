@@ -172,15 +172,15 @@ class Recognition:
         """
         size = max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
         for start in range(0, len(pictures), size):
-            indexes = range(start, min(start + size, len(pictures)))
-            if self._are_inputs(pictures, indexes):
-                yield from self._predict_inputs(list(np.asarray(pictures)[indexes.start : indexes.stop]))
+            group = pictures[start : start + size]
+            if self._are_inputs(group):
+                yield from self._predict_inputs(list(group))
             elif self._reads_numbers:
-                yield from self._predict_digits(pictures, indexes)
+                yield from self._predict_digits(group, start)
             else:
                 inputs = []
-                for index in indexes:
-                    inputs.append((yield from self._prepare(pictures, index)))
+                for index, picture in enumerate(group, start):
+                    inputs.append((yield from self._prepare(picture, index)))
                 yield from self._predict_inputs(inputs)
 
     def read(self, pictures: Pictures) -> Steps[Reading]:
@@ -190,10 +190,12 @@ class Recognition:
         """
         if not self._reads_numbers:
             raise ReadingNotSupportedError(f"the model classifies {self._task.name}; it reads no numbers")
+        if self._is_in_form(pictures):
+            pictures = [to_pixels(row, self._task) for row in pictures]
         group: list[Detected | PictureError] = []
         count = 0
-        for index in range(len(pictures)):
-            page = yield from self._prepare(pictures, index)
+        for index, picture in enumerate(pictures):
+            page = yield from self._prepare(picture, index)
             found = (yield from self._detect(page)) if isinstance(page, Page) else page
             size = len(found.glyphs) if isinstance(found, Detected) else 0
             if count + size > self._max_batch:
@@ -212,12 +214,12 @@ class Recognition:
             else:
                 yield Outcome(self._decide(next(answers), row), (row,))
 
-    def _predict_digits(self, pictures: Pictures, indexes: range) -> Steps[Prediction]:
+    def _predict_digits(self, pictures: Pictures, start: int) -> Steps[Prediction]:
         """Yield the digit on each picture; the model is asked once for the drawings among them."""
         group: list[Page | PictureError] = []
         size = 0
-        for index in indexes:
-            page = yield from self._prepare(pictures, index)
+        for index, picture in enumerate(pictures, start):
+            page = yield from self._prepare(picture, index)
             group.append(page)
             size += page.levels.nbytes if isinstance(page, Page) else 0
             if size > _GROUP_BYTES:
@@ -312,13 +314,10 @@ class Recognition:
             predictions += yield Classify(np.stack(group) if len(group) > 1 else group[0][np.newaxis])
         return predictions
 
-    def _prepare(self, pictures: Pictures, index: int) -> _Asking[Any]:
+    def _prepare(self, picture: "ImageSource | PictureError", index: int) -> _Asking[Any]:
         """Return the page or the model's input of a picture, or its error."""
-        picture = pictures[index]
         if isinstance(picture, (ImageError, OSError)):
             return picture
-        if self._is_in_form(pictures):
-            picture = to_pixels(pictures[index], self._task)
         try:
             return (yield Prepare(picture, None if self._reads_numbers else self._task))
         except (ImageError, OSError) as error:
@@ -326,14 +325,13 @@ class Recognition:
                 error.index = index
             return without_tracebacks(error)
 
-    def _are_inputs(self, pictures: Pictures, indexes: range) -> bool:
+    def _are_inputs(self, pictures: Pictures) -> TypeGuard[Batch]:
         """True for an array of inputs of the model; bytes of digits have to be in MNIST's form."""
         if not self._is_in_form(pictures):
             return False
-        batch = pictures[indexes.start : indexes.stop]
-        if self._task.kind != "digits" or batch.dtype == np.float32:
+        if self._task.kind != "digits" or pictures.dtype == np.float32:
             return True
-        return bool(images.are_normalized(np.asarray(batch, np.uint8)).all())
+        return bool(images.are_normalized(np.asarray(pictures, np.uint8)).all())
 
     def _is_in_form(self, pictures: Pictures) -> TypeGuard[Batch]:
         """True for an array in the model's form."""
