@@ -14,6 +14,7 @@ from flask.testing import FlaskClient
 from digit_serving.gateway import bridge
 from digit_serving.gateway.app import Services, create_app
 from digit_serving.gateway.settings import Settings
+from tests import documented
 
 _Result = TypeVar("_Result")
 
@@ -65,7 +66,9 @@ def _app(services: Services) -> Flask:
 
 class _Client(FlaskClient):
     def open(self, *arguments: Any, **named: Any) -> Any:
-        return call(super().open, *arguments, **named)
+        response = call(super().open, *arguments, **named)
+        documented.check(response)
+        return response
 
 
 @cache
