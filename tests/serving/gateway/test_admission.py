@@ -89,7 +89,7 @@ async def test_admission_beyond_capacity_refuses_unread_request_and_admits_probe
     tasks = [caller.start(gated.admission) for caller in held]
     await settle()
     refused = Caller(headers={"x-request-id": "mine"})
-    await asyncio.wait_for(refused.start(gated.admission), 1)
+    await asyncio.wait_for(refused.start(gated.admission), 30)
     assert refused.status == 429
     assert refused.headers[b"retry-after"] == b"1"
     assert refused.headers[b"content-type"] == b"application/problem+json"
@@ -117,11 +117,12 @@ async def test_admission_senders_of_a_few_bytes_take_no_place() -> None:
     tasks = [caller.start(gated.admission) for caller in slow]
     await settle()
     other = Caller(b"x")
-    await asyncio.wait_for(other.start(gated.admission), 1)
+    await asyncio.wait_for(other.start(gated.admission), 30)
     assert other.status == 200
-    for caller in slow:
+    # One after another: all at once, more than the capacity may wait for the event loop.
+    for caller, task in zip(slow, tasks, strict=True):
         caller.send_part(b"34", more=False)
-    await asyncio.gather(*tasks)
+        await task
     assert {caller.status for caller in slow} == {200}
     assert gated.refusals == 0
 
@@ -134,7 +135,7 @@ async def test_admission_large_bodies_hold_a_place_while_they_arrive() -> None:
     tasks = [caller.start(gated.admission) for caller in large]
     await settle()
     refused = Caller(b"x")
-    await asyncio.wait_for(refused.start(gated.admission), 1)
+    await asyncio.wait_for(refused.start(gated.admission), 30)
     assert refused.status == 429
     gated.release.set()
     for caller in large:
@@ -152,7 +153,7 @@ async def test_admission_bodies_beyond_the_memory_are_refused_at_once_or_as_they
         caller.send_part(bytes(300_000), more=True)
     await settle()
     refused = Caller(headers=size)
-    await asyncio.wait_for(refused.start(gated.admission), 1)
+    await asyncio.wait_for(refused.start(gated.admission), 30)
     assert (refused.status, refused.headers[b"retry-after"]) == (429, b"1")
     small, probe = Caller(b"x"), Caller(b"", path="/livez")
     tasks += [small.start(gated.admission), probe.start(gated.admission)]
@@ -162,10 +163,10 @@ async def test_admission_bodies_beyond_the_memory_are_refused_at_once_or_as_they
         caller.send_part(bytes(700_000), more=False)
     await settle()
     gated.release.set()
-    await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert [caller.status for caller in (small, probe, *held)] == [200, 200, 200, 429, 429]
     again = Caller(bytes(900_000))
-    await asyncio.wait_for(again.start(gated.admission), 1)
+    await asyncio.wait_for(again.start(gated.admission), 30)
     assert again.status == 200, "the memory is free again"
 
 
@@ -174,10 +175,10 @@ async def test_admission_long_body_without_permission_is_not_received(headers: d
     gated = GatedAdmission(max_body=1_000_000, is_allowed=lambda _: False)
     gated.release.set()
     caller = Caller(headers=headers)
-    await asyncio.wait_for(caller.start(gated.admission), 1)
+    await asyncio.wait_for(caller.start(gated.admission), 30)
     assert (caller.status, caller.body) == (200, b"")
     short = Caller(b"12", headers={"content-length": "2"})
-    await asyncio.wait_for(short.start(gated.admission), 1)
+    await asyncio.wait_for(short.start(gated.admission), 30)
     assert short.body == b"12"
 
 
@@ -188,10 +189,10 @@ async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None
     await caller.start(gated.admission)
     assert caller.body == b"12345"
     declared = Caller(headers={"content-length": "101"})
-    await asyncio.wait_for(declared.start(gated.admission), 1)
+    await asyncio.wait_for(declared.start(gated.admission), 30)
     assert declared.body == b""
     chunked = Caller(bytes(60), bytes(60), bytes(60))
-    await asyncio.wait_for(chunked.start(gated.admission), 1)
+    await asyncio.wait_for(chunked.start(gated.admission), 30)
     assert chunked.body == bytes(120)
 
 
@@ -207,7 +208,7 @@ async def test_admission_disconnected_sender_or_failed_request_frees_capacity() 
         caller = Caller()
         caller.send_part(b"12", more=True)
         caller.messages.put_nowait({"type": "http.disconnect"})
-        await asyncio.wait_for(caller.start(gated.admission), 1)
+        await asyncio.wait_for(caller.start(gated.admission), 30)
         assert caller.sent == []
     assert gated.refusals == 0
 

@@ -334,56 +334,47 @@ def test_answers_of_several_calls_are_dropped_and_counted(
     assert delta("digits_feedback_dropped_total") == 2
 
 
-class TestSampling:
-    @pytest.fixture(autouse=True)
-    def unsure(self, stub: StubModelServer) -> None:
-        """Make the model answer a 3 with 0.75 and a 7 with 0.9375, in turn."""
-        answers = np.zeros((2, 10), np.float32)
-        answers[0, [3, 8]], answers[1, [7, 1]] = (0.75, 0.25), (0.9375, 0.0625)
-        stub.answer = lambda request, _context: predict_response(
-            answers[: request.inputs["images"].tensor_shape.dim[0].size]
-        )
+@pytest.fixture
+def unsure(stub: StubModelServer) -> None:
+    """Make the model answer a 3 with 0.75 and a 7 with 0.9375, in turn."""
+    answers = np.zeros((2, 10), np.float32)
+    answers[0, [3, 8]], answers[1, [7, 1]] = (0.75, 0.25), (0.9375, 0.0625)
+    stub.answer = lambda request, _context: predict_response(
+        answers[: request.inputs["images"].tensor_shape.dim[0].size]
+    )
 
-    def test_unsure_answers_are_stored_unlabelled_without_originals(
-        self, start: StartGateway, url: str
-    ) -> None:
-        http = start(feedback_sample=1, feedback_originals=True)
-        delta = MetricsDelta(http)
-        predict(http, IMAGE, IMAGE[::-1])
-        wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
-        (record,) = stored(url)
-        assert (record.index, record.predicted, record.confidence) == (0, "3", 0.75)
-        assert (record.source, record.label, record.labelled_at) == ("sample", None, None)
-        assert record.original is None
-        assert delta("digits_feedback_dropped_total") == 0
 
-    def test_requests_outside_the_sample_store_nothing(self, start: StartGateway, url: str) -> None:
-        http = start(feedback_sample=0.5)
-        delta = MetricsDelta(http)
-        requests = [f"id-{number}" for number in range(16)]
-        sampled = [request for request in requests if in_share(0.5, request, b"sample")]
-        for request in requests:
-            predict(http, IMAGE, request_id=request)
-        wait_until(
-            lambda: delta("digits_feedback_sampled_total", model="digits", version="1") >= len(sampled)
-        )
-        assert 0 < len(sampled) < len(requests)
-        assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
+@pytest.mark.usefixtures("unsure")
+def test_unsure_answers_are_stored_unlabelled_without_originals(start: StartGateway, url: str) -> None:
+    http = start(feedback_sample=1, feedback_originals=True)
+    delta = MetricsDelta(http)
+    predict(http, IMAGE, IMAGE[::-1])
+    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
+    (record,) = stored(url)
+    assert (record.index, record.predicted, record.confidence) == (0, "3", 0.75)
+    assert (record.source, record.label, record.labelled_at) == ("sample", None, None)
+    assert record.original is None
+    assert delta("digits_feedback_dropped_total") == 0
 
-    def test_answers_that_cannot_be_stored_are_counted(self, start: StartGateway, tmp_path: Path) -> None:
-        folder = tmp_path / "missing"
-        http = start(feedback=f"sqlite:///{folder}/feedback.db", feedback_sample=1)
-        delta = MetricsDelta(http)
-        predict(http, IMAGE, IMAGE)
-        wait_until(lambda: delta("digits_feedback_dropped_total") == 2)
-        assert delta("digits_feedback_sampled_total", model="digits", version="1") == 0
-        folder.mkdir()
-        wait_until(lambda: is_known(http, "id-2"))
+
+@pytest.mark.usefixtures("unsure")
+def test_requests_outside_the_sample_store_nothing(start: StartGateway, url: str) -> None:
+    http = start(feedback_sample=0.5)
+    delta = MetricsDelta(http)
+    requests = [f"id-{number}" for number in range(16)]
+    sampled = [request for request in requests if in_share(0.5, request, b"sample")]
+    for request in requests:
+        predict(http, IMAGE, request_id=request)
+    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") >= len(sampled))
+    assert 0 < len(sampled) < len(requests)
+    assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
 
 
 def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway, tmp_path: Path) -> None:
-    http = start(feedback=f"sqlite:///{tmp_path}/missing/feedback.db")
-    predict(http)
+    http = start(feedback=f"sqlite:///{tmp_path}/missing/feedback.db", feedback_sample=1)
+    delta = MetricsDelta(http)
+    predict(http, IMAGE, IMAGE)
+    wait_until(lambda: delta("digits_feedback_dropped_total") == 2)
     response = give(http, label="1")
     assert_problem(response, 503, "feedback_unavailable")
     assert response.headers["Retry-After"] == "1"

@@ -20,6 +20,8 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response
 
+ORIGIN = "https://app.example.com"
+
 
 def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
     assert response.status_code == status, response.text
@@ -87,108 +89,103 @@ def test_request_id_invalid_is_replaced(offline_http: FlaskClient, given: str) -
     assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
 
 
-class TestModelServerFaults:
-    """Answers to faults that a real model server can't be made to have."""
-
-    NPY = npy(IMAGE[None])
-
-    def _post(self, http: FlaskClient) -> TestResponse:
-        headers = {"X-Request-ID": "id-1"}
-        return http.post("/v1/predict", data=self.NPY, content_type="application/x-npy", headers=headers)
-
-    @pytest.mark.parametrize(
-        ("code", "status", "problem", "retry_after"),
-        [
-            (grpc.StatusCode.UNAVAILABLE, 503, "model_unavailable", "1"),
-            (grpc.StatusCode.CANCELLED, 503, "model_unavailable", "1"),
-            (grpc.StatusCode.NOT_FOUND, 503, "model_unavailable", "1"),
-            (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded", "1"),
-            (grpc.StatusCode.INVALID_ARGUMENT, 502, "model_server_error", None),
-            (grpc.StatusCode.INTERNAL, 502, "model_server_error", None),
-        ],
-    )
-    def test_predict_failed_call_hides_model_server_message(
-        self,
-        stub: StubModelServer,
-        stub_http: FlaskClient,
-        code: grpc.StatusCode,
-        status: int,
-        problem: str,
-        retry_after: str | None,
-    ) -> None:
-        def fail(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-            context.abort(code, "secret of the machine room")
-
-        stub.answer = fail
-        response = self._post(stub_http)
-        assert_problem(response, status, problem)
-        assert response.headers.get("Retry-After") == retry_after
-        assert "secret" not in response.text
-
-    def test_predict_outage_limits_retries(self, stub: StubModelServer, stub_http: FlaskClient) -> None:
-        stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
-        for _ in range(200):
-            self._post(stub_http)
-        assert stub.calls < 260
-
-    def test_predict_hanging_call_ends_at_deadline(
-        self, release: threading.Event, hasty_http: FlaskClient
-    ) -> None:
-        started = time.monotonic()
-        assert_problem(self._post(hasty_http), 504, "deadline_exceeded")
-        assert time.monotonic() - started < 2.0
-
-    def test_predict_invalid_response_is_bad_gateway(
-        self, stub: StubModelServer, stub_http: FlaskClient
-    ) -> None:
-        stub.answer = lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32))
-        assert_problem(self._post(stub_http), 502, "model_server_error")
-        assert stub.metadata["x-request-id"] == "id-1"
-
-    def test_routes_unreachable_model_server_are_unavailable(
-        self, stub: StubModelServer, stub_http: FlaskClient
-    ) -> None:
-        stub.close()
-        assert_problem(self._post(stub_http), 503, "model_unavailable")
-        assert_problem(stub_http.get("/v1/models"), 503, "model_unavailable")
-        problem = assert_problem(stub_http.get("/readyz"), 503, "not_ready")
-        assert problem["detail"] == "The model server does not answer."
-        assert stub_http.get("/livez").status_code == 200
+def post(http: FlaskClient) -> TestResponse:
+    headers = {"X-Request-ID": "id-1"}
+    return http.post("/v1/predict", data=npy(IMAGE[None]), content_type="application/x-npy", headers=headers)
 
 
-class TestCors:
-    ORIGIN = "https://app.example.com"
+@pytest.mark.parametrize(
+    ("code", "status", "problem", "retry_after"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, 503, "model_unavailable", "1"),
+        (grpc.StatusCode.CANCELLED, 503, "model_unavailable", "1"),
+        (grpc.StatusCode.NOT_FOUND, 503, "model_unavailable", "1"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "overloaded", "1"),
+        (grpc.StatusCode.INVALID_ARGUMENT, 502, "model_server_error", None),
+        (grpc.StatusCode.INTERNAL, 502, "model_server_error", None),
+    ],
+)
+def test_predict_failed_call_hides_model_server_message(
+    stub: StubModelServer,
+    stub_http: FlaskClient,
+    code: grpc.StatusCode,
+    status: int,
+    problem: str,
+    retry_after: str | None,
+) -> None:
+    def fail(_request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        context.abort(code, "secret of the machine room")
 
-    @pytest.fixture
-    def cors_http(self, key_file: KeyFile) -> FlaskClient:
-        """Test client of a gateway that requires keys and allows one origin."""
-        key_file.add("shop")
-        settings: dict[str, Any] = {"api_keys": key_file.path, "cors_origins": (self.ORIGIN,)}
-        return greenlet_loop.client(Settings(model_server="127.0.0.1:1", **settings))
+    stub.answer = fail
+    response = post(stub_http)
+    assert_problem(response, status, problem)
+    assert response.headers.get("Retry-After") == retry_after
+    assert "secret" not in response.text
 
-    def test_cors_preflight_of_allowed_origin_is_granted(self, cors_http: FlaskClient) -> None:
-        headers = {"Origin": self.ORIGIN, "Access-Control-Request-Method": "POST"}
-        answer = cors_http.options("/v1/predict", headers=headers)
-        assert answer.status_code == 200
-        assert answer.headers["Access-Control-Allow-Origin"] == self.ORIGIN
-        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
-        assert "POST" in answer.headers["Access-Control-Allow-Methods"]
 
-    def test_cors_error_for_allowed_origin_is_readable(self, cors_http: FlaskClient) -> None:
-        answer = cors_http.get("/v1/models", headers={"Origin": self.ORIGIN})
-        assert answer.status_code == 401
-        assert answer.headers["Access-Control-Allow-Origin"] == self.ORIGIN
-        assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
-        assert "Origin" in answer.headers["Vary"]
+def test_predict_outage_limits_retries(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+    for _ in range(200):
+        post(stub_http)
+    assert stub.calls < 260
 
-    @pytest.mark.parametrize("origin", ["https://evil.example.com", f"{ORIGIN}.evil.com", "null", ""])
-    def test_cors_other_origin_gets_no_headers(
-        self, cors_http: FlaskClient, offline_http: FlaskClient, origin: str
-    ) -> None:
-        for answer in (
-            cors_http.options("/v1/predict", headers={"Origin": origin}),
-            cors_http.get("/v1/models", headers={"Origin": origin}),
-            cors_http.get("/v1/models"),
-            offline_http.get("/v1/models", headers={"Origin": self.ORIGIN}),
-        ):
-            assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
+
+def test_predict_hanging_call_ends_at_deadline(release: threading.Event, hasty_http: FlaskClient) -> None:
+    started = time.monotonic()
+    assert_problem(post(hasty_http), 504, "deadline_exceeded")
+    assert time.monotonic() - started < 2.0
+
+
+def test_predict_invalid_response_is_bad_gateway(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32))
+    assert_problem(post(stub_http), 502, "model_server_error")
+    assert stub.metadata["x-request-id"] == "id-1"
+
+
+def test_routes_unreachable_model_server_are_unavailable(
+    stub: StubModelServer, stub_http: FlaskClient
+) -> None:
+    stub.close()
+    assert_problem(post(stub_http), 503, "model_unavailable")
+    assert_problem(stub_http.get("/v1/models"), 503, "model_unavailable")
+    problem = assert_problem(stub_http.get("/readyz"), 503, "not_ready")
+    assert problem["detail"] == "The model server does not answer."
+    assert stub_http.get("/livez").status_code == 200
+
+
+@pytest.fixture
+def cors_http(key_file: KeyFile) -> FlaskClient:
+    """Test client of a gateway that requires keys and allows one origin."""
+    key_file.add("shop")
+    settings: dict[str, Any] = {"api_keys": key_file.path, "cors_origins": (ORIGIN,)}
+    return greenlet_loop.client(Settings(model_server="127.0.0.1:1", **settings))
+
+
+def test_cors_preflight_of_allowed_origin_is_granted(cors_http: FlaskClient) -> None:
+    headers = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
+    answer = cors_http.options("/v1/predict", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"]
+
+
+def test_cors_error_for_allowed_origin_is_readable(cors_http: FlaskClient) -> None:
+    answer = cors_http.get("/v1/models", headers={"Origin": ORIGIN})
+    assert answer.status_code == 401
+    assert answer.headers["Access-Control-Allow-Origin"] == ORIGIN
+    assert "X-Request-ID" in answer.headers["Access-Control-Expose-Headers"]
+    assert "Origin" in answer.headers["Vary"]
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example.com", f"{ORIGIN}.evil.com", "null", ""])
+def test_cors_other_origin_gets_no_headers(
+    cors_http: FlaskClient, offline_http: FlaskClient, origin: str
+) -> None:
+    for answer in (
+        cors_http.options("/v1/predict", headers={"Origin": origin}),
+        cors_http.get("/v1/models", headers={"Origin": origin}),
+        cors_http.get("/v1/models"),
+        offline_http.get("/v1/models", headers={"Origin": ORIGIN}),
+    ):
+        assert not [name for name, _ in answer.headers if name.startswith("Access-Control")]
