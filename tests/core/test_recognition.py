@@ -18,13 +18,7 @@ from digit_core.errors import (
     ReadingNotSupportedError,
 )
 from digit_core.images import Peaks, to_png
-from digit_core.recognition import (
-    Classify,
-    Find,
-    Outcome,
-    Recognition,
-    drive,
-)
+from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
 from digit_core.results import Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines

@@ -13,6 +13,7 @@ from digit_core.images import to_page
         ((1200, 1600, 3), (400, 533)),
         ((30, 60), (90, 180)),
         ((10, 10, 4), (160, 160)),
+        ((3, 4000), (1, 571)),
     ],
 )
 def test_to_page_has_bounded_sides(shape: tuple[int, ...], expected: tuple[int, int]) -> None:
