@@ -304,7 +304,7 @@ def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path
 
 def test_bucket_with_public_key_has_its_versions_verified() -> None:
     objects = render(SIGNED)
-    (puller,) = pod(named(objects, "Deployment", "model-server"))["spec"]["initContainers"]
+    (puller,) = model_server(SIGNED)["initContainers"]
     file = environment(puller, objects)["DIGITS_MODEL_PUBLIC_KEY"]
     assert {"name": "config", "mountPath": "/config", "readOnly": True} in puller["volumeMounts"]
     config = named(objects, "ConfigMap", "model-server-config")["data"]

@@ -81,8 +81,12 @@ def test_pod_has_default_deny(installation: Installation) -> None:
 
 def test_pods_may_make_the_calls_of_their_environment_and_no_others(installation: Installation) -> None:
     names = {component(template) for template in pods(installation.workloads)}
-    calls = {call for call in allowed(installation, "egress") if call[1] in names}
-    assert calls == needed(installation)
+    calls = set(allowed(installation, "egress"))
+    assert {call for call in calls if call[1] in names} == needed(installation)
+    resolving = {name for name, peer, port in calls if port == 53 and "kube-dns" in peer}
+    assert resolving == {name for name, _, _ in calls}
+    assert ("model-server" in resolving) == (installation.values["models"]["source"] == "bucket")
+    assert "redis" not in resolving
 
 
 def test_pods_may_be_called_by_those_who_call_and_by_no_others(installation: Installation) -> None:
@@ -125,14 +129,6 @@ def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Insta
     outside = {call for call in allowed(installation, "egress") if call[1] not in names and call[2] != 53}
     assert outside == expected
     assert not any(peer == ANYBODY for _, peer, _ in outside)
-
-
-def test_pods_that_resolve_names_reach_the_cluster_dns_and_no_others(installation: Installation) -> None:
-    calls = set(allowed(installation, "egress"))
-    callers = {name for name, peer, port in calls if port == 53 and "kube-dns" in peer}
-    assert callers == {name for name, _, _ in calls}
-    assert ("model-server" in callers) == (installation.values["models"]["source"] == "bucket")
-    assert "redis" not in callers
 
 
 def test_scraped_ports_are_those_of_the_monitors(installation: Installation) -> None:

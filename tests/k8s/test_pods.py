@@ -85,17 +85,13 @@ def test_gpu_is_limited_tolerated_and_used(installation: Installation) -> None:
     )
 
 
-def test_tensorflow_serving_images_match_serving_api(installation: Installation) -> None:
+def test_model_server_flags_are_known_and_enough_for_all_gateways(installation: Installation) -> None:
+    """TensorFlow Serving ignores an unknown flag after a line in its log."""
+    server = service(installation.objects, "model-server")
     pinned = re.search(r"^tensorflow-serving-api==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
     assert pinned
     suffix = "-gpu" if installation.values["modelServer"]["gpu"] else ""
-    image = service(installation.objects, "model-server")["image"]
-    assert image == f"tensorflow/serving:{pinned[1]}{suffix}"
-
-
-def test_model_server_flags_are_known(installation: Installation) -> None:
-    """TensorFlow Serving ignores an unknown flag after a line in its log."""
-    server = service(installation.objects, "model-server")
+    assert server["image"] == f"tensorflow/serving:{pinned[1]}{suffix}"
     assert server["command"] == ["bash", "/config/start-model-server.sh", "/usr/bin/tensorflow_model_server"]
     options = flags.parse(server["args"])
     assert (options.port, options.rest_api_port) == (8500, 8501)
@@ -109,17 +105,14 @@ def test_model_server_flags_are_known(installation: Installation) -> None:
     folder = ROOT / "serving" / "config"
     for path in [*folder.glob("*.config"), folder / "start-model-server.sh"]:
         assert config[path.name] == path.read_text()
+    settings = installation.values["gateway"]["settings"]
+    workers = int(settings.get("DIGITS_WORKERS", Settings().workers))
+    # All gateways may call one server. Two versions, stable and canary, get calls of their own.
+    calls = installation.values["gateway"]["replicas"]["max"] * workers * Settings().max_inflight_calls * 2
+    assert options.grpc_max_threads > calls
     # The copy that start-model-server.sh makes of models.config, beside the versions on the volume.
     assert options.model_config_file == "/tmp/models.config"
     assert options.model_config_file_poll_wait_seconds == 1
-
-
-def test_model_server_threads_are_enough_for_all_gateways_at_one_server(installation: Installation) -> None:
-    settings = installation.values["gateway"]["settings"]
-    workers = int(settings.get("DIGITS_WORKERS", Settings().workers))
-    # Two versions, stable and canary, get calls of their own.
-    calls = installation.values["gateway"]["replicas"]["max"] * workers * Settings().max_inflight_calls * 2
-    assert flags.parse(service(installation.objects, "model-server")["args"]).grpc_max_threads > calls
 
 
 def test_digits_command_is_valid(installation: Installation, tmp_path: Path) -> None:
@@ -159,6 +152,8 @@ def test_gateway_environment_is_valid_settings(
     )
     for variable, value in values["gateway"]["settings"].items():
         assert variables[variable] == value
+    probe = service(installation.objects, "model-server")["readinessProbe"]["httpGet"]["path"]
+    assert probe == f"/v1/models/{settings.model_name}/labels/stable/metadata"
 
 
 def test_files_of_the_environment_are_mounted(installation: Installation) -> None:
@@ -184,12 +179,6 @@ def test_every_caller_of_the_model_server_has_its_tls(installation: Installation
     assert flags.parse(server["args"]).ssl_config_file == ("/tls/ssl.config" if encrypted else "")
     # The kubelet's gRPC probe has no TLS.
     assert ("grpc" in server["livenessProbe"]) != encrypted
-
-
-def test_readiness_asks_for_the_stable_version_of_the_gateways_model(installation: Installation) -> None:
-    variables = environment(service(installation.objects, "gateway"), installation.objects)
-    probe = service(installation.objects, "model-server")["readinessProbe"]["httpGet"]["path"]
-    assert probe == f"/v1/models/{variables['DIGITS_MODEL_NAME']}/labels/stable/metadata"
 
 
 @pytest.mark.parametrize("name", ["gateway", "model-server"])

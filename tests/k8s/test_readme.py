@@ -125,7 +125,7 @@ def ray_pods() -> list[Any]:
     return [spec["submitterPodTemplate"], head["template"], workers["template"]]
 
 
-def test_ray_job_has_valid_pods_policies_and_command() -> None:
+def test_ray_job_has_valid_pods_and_command_and_may_call_the_model_servers() -> None:
     for version in VERSIONS:
         for policy in RAY_JOB[1:]:
             kubernetes_validate.validate(policy, version, strict=True)
@@ -146,20 +146,18 @@ def test_ray_job_has_valid_pods_policies_and_command() -> None:
     assert program == "digits"
     connection = named(overlay("local"), "ConfigMap", "model-server-connection")["data"]
     assert parse(arguments)["target"] == connection["DIGITS_MODEL_SERVER"]
-    pinned = re.search(r"^ray==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    assert pinned
-    assert RAY_JOB[0]["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
-
-
-def test_ray_job_may_call_the_model_servers() -> None:
-    server = pod(named(overlay("local"), "Deployment", "model-server"))["metadata"]["labels"]
-    (policy,) = policies(server, list(RAY_JOB[1:]))
+    (policy,) = policies(
+        pod(named(overlay("local"), "Deployment", "model-server"))["metadata"]["labels"], list(RAY_JOB[1:])
+    )
     (rule,) = policy["ingress"]
     assert rule["ports"] == [{"port": 8500}]
     (caller,) = rule["from"]
     for template in ray_pods():
         assert caller["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
         assert component(template) == "score"
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert RAY_JOB[0]["spec"]["rayClusterSpec"]["rayVersion"] == pinned[1]
 
 
 def test_tls_commands_make_certificates_that_both_sides_accept(folder: Path) -> None:
