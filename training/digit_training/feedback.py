@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from digit_core.artifact.feedback_table import (
-    StoreError,
     count_votes,
     feedback,
     parse_url,
@@ -92,13 +91,10 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
 
     Each caller has one vote an input, and a label by hand has precedence; inputs whose votes differ are left
     out. `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys,
-    are left out. Raise DataError, whose message has no password, if they cannot be read or are of another
-    task.
+    are left out. Raise StoreError for another URL, and DataError if the answers cannot be read or are of
+    another task; neither message has the password.
     """
-    try:
-        parsed = parse_url(url)
-    except StoreError as error:
-        raise DataError(str(error)) from error
+    parsed = parse_url(url)
     source = without_password(parsed)
     # SQLite would create a file of a mistyped name.
     if (file := sqlite_file(parsed)) and not file.is_file():
@@ -148,28 +144,16 @@ def _agreement(rows: Sequence[sa.Row[Any]]) -> Accuracy:
 
 def _to_examples(rows: Sequence[sa.Row[Any]], task: TaskCard, source: str) -> Examples:
     index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
-    images, labels = [], []
-    for row in rows:
-        try:
-            images.append(_decode(row.input, task))
-            if row.label not in index_of:
-                raise DataError(f"has the label {row.label!r}, which is none of {task.name}")
-        except DataError as error:
-            raise DataError(
-                f"request {row.request_id} in {source} {error}; remove it with digits feedback delete"
-            ) from error
-        labels.append(index_of[row.label])
-    return Examples(np.array(images, np.uint8).reshape(-1, *task.shape), np.array(labels, np.intp))
-
-
-def _decode(png: bytes, task: TaskCard) -> NDArray[np.uint8]:
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"has an input that is no PNG file: {error}") from error
     # A PNG has no axis for the only channel of grey.
-    expected = task.shape[:2] if task.color == "grey" else task.shape
-    if pixels.shape != expected or pixels.dtype != np.uint8:
-        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(expected)}")
-    return pixels
+    shape = task.shape[:2] if task.color == "grey" else task.shape
+    images = [np.asarray(Image.open(io.BytesIO(row.input), formats=["PNG"])) for row in rows]
+    for row, image in zip(rows, images, strict=True):
+        defect = "" if image.shape == shape else f"an input of shape {list(image.shape)}, not {list(shape)}"
+        if row.label not in index_of:
+            defect = f"the label {row.label!r}, which is none of {task.name}"
+        if defect:
+            raise DataError(
+                f"request {row.request_id} in {source} has {defect}; remove it with digits feedback delete"
+            )
+    labels = np.array([index_of[row.label] for row in rows], np.intp)
+    return Examples(np.array(images, np.uint8).reshape(-1, *task.shape), labels)
