@@ -125,13 +125,13 @@ def fitted(dataset: Dataset) -> FitResult:
 @pytest.fixture(scope="session")
 def calibrated(dataset: Dataset) -> FitResult:
     """Perceptron after two epochs of 240 digits, fitted and calibrated by the convnet's quick recipe."""
-    return fit(replace(QUICK, build=models.perceptron).with_epochs(2), dataset.train[:240], seed=1)
+    return fit(replace(QUICK, build=models.perceptron).with_changes(epochs=2), dataset.train[:240], seed=1)
 
 
 @pytest.fixture(scope="session")
 def refusing(dataset: Dataset) -> FitResult:
     """Small network with two outputs after four epochs of 600 digits, fitted by the quick recipe."""
-    return fit(replace(QUICK, build=small_network).with_epochs(4), dataset.train[:600], seed=1)
+    return fit(replace(QUICK, build=small_network).with_changes(epochs=4), dataset.train[:600], seed=1)
 
 
 @pytest.fixture(scope="session")

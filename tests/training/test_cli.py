@@ -40,7 +40,7 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
-from digit_training.recipes import RECIPES, Overrides
+from digit_training.recipes import RECIPES
 from tests.conftest import Digits
 from tests.processes import DIGITS
 from tests.training.conftest import COLORS, COLORS_TOML, draw_color, make_record, predict
@@ -213,7 +213,7 @@ def test_train_interrupted_keeps_whole_epochs_and_publishes_nothing(
     text: str, message: str, kept: set[str], idx_folder: Path, folders: Folders
 ) -> None:
     # pipeline.train instead of the command, which would end this process with os._exit.
-    target, overrides = Target(folders.models, QualityGate(0)), Overrides(epochs=20)
+    target, overrides = Target(folders.models, QualityGate(0)), {"epochs": 20}
     with (
         contextlib.redirect_stdout(ImpatientTerminal(text)),
         pytest.raises(Interrupted, match=message) as caught,

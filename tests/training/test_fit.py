@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("fits")
 
 PERCEPTRON = RECIPES["perceptron"]
 
-FAST = PERCEPTRON.with_epochs(2)
+FAST = PERCEPTRON.with_changes(epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_fit_same_seed_gives_the_same_augmented_fit(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["quick", "full"])
 def test_fit_same_seed_gives_the_same_convnet(name: str, dataset: Dataset) -> None:
-    recipe = RECIPES[name].with_epochs(1)
+    recipe = RECIPES[name].with_changes(epochs=1)
     one, again, other = (fit(recipe, dataset.train[:600], seed).model for seed in (1, 1, 2))
     assert have_equal_weights(one, again)
     assert not have_equal_weights(one, other)
@@ -212,7 +212,7 @@ def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
 
 def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Dataset) -> None:
     recipe, handler = replace(FAST, augmented=True), signal.getsignal(signal.SIGINT)
-    result = fit(recipe.with_epochs(10), dataset.train[:200], 0, [interrupt_after(2)])
+    result = fit(recipe.with_changes(epochs=10), dataset.train[:200], 0, [interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
@@ -225,7 +225,7 @@ def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Datase
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_fit_interrupted_goes_on_from_its_backup(dataset: Dataset, tmp_path: Path) -> None:
-    recipe = replace(FAST, augmented=True, learning_rate=1.0).with_epochs(4)
+    recipe = replace(FAST, augmented=True, learning_rate=1.0).with_changes(epochs=4)
     fit(recipe, dataset.train[:200], 0, [interrupt_after(2)], backup=tmp_path)
     resumed = fit(recipe, dataset.train[:200], 0, backup=tmp_path)
     assert resumed.complete

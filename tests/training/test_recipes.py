@@ -2,15 +2,15 @@
 
 import pytest
 
-from digit_training.recipes import RECIPES, Overrides, adamw
+from digit_training.recipes import RECIPES, adamw
 
 
-def test_with_overrides_none_keeps_the_value_and_the_share_of_mild_epochs() -> None:
+def test_with_changes_keeps_the_other_values_and_the_share_of_mild_epochs() -> None:
     recipe = RECIPES["quick"]
-    changed = recipe.with_overrides(Overrides(epochs=10, batch_size=7))
+    changed = recipe.with_changes(epochs=10, batch_size=7)
     assert (changed.epochs, changed.mild_epochs, changed.batch_size) == (10, 2 * recipe.mild_epochs, 7)
     assert changed.learning_rate == recipe.learning_rate
-    assert recipe.with_overrides(Overrides(epochs=1)).mild_epochs == 0
+    assert recipe.with_changes(epochs=1).mild_epochs == 0
 
 
 def test_fine_tuning_is_shorter_and_keeps_a_mild_epoch() -> None:

@@ -204,9 +204,9 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
     with _training_commands():
         from digit_training import pipeline
         from digit_training.reader import pipeline as reader_pipeline
-        from digit_training.recipes import Overrides
 
-        overrides = Overrides(*(options.pop(name) for name in ("epochs", "batch_size", "learning_rate")))
+        given = {name: options.pop(name) for name in ("epochs", "batch_size", "learning_rate")}
+        overrides = {name: value for name, value in given.items() if value is not None}
         if model == READER_NAME:
             run = reader_pipeline.ReaderRun(
                 overrides, options["seed"], data, options["report"], options["from_stable"]

@@ -224,8 +224,6 @@ def _fit_network(
     refused += crop_negatives(cropped, train, rng)
     plain = train + feedback + refused
     _compile(model, recipe, len(plain) + len(extra))
-    if verbose:
-        model.summary()
     history, best_weights = keras.callbacks.History(), BestWeights()
     followers: list[keras.callbacks.Callback] = []
     inputs: dict[str, Any]
@@ -240,6 +238,8 @@ def _fit_network(
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
+        if verbose:
+            model.summary()
         model.fit(
             **inputs,
             epochs=recipe.epochs,

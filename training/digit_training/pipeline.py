@@ -106,8 +106,8 @@ def train(
     target.check(DIGITS)
     dataset = _load(data)
     chosen = RECIPES[recipe].fine_tuning() if from_stable else RECIPES[recipe]
-    chosen = chosen.with_overrides(overrides)
-    if dataset.offline and not overrides.epochs:
+    chosen = chosen.with_changes(**overrides)
+    if dataset.offline and "epochs" not in overrides:
         chosen = chosen.scaled_to(len(dataset.train))
     known = _read_feedback(feedback, without_caller, DIGITS, RECIPES[recipe].build(), target.gate)
     labelled = None if known is None else _without_tested(known, dataset, feedback_weight)

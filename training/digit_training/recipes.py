@@ -1,7 +1,7 @@
 """Training recipes: for each network, the hyperparameters of its fit."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,23 +20,13 @@ A third of the learning rate costs the perceptron a fifth of its gain, and gains
 """
 
 
-@dataclass(frozen=True)
-class Overrides:
-    """Hyperparameters of a user; None keeps the recipe's own."""
-
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-
-    @property
-    def given(self) -> dict[str, Any]:
-        """Return those that the user gives, by name."""
-        return {name: value for name, value in vars(self).items() if value is not None}
+Overrides = Mapping[str, Any]
+"""Hyperparameters of a user in place of the recipe's own: epochs, batch_size, learning_rate."""
 
 
 def fit_command(network: str, seed: int, from_stable: bool, overrides: Overrides) -> str:
     """Return the command of a fit, without its paths; `network` is the option that names it."""
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in overrides.given.items()]
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in overrides.items()]
     return " ".join(["digits train", network, f"--seed {seed}", *["--from stable"] * from_stable, *options])
 
 
@@ -65,22 +55,14 @@ class Recipe:
     networks: int = 1
     """Number of networks, fitted from consecutive seeds, that form an ensemble."""
 
-    def with_overrides(self, overrides: Overrides) -> "Recipe":
-        """Return the recipe with these hyperparameters."""
-        recipe = self.with_epochs(overrides.epochs) if overrides.epochs else self
-        return replace(
-            recipe,
-            batch_size=overrides.batch_size or self.batch_size,
-            learning_rate=overrides.learning_rate or self.learning_rate,
-        )
-
-    def with_epochs(self, epochs: int) -> "Recipe":
-        """Return the recipe with another number of epochs and the same share of mild epochs."""
-        return replace(self, epochs=epochs, mild_epochs=round(self.mild_epochs * epochs / self.epochs))
+    def with_changes(self, **changes: Any) -> "Recipe":
+        """Return the recipe with other hyperparameters, and the same share of mild epochs."""
+        changed = replace(self, **changes)
+        return replace(changed, mild_epochs=round(self.mild_epochs * changed.epochs / self.epochs))
 
     def fine_tuning(self) -> "Recipe":
         """Return the recipe of a fit that starts from fitted weights: shorter."""
-        shorter = self.with_epochs(math.ceil(self.epochs * FINE_TUNING_EPOCHS))
+        shorter = self.with_changes(epochs=math.ceil(self.epochs * FINE_TUNING_EPOCHS))
         return replace(shorter, mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)))
 
     def starting_from(self, weights: Sequence[NDArray[np.float32]]) -> "Recipe":
@@ -95,7 +77,7 @@ class Recipe:
 
     def scaled_to(self, examples: int) -> "Recipe":
         """Scale the epochs, so that a fit of `examples` digits has as many steps as one of all of MNIST."""
-        return self.with_epochs(round(self.epochs * MNIST_TRAINING_EXAMPLES / examples))
+        return self.with_changes(epochs=round(self.epochs * MNIST_TRAINING_EXAMPLES / examples))
 
 
 def sgd(learning_rate: float, steps: int) -> keras.Optimizer:  # noqa: ARG001

@@ -26,7 +26,6 @@ from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
 from digit_training.reader.detector import detector
 from digit_training.reader.fitting import Plan
-from digit_training.recipes import Overrides
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 
@@ -89,7 +88,7 @@ def test_shipped_reader_finds_digits(reader: Any, digits: Any) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run = pipeline.ReaderRun(Overrides(epochs=1, batch_size=1), 0, SAMPLE, tmp_path / "report")
+    run = pipeline.ReaderRun({"epochs": 1, "batch_size": 1}, 0, SAMPLE, tmp_path / "report")
     with pytest.raises(NotPublishedError, match="of the digits are read right"):
         pipeline.train(run, target(tmp_path / "models"))
     card = json.loads((tmp_path / "report" / "reader.json").read_text())
@@ -108,6 +107,6 @@ def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch:
 
 
 def test_train_from_stable_needs_a_stable_reader(tmp_path: Path) -> None:
-    run = pipeline.ReaderRun(Overrides(), 0, SAMPLE, tmp_path, from_stable=True)
+    run = pipeline.ReaderRun({}, 0, SAMPLE, tmp_path, from_stable=True)
     with pytest.raises(ModelError, match="has no stable reader to start from"):
         pipeline.train(run, target(tmp_path / "models"))

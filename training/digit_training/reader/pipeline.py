@@ -54,7 +54,7 @@ class ReaderRun:
     def plan(self) -> Plan:
         """Return the hyperparameters."""
         plan = Plan().fine_tuning() if self.from_stable else Plan()
-        return replace(plan, **self.overrides.given)
+        return replace(plan, **self.overrides)
 
     @property
     def command(self) -> str:
