@@ -175,21 +175,17 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
         "wsgi.run_once": False,
     }
     for field, content in scope["headers"]:
-        _add_header(environ, field.decode("latin-1"), content.decode("latin-1"))
+        # WSGI writes hyphens as underscores, so a field with an underscore could spoof one with a hyphen.
+        # The body is complete, so its transfer encoding is of no use.
+        if b"_" in field or field == b"transfer-encoding":
+            continue
+        name, value = field.decode("latin-1").upper().replace("-", "_"), content.decode("latin-1")
+        if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            name = f"HTTP_{name}"
+        environ[name] = f"{environ[name]},{value}" if name in environ else value
     if body:
         # A chunked body comes without a Content-Length.
         environ["CONTENT_LENGTH"] = str(len(body))
     if ARRIVED_AT in scope:
         environ[ARRIVED_AT] = scope[ARRIVED_AT]
     return environ
-
-
-def _add_header(environ: dict[str, Any], field: str, content: str) -> None:
-    # WSGI writes hyphens as underscores, so a field with an underscore could spoof one with a hyphen.
-    # The body is complete, so its transfer encoding is of no use.
-    if "_" in field or field == "transfer-encoding":
-        return
-    name = field.upper().replace("-", "_")
-    if name not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        name = f"HTTP_{name}"
-    environ[name] = f"{environ[name]},{content}" if name in environ else content

@@ -12,6 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -111,7 +112,7 @@ class Upstream:
         if isinstance(request, Find):
             return self._find(context, request)
         batch = request.batch
-        predictions = self._call(context, lambda model: self._batcher.predict(batch, model, context))
+        predictions = self._call(context, lambda model, **_: self._batcher.predict(batch, model, context))
         context.model_version = predictions[0].model_version
         if self._shadow and context.shadow:
             self._shadow.compare(context, batch, predictions)
@@ -128,13 +129,11 @@ class Upstream:
         if context.model not in self._settings.models:
             # Before any call that counts as a failure of the model: callers may name anything.
             self.statuses(context.model)
-        return self._call(context, lambda model: self._model_server.task(model, timeout=context.remaining()))
+        return self._call(context, self._model_server.task)
 
     def version(self, context: RequestContext) -> int:
         """Return the version that would answer the request."""
-        return self._call(
-            context, lambda model: self._model_server.resolve(model, timeout=context.remaining())
-        )
+        return self._call(context, self._model_server.resolve)
 
     def statuses(self, name: str) -> list[VersionStatus]:
         """Return the status of each version of a model. Raise UnknownModelError as `task` does."""
@@ -157,9 +156,7 @@ class Upstream:
         self, context: RequestContext, pixels: NDArray[np.uint8]
     ) -> list[tuple[str, NDArray[np.float32]]]:
         """Return the activations of each layer of the version that answers, for a picture, uint8 [*shape]."""
-        return self._call(
-            context, lambda model: self._model_server.layers(pixels, model, timeout=context.remaining())
-        )
+        return self._call(context, partial(self._model_server.layers, pixels))
 
     def labels(self, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
@@ -196,13 +193,13 @@ class Upstream:
         name = context.requested.name
         context.target = self._defaults.get(name) or default_version(self._settings, name)
 
-    def _call(self, context: RequestContext, ask: Callable[[ModelRef], Awaitable[_Result]]) -> _Result:
-        """Ask the request's version; the default one if there is no canary."""
+    def _call(self, context: RequestContext, ask: Callable[..., Awaitable[_Result]]) -> _Result:
+        """Ask the request's version, by `ask(model, timeout=…)`; the default one if there is no canary."""
         if context.model_version is not None and context.asked != "pinned":
             context.asked = "pinned"
             context.target = ModelRef(context.model, version=context.model_version)
         try:
-            return await_(ask(context.target))
+            return await_(ask(context.target, timeout=context.remaining()))
         except DigitError as error:
             context.failures.append((context.asked, error.code))
             if not isinstance(error, ModelNotFoundError) or context.asked == "named":
