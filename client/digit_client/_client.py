@@ -24,6 +24,7 @@ from digit_client._options import DEFAULT_URL, Feedback, Models, Options
 from digit_client._retries import Deadline, RetryPolicy, default_timeout
 from digit_core.backends import run
 from digit_core.errors import (
+    ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
@@ -150,12 +151,24 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
 
     def _set_up(self, settings: _Settings, http_client: _HttpClient | None) -> None:
         self._http_client: _HttpClient | None = http_client
+        self._process_id = os.getpid()
         self._start(settings, self._connect)
 
     def _configure(self, settings: _Settings) -> None:
         super()._configure(settings)
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
         self._headers.update(settings.default_headers)
+
+    def _http(self) -> _HttpClient:
+        """Return the caller's HTTP client, or that of this client. Raise ClientClosedError."""
+        if self._http_client is None:
+            http: _HttpClient = self._connection.get()
+            return http
+        if self._process_id != os.getpid():
+            raise RuntimeError("a client with its own http_client can't be used after a fork")
+        if self._http_client.is_closed:
+            raise ClientClosedError("the http_client is closed; create another client")
+        return self._http_client
 
     @abstractmethod
     def _connect(self) -> _HttpClient:
@@ -176,18 +189,6 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         except (ConnectionFailedError, DeadlineExceededError, OverloadedError, UnavailableError):
             return False
         return True
-
-    async def _models(self, options: Options) -> Models:
-        return await self._call(_MODELS, options)
-
-    async def _feedback(
-        self,
-        answer: Prediction | Reading | str,
-        label: str | int | None,
-        index: int | None,
-        options: Options,
-    ) -> Feedback:
-        return await self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index))
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         arguments = await self._backend.to_thread(_api.encode_image, image)
@@ -235,11 +236,11 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
         target = {"method": route.method, "url": self.url + route.path, "params": query}
         request = {**arguments, **target, "headers": headers}
         parse = partial(route.parse, **parse_options)
-        connection, deadline = self._http_client or self._connection.get(), Deadline(timeout)
+        http, deadline = self._http(), Deadline(timeout)
 
         async def send(remaining: float) -> _Answer:
             with self._translate_errors(timeout):
-                response, content = await self._send(connection, request, remaining, deadline)
+                response, content = await self._send(http, request, remaining, deadline)
             _logger.debug(
                 "%s %s: status %d, %d bytes (request %s)",
                 route.method,
@@ -319,14 +320,14 @@ class Client(ImageClient, _GatewayClient[httpx.Client]):
         ID.
         """
         options = Options(timeout=timeout, request_id=request_id)
-        return run(self._feedback(answer, label, index, options))
+        return run(self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index)))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models.
 
         `timeout` and `request_id` are those of CallOptions.
         """
-        return run(self._models(Options(timeout=timeout, request_id=request_id)))
+        return run(self._call(_MODELS, Options(timeout=timeout, request_id=request_id)))
 
     def _connect(self) -> httpx.Client:
         return httpx.Client()
@@ -364,11 +365,12 @@ class AsyncClient(AsyncImageClient, _GatewayClient[httpx.AsyncClient]):
         request_id: str | None = None,
     ) -> Feedback:
         """Tell the service which `label` the image of an answer has, as Client.feedback does."""
-        return await self._feedback(answer, label, index, Options(timeout=timeout, request_id=request_id))
+        options = Options(timeout=timeout, request_id=request_id)
+        return await self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index))
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, and its task card, as Client.models does."""
-        return await self._models(Options(timeout=timeout, request_id=request_id))
+        return await self._call(_MODELS, Options(timeout=timeout, request_id=request_id))
 
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()

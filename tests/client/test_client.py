@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import pickle
 import platform
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -303,7 +305,7 @@ def test_client_of_environment_is_picklable_with_its_settings(
     )
 
 
-def test_http_client_of_the_caller_is_neither_pickled_nor_closed() -> None:
+def test_http_client_of_the_caller_is_neither_pickled_nor_closed_nor_used_after_a_fork() -> None:
     _, transport = record_requests()
     with httpx.Client(transport=transport) as http_client:
         client = Client("http://gateway.test", http_client=http_client)
@@ -311,6 +313,16 @@ def test_http_client_of_the_caller_is_neither_pickled_nor_closed() -> None:
             pickle.dumps(client)
         client.close()
         assert not http_client.is_closed
+        child = os.fork()
+        if child == 0:
+            with suppress(RuntimeError):
+                client.predict(b"image")
+                os._exit(1)
+            os._exit(7)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 7
+    with pytest.raises(ClientClosedError, match="the http_client is closed"):
+        client.predict(b"image")
 
 
 def record_requests() -> tuple[list[httpx.Request], httpx.MockTransport]:
