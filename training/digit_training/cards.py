@@ -18,7 +18,7 @@ Document = Mapping[str, Any]
 
 _BYTES = [0, 255]
 _NAME_LENGTH = 63
-_CONVENTION_KEYS = {"mean", "std"}
+_CONVENTION_KEYS = ("mean", "std")
 """Keys of [input] that become part of the model when it is exported."""
 
 
@@ -69,55 +69,48 @@ def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifi
         stated["output"] = output
     try:
         # Before what is missing: a mistyped name of a table hides its keys.
-        TaskCard.check_keys(stated, _CONVENTION_KEYS)
+        TaskCard.check_keys(stated, set(_CONVENTION_KEYS))
         prepare, pixels = dict(document.get("prepare", {})), dict(document.get("input", {}))
-        mean, std = (_numbers(key, pixels.pop(key, [])) for key in ("mean", "std"))
+        scaling = {key: pixels.pop(key, []) for key in _CONVENTION_KEYS}
         if is_bgr := prepare.get("color") == "bgr":
             prepare["color"] = "rgb"
-        from_model = {
-            "shape": list(DIGITS.shape) if prepare.get("kind") == DIGITS.kind else _shape_of(model),
-            "range": _BYTES if classifier.takes_bytes(model) else None,
-        }
-        pixels = {key: value for key, value in from_model.items() if value} | pixels
-        _check_complete(pixels, model)
+        is_of_digits = prepare.get("kind") == DIGITS.kind
+        if "shape" not in pixels:
+            pixels["shape"] = list(DIGITS.shape) if is_of_digits else _shape_of(model)
+        if "range" not in pixels and not classifier.takes_bytes(model):
+            raise CardError(
+                "the model's first layers do not tell the range of its pixels: say what it was trained with, "
+                "by --range 0,1, --range=-1,1 or --range 0,255, or by range under [input] of the card"
+            )
+        pixels = {"range": _BYTES} | pixels
         task = TaskCard.from_document({**stated, "input": pixels, "prepare": prepare})
     except TaskCardError as error:
         raise CardError(str(error)) from error
-    channels = task.shape[2] if len(task.shape) == 3 else 1
-    for key, values in (("mean", mean), ("std", std)):
-        if len(values) not in (0, 1, channels) or (key == "std" and not all(values)):
-            raise CardError(
-                f"{key} must be one number, or one for each of {channels} channels, and std not 0"
-            )
+    mean, std = (_per_channel(key, scaling[key], task) for key in _CONVENTION_KEYS)
     return task, classifier.Convention(output, document.get("output_name"), mean, std, is_bgr)
 
 
-def _numbers(key: str, value: Any) -> tuple[float, ...]:
+def _per_channel(key: str, value: Any, task: TaskCard) -> tuple[float, ...]:
+    """Return a mean or a deviation; empty if the card has none."""
+    channels = task.shape[2] if len(task.shape) == 3 else 1
     values = value if isinstance(value, list) else [value]
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in values):
-        raise CardError(f"{key} must be one number, or one for each channel, not {value!r}")
+    are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in values)
+    if not are_numbers or len(values) not in (0, 1, channels) or (key == "std" and not all(values)):
+        raise CardError(f"{key} must be one number, or one for each of {channels} channels, and std not 0")
     return tuple(map(float, values))
 
 
-def _shape_of(model: keras.Model) -> list[int] | None:
-    """Return the model's input shape, channels last, unless a size of it is free or it is a flat vector."""
+def _shape_of(model: keras.Model) -> list[int]:
+    """Return the model's input shape, channels last.
+
+    Raise CardError if a size of it is free, or if it is a flat vector.
+    """
     shape = classifier.input_shape(model)
     sizes = [size for size in shape if size is not None]
     if len(sizes) < len(shape) or len(shape) not in (2, 3):
-        return None
+        raise CardError(
+            f"the model takes {classifier.format_shape(shape)}: say by --shape, or shape under [input] of "
+            "the card, what it is given, such as 224,224,3"
+        )
     is_turned = len(sizes) == 3 and sizes[0] in CHANNELS.values() and sizes[2] not in CHANNELS.values()
     return [*sizes[1:], sizes[0]] if is_turned else sizes
-
-
-def _check_complete(pixels: Mapping[str, Any], model: keras.Model) -> None:
-    if "shape" not in pixels:
-        shape = classifier.format_shape(classifier.input_shape(model))
-        raise CardError(
-            f"the model takes {shape}: say by --shape, or shape under [input] of the card, what it is "
-            "given, such as 224,224,3"
-        )
-    if "range" not in pixels:
-        raise CardError(
-            "the model's first layers do not tell the range of its pixels: say what it was trained with, by "
-            "--range 0,1, --range=-1,1 or --range 0,255, or by range under [input] of the card"
-        )
