@@ -57,8 +57,9 @@ def is_normalized(pixels: Pixels) -> bool:
     if not _CONFIG.digit_side - 1 <= max(cv2.boundingRect(pixels)[2:]) <= _CONFIG.digit_side:
         return False
     moments = cv2.moments(pixels)
-    offsets = (moments[name] / moments["m00"] - _CONFIG.center for name in ("m01", "m10"))
-    return all(abs(offset) <= _CONFIG.max_offset for offset in offsets)
+    row, column = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
+    offset = float(max(abs(row - _CONFIG.center), abs(column - _CONFIG.center)))
+    return offset <= _CONFIG.max_offset
 
 
 def are_normalized(images: NDArray[np.uint8]) -> NDArray[np.bool_]:

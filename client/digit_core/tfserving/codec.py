@@ -205,9 +205,9 @@ def _decode_is_digit(response: PredictResponse, count: int) -> Sequence[float | 
 
 
 def _decode_tensor(tensor: TensorProto) -> NDArray[np.float32]:
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
     if tensor.dtype != DT_FLOAT:
-        raise ValueError(f"expected float32, got data type {tensor.dtype} of shape {list(shape)}")
+        raise ValueError(f"expected float32, got data type {tensor.dtype} of shape {shape}")
     # TensorFlow Serving sends packed bytes or a list of floats, depending on its flags.
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype="<f4").reshape(shape)
