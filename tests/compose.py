@@ -1,18 +1,11 @@
-"""Services of docker-compose.yml as an isolated project, and continuous calls to them."""
+"""Services of docker-compose.yml as an isolated project."""
 
 import os
 import subprocess
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
-from types import TracebackType
-from typing import Generic, Self, TypeVar
 
 ROOT = Path(__file__).parent.parent
-
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -56,35 +49,3 @@ class Project:
         printed = done.stdout.decode()
         assert done.returncode == 0, f"{' '.join(command)}\n{printed}"
         return printed
-
-
-@dataclass
-class Load(Generic[_Result]):
-    """Repeats a call in threads until the end of the block, and keeps the results.
-
-    The end of the block raises the error of a failed call: it comes before a wait for results that ended.
-    """
-
-    call: Callable[[], _Result]
-    callers: int = 4
-    results: list[_Result] = field(default_factory=list)
-    _stop: Event = field(default_factory=Event)
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(32))
-    _workers: list[Future[None]] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        self._workers = [self._pool.submit(self._work) for _ in range(self.callers)]
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._pool.shutdown()
-        for worker in self._workers:
-            worker.result()
-
-    def _work(self) -> None:
-        # Pause: leave CPU time to the services under test.
-        while not self._stop.wait(0.02):
-            self.results.append(self.call())

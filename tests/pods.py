@@ -1,14 +1,10 @@
 """Model servers behind one DNS name, each with its own address, as pods of a headless Service."""
 
-import contextlib
 import re
-import socket
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 from subprocess import Popen
-from threading import Thread
 from typing import Any
 
 import httpx
@@ -48,26 +44,21 @@ class Pod:
     address: str
     process: Popen[bytes]
     _rest_port: int
-    _proxy: "_TcpProxy"
 
     @property
     def calls(self) -> int:
         """Number of requests that the model server has answered."""
-        page = httpx.get(f"http://127.0.0.1:{self._rest_port}/monitoring/prometheus/metrics").text
+        page = httpx.get(f"http://{self.address}:{self._rest_port}/monitoring/prometheus/metrics").text
         counts = re.findall(r"^:tensorflow:serving:request_count{.*} (\S+)$", page, re.MULTILINE)
         return sum(int(float(count)) for count in counts)
-
-    def kill(self) -> None:
-        """Kill the process and drop its connections."""
-        self.process.kill()
-        self._proxy.close()
 
 
 def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
     """Start a pod that serves these models until the stack is closed."""
-    grpc_port, rest_port = free_port(), free_port()
+    rest_port = free_port()
     flags = [
-        f"--port={grpc_port}",
+        f"--host={address}",
+        f"--port={port}",
         f"--rest_api_port={rest_port}",
         "--model_name=digits",
         f"--model_base_path={models}",
@@ -75,46 +66,5 @@ def start(address: str, port: int, models: Path, stack: ExitStack) -> Pod:
         "--grpc_channel_arguments=grpc.max_connection_age_ms=10000",
     ]
     process = stack.enter_context(running("model-server", *flags))
-    wait_until(lambda: accepts(rest_port), process)
-    proxy = _TcpProxy((address, port), grpc_port)
-    stack.callback(proxy.close)
-    return Pod(address, process, rest_port, proxy)
-
-
-class _TcpProxy(ThreadingTCPServer):
-    """TCP proxy that makes a server on 127.0.0.1 available at another address."""
-
-    allow_reuse_address = True
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], port: int) -> None:
-        super().__init__(address, _Connection)
-        self.port = port
-        Thread(target=self.serve_forever, args=[0.05], daemon=True).start()
-
-    def close(self) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _Connection(BaseRequestHandler):
-    server: _TcpProxy
-
-    def handle(self) -> None:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.server.port)) as upstream,
-        ):
-            back = Thread(target=_forward, args=[upstream, self.request])
-            back.start()
-            _forward(self.request, upstream)
-            back.join()
-
-
-def _forward(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    for end in (source, sink):
-        with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+    wait_until(lambda: accepts(rest_port, address), process)
+    return Pod(address, process, rest_port)

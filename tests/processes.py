@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -64,6 +65,38 @@ def free_port() -> int:
     return next(port for port in _ports if not accepts(port))
 
 
+@dataclass(frozen=True)
+class Ports:
+    """Free ports of `digits up`, and the variables that name them to it and to commands beside it."""
+
+    gateway: int = field(default_factory=free_port)
+    grpc: int = field(default_factory=free_port)
+    rest: int = field(default_factory=free_port)
+
+    @property
+    def url(self) -> str:
+        """URL of the gateway."""
+        return f"http://127.0.0.1:{self.gateway}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of `digits up`, and of commands that ask it."""
+        return {
+            "DIGITS_PORT": str(self.gateway),
+            "DIGITS_GRPC_PORT": str(self.grpc),
+            "DIGITS_REST_PORT": str(self.rest),
+            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self.grpc}",
+            "DIGITS_URL": self.url,
+        }
+
+    @contextmanager
+    def up(self, models: Path, **settings: str) -> Iterator[None]:
+        """Run `digits up` with this models folder until the end of the block."""
+        with running("up", "--models", str(models), environment=self.environment | settings) as process:
+            wait_until(lambda: is_ready(self.url), process)
+            yield
+
+
 def wait_until(
     condition: Callable[[], bool],
     process: subprocess.Popen[Any] | None = None,
@@ -90,7 +123,7 @@ def is_ready(url: str) -> bool:
     return all(answers(f"{url}/readyz") for _ in range(8))
 
 
-def accepts(port: int) -> bool:
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
     """True if a server listens on the port."""
     with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((host, port)) == 0

@@ -1,12 +1,10 @@
 """Corrections become the next version: crossed sevens, from wrong answers to right ones."""
 
-import json
 import os
+import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -14,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_client import Client, Prediction
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_training.drawing.synthetic import draw_strokes, parse_strokes
 from tests.conftest import Digits
-from tests.processes import DIGITS, accepts, free_port, is_ready, wait_until
+from tests.processes import DIGITS, Ports, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -46,118 +45,64 @@ def share_of_sevens(predictions: list[Prediction]) -> float:
     return sum(prediction.digit == 7 for prediction in predictions) / len(predictions)
 
 
-class Service:
-    """`digits up` on free ports, with feedback and the canary as shadow."""
-
-    def __init__(self, folder: Path) -> None:
-        self.models = folder / "models"
-        self.store = f"sqlite:///{folder / 'feedback.db'}"
-        self.port, self._grpc_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._environment = {
-            **os.environ,
-            "DIGITS_PORT": str(self.port),
-            "DIGITS_GRPC_PORT": str(self._grpc_port),
-            "DIGITS_REST_PORT": str(free_port()),
-            "DIGITS_MODELS": str(self.models),
-            "DIGITS_MODEL_SERVER": f"127.0.0.1:{self._grpc_port}",
-            "DIGITS_FEEDBACK": self.store,
-            "DIGITS_FEEDBACK_OPEN": "1",
-            "DIGITS_SHADOW_LABEL": "canary",
-            "DIGITS_SHADOW_SHARE": "1",
-        }
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start both processes."""
-        process = subprocess.Popen([*DIGITS, "up"], env=self._environment)
-        wait_until(lambda: accepts(self._grpc_port), process)
-        wait_until(lambda: is_ready(self.url), process)
-        return process
-
-    def run(self, *command: object) -> str:
-        done = subprocess.run([*map(str, command)], env=self._environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def predict(self, pictures: list[bytes], *, correct: bool = False) -> list[Prediction]:
-        """Send each picture in a request of its own; with `correct`, send feedback that it is a seven."""
-        with Client(self.url) as client:
-            # Fixed IDs, which decide what is held out: each run fits the same digits.
-            ids = [f"{len(pictures)}-{number}" for number in range(len(pictures))]
-            predictions = [
-                client.predict(picture, request_id=request_id)
-                for picture, request_id in zip(pictures, ids, strict=True)
-            ]
-            if correct:
-                for prediction in predictions:
-                    client.feedback(prediction, 7)
-            return predictions
-
-    def card(self, version: int) -> dict[str, Any]:
-        card: dict[str, Any] = json.loads(
-            (self.models / "digits" / str(version) / "assets.extra" / "model.json").read_text()
-        )
-        return card
-
-    def shadow_counts(self) -> Counter[str]:
-        """Return the number of shadow predictions by `agrees`."""
-        counts: Counter[str] = Counter()
-        for line in httpx.get(f"{self.url}/metrics").text.splitlines():
-            if line.startswith("digits_shadow_predictions_total{"):
-                agrees = line.partition('agrees="')[2].partition('"')[0]
-                counts[agrees] += int(float(line.rpartition(" ")[2]))
-        return counts
+def predict(url: str, pictures: list[bytes], *, correct: bool = False) -> list[Prediction]:
+    """Send each picture in a request of its own; with `correct`, send feedback that it is a seven."""
+    with Client(url) as client:
+        # Fixed IDs, which decide what is held out: each run fits the same digits.
+        predictions = [
+            client.predict(picture, request_id=f"{len(pictures)}-{number}")
+            for number, picture in enumerate(pictures)
+        ]
+        for prediction in predictions if correct else ():
+            client.feedback(prediction, 7)
+        return predictions
 
 
-@pytest.fixture
-def service(tmp_path: Path, mnist_npz: Path) -> Iterator[Service]:
-    service = Service(tmp_path)
-    service.run(
-        *TRAIN, "--epochs", 40, "--data", mnist_npz, "--models", service.models, "--report", tmp_path / "1"
+def shadow_counts(url: str) -> Counter[str]:
+    """Return the number of shadow predictions by `agrees`."""
+    lines = re.findall(
+        r'^digits_shadow_predictions_total\{agrees="(\w+)".* (\S+)$', httpx.get(f"{url}/metrics").text, re.M
     )
-    process = service.start()
-    try:
-        yield service
-    finally:
-        process.terminate()
-        process.wait(20)
+    return Counter({agrees: int(float(count)) for agrees, count in lines})
 
 
 def test_corrected_crossed_sevens_are_right_in_the_next_version(
-    service: Service, digits: Digits, mnist_npz: Path, tmp_path: Path
+    digits: Digits, mnist_npz: Path, tmp_path: Path
 ) -> None:
-    unseen = draw_crossed_sevens(100, seed=2)
-    before = share_of_sevens(service.predict(unseen))
-    assert before < 0.7
+    ports, models, store = Ports(), tmp_path / "models", f"sqlite:///{tmp_path / 'feedback.db'}"
+    url = ports.url
 
-    service.predict(draw_crossed_sevens(200, seed=1), correct=True)
-    # Training refuses feedback of which most labels contradict the answers.
-    service.predict([to_png(image) for image in digits.typical(7, 60)], correct=True)
-    command = [
-        *TRAIN,
-        "--epochs",
-        20,
-        "--data",
-        mnist_npz,
-        "--models",
-        service.models,
-        "--report",
-        tmp_path / "2",
-    ]
-    gates = ["--min-gain", 0.05]
-    service.run(*command, "--feedback", service.store, "--feedback-weight", 1, "--from", "stable", *gates)
+    def run(*command: object) -> None:
+        environment = os.environ | ports.environment | {"DIGITS_MODELS": str(models)}
+        done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
 
-    # A canary gets no answer of its own: the shadow calls compare it with the stable version.
-    service.run(*DIGITS, "models", "promote", 2, "--version-label", "canary")
-    wait_until(lambda: bool(service.predict(unseen[:1]) and service.shadow_counts()))
-    answers = service.predict(unseen)
-    assert {answer.model_version for answer in answers} == {1}
-    wait_until(lambda: service.shadow_counts().total() >= 100)
-    assert service.shadow_counts()["false"] >= 20
+    def train(epochs: int, *options: object) -> None:
+        run(*TRAIN, "--epochs", epochs, "--data", mnist_npz, "--report", tmp_path / f"{epochs}", *options)
 
-    service.run(*DIGITS, "models", "promote", 2)
-    wait_until(lambda: service.predict(unseen[:1])[0].model_version == 2)
-    after = share_of_sevens(service.predict(unseen))
-    assert after > 0.85
+    train(40)
+    settings = {"DIGITS_FEEDBACK": store, "DIGITS_FEEDBACK_OPEN": "1"}
+    settings |= {"DIGITS_SHADOW_LABEL": "canary", "DIGITS_SHADOW_SHARE": "1"}
+    with ports.up(models, **settings):
+        unseen = draw_crossed_sevens(100, seed=2)
+        assert share_of_sevens(predict(url, unseen)) < 0.7
+
+        predict(url, draw_crossed_sevens(200, seed=1), correct=True)
+        # Training refuses feedback of which most labels contradict the answers.
+        predict(url, [to_png(image) for image in digits.typical(7, 60)], correct=True)
+        feedback = ["--feedback", store, "--feedback-weight", 1]
+        train(20, *feedback, "--from", "stable", "--min-gain", 0.05)
+
+        # A canary gets no answer of its own: the shadow calls compare it with the stable version.
+        run(*DIGITS, "models", "promote", 2, "--version-label", "canary")
+        wait_until(lambda: bool(predict(url, unseen[:1]) and shadow_counts(url)))
+        assert {answer.model_version for answer in predict(url, unseen)} == {1}
+        wait_until(lambda: shadow_counts(url).total() >= 100)
+        assert shadow_counts(url)["false"] >= 20
+
+        run(*DIGITS, "models", "promote", 2)
+        wait_until(lambda: predict(url, unseen[:1])[0].model_version == 2)
+        assert share_of_sevens(predict(url, unseen)) > 0.85
     # MNIST is no worse.
-    assert service.card(2)["accuracy"] > service.card(1)["accuracy"] - 0.03
+    before, after = (ModelsFolder(models).version("digits", number).card() for number in (1, 2))
+    assert after["accuracy"] > before["accuracy"] - 0.03

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import keras
@@ -23,7 +24,7 @@ from digit_core.artifact import models_folder
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_training import cli
-from tests.processes import DIGITS, free_port, is_ready, running, wait_until
+from tests.processes import DIGITS, Ports, wait_until
 
 pytestmark = [
     pytest.mark.e2e,
@@ -52,12 +53,6 @@ def judge(features: keras.KerasTensor, units: int = 2, activation: str = "softma
     return answers
 
 
-def save(folder: Path, image: keras.KerasTensor, answers: keras.KerasTensor, card: str = "") -> list[str]:
-    """Save model and card, and return the arguments of the export."""
-    keras.Model(image, answers).save(folder / "mine.keras")
-    return ["mine.keras", *write_card(folder, card)]
-
-
 def write_card(folder: Path, card: str) -> list[str]:
     (folder / "card.toml").write_text(f'name = "{folder.name}"\nlabels = ["dark", "light"]\n{card}')
     return ["--task", "card.toml"]
@@ -67,34 +62,58 @@ def mean(image: keras.KerasTensor) -> keras.KerasTensor:
     return layers.GlobalAveragePooling2D()(image)
 
 
-def softmax(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    return save(folder, image, judge(mean(image)), RANGE)
+def from_bytes(image: keras.KerasTensor) -> keras.KerasTensor:
+    return judge(mean(layers.Rescaling(1 / 255)(image)))
 
 
-def rescaling(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    return save(folder, image, judge(mean(layers.Rescaling(1 / 255)(image))))
+def channels_first(image: keras.KerasTensor) -> keras.KerasTensor:
+    return judge(layers.GlobalAveragePooling2D(data_format="channels_first")(image))
 
 
-def logits(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    return save(folder, image, judge(mean(image), activation="linear"), f'output = "logits"\n{RANGE}')
+@dataclass(frozen=True)
+class Saved:
+    """Functional model of an input, saved as a Keras file, its card, and further options of the export."""
+
+    answers: Callable[[keras.KerasTensor], Any]
+    card: str = ""
+    options: tuple[str, ...] = ()
+    shape: tuple[int | None, ...] = (8, 8, 3)
+    dtype: str = "float32"
+
+    def __call__(self, folder: Path) -> list[str]:
+        """Save model and card in the folder; return the arguments of the export."""
+        image = keras.Input(self.shape, dtype=self.dtype)
+        keras.Model(image, self.answers(image)).save(folder / "mine.keras")
+        return ["mine.keras", *write_card(folder, self.card), *self.options]
 
 
-def sigmoid(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    return save(folder, image, judge(mean(image), 1, "sigmoid"), f'output = "sigmoid"\n{RANGE}')
-
-
-def one_logit(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    return [*save(folder, image, judge(mean(image), 1, "linear"), RANGE), "--output", "logits"]
-
-
-def unsigned_bytes(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3), dtype="uint8")
-    return save(folder, image, judge(mean(layers.Rescaling(1 / 255)(image))))
+FUNCTIONAL = {
+    "softmax": Saved(lambda image: judge(mean(image)), RANGE),
+    "rescaling": Saved(from_bytes),
+    "logits": Saved(lambda image: judge(mean(image), activation="linear"), f'output = "logits"\n{RANGE}'),
+    "sigmoid": Saved(lambda image: judge(mean(image), 1, "sigmoid"), f'output = "sigmoid"\n{RANGE}'),
+    "one-logit": Saved(lambda image: judge(mean(image), 1, "linear"), RANGE, ("--output", "logits")),
+    "unsigned-bytes": Saved(from_bytes, dtype="uint8"),
+    "flat": Saved(judge, "[input]\nshape = [8, 8]\nrange = [0, 1]\n", shape=(64,)),
+    "any-size": Saved(
+        lambda image: judge(mean(image)),
+        "[input]\nshape = [8, 8, 3]\nrange = [0, 1]\n",
+        shape=(None, None, 3),
+    ),
+    "channels-first": Saved(channels_first, options=("--range", "0,1"), shape=(3, 8, 8)),
+    "half-precision": Saved(
+        lambda image: keras.ops.cast(judge(mean(image)), "float16"), options=("--range", "0,1")
+    ),
+    "one-of-two-outputs": Saved(
+        lambda image: {"size": mean(image), "kind": judge(mean(image))}, RANGE, ("--output-name", "kind")
+    ),
+    # What Caffe's preprocessing gives, in 0 to 1, less a half.
+    "less-a-mean": Saved(
+        lambda image: judge(mean(image + 0.5)),
+        f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n',
+    ),
+    "transparent": Saved(lambda image: judge(mean(image[..., :3] * image[..., 3:])), RANGE, shape=(8, 8, 4)),
+}
 
 
 def own_layer(folder: Path) -> list[str]:
@@ -104,9 +123,8 @@ def own_layer(folder: Path) -> list[str]:
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    image = keras.Input((8, 8, 3))
-    answers = judge(mean(layers.Rescaling(2)(module.Halving()(image))))
-    return [*save(folder, image, answers, RANGE), "--import", "own_layers"]
+    model = Saved(lambda image: judge(mean(layers.Rescaling(2)(module.Halving()(image)))), RANGE)
+    return [*model(folder), "--import", "own_layers"]
 
 
 def subclassed(folder: Path) -> list[str]:
@@ -132,46 +150,6 @@ def function(folder: Path) -> list[str]:
     return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
 
 
-def flat(folder: Path) -> list[str]:
-    image = keras.Input((64,))
-    return save(folder, image, judge(image), "[input]\nshape = [8, 8]\nrange = [0, 1]\n")
-
-
-def any_size(folder: Path) -> list[str]:
-    image = keras.Input((None, None, 3))
-    return save(folder, image, judge(mean(image)), "[input]\nshape = [8, 8, 3]\nrange = [0, 1]\n")
-
-
-def channels_first(folder: Path) -> list[str]:
-    image = keras.Input((3, 8, 8))
-    pooled = layers.GlobalAveragePooling2D(data_format="channels_first")(image)
-    return [*save(folder, image, judge(pooled)), "--range", "0,1"]
-
-
-def half_precision(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    answers = keras.ops.cast(judge(mean(image)), "float16")
-    return [*save(folder, image, answers), "--range", "0,1"]
-
-
-def one_of_two_outputs(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    keras.Model(image, {"size": mean(image), "kind": judge(mean(image))}).save(folder / "mine.keras")
-    return ["mine.keras", *write_card(folder, RANGE), "--output-name", "kind"]
-
-
-def less_a_mean(folder: Path) -> list[str]:
-    """Take what Caffe's preprocessing gives, in 0 to 1, less a half."""
-    image = keras.Input((8, 8, 3))
-    card = f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n'
-    return save(folder, image, judge(mean(image + 0.5)), card)
-
-
-def transparent(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 4))
-    return save(folder, image, judge(mean(image[..., :3] * image[..., 3:])), RANGE)
-
-
 def called(folder: Path) -> list[str]:
     model = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
     model(np.zeros((5, 8, 8, 3), np.float32))
@@ -186,26 +164,13 @@ def fitted_with_jax(folder: Path) -> list[str]:
     return ["mine.keras", *write_card(folder, RANGE)]
 
 
-ROWS: list[Callable[[Path], list[str]]] = [
-    softmax,
-    rescaling,
-    logits,
-    sigmoid,
-    one_logit,
-    unsigned_bytes,
-    own_layer,
-    subclassed,
-    function,
-    flat,
-    any_size,
-    channels_first,
-    half_precision,
-    one_of_two_outputs,
-    less_a_mean,
-    transparent,
-    called,
-    fitted_with_jax,
-]
+ROWS: dict[str, Callable[[Path], list[str]]] = FUNCTIONAL | {
+    "own-layer": own_layer,
+    "subclassed": subclassed,
+    "function": function,
+    "called": called,
+    "fitted-with-jax": fitted_with_jax,
+}
 
 
 @dataclass(frozen=True)
@@ -213,7 +178,7 @@ class Service:
     """Running service of a models folder."""
 
     models: Path
-    url: str = ""
+    url: str
 
     def publish(self, folder: Path, *arguments: str) -> None:
         """Export in a folder: in this process, without verification, unless a module has to be imported."""
@@ -246,46 +211,39 @@ def is_served(client: Client, picture: bytes) -> bool:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Service that begins with a model of another name than those of the tests."""
-    folder = tmp_path_factory.mktemp("first")
+    folder, ports = tmp_path_factory.mktemp("first"), Ports()
     models = folder / "models"
-    Service(models).publish(folder, *softmax(folder))
-    ports = [free_port() for _ in range(3)]
-    options = zip(("--port", "--grpc-port", "--rest-port"), map(str, ports), strict=True)
-    arguments = [argument for option in options for argument in option]
-    with running("up", "--models", str(models), *arguments) as process:
-        service = Service(models, f"http://127.0.0.1:{ports[0]}")
-        wait_until(lambda: is_ready(service.url), process)
+    service = Service(models, ports.url)
+    service.publish(folder, *ROWS["softmax"](folder))
+    with ports.up(models):
         yield service
 
 
-@pytest.mark.parametrize("bring", ROWS, ids=lambda bring: bring.__name__)
-def test_model_is_exported_served_without_a_restart_and_answers(
-    bring: Callable[[Path], list[str]], service: Service, tmp_path: Path
-) -> None:
-    folder = tmp_path / bring.__name__.replace("_", "-")
+def answers(service: Service, folder: Path, bring: Callable[[Path], list[str]]) -> list[Prediction]:
+    """Return the running service's answers to dark and light by the model that the folder names."""
     folder.mkdir()
     service.publish(folder, *bring(folder))
-    dark, light = service.ask(folder.name)
+    return service.ask(folder.name)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_model_is_exported_served_without_a_restart_and_answers(
+    name: str, service: Service, tmp_path: Path
+) -> None:
+    dark, light = answers(service, tmp_path / name, ROWS[name])
     assert (dark.label, light.label) == ("dark", "light")
     assert min(dark.confidence, light.confidence) > 0.9
 
 
 def test_multi_label_model_names_each_label_above_its_threshold(service: Service, tmp_path: Path) -> None:
-    folder = tmp_path / "several"
-    folder.mkdir()
-    image = keras.Input((8, 8, 3))
     card = f'output = "multi-label"\nthreshold = [0, 0.5]\n{RANGE}'
-    service.publish(folder, *save(folder, image, judge(mean(image), activation="sigmoid"), card))
-    dark, light = service.ask(folder.name)
+    model = Saved(lambda image: judge(mean(image), activation="sigmoid"), card)
+    dark, light = answers(service, tmp_path / "several", model)
     assert (dark.predicted_labels, light.predicted_labels) == (("dark",), ("dark", "light"))
     assert dark.label is light.label is None
 
 
 def test_unsure_answer_is_refused(service: Service, tmp_path: Path) -> None:
-    folder = tmp_path / "unsure"
-    folder.mkdir()
-    image = keras.Input((8, 8, 3))
-    answers = judge(mean(image) * 0 + 0.52)
-    service.publish(folder, *save(folder, image, answers, f"refuse_below = 0.9\n{RANGE}"))
-    for prediction in service.ask(folder.name):
+    model = Saved(lambda image: judge(mean(image) * 0 + 0.52), f"refuse_below = 0.9\n{RANGE}")
+    for prediction in answers(service, tmp_path / "unsure", model):
         assert (prediction.label, prediction.refusal, prediction.index) == (None, "unsure", 1)

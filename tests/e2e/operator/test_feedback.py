@@ -2,10 +2,8 @@
 
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from digit_core.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
+from tests.load import load
 from tests.processes import children, wait_until
 from tests.serving.gateway.conftest import GatewayProcess, gateway_process
 
@@ -89,32 +88,21 @@ def test_feedback_reaches_any_worker_and_answers_kept_by_a_killed_one(service: S
 
 
 def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service) -> None:
-    answered: list[str] = []
-    stop = threading.Event()
+    def call() -> str | None:
+        """Return the ID of a request whose feedback is answered."""
+        with suppress(httpx.HTTPError):
+            request_id = service.predict()
+            if service.give(request_id, "1").status_code == 200:
+                return request_id
+        return None
 
-    def call() -> None:
-        while not stop.is_set():
-            try:
-                request_id = service.predict()
-                if service.give(request_id, "1").status_code == 200:
-                    answered.append(request_id)
-            except httpx.HTTPError:
-                time.sleep(0.05)
+    def has_answers(count: int) -> bool:
+        return len(list(filter(None, answered))) >= count
 
-    threads = [threading.Thread(target=call, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with load(call) as answered:
         for number in range(1, 4):
-            wait_until(partial(_has, answered, 10 * number))
+            wait_until(partial(has_answers, 10 * number))
             os.kill(children(service.gateway.process.pid)[0], signal.SIGKILL)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
     labels = {record.request_id: record.label for record in service.stored()}
-    assert [labels.get(request_id) for request_id in answered] == ["1"] * len(answered)
-
-
-def _has(items: list[str], count: int) -> bool:
-    return len(items) >= count
+    given = list(filter(None, answered))
+    assert [labels.get(request_id) for request_id in given] == ["1"] * len(given)

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from digit_core.artifact.models_folder import ModelsFolder
 from tests.e2e.page.stub import ORIGIN, StubGateway
-from tests.processes import free_port, is_ready, running, wait_until
+from tests.processes import Ports
 
 # No background requests of Chromium itself, and no host but the services under test.
 BROWSER_ARGUMENTS = [
@@ -128,8 +128,6 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         folder.publish("compared", write)
     with folder.lock():
         folder.write_config(folder.read_config().with_label("compared", "canary", 2))
-    ports = {name: str(free_port()) for name in ("DIGITS_PORT", "DIGITS_GRPC_PORT", "DIGITS_REST_PORT")}
-    with running("up", "--models", str(root), environment=ports) as process:
-        url = f"http://127.0.0.1:{ports['DIGITS_PORT']}"
-        wait_until(lambda: is_ready(url), process)
-        yield Service(url, f"127.0.0.1:{ports['DIGITS_GRPC_PORT']}", root)
+    ports = Ports()
+    with ports.up(root):
+        yield Service(ports.url, f"127.0.0.1:{ports.grpc}", root)

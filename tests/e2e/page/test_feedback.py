@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from digit_client import DIGITS
-from tests.e2e.page.accessibility import HAS_FOCUS_OUTLINE, violations
+from tests.e2e.page.accessibility import HAS_FOCUS_OUTLINE, VIEWS, violations
 from tests.e2e.page.pen import STROKES, draw_without_release
 from tests.e2e.page.responses import respond_with_lines, respond_with_refusal
 from tests.e2e.page.stub import StubGateway
@@ -183,7 +183,7 @@ def test_keyboard_alone_confirms_corrects_and_cancels(page: Page, gateway: StubG
     assert gateway.feedback == [answer | {"is": "right"}, answer | {"label": "41"}]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (768, "light"), (1440, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_each_state_has_no_violations_no_overflow_and_moves_nothing(
     page: Page, width: int, scheme: Any
 ) -> None:

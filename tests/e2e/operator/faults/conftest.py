@@ -3,11 +3,11 @@
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from digit_core.images import to_png
 from digit_serving.stack import MODEL_SERVER_FLAGS
+from tests.load import load
 from tests.processes import MODEL_SERVER, answers, free_port, running, wait_until
 
 DEADLINE = 5.0
@@ -44,9 +45,9 @@ class Outcome:
 
 @dataclass
 class Callers:
-    """Clients that each send one request after another, and the outcomes of their requests."""
+    """Outcomes of the requests of clients that each send one after another."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[Outcome]
     max_seconds: float = DEADLINE + 1
     """Longest time that a request may take."""
 
@@ -124,45 +125,25 @@ class Service:
         """Send requests from `count` clients during the block, and half a second before and after."""
         images = [to_png(self.digits.one(digit)) for digit in range(10)]
         expected = [self.ask(image).json()["predictions"][0]["digit"] for image in images]
-        callers, stop = Callers(), threading.Event()
-        threads = [
-            threading.Thread(target=self._call, args=(images, expected, callers, stop)) for _ in range(count)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
+        indexes = cycle(range(len(images)))
+
+        def call() -> Outcome:
+            index, started = next(indexes), time.monotonic()
+            try:
+                answer = self.ask(images[index], client)
+            except httpx.HTTPError:
+                return Outcome(started, time.monotonic() - started, GONE, False, None)
+            seconds, is_answered = time.monotonic() - started, answer.status_code == 200
+            is_correct = is_answered and answer.json()["predictions"][0]["digit"] == expected[index]
+            retry_after = answer.headers.get("retry-after")
+            return Outcome(started, seconds, answer.status_code, is_correct, retry_after)
+
+        with httpx.Client() as client, load(call, count) as outcomes:
+            callers = Callers(outcomes)
             time.sleep(0.5)
             yield callers
             time.sleep(0.5)
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
         callers.check()
-
-    def _call(
-        self, images: list[bytes], expected: list[int], callers: Callers, stop: threading.Event
-    ) -> None:
-        number = 0
-        with httpx.Client() as client:
-            while not stop.is_set():
-                number += 1
-                index = number % len(images)
-                started = time.monotonic()
-                outcome = self._outcome(images[index], expected[index], client, started)
-                callers.outcomes.append(outcome)
-                if outcome.status != 200:
-                    # Pause shorter than Retry-After, but long enough not to flood.
-                    time.sleep(0.05)
-
-    def _outcome(self, image: bytes, expected: int, client: httpx.Client, started: float) -> Outcome:
-        try:
-            answer = self.ask(image, client)
-        except httpx.HTTPError:
-            return Outcome(started, time.monotonic() - started, GONE, False, None)
-        seconds = time.monotonic() - started
-        is_correct = answer.status_code == 200 and answer.json()["predictions"][0]["digit"] == expected
-        return Outcome(started, seconds, answer.status_code, is_correct, answer.headers.get("retry-after"))
 
 
 Serve = Callable[..., Service]

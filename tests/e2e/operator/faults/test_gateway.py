@@ -31,7 +31,7 @@ def wait_until_replaced(victim: int, service: Service, seconds: float) -> None:
     service.wait_until_ready(RECOVERY)
 
 
-def test_gateway_killed_and_hanging_workers_are_replaced(serve: Serve) -> None:
+def test_gateway_faults_of_workers_and_clients_harm_no_others_and_sigterm_drains(serve: Serve) -> None:
     service = serve()
     for number, seconds in ((signal.SIGKILL, RECOVERY), (signal.SIGSTOP, HEARTBEAT + RECOVERY)):
         with service.callers() as callers:
@@ -45,10 +45,6 @@ def test_gateway_killed_and_hanging_workers_are_replaced(serve: Serve) -> None:
         assert survivor in children(service.gateway.pid)
         assert callers.statuses() <= {200, GONE}
         assert callers.statuses(since=recovered) == {200}
-
-
-def test_gateway_aborted_requests_harm_no_others_and_sigterm_under_load_drains(serve: Serve) -> None:
-    service = serve()
     request = _request(to_png(service.digits.one(7)))
     with service.callers(4) as callers:
         for length in (len(request), len(request) // 2, 20):

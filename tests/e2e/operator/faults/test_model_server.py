@@ -39,7 +39,7 @@ def test_model_server_other_program_or_none_at_address_is_refused_and_found_late
     assert service.ask().status_code == 200
 
 
-def test_model_server_killed_twice_recovers(serve: Serve) -> None:
+def test_model_server_killed_slow_or_hanging_delays_or_refuses_and_recovers(serve: Serve) -> None:
     service = serve()
     with service.callers() as callers:
         for _ in range(2):
@@ -52,10 +52,6 @@ def test_model_server_killed_twice_recovers(serve: Serve) -> None:
             time.sleep(1)
             assert callers.statuses(since=recovered) == {200}
     assert callers.statuses() == {200, 503}
-
-
-def test_model_server_slow_delays_answers_and_hanging_opens_circuit_and_recovers(serve: Serve) -> None:
-    service = serve()
     with service.callers() as callers:
         for _ in range(6):
             service.signal_model_server(signal.SIGSTOP)

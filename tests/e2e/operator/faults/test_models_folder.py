@@ -156,20 +156,6 @@ def test_models_folder_version_with_invalid_output_gives_502(serve: Serve, folde
         assert callers.statuses() == {200, 502}
 
 
-@pytest.fixture
-def released(serve: Serve, models: Path, tmp_path: Path) -> Service:
-    """Service of a models folder, whose version 1 is stable."""
-    folder = ModelsFolder(tmp_path / "models")
-    publish_next(folder, models / "1")
-    return serve(
-        f"--model_config_file={folder.config_path}",
-        "--model_config_file_poll_wait_seconds=1",
-        "--allow_version_labels_for_unavailable_models=true",
-        folder=folder.root,
-        environment={"DIGITS_DEFAULT_LABEL": "stable"},
-    )
-
-
 def publish_next(folder: ModelsFolder, version: Path) -> None:
     """Publish a copy of a version."""
 
@@ -177,31 +163,6 @@ def publish_next(folder: ModelsFolder, version: Path) -> None:
         shutil.copytree(version, path, dirs_exist_ok=True)
 
     folder.publish("digits", write)
-
-
-def change(service: Service, *arguments: str) -> None:
-    environment = {
-        **os.environ,
-        "DIGITS_MODELS": str(service.models),
-        "DIGITS_MODEL_SERVER": f"127.0.0.1:{service.grpc_port}",
-        "DIGITS_URL": service.url,
-    }
-    subprocess.run([*DIGITS, "models", *arguments], env=environment, check=True)
-
-
-def test_models_config_publications_and_promotions_lose_no_request(released: Service) -> None:
-    folder = ModelsFolder(released.models)
-    with released.callers() as callers:
-        for number in (2, 3, 4):
-            publish_next(folder, released.models / "digits" / "1")
-            time.sleep(2)
-            assert released.version() == 1, number
-        for *command, version in (("promote", "2", 2), ("promote", "4", 4), ("rollback", 2)):
-            change(released, *command)
-            assert released.version() == version
-        change(released, "prune", "--keep", "1")
-        assert sorted(folder.versions("digits")) == [1, 2, 4]
-    assert callers.statuses() == {200}
 
 
 def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path) -> None:
