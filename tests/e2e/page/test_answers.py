@@ -69,7 +69,7 @@ def answers_of(
     return [answer] * count
 
 
-def test_messages_name_certainty_of_the_least_sure_digit_factor_of_odds_and_what_is_kept(page: Page) -> None:
+def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page: Page) -> None:
     certainties = [
         (answers_of(p5=0.97, p3=0.03), "The network is sure."),
         (answers_of(p5=0.7, p3=0.2, p8=0.1), "It could also be a 3."),
@@ -83,14 +83,9 @@ def test_messages_name_certainty_of_the_least_sure_digit_factor_of_odds_and_what
         (20, "the odds of an 8 change by a factor of more than a million."),
         (0, "No single part changes the odds of an 8."),
     ]
-    kept = [
-        ({"inputs": 1, "original": True}, "what the network saw and the picture as sent."),
-        ({"inputs": 3, "original": False}, "what the network saw of 3 digits, but not the picture."),
-    ]
     sentences: list[tuple[str, list[Any], str]] = [
         *(("describeCertainty", [answers], text) for answers, text in certainties),
         *(("describeScale", ["8", peak], text) for peak, text in scales),
-        *(("describeKept", [document], text) for document, text in kept),
     ]
     call = "async ([name, values]) => (await import('/static/messages.js'))[name](...values)"
     for name, values, text in sentences:

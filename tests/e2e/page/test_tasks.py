@@ -188,20 +188,6 @@ def test_why_of_large_picture_sends_fewer_parts_and_of_too_large_one_keeps_answe
     expect(hint).to_contain_text("Colour the parts that speak for the answer")
 
 
-def test_why_refused_shows_sentence_and_keeps_answer(
-    open_task: OpenTask, tmp_path: Path, expected_errors: list[str]
-) -> None:
-    expected_errors += ["413"]
-    page = open_task(StubGateway(FLOWERS))
-    choose(page, picture_file(tmp_path))
-    expect(page.locator(".reading")).to_have_text("tulip")
-    problem = {"status": 413, "code": "body_too_large", "detail": "The body is too large."}
-    page.route("**/v1/predict*", lambda route: route.fulfill(status=413, json=problem))
-    page.get_by_role("button", name="Why?").click()
-    expect(page.locator("#error")).to_have_text("The body is too large.")
-    expect(page.locator(".reading")).to_have_text("tulip")
-
-
 def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask) -> None:
     card = replace(LETTERS_CARD, range=(0.1, 0.7))
     gateway = StubGateway(card)
