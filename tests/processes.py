@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import cycle
@@ -58,6 +58,16 @@ def set_limits(limits: dict[int, int]) -> None:
 def children(pid: int) -> list[int]:
     """Return the process IDs of the children of a process, oldest first."""
     return sorted(int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def inheriting(variable: str, value: object) -> dict[int, list[bytes]]:
+    """Return the arguments of the processes that began with this variable, by process ID, without zombies."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{variable}={value}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")
+    return found
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ from digit_serving.scoring import files
 from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.results import FINAL_CODES
 from tests.core.linear_model_server import LinearModelServer
-from tests.processes import DIGITS, children, wait_until
+from tests.processes import DIGITS, inheriting, wait_until
 from tests.s3 import S3Server
 
 pytestmark = pytest.mark.e2e
@@ -42,25 +42,17 @@ MARK = "DIGITS_TEST_RUN"
 """Environment variable that marks a test's processes."""
 
 
-STARTED: list[subprocess.Popen[str]] = []
-"""Commands of the test that runs."""
-
-
 @pytest.fixture(autouse=True)
-def no_leftovers() -> Iterator[None]:
-    """Kill what a failed test has left running."""
-    yield
-    while STARTED:
-        process = STARTED.pop()
-        if process.poll() is None:
-            for pid in (process.pid, *descendants(process.pid)):
-                kill(pid)
-            process.communicate()
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Mark of the test's processes. Kill what a failed test has left running."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+    yield str(tmp_path)
+    kill(*inheriting(MARK, tmp_path))
 
 
 def start(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
     """Start `digits score` as the leader of a process group, as a shell does."""
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [*DIGITS, "score", *map(str, arguments)],
         env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE,
@@ -68,8 +60,6 @@ def start(*arguments: object, environment: dict[str, str] | None = None) -> subp
         text=True,
         start_new_session=True,
     )
-    STARTED.append(process)
-    return process
 
 
 def score(
@@ -164,17 +154,16 @@ def ray_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 yield address
                 return
         finally:
-            for pid in pids(mark):
-                kill(pid)
+            kill(*inheriting(MARK, mark))
             node.communicate()
     pytest.fail(f"Ray did not start in {RAY_STARTS} attempts")
 
 
 def test_score_on_this_machine_equals_predict_many(
-    models: Path, model_server: str, digits: Any, tmp_path: Path, output: str
+    models: Path, model_server: str, digits: Any, tmp_path: Path, output: str, mark: str
 ) -> None:
     photos = draw(tmp_path / "photos", digits, 600)
-    summary = score(photos, "--output", output, "--models", models.parent, environment={MARK: output})
+    summary = score(photos, "--output", output, "--models", models.parent)
     found = assert_complete(str(photos), output)
     with ModelServerClient(model_server, timeout=60) as client:
         expected = client.predict_many(list(found), on_error="return")
@@ -194,7 +183,7 @@ def test_score_on_this_machine_equals_predict_many(
     assert f"Scored     {600 - broken} of 600 pictures" in summary
     assert f"Broken     {broken}: " in summary
     assert "not_an_image" in summary
-    wait_until(lambda: not pids(output), seconds=30)
+    wait_until(lambda: not inheriting(MARK, mark), seconds=30)
     assert "Skipped    600" in score(photos, "--output", output, "--models", models.parent)
 
 
@@ -214,14 +203,14 @@ def test_score_photographs_asks_the_reader_of_the_models_folder(
 
 
 def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
-    models: Path, photos: Path, output: str
+    models: Path, photos: Path, output: str, mark: str
 ) -> None:
     arguments = (photos, "--output", output, "--models", models.parent, "--batch", BATCH)
-    process = start(*arguments, environment={MARK: output})
+    process = start(*arguments)
     wait_until(lambda: parts(output) > 0, process, seconds=180)
     process.kill()
     process.communicate()
-    wait_until(lambda: not pids(output), seconds=30)
+    wait_until(lambda: not inheriting(MARK, mark), seconds=30)
     # The model server may die before the workers, whose rows are errors of their calls then.
     before = {path: row for path, row in rows(output).items() if row["error_code"] in {None, *FINAL_CODES}}
     summary = score(*arguments)
@@ -230,12 +219,13 @@ def test_score_killed_driver_leaves_no_process_and_can_be_repeated(
     assert before.items() <= found.items()
 
 
-def interrupt(process: subprocess.Popen[str]) -> None:
+def interrupt(process: subprocess.Popen[str], mark: str) -> None:
     os.killpg(process.pid, signal.SIGINT)
 
 
-def kill_worker(process: subprocess.Popen[str]) -> None:
-    kill(next(pid for pid in descendants(process.pid) if "spawn_main" in command(pid)))
+def kill_worker(process: subprocess.Popen[str], mark: str) -> None:
+    processes = inheriting(MARK, mark).items()
+    kill(next(pid for pid, arguments in processes if b"spawn_main" in b" ".join(arguments)))
 
 
 @pytest.mark.parametrize(
@@ -246,22 +236,23 @@ def kill_worker(process: subprocess.Popen[str]) -> None:
     ],
 )
 def test_score_stopped_leaves_whole_files_and_no_process(
-    stop: Callable[[subprocess.Popen[str]], None],
+    stop: Callable[[subprocess.Popen[str], str], None],
     status: int,
     message: str,
     photos: Path,
     output: str,
     options: list[object],
     slow: LinearModelServer,
+    mark: str,
 ) -> None:
-    process = start(photos, *options, environment={MARK: output})
+    process = start(photos, *options)
     wait_until(lambda: parts(output) > 0, process, seconds=180)
-    stop(process)
+    stop(process, mark)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, out + err
     assert message in err
     assert "Traceback" not in err
-    wait_until(lambda: not pids(output), seconds=30)
+    wait_until(lambda: not inheriting(MARK, mark), seconds=30)
     before = rows(output)
     assert 0 < len(before) < 400
     # The last files may be written before the command hears of them.
@@ -352,38 +343,8 @@ def count(name: str, summary: str) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def pids(mark: str) -> list[int]:
-    """Return the IDs of processes that inherited the mark, without zombies."""
-    return [
-        int(entry.name)
-        for entry in Path("/proc").glob("[0-9]*")
-        if f"{MARK}={mark}\0".encode() in read(entry / "environ")
-    ]
-
-
-def command(pid: int) -> str:
-    """Return the command line of a process."""
-    return read(Path(f"/proc/{pid}/cmdline")).decode()
-
-
-def read(path: Path) -> bytes:
-    """Return the content of a file, nothing if its process has ended."""
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
-
-
-def descendants(pid: int) -> list[int]:
-    """Return the process IDs of all descendants that still run."""
-    try:
-        found = children(pid)
-    except OSError:
-        return []
-    return [*found, *(each for child in found for each in descendants(child))]
-
-
-def kill(pid: int) -> None:
-    """Kill a process, unless it has ended."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def kill(*pids: int) -> None:
+    """Kill processes, unless they have ended."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

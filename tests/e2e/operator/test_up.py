@@ -23,7 +23,7 @@ from digit_client import Client, ModelServerClient
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_training.export import write_warmup_requests
-from tests.processes import DIGITS, ORIGINAL, Ports, is_ready, wait_until
+from tests.processes import DIGITS, ORIGINAL, Ports, inheriting, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
 pytestmark = pytest.mark.e2e
@@ -58,16 +58,8 @@ def read_start(process: subprocess.Popen[str]) -> str:
 
 def pids_with_ports(ports: Ports, command: bytes = b"") -> list[int]:
     """Return the IDs of processes with these ports in their environment, all or those of `digits COMMAND`."""
-    variable = f"DIGITS_GRPC_PORT={ports.grpc}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            arguments = (entry / "cmdline").read_bytes().split(b"\0")
-            if variable in (entry / "environ").read_bytes() and (not command or command in arguments):
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    found = inheriting("DIGITS_GRPC_PORT", ports.grpc)
+    return [pid for pid, arguments in found.items() if not command or command in arguments]
 
 
 @pytest.fixture(scope="module", autouse=True)
