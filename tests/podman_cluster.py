@@ -15,7 +15,7 @@ import httpx
 import yaml
 
 from tests.manifests import Object, containers, of_kind, pod
-from tests.processes import wait_until
+from tests.processes import run, wait_until
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
@@ -142,16 +142,8 @@ class PodmanCluster:
         subprocess.run(["iptables", action, *rule], capture_output=True)
 
     def _podman(self, *arguments: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            ["podman", *arguments],
-            input=stdin,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"},
-        )
-        assert done.returncode == 0, f"podman {' '.join(arguments)}\n{done.stdout}"
-        return done.stdout
+        environment = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
+        return run("podman", *arguments, input=stdin, env=environment)
 
 
 def _answers(url: str, timeout: float) -> bool:

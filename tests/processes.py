@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 DIGITS = [sys.executable, "-m", "digit_client"]
 ORIGINAL = os.environ.get("TENSORFLOW_MODEL_SERVER")
@@ -47,6 +49,21 @@ def running(
     finally:
         process.terminate()
         process.wait(20)
+
+
+def run(*command: str, **options: Any) -> str:
+    """Run a command that has to succeed; return its output."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    printed: str = done.stdout
+    assert done.returncode == 0, f"{' '.join(command)}\n{printed}"
+    return printed
+
+
+def require_running(*tools: str) -> None:
+    """Skip the test if one of `docker` and `podman` does not run here."""
+    for tool in tools:
+        if not shutil.which(tool) or subprocess.run([tool, "info"], capture_output=True).returncode:
+            pytest.skip(f"{tool} does not run here")
 
 
 def set_limits(limits: dict[int, int]) -> None:

@@ -1,6 +1,7 @@
 """`docker compose up` with Docker; the drop-in takes the place of TensorFlow Serving, as on ARM."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -9,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +23,48 @@ from keras import layers
 from digit_client import Client, TaskCard
 from digit_core.images import to_png
 from digit_training import export
-from tests.compose import ROOT, Project
 from tests.load import load
-from tests.processes import answers, free_port, wait_until
-from tests.readme import blocks
+from tests.processes import answers, free_port, require_running, run, wait_until
+from tests.readme import ROOT, blocks
 
 pytestmark = pytest.mark.containers
 
 MEGABYTE = 1e6
 REMOVAL = ("down", "--volumes", "--remove-orphans")
 GPU = ["-f", "docker-compose.yml", "-f", "docker-compose.gpu.yml"]
+RUN_RELEASES = ("run", "--rm", "--no-TTY", "releases")
+
+
+@dataclass(frozen=True)
+class Project:
+    """Compose project that shares only images with other projects on this machine."""
+
+    name: str
+    port: int
+    settings: dict[str, str]
+    folder: Path = ROOT
+
+    @property
+    def url(self) -> str:
+        """URL of the gateway."""
+        return f"http://localhost:{self.port}"
+
+    def compose(self, *arguments: str, **settings: str) -> str:
+        """Run `docker compose …` with `settings` as further variables; return its output."""
+        return self.run("docker", "compose", *arguments, **settings)
+
+    def run(self, *command: str, **settings: str) -> str:
+        """Run a command that has to succeed; return its output."""
+        project = {"COMPOSE_PROJECT_NAME": self.name, "DIGITS_PORT": str(self.port)}
+        environment = os.environ | project | self.settings | settings
+        return run(*command, cwd=self.folder, env=environment, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")
 def built(mnist_npz: Path) -> Iterator[Project]:
     """Project with built images, not started, and removed at the end except for its images."""
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("Docker does not run here")
-    settings = {
-        "MODEL_SERVER_IMAGE": "digits-model-server",
-        "DIGITS_MNIST": str(mnist_npz),
-    }
+    require_running("docker")
+    settings = {"MODEL_SERVER_IMAGE": "digits-model-server", "DIGITS_MNIST": str(mnist_npz)}
     project = Project("digits-tests", free_port(), settings)
     project.compose(*REMOVAL)
     project.compose("--profile", "drop-in", "build")
@@ -64,11 +86,8 @@ def seven(digits: Any) -> bytes:
     return to_png(digits.one(7))
 
 
-def post_image(http: httpx.Client, image: bytes, **query: str) -> httpx.Response:
-    return http.post("/v1/predict", content=image, headers={"Content-Type": "image/png"}, params=query)
-
-
-RUN_RELEASES = ("run", "--rm", "--no-TTY", "releases")
+def post_image(http: httpx.Client, image: bytes) -> httpx.Response:
+    return http.post("/v1/predict", content=image, headers={"Content-Type": "image/png"})
 
 
 def publish_copy(project: Project, version: int, *options: str) -> None:

@@ -2,13 +2,11 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +16,11 @@ from digit_client import Client
 from digit_core.images import to_png
 from tests.manifests import Object, merge, named, overlay_values, render, training_job
 from tests.podman_cluster import PodmanCluster
-from tests.readme import blocks
+from tests.processes import require_running, run
+from tests.readme import ROOT, blocks
 
 pytestmark = pytest.mark.containers
 
-ROOT = Path(__file__).parents[3]
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
 # The drop-in, and a short fit, which the quality gate would refuse.
 QUICK = {
@@ -37,10 +35,6 @@ RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl", "".join(blocks(
 (MODEL_IMAGE,) = re.findall(r"models <<< '\n(FROM .*?)'", "".join(blocks("bash")), re.DOTALL)
 
 
-def run(*command: str) -> None:
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-
-
 def image_id(tool: str, image: str) -> str:
     """Return the ID of an image, or an empty string."""
     command = [tool, "image", "inspect", "--format", "{{.Id}}", f"{image}:0.1.0"]
@@ -50,10 +44,8 @@ def image_id(tool: str, image: str) -> str:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[PodmanCluster]:
-    for tool in ("docker", "podman"):
-        if not shutil.which(tool) or subprocess.run([tool, "info"], capture_output=True).returncode:
-            pytest.skip(f"{tool} does not run here")
-    run("docker", "compose", "--profile", "drop-in", "build")
+    require_running("docker", "podman")
+    run("docker", "compose", "--profile", "drop-in", "build", cwd=ROOT)
     for image in IMAGES:
         run("docker", "tag", image, f"{image}:0.1.0")
         if image_id("docker", image) != image_id("podman", image):

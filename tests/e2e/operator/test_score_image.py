@@ -1,8 +1,6 @@
 """Image of the nodes of a Ray cluster, run as KubeRay runs `docs/examples/score_with_ray.yaml`."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 
@@ -10,7 +8,7 @@ import pytest
 
 from tests.k8s.test_readme import ray_pods
 from tests.manifests import K8S, Object
-from tests.processes import answers, wait_until
+from tests.processes import answers, require_running, run, wait_until
 
 pytestmark = pytest.mark.containers
 
@@ -20,17 +18,12 @@ RESTRICTED = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=n
 START_HEAD = "ray start --head --block --dashboard-host=0.0.0.0 --dashboard-agent-listen-port=52365"
 
 
-def docker(*arguments: str) -> str:
-    """Run Docker; return its output."""
-    done = subprocess.run(["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout.strip()
+docker = partial(run, "docker")
 
 
 @pytest.fixture(scope="module")
 def image() -> str:
-    if not shutil.which("docker") or subprocess.run(["docker", "info"], capture_output=True).returncode:
-        pytest.skip("Docker does not run here")
+    require_running("docker")
     dockerfile = K8S.parent / "serving" / "Dockerfile"
     docker("build", "--tag=digits-score", f"--file={dockerfile}", "--target=score", str(K8S.parent))
     return "digits-score"
@@ -39,9 +32,8 @@ def image() -> str:
 @pytest.fixture
 def head_container(image: str) -> Iterator[str]:
     """ID of a container with the head of a Ray cluster."""
-    container = docker(
-        "run", "--detach", *RESTRICTED, "--shm-size=2g", "--memory=4g", image, "bash", "-c", START_HEAD
-    )
+    options = ("--detach", *RESTRICTED, "--shm-size=2g", "--memory=4g")
+    container = docker("run", *options, image, "bash", "-c", START_HEAD).strip()
     try:
         yield container
     finally:
