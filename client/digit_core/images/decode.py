@@ -63,9 +63,12 @@ def open_image(
     exif: bool = True,
     grey: bool = False,
 ) -> ImageFile:
-    """Open an image file for `decode`, whose arguments these are.
+    """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, or with the extra `heif` HEIC.
 
-    Raise NotAnImageError, TruncatedImageError or ImageTooLargeError.
+    A JPEG is decoded at a half, a quarter or an eighth of its size if it keeps the pixels of its page;
+    with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
+    unless `exif` is False; only the first frame is decoded. With `grey`, a JPEG is decoded without its
+    colours, for a quarter of the time. Raise NotAnImageError, TruncatedImageError or ImageTooLargeError.
     """
     # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
     if data.startswith(PNG_SIGNATURE):
@@ -92,23 +95,9 @@ def open_image(
     return ImageFile(size, cost, partial(_decode_pillow, image, exif))
 
 
-def decode(
-    data: bytes,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    min_side: int | None = None,
-    exif: bool = True,
-    grey: bool = False,
-) -> Pixels:
-    """Decode an image file: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, or with the extra `heif` HEIC.
-
-    A JPEG is decoded at a half, a quarter or an eighth of its size if it keeps the pixels of its page;
-    with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
-    unless `exif` is False; only the first frame is decoded. With `grey`, a JPEG is decoded without its
-    colours, for a quarter of the time. Raise NotAnImageError, TruncatedImageError, ImageTooLargeError or
-    PixelValueError.
-    """
-    return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=exif, grey=grey).decode()
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Decode an image file that `open_image` opens, with its errors and those of ImageFile."""
+    return open_image(data, max_pixels=max_pixels).decode()
 
 
 def _formats(data: bytes) -> tuple[str, ...]:
