@@ -59,10 +59,7 @@ class ImageError(DigitError):
     """The image can't be decoded or taken. `index` is its position among several images, else None."""
 
     code = "invalid_image"
-
-    def __init__(self, message: str, *, index: int | None = None) -> None:
-        super().__init__(message)
-        self.index = index
+    index: int | None = None
 
 
 class NotAnImageError(ImageError):

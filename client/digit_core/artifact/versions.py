@@ -90,16 +90,11 @@ class Version:
         shutil.rmtree(removed)
 
 
-def list_versions(folder: Path, model: str | None = None) -> dict[int, Version]:
-    """Return the versions in a folder by number, newest first; none if the folder does not exist.
-
-    `model` is the model's name, by default that of the folder.
-    """
+def list_versions(folder: Path) -> dict[int, Version]:
+    """Return the versions in a model's folder by number, newest first; none if it does not exist."""
     names = [path.name for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
     found = {int(name): folder / name for name in sorted(names) if len(name) <= _MAX_DIGITS}
-    return {
-        number: Version(model or folder.name, number, found[number]) for number in sorted(found, reverse=True)
-    }
+    return {number: Version(folder.name, number, found[number]) for number in sorted(found, reverse=True)}
 
 
 def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[[Path], None]) -> Version:

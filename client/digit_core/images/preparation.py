@@ -24,9 +24,9 @@ def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) 
     return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=task.exif)
 
 
-def decode_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_for_task(data: bytes, task: TaskCard) -> Pixels:
     """Decode an image file at the resolution that the task needs, as `decode` does, and with its errors."""
-    return open_for_task(data, task, max_pixels=max_pixels).decode()
+    return open_for_task(data, task).decode()
 
 
 def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:

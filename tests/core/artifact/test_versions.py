@@ -28,7 +28,7 @@ def test_list_versions_returns_numbers_newest_first(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     (tmp_path / "3").touch()
     assert list(list_versions(tmp_path)) == [10, 2, 1]
-    assert list_versions(tmp_path, "fashion")[10] == Version("fashion", 10, tmp_path / "0010")
+    assert list_versions(tmp_path)[10] == Version(tmp_path.name, 10, tmp_path / "0010")
 
 
 def test_list_versions_folder_missing_returns_none(tmp_path: Path) -> None:
