@@ -35,15 +35,10 @@ def threads(pid: int) -> set[int]:
     return {int(thread.name) for thread in Path(f"/proc/{pid}/task").iterdir()} - {pid}
 
 
-def handles_sigterm(pid: int) -> bool:
-    """True if the process has a handler for SIGTERM."""
-    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-
 def has_thread_for_sigterm(pid: int) -> bool:
     """True if the process handles SIGTERM and has a thread beside the main one."""
-    return handles_sigterm(pid) and bool(threads(pid))
+    (caught,) = re.findall(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1) and bool(threads(pid))
 
 
 def terminate(pid: int) -> None:

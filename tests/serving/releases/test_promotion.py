@@ -233,19 +233,23 @@ models(sys.argv[2:])
 """
 
 
+def run_killed(service: Service, step: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run `digits models …`, which is killed when it opens or renames such a file for the `step`-th time."""
+    command = [sys.executable, "-c", KILLED_AT, str(step), *arguments]
+    return subprocess.run(command, env=os.environ | service.environment, capture_output=True, text=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [["promote", "3"], ["rollback"]])
 def test_change_killed_at_each_file_keeps_the_label_served(service: Service, command: list[str]) -> None:
     """Kills each change when it opens or renames a file of the models folder, one after another."""
     expected = {"promote": 3, "rollback": 1}[command[0]]
-    environment = os.environ | service.environment
     status, step = -9, 0
     while status == -9:
         step += 1
         service.promote(1)
         service.promote(2)
-        arguments = [sys.executable, "-c", KILLED_AT, str(step), *command]
-        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        done = run_killed(service, step, *command)
         status = done.returncode
         assert service.config.labels("digits")["stable"] in {2, expected}
         assert answers_for_a_while(service)
@@ -259,15 +263,13 @@ def test_change_killed_at_each_file_keeps_the_label_served(service: Service, com
 
 @pytest.mark.slow
 def test_rollback_killed_at_each_file_and_repeated_never_returns_to_what_it_left(published: Service) -> None:
-    environment = os.environ | published.environment
     status, step = -9, 0
     while status == -9:
         step += 1
         published.promote(1, "--offline")
         (published.folder.root / "models.history.json").unlink(missing_ok=True)
         published.promote(2, "--offline")
-        arguments = [sys.executable, "-c", KILLED_AT, str(step), "rollback", "--offline"]
-        status = subprocess.run(arguments, env=environment, capture_output=True).returncode
+        status = run_killed(published, step, "rollback", "--offline").returncode
         published.run("rollback", "--offline")
         assert published.config.labels("digits") == {"stable": 1}
     assert status == 0

@@ -104,24 +104,17 @@ def test_tidy_keeps_current_rows_and_returns_pictures_to_score(results: ResultsF
     assert len(parts(results)) == 1
 
 
-def test_tidy_keeps_one_row_of_each_picture(results: ResultsFolder) -> None:
-    results.write(table(prediction("a"), prediction("b")))
-    results.write(table(prediction("b"), prediction("c")))
-    pending, removed = results.tidy(listing(a="1", b="1", c="1"))
-    assert (len(pending), removed) == (0, 0)
-    assert keys(results) == [("a", "1"), ("b", "1"), ("c", "1")]
-
-
-def test_tidy_keeps_answer_rather_than_retryable_error(results: ResultsFolder) -> None:
+def test_tidy_keeps_one_row_of_each_picture_an_answer_rather_than_a_retryable_error(
+    results: ResultsFolder,
+) -> None:
     pictures = {f"picture {number}": "1" for number in range(20)}
     for name in pictures:
         # File names are hashes, so that either file may come first.
         results.write(table(prediction(name, code="unavailable"), prediction("gone")))
-        results.write(table(prediction(name)))
+        results.write(table(prediction(name), prediction("picture 0")))
     assert len(results.tidy(listing(**pictures))[0]) == 0
-    rows = read(results)
-    assert len(rows) == 20
-    assert {row["error_code"] for row in rows} == {None}
+    assert keys(results) == sorted(pictures.items())
+    assert {row["error_code"] for row in read(results)} == {None}
 
 
 def test_tidy_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
