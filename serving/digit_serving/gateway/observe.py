@@ -101,9 +101,8 @@ class Facts:
         self.context = context
         self.model = context.requested.name
         self.seconds = context.ended_at - context.arrived_at
-        self.images = Multiset(
-            [*(result.refusal or "answered" for result in context.results), *context.image_errors]
-        )
+        results = [result.refusal or "answered" for result in context.results] + context.image_errors
+        self.images = {result: results.count(result) for result in dict.fromkeys(results)}
         self.readings = [result for result in context.results if isinstance(result, Reading)]
         self.answers: Sequence[Prediction | Digit] = [
             each for each in context.results if isinstance(each, Prediction) and not each.refusal

@@ -6,7 +6,7 @@ import tokenize
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -141,6 +141,9 @@ def _default(kind: type[Any]) -> Any:
     return kind()
 
 
+_model_ref = lru_cache(256)(ModelRef)
+
+
 def select_model(settings: Settings, query: ModelQuery) -> ModelRef:
     """Return the model that a query names, with the version or the label of a VersionQuery.
 
@@ -151,12 +154,12 @@ def select_model(settings: Settings, query: ModelQuery) -> ModelRef:
     if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
         raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")
     if not isinstance(query, VersionQuery):
-        return ModelRef(name)
+        return _model_ref(name)
     if name == settings.reader:
         raise UnknownModelError(f"The model {name} finds digits for others; ask another model.")
     if query.version is not None and query.label is not None:
         raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-    return ModelRef(name, query.version, query.label or None)
+    return _model_ref(name, query.version, query.label or None)
 
 
 @dataclass(frozen=True, slots=True)
