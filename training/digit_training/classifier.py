@@ -100,7 +100,7 @@ def load_keras(file: Path) -> keras.Model:
             (str(error).strip() or type(error).__name__).splitlines()[-1].partition(" Full object config:")
         )
         raise ModelError(
-            f"not a model that Keras can load: {reason.rstrip('.')}. Import the module of a layer by --import; "
+            f"not a model that Keras can load: {reason.rstrip('.')}. Import a layer by --import MODULE; "
             f"export a model with a Lambda layer, or of Keras 2, as a SavedModel (see {_GUIDE})"
         ) from error
     if not getattr(model, "inputs", None):
