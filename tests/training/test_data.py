@@ -70,6 +70,18 @@ def test_validate_wrong_arrays_raises_data_error_with_their_name(
         data.validate([RawArray(f"a.npz: {name}", array) for name, array in arrays.items()], "here")
 
 
+def test_validate_mnist_with_labels_or_files_interchanged_raises_data_error(mnist: Dataset) -> None:
+    if mnist.offline:
+        pytest.skip("needs all of MNIST")
+    right = arrays_of(mnist)
+    shuffled = {**right, "y_test": right["y_test"][::-1]}
+    with pytest.raises(DataError, match=r"a.npz: y_test does not label MNIST's test images"):
+        data.validate([RawArray(f"a.npz: {name}", array) for name, array in shuffled.items()], "here")
+    swapped = {**right, "x_test": right["x_train"], "y_test": right["y_train"]}
+    with pytest.raises(DataError, match=r"a.npz: x_test holds MNIST's train images, not its test images"):
+        data.validate([RawArray(f"a.npz: {name}", array) for name, array in swapped.items()], "here")
+
+
 def test_load_idx_accepts_a_dot_in_names_and_unpacked_files_named_gz(
     idx_folder: Path, digits: Digits
 ) -> None:

@@ -146,6 +146,7 @@ def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"input": b"no PNG"}, r"request request-0 in .*feedback\.db has an input that is no PNG file"),
         (
             {"input": to_png(np.zeros((28, 27), np.uint8))},
             r"request request-0 in .*feedback\.db has an input of shape \[28, 27\], not \[28, 28\]; remove",

@@ -130,11 +130,26 @@ def load(path: Path | None) -> Dataset:
 def validate(arrays: Sequence[RawArray], source: str, offline: bool = False) -> Dataset:
     """Return the data set of training images, training labels, test images and test labels.
 
-    Raise DataError for wrong shapes, types or ranges.
+    Raise DataError for wrong shapes, types or ranges, for swapped MNIST files, and for MNIST's images with
+    other labels.
     """
     train, test = _validate_examples(*arrays[:2]), _validate_examples(*arrays[2:])
     checksums = map(_idx_md5, (train.images, train.labels, test.images, test.labels))
-    return Dataset(train, test, source, offline, dict(zip(MNIST_MD5, checksums, strict=True)))
+    md5 = dict(zip(MNIST_MD5, checksums, strict=True))
+    role_of = {checksum: role for role, checksum in MNIST_MD5.items()}
+    for (role, checksum), array in zip(md5.items(), arrays, strict=True):
+        if role_of.get(checksum, role) != role:
+            raise DataError(f"{array.name} holds MNIST's {role_of[checksum]}, not its {role}")
+    for images, labels, array in (
+        ("train images", "train labels", arrays[1]),
+        ("test images", "test labels", arrays[3]),
+    ):
+        if md5[images] == MNIST_MD5[images] and md5[labels] != MNIST_MD5[labels]:
+            raise DataError(
+                f"{array.name} does not label MNIST's {images}: its MD5 is {md5[labels]}, "
+                f"not {MNIST_MD5[labels]}"
+            )
+    return Dataset(train, test, source, offline, md5)
 
 
 def has_training_set(path: Path) -> bool:

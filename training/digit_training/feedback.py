@@ -144,16 +144,28 @@ def _agreement(rows: Sequence[sa.Row[Any]]) -> Accuracy:
 
 def _to_examples(rows: Sequence[sa.Row[Any]], task: TaskCard, source: str) -> Examples:
     index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
-    # A PNG has no axis for the only channel of grey.
-    shape = task.shape[:2] if task.color == "grey" else task.shape
-    images = [np.asarray(Image.open(io.BytesIO(row.input), formats=["PNG"])) for row in rows]
-    for row, image in zip(rows, images, strict=True):
-        defect = "" if image.shape == shape else f"an input of shape {list(image.shape)}, not {list(shape)}"
-        if row.label not in index_of:
-            defect = f"the label {row.label!r}, which is none of {task.name}"
-        if defect:
+    images = []
+    for row in rows:
+        try:
+            images.append(_decode(row.input, task))
+            if row.label not in index_of:
+                raise DataError(f"has the label {row.label!r}, which is none of {task.name}")
+        except DataError as error:
             raise DataError(
-                f"request {row.request_id} in {source} has {defect}; remove it with digits feedback delete"
-            )
+                f"request {row.request_id} in {source} {error}; remove it with digits feedback delete"
+            ) from error
     labels = np.array([index_of[row.label] for row in rows], np.intp)
     return Examples(np.array(images, np.uint8).reshape(-1, *task.shape), labels)
+
+
+def _decode(png: bytes, task: TaskCard) -> NDArray[np.uint8]:
+    """Return a stored input in the task's shape, without an axis for the only channel of grey."""
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            pixels = np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DataError(f"has an input that is no PNG file: {error}") from error
+    expected = task.shape[:2] if task.color == "grey" else task.shape
+    if pixels.shape != expected or pixels.dtype != np.uint8:
+        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(expected)}")
+    return pixels

@@ -107,7 +107,7 @@ FUNCTIONAL = {
     "one-of-two-outputs": Saved(
         lambda image: {"size": mean(image), "kind": judge(mean(image))}, RANGE, ("--output-name", "kind")
     ),
-    # What Caffe's preprocessing gives, in 0 to 1, less a half.
+    # Caffe's preprocessing, in 0 to 1, subtracts a half.
     "less-a-mean": Saved(
         lambda image: judge(mean(image + 0.5)),
         f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n',
