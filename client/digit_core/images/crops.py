@@ -18,6 +18,8 @@ _SCAN_SIDE = 50
 """Shorter side, in pixels, below which a picture is a tight scan: it shows nothing but the digit."""
 _MIN_SPECK = 0.03
 """Area of a figure, as a share of the largest one's, below which it is a speck."""
+_MIN_CUT = 0.3
+"""The same of a figure at the edge of a digit's box, below which it is a part of the digit beside it."""
 _INK_THRESHOLD = 0.2
 """Ink, in 0..1, above which a pixel belongs to the drawing."""
 _SIDE = 96
@@ -48,7 +50,8 @@ def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
     if min(part.shape) < 2:
         return np.zeros((SIDE, SIDE), np.uint8)
     small = scaling.downscale(part, _SIDE)
-    return _fit(_ink(small.astype(np.float32) - np.float32(np.median(_border(small)))))
+    ink = _ink(small.astype(np.float32) - np.float32(np.median(_border(small))))
+    return _fit(_keep_figures(ink, _MIN_CUT)[0])
 
 
 def crop_picture(page: Page) -> NDArray[np.uint8]:
@@ -102,10 +105,18 @@ def _figures(page: Page) -> tuple[NDArray[np.float32], int] | None:
         contrast = small.astype(np.float32) - _background(small)
         if float(np.abs(contrast).max()) < _MIN_CONTRAST:
             return None
-    ink = _ink(contrast)
+    return _keep_figures(_ink(contrast), _MIN_SPECK)
+
+
+def _keep_figures(ink: NDArray[np.float32], min_at_edge: float) -> tuple[NDArray[np.float32], int]:
+    """Return the ink of the connected figures that are large enough, and their number.
+
+    `min_at_edge` is the least area of one that reaches the edge, as a share of the largest one's.
+    """
     _, labels, boxes, _ = cv2.connectedComponentsWithStats((ink > _INK_THRESHOLD).astype(np.uint8))
-    areas = boxes[:, cv2.CC_STAT_AREA]
-    is_figure = areas >= _MIN_SPECK * areas[1:].max(initial=1)
+    starts, sizes, areas = boxes[:, :2], boxes[:, 2:4], boxes[:, cv2.CC_STAT_AREA]
+    is_at_edge = (starts == 0).any(axis=1) | (starts + sizes == ink.shape[::-1]).any(axis=1)
+    is_figure = areas >= np.where(is_at_edge, min_at_edge, _MIN_SPECK) * areas[1:].max(initial=1)
     is_figure[0] = False
     near = cv2.dilate(is_figure[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
     return ink * near, int(is_figure.sum())
@@ -124,11 +135,10 @@ def _background(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the ink as a soft mask, float32 [h, w] in 0..1, from signed contrast with the paper in levels.
 
-    Ink is dark or light, whichever differs more. N. Otsu, "A threshold selection method from gray-level
+    Ink is dark or light, as the mean is. N. Otsu, "A threshold selection method from gray-level
     histograms", IEEE Trans. Syst. Man Cybern. 9, 1979.
     """
-    low, high = np.quantile(contrast, (0.02, 0.98))
-    levels = np.maximum(contrast if high > -low else -contrast, 0)
+    levels = np.maximum(contrast if contrast.mean() > 0 else -contrast, 0)
     top = max(float(levels.max()), 1.0)
     scaled = cv2.convertScaleAbs(levels, alpha=255 / top)
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)

@@ -19,10 +19,8 @@ from digit_core.results import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Readi
 CLASSES = 11
 """Classes of the reader: the ten digits, and signs such as points and slashes."""
 SIGN = 10
-_LEAST = 1e-9
-"""Least probability whose logarithm is taken."""
-_LEAST_ODDS = 1e-4
-"""Least doubt of a network."""
+_LEAST = 1e-4
+"""Least probability of which the logarithm is taken, as nothing is surer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +57,9 @@ class ReadingConfig:
     min_together: float = 0.92
     """Least probability of a digit by reader and model together."""
     min_same_overlap: float = 0.7
-    """Intersection over union from which on two peaks are one thing, seen at two levels of the pyramid."""
+    """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
     model_weight: float = 0.5
     """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
-    max_overlap: float = 0.4
-    """Largest intersection over union of two boxes."""
     max_covered: float = 0.5
     """Largest share of a box that another one covers; there the reader alone says which digit it is."""
     min_slash_height: float = 1.25
@@ -99,7 +95,7 @@ class Detected:
 
 def detect(page: Page, peaks: Peaks) -> Detected:
     """Return what may be on the page: rivals, which overlap, are left to `settle`."""
-    digits, signs = _by_kind(peaks[_suppress(peaks.boxes, peaks.scores, _CONFIG.min_same_overlap)])
+    digits, signs = _by_kind(_merge(peaks))
     glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
     return Detected(page, digits, glyphs, signs)
 
@@ -113,15 +109,9 @@ def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detec
     if not len(digits):
         return detected, predictions
     is_digit = _is_digit(predictions)
-    evidence = _log_odds(digits.scores, _LEAST_ODDS) + _CONFIG.model_weight * _log_odds(is_digit, _LEAST_ODDS)
-    kept = np.array(
-        _suppress(
-            np.concatenate((digits.boxes, signs.boxes)),
-            np.concatenate((evidence, _log_odds(signs.scores, _LEAST_ODDS))),
-            _CONFIG.max_overlap,
-            _CONFIG.max_covered,
-        )
-    )
+    evidence = _log_odds(digits.scores) + _CONFIG.model_weight * _log_odds(is_digit)
+    rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
+    kept = np.array(_suppress(rivals, np.concatenate((evidence, _log_odds(signs.scores)))))
     chosen = kept[kept < len(digits)]
     glyphs = [detected.glyphs[index] for index in chosen]
     signs = signs[kept[kept >= len(digits)] - len(digits)]
@@ -131,8 +121,7 @@ def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detec
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
     """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
     peaks = peaks[np.flatnonzero(peaks.scores)]
-    kept = _suppress(peaks.boxes, peaks.scores, _CONFIG.max_overlap, _CONFIG.max_covered)
-    return _by_kind(peaks[kept])
+    return _by_kind(peaks[_suppress(_are_rivals(peaks.boxes), peaks.scores)])
 
 
 def lone_digit(page: Page, digit: NDArray[np.uint8], score: float = 1.0) -> Detected:
@@ -191,8 +180,8 @@ def digit_indexes(
     if not len(scores):
         return []
     is_digit = _is_digit(predictions)
-    together = _log_odds(scores, _LEAST_ODDS) + _log_odds(is_digit, _LEAST_ODDS)
-    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _LEAST).sum()
+    together = _log_odds(scores) + _log_odds(is_digit)
+    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit))).sum()
     is_sure = scores >= _CONFIG.min_score
     chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
     return chosen.tolist() if together[chosen].mean() >= least else []
@@ -205,8 +194,8 @@ def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     )
 
 
-def _log_odds(probabilities: NDArray[np.floating], least: float) -> NDArray[np.floating]:
-    clipped = np.clip(probabilities, least, 1 - least)
+def _log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    clipped = np.clip(probabilities, _LEAST, 1 - _LEAST)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
@@ -216,17 +205,29 @@ def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
     return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
 
 
-def _suppress(
-    boxes: NDArray[np.float32],
-    evidence: NDArray[np.floating],
-    max_overlap: float,
-    max_covered: float = np.inf,
-) -> list[int]:
-    """Non-maximum suppression: return the indexes of the boxes that no better one covers, the best first."""
-    area = np.maximum(boxes[:, 2] * boxes[:, 3], 1.0)
-    common = intersections(boxes, boxes)
-    union = area[:, np.newaxis] + area - common
-    rivals = (common / union > max_overlap) | (common / np.minimum(area[:, np.newaxis], area) > max_covered)
+def _merge(peaks: Peaks) -> Peaks:
+    """Return each thing once, the best peak of it, which has the mean classes of all, by their squared scores."""
+    common = intersections(peaks.boxes, peaks.boxes)
+    area = _areas(peaks.boxes)
+    same = common > _CONFIG.min_same_overlap * (area[:, np.newaxis] + area - common)
+    votes = same * peaks.scores**2
+    classes = votes @ peaks.classes / np.maximum(votes.sum(axis=1, keepdims=True), np.float32(_LEAST))
+    return Peaks(peaks.scores, classes, peaks.boxes)[_suppress(same, peaks.scores)]
+
+
+def _are_rivals(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return of each two boxes whether one covers too much of the other for both to be digits: [k, k]."""
+    area = _areas(boxes)
+    smaller = np.minimum(area[:, np.newaxis], area)
+    return np.asarray(intersections(boxes, boxes) > _CONFIG.max_covered * smaller)
+
+
+def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.maximum(boxes[:, 2] * boxes[:, 3], 1.0), np.float32)
+
+
+def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list[int]:
+    """Non-maximum suppression: return the indexes of what has no better rival, the best first."""
     kept: list[int] = []
     for index in np.argsort(-evidence, kind="stable").tolist():
         if not rivals[index, kept].any():
