@@ -210,7 +210,8 @@ def _parse_prediction(item: dict[str, Any], version: int, labels: tuple[str, ...
 
 
 def _parse_reading(item: dict[str, Any], version: int, _labels: tuple[str, ...]) -> Reading:
-    return Reading(str(item["text"]), tuple(map(_parse_line, item["lines"])), version)
+    lines = tuple(map(_parse_line, item["lines"]))
+    return Reading(str(item["text"]), lines, version, orientation=item.get("orientation"))
 
 
 parse_predictions = partial(_parse_items, "predictions", _parse_prediction)

@@ -113,9 +113,11 @@ def format_reading_rows(name: str, reading: Reading) -> str:
 
 def format_lines(name: str, reading: Reading, with_name: bool) -> str:
     """Return the lines of the reading, each after the image's name if `with_name`."""
+    hint = f"{name}: turn the image by {reading.orientation}° clockwise" if reading.orientation else None
     if reading.refusal:
-        return f"{name}: no digit"
-    return "\n".join(f"{name}: {line.text}" if with_name else line.text for line in reading.lines)
+        return hint or f"{name}: no digit"
+    lines = [f"{name}: {line.text}" if with_name else line.text for line in reading.lines]
+    return "\n".join([*lines, hint] if hint else lines)
 
 
 def format_chart(name: str, prediction: Prediction) -> str:

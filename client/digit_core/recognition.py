@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
-from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
+from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page, scaling
 from digit_core.inputs import ImageSource, Pixels, read_source
-from digit_core.results import MIN_IS_DIGIT, Prediction, Reading, Refusal
+from digit_core.results import MIN_IS_DIGIT, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -34,6 +34,11 @@ _SURE = 0.5
 """Least confidence at which the coarse view decides: small digits of a number may leave one digit there."""
 _SURE_OF_ALL_INK = 0.88
 """Least confidence of the model in all ink, as one digit that the reader does not find: it may be cut off."""
+
+_SURE_NUMBER = 0.9
+"""Least mean confidence of a number's digits from which its page is upright."""
+_TURNED_SIDE = 320
+"""Longest side, in pixels, of a page that is turned to see if it shows a number then."""
 
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded or taken by the model."""
@@ -297,7 +302,24 @@ class Recognition:
                 whole, crop = yield from self._ask_whole(found.page)
                 if (score := _sure_of_all_ink(whole)) is not None:
                     reading, inputs = images.read(images.lone_digit(found.page, crop, score), [whole])
+            if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
+                reading = replace(reading, orientation=(yield from self._orientation(found.page)))
             yield Outcome(reading, inputs)
+
+    def _orientation(self, page: Page) -> _Asking[Orientation | None]:
+        """Return how the page has to be turned to show a number of which the networks are sure, or None."""
+        levels = scaling.downscale(page.levels, _TURNED_SIDE)
+        views = []
+        for quarters in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(levels, -quarters))
+            views.append(images.detect(Page(turned, turned.shape), (yield Find(turned))))
+        answers = iter((yield from self._classify([glyph for view in views for glyph in view.glyphs])))
+        confidences: dict[Orientation, float] = {}
+        for degrees, view in zip(get_args(Orientation), views, strict=True):
+            reading, _ = images.read(view, [next(answers) for _ in view.glyphs], self._min_is_digit)
+            if len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER:
+                confidences[degrees] = reading.confidence
+        return max(confidences, key=confidences.__getitem__, default=None)
 
     def _detect(self, page: Page) -> _Asking[Detected]:
         return (

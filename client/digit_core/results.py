@@ -13,6 +13,9 @@ Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
 """Reason why an image gets no label: nothing looks like a digit, several digits are shown, or the confidence
 is below the task card's `refuse_below`."""
 
+Orientation: TypeAlias = Literal[90, 180, 270]
+"""Degrees by which a picture has to be turned clockwise to be upright."""
+
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
 digits. Other people write less neatly: of 443 real digits 0.5 keeps 98.9 %, 0.345 keeps 99.5 %, and still
@@ -163,8 +166,9 @@ class Reading:
     """All digits on a picture, in lines from top to bottom.
 
     `text` joins the texts of the lines by line breaks. A picture without a digit has neither text nor lines,
-    and the `refusal` "no_digit". `model_version` is the version of the model that answered. `request_id`,
-    `response` and `request_index` are those of Prediction.
+    and the `refusal` "no_digit". `orientation` says by how many degrees the picture has to be turned
+    clockwise to show a number; None if it is upright, or shows none any way up. `model_version` is the
+    version of the model that answered. `request_id`, `response` and `request_index` are those of Prediction.
     """
 
     text: str
@@ -173,11 +177,17 @@ class Reading:
     request_id: str | None = field(default=None, compare=False)
     response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
     request_index: int = field(default=0, compare=False)
+    orientation: Orientation | None = None
 
     @property
     def digits(self) -> tuple[Digit, ...]:
         """The digits of all lines, in reading order."""
         return tuple(digit for line in self.lines for digit in line.digits)
+
+    @property
+    def confidence(self) -> float:
+        """The mean confidence of the digits; 0 without any."""
+        return sum(digit.confidence for digit in self.digits) / max(1, len(self.digits))
 
     @property
     def refusal(self) -> Refusal | None:

@@ -37,6 +37,7 @@ ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 REFUSALS: dict[bytes, dict[str, Any]] = {
     b"none": {"label": None, "digit": None, "refusal": "no_digit", "is_digit": 0.25, "confidence": 0.25},
     b"several": {"label": None, "digit": None, "refusal": "several_digits", "count": 3},
+    b"turned": {"label": None, "digit": None, "refusal": "no_digit"},
 }
 """Contents of refused images, and what the gateway answers."""
 
@@ -70,7 +71,8 @@ class ContentServer(FaultyServer):
         if text not in REFUSALS and not text.isdigit():
             return {"error": {"code": "not_an_image", "detail": "The data is no image."}}
         if key == "readings" and text in REFUSALS:
-            return {"text": "", "lines": [], "refusal": "no_digit"}
+            turned = {"orientation": 90} if text == b"turned" else {}
+            return {"text": "", "lines": [], "refusal": "no_digit", **turned}
         digit = 0 if text in REFUSALS else int(text)
         predicted = prediction(DIGITS, np.eye(10).tolist()[digit], **REFUSALS.get(text, {}))
         response = read_success() if key == "readings" else predicted()
@@ -318,6 +320,13 @@ def test_refused_image_alone_prints_what_the_model_said_and_exits_0(run: Run, mi
     assert bars[-1].startswith("  no digit ")
     result = run("read", mixed / "none.png")
     assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
+
+
+def test_read_turned_image_prints_how_to_turn_it(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "turned.png"
+    path.write_text("turned")
+    assert run("read", path).stdout == f"{path}: turn the image by 90° clockwise\n"
+    assert json.loads(run("read", path, "--format", "jsonl").stdout)["orientation"] == 90
 
 
 @pytest.mark.parametrize("command", ["predict", "read"])

@@ -272,6 +272,39 @@ def test_read_many_pictures_share_a_call(recognition: Recognizer, pictures: Any)
     assert len(recognition.sizes) == 1
 
 
+@pytest.mark.parametrize(("turned", "seen", "orientation"), [
+    (0, [0.98, 0.98], None), (1, [0.98, 0.98], 90), (2, [0.98, 0.98], 180), (3, [0.98, 0.98], 270),
+    (1, [0.98], None), (1, [0.98, 0.7], None),
+])  # fmt: skip
+def test_read_picture_turned_has_orientation_of_a_sure_number(
+    model: LinearModel, turned: int, seen: list[float], orientation: int | None
+) -> None:
+    """The reader sees digits of these scores where the dark corner is at the top left, else only a sign."""
+    upright = np.full((480, 640), 250, np.uint8)
+    upright[:100, :100] = 20
+    asked = []
+
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        asked.append(levels.shape)
+        is_upright = levels[0, 0] < 100
+        scores = np.array(seen if is_upright else [0.98], np.float32)
+        boxes = np.array([[10, 10, 40, 50], [60, 10, 40, 50]], np.float32)[: len(scores)]
+        return Peaks(scores, np.eye(11, dtype=np.float32)[[3 if is_upright else 10] * len(scores)], boxes)
+
+    def classify(batch: Any) -> list[Prediction]:
+        threes = tuple(np.eye(10)[3].tolist())
+        return [
+            replace(each, probabilities=threes, confidence=0.5, is_digit=0.99)
+            for each in model.classify(batch)
+        ]
+
+    (outcome,) = Recognizer(classify, DIGITS, find=find).read([np.rot90(upright, turned)])
+    assert isinstance(outcome.result, Reading)
+    assert outcome.result.orientation == orientation
+    assert outcome.result.refusal == ("no_digit" if turned else None)
+    assert len(asked) == (4 if turned else 1)
+
+
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:
     letters = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
     model = LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True, task=letters)

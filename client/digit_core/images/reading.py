@@ -19,8 +19,9 @@ from digit_core.results import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Readi
 CLASSES = 11
 """Classes of the reader: the ten digits, and signs such as points and slashes."""
 SIGN = 10
-_LEAST = 1e-4
-"""Least probability of which the logarithm is taken, as nothing is surer."""
+_LEAST_DOUBT = 1e-4
+"""Least doubt of a network: it is never surer than this."""
+_TINY = float(np.finfo(float).eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ def digit_indexes(
         return []
     is_digit = _is_digit(predictions)
     together = _log_odds(scores) + _log_odds(is_digit)
-    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit))).sum()
+    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _TINY).sum()
     is_sure = scores >= _CONFIG.min_score
     chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
     return chosen.tolist() if together[chosen].mean() >= least else []
@@ -194,8 +195,8 @@ def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     )
 
 
-def _log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    clipped = np.clip(probabilities, _LEAST, 1 - _LEAST)
+def _log_odds(probabilities: NDArray[np.floating], least: float = _LEAST_DOUBT) -> NDArray[np.floating]:
+    clipped = np.clip(probabilities, least, 1 - least)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 
@@ -206,12 +207,16 @@ def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
 
 
 def _merge(peaks: Peaks) -> Peaks:
-    """Return each thing once, the best peak of it, which has the mean classes of all, by their squared scores."""
+    """Non-maximum suppression with votes: return the best peak of each thing, with the mean classes of all.
+
+    A vote weighs as much as its squared score.
+    """
     common = intersections(peaks.boxes, peaks.boxes)
     area = _areas(peaks.boxes)
     same = common > _CONFIG.min_same_overlap * (area[:, np.newaxis] + area - common)
     votes = same * peaks.scores**2
-    classes = votes @ peaks.classes / np.maximum(votes.sum(axis=1, keepdims=True), np.float32(_LEAST))
+    total = np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
+    classes = np.asarray(votes @ peaks.classes / total, np.float32)
     return Peaks(peaks.scores, classes, peaks.boxes)[_suppress(same, peaks.scores)]
 
 
@@ -243,8 +248,8 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     """
     if not len(peaks):
         return np.zeros((0, SIGN), np.float32)
-    found = np.maximum(peaks.classes[:, :SIGN], _LEAST)
-    classified = np.maximum([answer.probabilities for answer in predictions], _LEAST)
+    found = np.maximum(peaks.classes[:, :SIGN], _TINY)
+    classified = np.maximum([answer.probabilities for answer in predictions], _TINY)
     common = intersections(peaks.boxes, peaks.boxes)
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)

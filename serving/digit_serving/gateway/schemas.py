@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
-from digit_core.results import Refusal
+from digit_core.results import Orientation, Refusal
 from digit_core.tfserving.protos import ModelVersionStatus
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -194,6 +194,9 @@ class Reading(TypedDict):
     lines: Sequence[Line]
     refusal: Refusal | None
     """`no_digit` if nothing on the image looks like a digit."""
+    orientation: NotRequired[Orientation]
+    """Degrees by which the image has to be turned clockwise to be read; absent if it is upright, or shows no
+    number any way up."""
 
 
 class Readings(TypedDict):

@@ -214,7 +214,8 @@ def _describe_reading(
         }
         for line in reading.lines
     ]
-    return {"text": reading.text, "lines": lines, "refusal": reading.refusal}
+    document: schemas.Reading = {"text": reading.text, "lines": lines, "refusal": reading.refusal}
+    return document if reading.orientation is None else {**document, "orientation": reading.orientation}
 
 
 def _describe_digit(digit: Digit, image: str | None) -> schemas.Digit:

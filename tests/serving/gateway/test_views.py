@@ -241,6 +241,12 @@ def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateMo
     assert len(model.sizes) == 1
 
 
+def test_read_number_on_its_side_returns_how_to_turn_it(http: FlaskClient, digits: Any) -> None:
+    for quarters, orientation in ((1, 90), (2, 180), (3, 270)):
+        (reading,) = post(http, "/v1/read", np.rot90(draw_number(digits, "2743"), quarters))
+        assert reading == {"text": "", "lines": [], "refusal": "no_digit", "orientation": orientation}
+
+
 def test_read_include_image_returns_input_of_each_digit(http: FlaskClient, digits: Any) -> None:
     (reading,) = post(http, "/v1/read?include=image", draw_number(digits, "27", "4"))
     assert reading["text"] == "27\n4"

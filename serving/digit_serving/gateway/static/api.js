@@ -25,7 +25,8 @@ export class ApiError extends Error {
  *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
  *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities scaled so that the
  *  answer's is its confidence, and at last the rest, of no digit. `box` is [left, top, width, height] in pixels of the file,
- *  `image` the network's input as a PNG in base64. A picture without digits has no lines. */
+ *  `image` the network's input as a PNG in base64. A picture without digits has no lines. `orientation` are the degrees by
+ *  which a turned picture has to be turned back, clockwise, else undefined. */
 export async function read(file, selection, signal) {
   const { item, ...source } = await send("v1/read", file, selection, signal);
   const { labels } = source;
@@ -33,7 +34,8 @@ export async function read(file, selection, signal) {
     text,
     answers: digits.map(({ digit, ...rest }) => withShares({ ...rest, label: labels[digit], index: digit, labels })),
   }));
-  return { ...source, lines, answers: lines.flatMap(({ answers }) => answers), isNumber: true };
+  const answers = lines.flatMap((line) => line.answers);
+  return { ...source, lines, answers, isNumber: true, orientation: item.orientation };
 }
 
 /** Classify an image file. The result is like that of `read`, with one answer, whose box may be null. A refused picture has no

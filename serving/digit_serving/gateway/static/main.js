@@ -100,7 +100,8 @@ async function readPicture(content, picture, signal) {
   const result = await ask(content, picture, versionMenu.version, signal);
   answer = { ...result, content };
   const { answers, lines } = result;
-  const sentence = lines.length ? messages.describeCertainty(answers) : describeRefusal(answers);
+  const certainty = lines.length ? messages.describeCertainty(answers) : describeRefusal(answers);
+  const sentence = messages.describeOrientation(result) ?? certainty;
   answerView.show(result, sentence, ...describeSource(result));
   boxes.show(lines.length ? answers.filter(({ isFound }) => isFound) : []);
   // At first, the digit that was drawn last is chosen.
@@ -139,6 +140,7 @@ async function ask(content, picture, version, signal) {
   const result = isRead ? reading : await classify(picture.file, selection, signal);
   // Feedback on the reading takes a number of any length.
   if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
+  result.orientation = reading?.orientation;
   for (const each of result.answers) {
     each.isFound = Boolean(each.box);
     each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);

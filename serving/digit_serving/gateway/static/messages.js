@@ -25,6 +25,11 @@ export function describeCertainty(answers) {
   return confidence >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
+/** Describe how a picture that seems to be turned has to be turned back; null for any other. */
+export function describeOrientation({ orientation }) {
+  return orientation ? `Turn the picture by ${orientation}° clockwise: it seems to show a number then.` : null;
+}
+
 /** Describe one answer, for screen readers. */
 export function describeAnswer({ label, confidence, predicted_labels: named }) {
   if (named) return `The picture shows: ${label}.`;
