@@ -11,7 +11,7 @@ from digit_core.images.normalisation import SIDE, is_normalized
 from digit_core.inputs import Pixels
 from digit_core.results import Box
 
-SMALL_SIDE = 160
+SMALL_SIDE = 128
 """Longer side, in pixels, of the view on which a lone digit is looked for first. Smaller pictures are
 enlarged to about this size."""
 

@@ -11,8 +11,8 @@ from digit_core.images import to_page
     [
         ((480, 640), (480, 640)),
         ((1200, 1600, 3), (400, 533)),
-        ((30, 60), (90, 180)),
-        ((10, 10, 4), (160, 160)),
+        ((30, 60), (60, 120)),
+        ((10, 10, 4), (130, 130)),
         ((3, 4000), (1, 571)),
     ],
 )
@@ -38,9 +38,9 @@ def test_page_boxes_are_within_the_picture() -> None:
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((480, 640), [(120, 160), (480, 640)]), ((280, 280), [(280, 280)]), ((40, 30), [(160, 120)])],
+    [((480, 640), [(96, 128), (480, 640)]), ((250, 250), [(250, 250)]), ((40, 30), [(120, 90)])],
 )
 def test_page_views_are_coarse_first(shape: tuple[int, int], expected: list[tuple[int, int]]) -> None:
     views = to_page(np.full(shape, 200, np.uint8)).views()
     assert [levels.shape for levels, _ in views] == expected
-    assert [factor for _, factor in views] == [4, 1][-len(views) :]
+    assert [factor for _, factor in views] == [5, 1][-len(views) :]
