@@ -59,6 +59,14 @@ def send(page: Page, file: Path, text: str) -> list[Any]:
     return sent
 
 
+def test_page_number_upside_down_says_how_to_turn_it(page: Page, tmp_path: Path) -> None:
+    with Image.open(ROOT / "docs" / "number.jpg") as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "number.png")
+    page.get_by_label("Image").set_input_files(tmp_path / "number.png")
+    hint = "Turn the picture by 180° clockwise: it seems to show a number then."
+    expect(page.get_by_text(hint).first).to_be_visible()
+
+
 def test_image_chosen_photographed_pasted_or_dropped_shows_prediction(page: Page) -> None:
     expect(page.get_by_text("drop or paste a picture")).to_be_visible()
     for way in ("Image", "Image", "Camera", "paste", "drop"):
