@@ -53,7 +53,7 @@ class Peaks:
 class ReadingConfig:
     """Thresholds of the reading."""
 
-    min_score: float = 0.5
+    min_score: float = 0.4
     """Least score of a digit of which the reader alone is sure."""
     min_together: float = 0.92
     """Least probability of a digit by reader and model together."""
@@ -61,7 +61,9 @@ class ReadingConfig:
     """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
     model_weight: float = 0.5
     """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
-    max_covered: float = 0.5
+    reader_weight: float = 0.7
+    """Weight of the reader's classes: it sees a digit at a lower resolution than the model."""
+    max_covered: float = 0.6
     """Largest share of a box that another one covers; there the reader alone says which digit it is."""
     min_slash_height: float = 1.25
     """Height of a slash that looks like a 1, as a multiple of the median height of its line's digits."""
@@ -241,9 +243,9 @@ def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list
 
 
 def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
-    """Return the probabilities of the ten digits, float32 [k, 10]: those of reader and model, multiplied.
+    """Return the probabilities of the ten digits, float32 [k, 10], by reader and model.
 
-    Logarithmic opinion pool: the weight of the model falls from 1 to 0 as a neighbour covers more of the
+    Logarithmic opinion pool. The weight of the model falls from 1 to 0 as a neighbour covers more of the
     digit, whose crop then shows both.
     """
     if not len(peaks):
@@ -252,9 +254,9 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     classified = np.maximum([answer.probabilities for answer in predictions], _TINY)
     common = intersections(peaks.boxes, peaks.boxes)
     np.fill_diagonal(common, 0)
-    covered = common.max(axis=1) / np.maximum(peaks.boxes[:, 2] * peaks.boxes[:, 3], 1.0)
+    covered = common.max(axis=1) / _areas(peaks.boxes)
     weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
-    logs = np.log(found) + weight * np.log(classified)
+    logs = _CONFIG.reader_weight * np.log(found) + weight * np.log(classified)
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 
