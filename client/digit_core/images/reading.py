@@ -61,8 +61,6 @@ class ReadingConfig:
     """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
     model_weight: float = 0.5
     """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
-    reader_weight: float = 0.7
-    """Weight of the reader's classes: it sees a digit at a lower resolution than the model."""
     max_covered: float = 0.6
     """Largest share of a box that another one covers; there the reader alone says which digit it is."""
     min_slash_height: float = 1.25
@@ -256,7 +254,7 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1) / _areas(peaks.boxes)
     weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
-    logs = _CONFIG.reader_weight * np.log(found) + weight * np.log(classified)
+    logs = np.log(found) + weight * np.log(classified)
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 
