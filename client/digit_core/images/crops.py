@@ -135,10 +135,11 @@ def _background(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the ink as a soft mask, float32 [h, w] in 0..1, from signed contrast with the paper in levels.
 
-    Ink is dark or light, as the mean is. N. Otsu, "A threshold selection method from gray-level
+    Ink is dark or light, whichever differs more. N. Otsu, "A threshold selection method from gray-level
     histograms", IEEE Trans. Syst. Man Cybern. 9, 1979.
     """
-    levels = np.maximum(contrast if contrast.mean() > 0 else -contrast, 0)
+    low, high = np.quantile(contrast, (0.02, 0.98))
+    levels = np.maximum(contrast if high > -low else -contrast, 0)
     top = max(float(levels.max()), 1.0)
     scaled = cv2.convertScaleAbs(levels, alpha=255 / top)
     otsu, _ = cv2.threshold(scaled, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
