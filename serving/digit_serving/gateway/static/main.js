@@ -140,7 +140,7 @@ async function ask(content, picture, version, signal) {
   const result = isRead ? reading : await classify(picture.file, selection, signal);
   // Feedback on the reading takes a number of any length.
   if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
-  result.orientation = reading?.orientation;
+  result.orientation = content.strokes.length ? undefined : reading?.orientation;
   for (const each of result.answers) {
     each.isFound = Boolean(each.box);
     each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
