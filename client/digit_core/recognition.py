@@ -37,7 +37,7 @@ _SURE_OF_ALL_INK = 0.88
 
 _SURE_NUMBER = 0.9
 """Least mean confidence of a number's digits from which its page is upright."""
-_TURNED_SIDE = 320
+_TURNED_SIDE = 256
 """Longest side, in pixels, of a page that is turned to see if it shows a number then."""
 
 PictureError: TypeAlias = ImageError | OSError
@@ -307,19 +307,25 @@ class Recognition:
             yield Outcome(reading, inputs)
 
     def _orientation(self, page: Page) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a number of which the networks are sure, or None."""
+        """Return how the page has to be turned to show a number of which the networks are sure, or None.
+
+        The model is asked about the one turn that shows the reader most digits.
+        """
         levels = scaling.downscale(page.levels, _TURNED_SIDE)
-        views = []
-        for quarters in (1, 2, 3):
-            turned = np.ascontiguousarray(np.rot90(levels, -quarters))
-            views.append(images.detect(Page(turned, turned.shape), (yield Find(turned))))
-        answers = iter((yield from self._classify([glyph for view in views for glyph in view.glyphs])))
-        confidences: dict[Orientation, float] = {}
-        for degrees, view in zip(get_args(Orientation), views, strict=True):
-            reading, _ = images.read(view, [next(answers) for _ in view.glyphs], self._min_is_digit)
-            if len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER:
-                confidences[degrees] = reading.confidence
-        return max(confidences, key=confidences.__getitem__, default=None)
+        # Two digits have more than one whole score.
+        most, orientation = 1.0, None
+        for degrees in get_args(Orientation):
+            turned = np.ascontiguousarray(np.rot90(levels, -degrees // 90))
+            peaks = yield Find(turned)
+            scores = images.digits_and_signs(peaks)[0].scores
+            if (count := float(scores[scores >= _SURE].sum())) > most:
+                most, orientation, shown = count, degrees, (Page(turned, turned.shape), peaks)
+        if not orientation:
+            return None
+        found = images.detect(*shown)
+        reading, _ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
+        is_sure = len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER
+        return orientation if is_sure else None
 
     def _detect(self, page: Page) -> _Asking[Detected]:
         return (

@@ -27,7 +27,16 @@ from digit_core.images.decode import MAX_PIXELS, ImageFile, decode, open_image
 from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
 from digit_core.images.pages import Page, to_page
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
-from digit_core.images.reading import Detected, Peaks, detect, digit_indexes, lone_digit, read, settle
+from digit_core.images.reading import (
+    Detected,
+    Peaks,
+    detect,
+    digit_indexes,
+    digits_and_signs,
+    lone_digit,
+    read,
+    settle,
+)
 from digit_core.inputs import Pixels, to_png, to_uint8, to_uint8_image
 
 __all__ = [
@@ -46,6 +55,7 @@ __all__ = [
     "decode_for_task",
     "detect",
     "digit_indexes",
+    "digits_and_signs",
     "fit_to_mnist_canvas",
     "is_normalized",
     "lone_digit",
