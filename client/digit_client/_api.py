@@ -25,7 +25,7 @@ from digit_core.errors import (
     UnavailableError,
 )
 from digit_core.inputs import ImageSource
-from digit_core.results import Box, Digit, Line, ModelVersion, Prediction, Reading, Refusal
+from digit_core.results import Box, Digit, Line, ModelVersion, Orientation, Prediction, Reading, Refusal
 
 # Within the gateway's default limit of 8 MiB a request.
 _MAX_BYTES = 6 * 1024 * 1024
@@ -210,8 +210,11 @@ def _parse_prediction(item: dict[str, Any], version: int, labels: tuple[str, ...
 
 
 def _parse_reading(item: dict[str, Any], version: int, _labels: tuple[str, ...]) -> Reading:
+    orientation = item.get("orientation")
+    if orientation not in (None, *get_args(Orientation)):
+        raise ValueError(f"unknown orientation {orientation!r}")
     lines = tuple(map(_parse_line, item["lines"]))
-    return Reading(str(item["text"]), lines, version, orientation=item.get("orientation"))
+    return Reading(str(item["text"]), lines, version, orientation=orientation)
 
 
 parse_predictions = partial(_parse_items, "predictions", _parse_prediction)

@@ -12,7 +12,8 @@ import math
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar, get_args
+from operator import itemgetter
+from typing import Any, Generic, TypeAlias, TypeGuard, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
-from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page, scaling
+from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
 from digit_core.results import MIN_IS_DIGIT, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
@@ -31,14 +32,13 @@ _GROUP_BYTES = 8 * 1024 * 1024
 """Bytes of the prepared pictures of a group; gRPC buffers 16 MiB for a retry."""
 
 _SURE = 0.5
-"""Least confidence at which the coarse view decides: small digits of a number may leave one digit there."""
+"""Least confidence at which a view of a low resolution decides: small digits of a number may leave one
+digit there."""
 _SURE_OF_ALL_INK = 0.88
 """Least confidence of the model in all ink, as one digit that the reader does not find: it may be cut off."""
 
 _SURE_NUMBER = 0.9
 """Least mean confidence of a number's digits from which its page is upright."""
-_TURNED_SIDE = 256
-"""Longest side, in pixels, of a page that is turned to see if it shows a number then."""
 
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded or taken by the model."""
@@ -311,18 +311,16 @@ class Recognition:
 
         The model is asked about the one turn that shows the reader most digits.
         """
-        levels = scaling.downscale(page.levels, _TURNED_SIDE)
-        # Two digits have more than one whole score.
-        most, orientation = 1.0, None
-        for degrees in get_args(Orientation):
-            turned = np.ascontiguousarray(np.rot90(levels, -degrees // 90))
-            peaks = yield Find(turned)
+        turns = []
+        for orientation, turned in page.turned():
+            peaks = yield Find(turned.levels)
             scores = images.digits_and_signs(peaks)[0].scores
-            if (count := float(scores[scores >= _SURE].sum())) > most:
-                most, orientation, shown = count, degrees, (Page(turned, turned.shape), peaks)
-        if not orientation:
+            turns.append((float(scores[scores >= _SURE].sum()), orientation, turned, peaks))
+        total, orientation, turned, peaks = max(turns, key=itemgetter(0))
+        # A score is at most 1: one digit is no number.
+        if total <= 1:
             return None
-        found = images.detect(*shown)
+        found = images.detect(turned, peaks)
         reading, _ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
         is_sure = len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER
         return orientation if is_sure else None

@@ -155,6 +155,7 @@ def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
             )
         ),
         (_api.parse_readings, READ_ANSWER | {"readings": None}),
+        (_api.parse_readings, READ_ANSWER | {"readings": [{"text": "", "lines": [], "orientation": 45}]}),
         (
             _api.parse_readings,
             READ_ANSWER

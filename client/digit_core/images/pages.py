@@ -1,6 +1,7 @@
 """Pages: grey pictures of bounded size, on which digits are found."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -9,11 +10,13 @@ from numpy.typing import NDArray
 from digit_core.images import scaling
 from digit_core.images.normalisation import SIDE, is_normalized
 from digit_core.inputs import Pixels
-from digit_core.results import Box
+from digit_core.results import Box, Orientation
 
 SMALL_SIDE = 128
 """Longer side, in pixels, of the view on which a lone digit is looked for first. Smaller pictures are
 enlarged to about this size."""
+TURNED_SIDE = 256
+"""Longest side, in pixels, of a page that is turned to see if it shows a number then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,17 @@ class Page:
     def views(self) -> list[tuple[NDArray[np.uint8], int]]:
         """Return the page at the resolutions at which a lone digit is looked for, and their factors.
 
-        The coarse view costs a sixteenth of the whole page, and a lone digit mostly fills the picture.
+        The coarse view costs a twenty-fifth of the whole page, and a lone digit mostly fills the picture.
         """
         factor = scaling.downscale_factor(self.levels.shape, SMALL_SIDE)
         whole = (self.levels, 1)
         return [whole] if factor < 3 else [(scaling.downscale(self.levels, SMALL_SIDE), factor), whole]
+
+    def turned(self) -> list[tuple[Orientation, "Page"]]:
+        """Return the page at a low resolution, turned clockwise by each orientation."""
+        levels = scaling.downscale(self.levels, TURNED_SIDE)
+        turns = [(degrees, np.rot90(levels, -degrees // 90)) for degrees in get_args(Orientation)]
+        return [(degrees, Page(np.ascontiguousarray(turn), turn.shape)) for degrees, turn in turns]
 
 
 def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:

@@ -211,9 +211,7 @@ def _merge(peaks: Peaks) -> Peaks:
 
     A vote weighs as much as its squared score.
     """
-    common = intersections(peaks.boxes, peaks.boxes)
-    area = _areas(peaks.boxes)
-    same = common > _CONFIG.min_same_overlap * (area[:, np.newaxis] + area - common)
+    same = overlaps(peaks.boxes, peaks.boxes) > _CONFIG.min_same_overlap
     votes = same * peaks.scores**2
     total = np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
     classes = np.asarray(votes @ peaks.classes / total, np.float32)
@@ -266,6 +264,12 @@ def intersections(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> ND
     across = np.minimum(left + width, x + w) - np.maximum(left, x)
     down = np.minimum(top + height, y + h) - np.maximum(top, y)
     return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
+
+
+def overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the intersection over union of each box, [k, 4], and each other one, [m, 4]: float32 [k, m]."""
+    common = intersections(boxes, others)
+    return np.asarray(common / (_areas(boxes)[:, np.newaxis] + _areas(others) - common), np.float32)
 
 
 def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:

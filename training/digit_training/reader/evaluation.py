@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.images import Peaks
-from digit_core.images.reading import SIGN, digits_and_signs, intersections
+from digit_core.images.reading import SIGN, digits_and_signs, overlaps
 from digit_training.drawing.pages import Page
 
 MIN_OVERLAP = 0.4
@@ -69,10 +69,10 @@ def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
         if not len(page.classes):
             empty.append(max(scores, default=0.0))
         # Boxes that the page cuts off may be found, or not.
-        overlaps = _overlaps(found_digits.boxes, page.boxes)
+        shares = overlaps(found_digits.boxes, page.boxes)
         for index, value in enumerate(scores):
-            best = int(overlaps[index].argmax()) if len(page.classes) else -1
-            if best < 0 or overlaps[index, best] < MIN_OVERLAP:
+            best = int(shares[index].argmax()) if len(page.classes) else -1
+            if best < 0 or shares[index, best] < MIN_OVERLAP:
                 wrong.append(value)
             elif page.classes[best] >= 0:
                 label = int(found_digits.classes[index, :SIGN].argmax())
@@ -81,10 +81,3 @@ def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
         np.array(values, np.float32) for values in (right, wrong, empty)
     )
     return Finds(right_scores, wrong_scores, empty_scores, digits)
-
-
-def _overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the intersection over union of each pair of boxes: [k, m]."""
-    common = intersections(boxes, others)
-    areas = (boxes[:, 2] * boxes[:, 3])[:, np.newaxis] + others[:, 2] * others[:, 3]
-    return np.asarray(common / np.maximum(areas - common, 1e-3), np.float32)
