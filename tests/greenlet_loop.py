@@ -12,7 +12,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from digit_serving.gateway import bridge
-from digit_serving.gateway.app import Services, create_app
+from digit_serving.gateway.app import create_app
+from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
 from tests import documented
 

@@ -44,7 +44,7 @@ from digit_core.recognition import (
 from digit_core.results import MIN_IS_DIGIT, Prediction, Result
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import AsyncConnection
+from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 # Bytes of files and pixels in memory, at which a batch ends. Files at paths are read one after the other.
@@ -124,7 +124,7 @@ class _ModelServerClient(BaseClient):
         seconds = self.timeout if timeout is None else check_timeout(timeout)
         connection = self._connection.get()
         try:
-            await connection.resolve(self._model(None, None), timeout=seconds)
+            await connection.resolve(self._model(None, None), deadline=time.monotonic() + seconds)
         except DigitError:
             return False
         return True
@@ -163,43 +163,52 @@ class _ModelServerClient(BaseClient):
         request_id = options.request_id or uuid4().hex
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0
+        served: ServedVersion
         connection = self._connection.get()
 
-        async def call(send: Callable[[float], Awaitable[Any]]) -> Any:
+        async def call(send: Callable[..., Awaitable[Any]], **given: Any) -> Any:
             nonlocal waited
             if stopped.is_set():
                 raise CancelledError
             started = time.monotonic()
+
+            async def attempt(seconds: float) -> Any:
+                return await send(**given, deadline=time.monotonic() + seconds)
+
             try:
-                return await self._retrier.run(send, Deadline(timeout, waited))
+                return await self._retrier.run(attempt, Deadline(timeout, waited))
             finally:
                 waited += time.monotonic() - started
 
         async def ask(request: Classify | Find) -> Any:
+            nonlocal served
             if isinstance(request, Classify):
-                batch = request.batch
-                return await call(
-                    lambda timeout: connection.predict(batch, model, timeout=timeout, request_id=request_id)
+                answers = await call(
+                    connection.predict, batch=request.batch, served=served, request_id=request_id
                 )
-            page = request.page
+                # The version that answers first answers all further calls.
+                served = served.pinned(answers[0].model_version)
+                return answers
             try:
-                return await call(
-                    lambda timeout: connection.find(page, reader, timeout=timeout, request_id=request_id)
-                )
+                return await call(connection.find, page=request.page, model=reader, request_id=request_id)
             except ModelNotFoundError as error:
                 raise ReaderMissingError(
                     f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
                 ) from error
 
-        to_thread = self._backend.to_thread
+        min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
         with adding_request_id(request_id):
-            task = await call(lambda timeout: connection.task(model, timeout=timeout))
-            min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
-            recognition = Recognition(task, min_is_digit)
-            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
-            outcomes = await _drive(steps, ask, self._backend)
-            results: list[tuple[int, Any]] = await to_thread(
-                _to_results, outcomes, task, batch.start, request_id, options.include is not None
+            served = await call(connection.served, model=model)
+            while True:
+                recognition = Recognition(served.card, min_is_digit)
+                steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
+                try:
+                    outcomes = await _drive(steps, ask, self._backend)
+                    break
+                except VersionMovedError as error:
+                    served = error.served
+            results: list[tuple[int, Any]] = await self._backend.to_thread(
+                _to_results, outcomes, served.card, batch.start, request_id, options.include is not None
             )
             return results
 

@@ -103,6 +103,8 @@ class Classify:
     """Request for the predictions of a batch in the model's form, in order. Errors end the recognition."""
 
     batch: Batch
+    pictures: Sequence[ImageSource] = ()
+    """Pictures that the rows show whole, so that another card can prepare them; none of crops."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,7 @@ class Recognition:
                 inputs = []
                 for index, picture in enumerate(group, start):
                     inputs.append((yield from self._prepare(picture, index)))
-                yield from self._predict_inputs(inputs)
+                yield from self._predict_inputs(inputs, group)
 
     def read(self, pictures: Pictures) -> Steps[Reading]:
         """Yield the digits on each picture, in order, or its error.
@@ -210,9 +212,13 @@ class Recognition:
             count += size
         yield from self._read_group(group)
 
-    def _predict_inputs(self, rows: Sequence[NDArray[Any] | PictureError]) -> Steps[Prediction]:
-        """Yield the model's answer on each of its inputs."""
-        answers = iter((yield from self._classify([row for row in rows if not isinstance(row, Exception)])))
+    def _predict_inputs(
+        self, rows: Sequence[NDArray[Any] | PictureError], pictures: Pictures = ()
+    ) -> Steps[Prediction]:
+        """Yield the model's answer on each of its inputs, which show these pictures."""
+        inputs = [row for row in rows if not isinstance(row, Exception)]
+        shown = [each for each, row in zip(pictures, rows, strict=False) if not isinstance(row, Exception)]
+        answers = iter((yield from self._classify(inputs, shown)))
         for row in rows:
             if isinstance(row, Exception):
                 yield Outcome(row)
@@ -332,12 +338,15 @@ class Recognition:
             else images.detect(page, (yield Find(page.levels)))
         )
 
-    def _classify(self, inputs: Sequence[NDArray[Any]]) -> _Asking[list[Prediction]]:
+    def _classify(
+        self, inputs: Sequence[NDArray[Any]], pictures: Sequence[Any] = ()
+    ) -> _Asking[list[Prediction]]:
         predictions: list[Prediction] = []
         for start in range(0, len(inputs), self._max_batch):
-            group = inputs[start : start + self._max_batch]
+            group, shown = inputs[start : start + self._max_batch], pictures[start : start + self._max_batch]
             # np.stack takes 10 µs, also for one array.
-            predictions += yield Classify(np.stack(group) if len(group) > 1 else group[0][np.newaxis])
+            batch = np.stack(group) if len(group) > 1 else group[0][np.newaxis]
+            predictions += yield Classify(batch, shown)
         return predictions
 
     def _prepare(self, picture: "ImageSource | PictureError", index: int) -> _Asking[Any]:

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from digit_client import (
     RetryPolicy,
     ServiceError,
 )
+from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer
@@ -190,3 +192,22 @@ async def test_async_predict_many_abandoned_ends_its_threads(server: LinearModel
         await anext(results)
         await results.aclose()
         assert (await client.predict(digits.one(1))).digit == 1
+
+
+@pytest.mark.parametrize("connect", [ModelServerClient, BlockingAsyncClient])
+@pytest.mark.parametrize("change", [{"shape": (4, 6)}, {"labels": ("night", "day")}], ids=str)
+def test_predict_after_promotion_prepares_for_the_version_that_answers(
+    connect: Any, change: dict[str, Any]
+) -> None:
+    cards = [card := TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0)), replace(card, **change)]
+    pictures = [np.full((20, 30), level, np.uint8) for level in (0, 255)]
+    examples = [np.stack([np.full(each.shape, level, np.uint8) for level in (0, 255)]) for each in cards]
+    classes = np.arange(2, dtype=np.uint8)
+    with (
+        LinearModelServer(examples[0], classes, task=cards[0]) as server,
+        connect(server.target, name="colors") as client,
+    ):
+        assert [each.label for each in client.predict_many(pictures)] == ["dark", "light"]
+        server.publish(examples[1], classes, task=cards[1])
+        answers = client.predict_many(pictures)
+    assert [(each.label, each.model_version) for each in answers] == [(each, 2) for each in cards[1].labels]

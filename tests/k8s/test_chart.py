@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from digit_serving.gateway.errors import RateLimitedError
-from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 from digit_core.images import to_png
 from digit_serving.gateway.auth import KeyFile
-from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import config
 from tests import greenlet_loop

@@ -82,6 +82,17 @@ def test_publish_of_another_model_in_another_folder_names_both(
     assert publish(elsewhere)[2] == "Serve it: digits models promote 2 --model digits"
 
 
+def test_publish_of_another_input_says_what_changes(target: Target) -> None:
+    publish(target, COLORS)
+    larger = replace(COLORS, shape=(64, 64, 3), fit="pad")
+    height, width, _ = COLORS.shape
+    assert publish(target, larger)[1] == (
+        "Version 2 takes 64×64 pictures and the fit pad, "
+        f"version 1 took {height}×{width} pictures and the fit {COLORS.fit}."
+    )
+    assert publish(target, larger)[1].startswith("Try it")
+
+
 def test_publish_names_the_command_by_its_path_unless_a_shell_finds_it(
     target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

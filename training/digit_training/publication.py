@@ -13,7 +13,7 @@ from pathlib import Path
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.artifact.versions import ArtifactError
+from digit_core.artifact.versions import ArtifactError, Version
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
 
@@ -58,8 +58,11 @@ class Target:
 
         Raise ArtifactError if the version can't be served, and PromotionError.
         """
+        before = next(iter(self.models.versions(name).values()), None)
         version = self.models.publish(name, write)
         report(f"Published: {version.path}")
+        if change := before and _describe_change(version, before):
+            report(change)
         config, number = self.models.read_config(), str(version.number)
         is_only = name == DIGITS.name and self.models.classifiers() == [DIGITS.name]
         model = [] if is_only else ["--model", name]
@@ -93,6 +96,22 @@ def digits_command() -> str:
     if shutil.which("digits") or not command.exists():
         return "digits"
     return os.path.relpath(command)
+
+
+def _describe_change(version: Version, before: Version) -> str:
+    """Return a sentence on what changes in the pictures of a model from one version to the next, or ""."""
+    try:
+        new, old = version.task().input_words, before.task().input_words
+    except ArtifactError:
+        return ""
+    gains = [words for words in new if words not in old]
+    losses = [words for words in old if words not in new]
+    if not gains:
+        return ""
+    return (
+        f"Version {version.number} takes {' and '.join(gains)}, "
+        f"version {before.number} took {' and '.join(losses)}."
+    )
 
 
 def _kind_of(task: TaskCard) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 import math
 import re
 import sys
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, Self, get_args
@@ -165,6 +165,20 @@ class TaskCard:
     def reads_numbers(self) -> bool:
         """True if several digits can be read from one picture."""
         return self.kind == "digits" and self.has_digit_labels and not self.is_multi_label
+
+    @property
+    def input_words(self) -> Sequence[str]:
+        """Words for the pictures that the model takes, one for each property: size, colour, values, …"""
+        ignored = {"white": "transparency laid on white", "ignore": "transparency ignored"}
+        words = [
+            f"{self.shape[0]}×{self.shape[1]} pictures",
+            f"the colour {self.color}",
+            f"values of {self.range[0]:g} to {self.range[1]:g}",
+        ]
+        if self.kind == "resize":
+            words += [f"the fit {self.fit}", f"{self.interpolation} interpolation"]
+        turned = "EXIF orientation applied" if self.exif else "EXIF orientation ignored"
+        return [*words, ignored[self.alpha], turned]
 
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""

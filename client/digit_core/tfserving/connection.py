@@ -4,6 +4,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
-from digit_core.errors import ServiceError
+from digit_core.errors import DigitError, ModelNotFoundError, ServiceError
 from digit_core.images.reading import Peaks
 from digit_core.results import Prediction
 from digit_core.tfserving import calls, codec
@@ -24,17 +25,37 @@ from digit_core.tfserving.protos import GetModelMetadataRequest, GetModelStatusR
 _logger = logging.getLogger("digit_client")
 
 _Result = TypeVar("_Result")
-_Card = tuple[int, TaskCard, codec.Network | None]
-"""Version that gave a task card, the card, and the version's network."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersion:
+    """Version that a reference named when it was last asked, with the version's task card and network."""
+
+    model: ModelRef
+    """Reference that calls name: a label's may move to another version."""
+    version: int
+    card: TaskCard = field(compare=False)
+    network: codec.Network | None = field(compare=False)
+
+    def pinned(self, version: int) -> "ServedVersion":
+        """Return a version with the same card, by its number."""
+        return ServedVersion(ModelRef(self.model.name, version), version, self.card, self.network)
+
+
+class VersionMovedError(DigitError):
+    """Another version, `served`, answers than the batch was prepared for: prepare the pictures again."""
+
+    def __init__(self, served: ServedVersion) -> None:
+        super().__init__(f"another version answers: {served}")
+        self.served = served
 
 
 class AsyncConnection:
     """Connection to the model server at `target` (host:port or unix:path), for coroutines of the backend.
 
     Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
-    are all busy is sent once more, to the next address. `timeout` in seconds bounds a call with all its
-    retries. A task card is read at the first call for a version or a label, and again when another version
-    answers. Every failure is a DigitError.
+    are all busy is sent once more, to the next address. `deadline`, a time of the monotonic clock, bounds a
+    call with all its retries. Every failure is a DigitError.
     """
 
     def __init__(
@@ -47,31 +68,50 @@ class AsyncConnection:
         self._backend = backend
         self._channel = calls.connect(target, credentials, grpc.aio if backend is ASYNCIO else grpc)
         self._stub = calls.Stub(self._channel, backend.awaitable)
-        self._cards: dict[ModelRef, _Card] = {}
+        self.known: dict[ModelRef, ServedVersion] = {}
+        """Version that each reference named in the latest answer."""
+
+    async def served(self, model: ModelRef, *, deadline: float) -> ServedVersion:
+        """Return the version that is known of the reference, or ask for it."""
+        if known := self.known.get(model):
+            return known
+        request = codec.encode_card_request(model)
+        if response := await self._ask_signature(request, deadline):
+            card = _decoded("task card from the model server", codec.decode_card, response)
+            version, network = codec.version_of(response), codec.decode_network(response)
+        else:
+            version, card, network = await self.resolve(model, deadline=deadline), DIGITS, None
+        self.known[model] = served = ServedVersion(model, version, card, network)
+        return served
 
     async def predict(
         self,
         batch: Batch,
-        model: ModelRef,
+        served: ServedVersion,
         *,
-        timeout: float,
+        deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
-        """Return the predictions for the n images of the batch, in their order.
+        """Return the predictions for the n images of the batch, prepared for `served`, in their order.
 
-        `request_id` and `trace` (W3C trace context headers) are sent as metadata.
+        `request_id` and `trace` (W3C trace context headers) are sent as metadata. Raise VersionMovedError if
+        the reference names a version with another card by now.
         """
-        started = time.monotonic()
-        end = started + timeout
-        version, task, _ = await self._card(model, end)
+        started, model = time.monotonic(), served.model
         metadata = _metadata(request_id, trace)
         try:
-            response = await self._call(self._stub.predict, codec.encode(batch, model), end, metadata)
+            response = await self._call(self._stub.predict, codec.encode(batch, model), deadline, metadata)
+        except ModelNotFoundError:
+            self.known.pop(model, None)
+            raise
         except ServiceError as error:
             # A version of another shape may have got the label, and refuses the batch.
             if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
-                self._cards.pop(model, None)
+                self.known.pop(model, None)
+                current = await self.served(model, deadline=deadline)
+                if current != served or current.card != served.card:
+                    raise VersionMovedError(current.pinned(current.version)) from error
             raise
         answered = int(response.model_spec.version.value)
         _logger.debug(
@@ -83,117 +123,89 @@ class AsyncConnection:
             1000 * (time.monotonic() - started),
             request_id,
         )
-        if answered != version:
-            # Another version has got the label.
-            version, task, _ = self._cards[model] = await self._card(ModelRef(model.name, answered), end)
-        predictions = _decoded("answer from the model server", codec.decode, response, task)
+        if answered != served.version:
+            current = await self.served(ModelRef(model.name, answered), deadline=deadline)
+            self.known[model] = ServedVersion(model, answered, current.card, current.network)
+            if current.card != served.card:
+                raise VersionMovedError(current)
+        predictions = _decoded("answer from the model server", codec.decode, response, served.card)
         if len(predictions) != len(batch):
             raise ServiceError(f"the model server gave {len(predictions)} answers for {len(batch)} images")
         return predictions
 
     async def find(
-        self, page: NDArray[np.uint8], model: ModelRef, *, timeout: float, request_id: str | None = None
+        self, page: NDArray[np.uint8], model: ModelRef, *, deadline: float, request_id: str | None = None
     ) -> Peaks:
         """Return what the reader `model` finds on a grey page, uint8 [h, w].
 
         Raise ModelNotFoundError if there is no reader.
         """
         request, metadata = codec.encode_page(page, model), _metadata(request_id)
-        response = await self._call(self._stub.predict, request, time.monotonic() + timeout, metadata)
+        response = await self._call(self._stub.predict, request, deadline, metadata)
         return _decoded("answer from the reader", codec.decode_peaks, response)
 
-    def known_task(self, model: ModelRef) -> TaskCard | None:
-        """Return the task card of the reference, None before it has been read."""
-        known = self._cards.get(model)
-        return known and known[1]
-
-    async def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
-        """Return the task card of the version that the reference names, which the first call reads."""
-        return (await self._card(model, time.monotonic() + timeout))[1]
-
-    async def network(self, model: ModelRef, *, timeout: float) -> codec.Network | None:
-        """Return name and test accuracy of a version's network, or None if it does not say them."""
-        return (await self._card(model, time.monotonic() + timeout))[2]
-
     async def layers(
-        self, pixels: NDArray[np.uint8], model: ModelRef, *, timeout: float
+        self, pixels: NDArray[np.uint8], model: ModelRef, *, deadline: float
     ) -> list[tuple[str, NDArray[np.float32]]]:
         """Return the activations of each layer for a picture, uint8 [*shape]; [] if the version has none."""
         inputs = pixels[np.newaxis]
         request = codec.encode_input(inputs, codec.IMAGES_INPUT, codec.LAYERS_SIGNATURE, model)
-        response = await self._ask_signature(request, time.monotonic() + timeout)
+        response = await self._ask_signature(request, deadline)
         return _decoded("layers", codec.decode_layers, response) if response else []
 
-    async def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
+    async def versions(self, model: ModelRef, *, deadline: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
         request = GetModelStatusRequest(model_spec=codec.model_spec(model))
-        response = await self._call(self._stub.status, request, time.monotonic() + timeout)
-        return calls.to_statuses(response)
+        return calls.to_statuses(await self._call(self._stub.status, request, deadline))
 
-    async def resolve(self, model: ModelRef, *, timeout: float) -> int:
-        """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
+    async def resolve(self, model: ModelRef, *, deadline: float) -> int:
+        """Return the version that the reference names now. Raise ModelNotFoundError if there is none."""
         spec = codec.model_spec(model)
         request = GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
-        return codec.version_of(await self._call(self._stub.metadata, request, time.monotonic() + timeout))
+        return codec.version_of(await self._call(self._stub.metadata, request, deadline))
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
         await self._backend.awaitable(self._channel.close)()
 
-    async def _card(self, model: ModelRef, end: float) -> _Card:
-        if known := self._cards.get(model):
-            return known
-        if response := await self._ask_signature(codec.encode_card_request(model), end):
-            task = _decoded("task card from the model server", codec.decode_card, response)
-            card = codec.version_of(response), task, codec.decode_network(response)
-        else:
-            card = await self.resolve(model, timeout=end - time.monotonic()), DIGITS, None
-        self._cards[model] = card
-        return card
-
-    async def _ask_signature(self, request: Any, end: float) -> Any:
+    async def _ask_signature(self, request: Any, deadline: float) -> Any:
         """Return the response of a signature, or None if the version has no such signature."""
         try:
-            return await self._call(self._stub.predict, request, end)
+            return await self._call(self._stub.predict, request, deadline)
         except ServiceError as error:
             if not calls.lacks_signature(error):
                 raise
             return None
 
     async def _call(
-        self, method: Any, request: object, end: float, metadata: calls.Metadata = (), attempts: int = 2
+        self, method: Any, request: object, deadline: float, metadata: calls.Metadata = (), attempts: int = 2
     ) -> Any:
-        """Return the answer to a call that ends at the time `end` of the monotonic clock."""
         try:
-            return await method(request, timeout=end - time.monotonic(), metadata=metadata)
+            return await method(request, timeout=deadline - time.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
             if attempts == 1 or not calls.is_refused(error):
                 raise calls.translate(error, self.target) from error
         await self._backend.sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
-        return await self._call(method, request, end, metadata, attempts - 1)
+        return await self._call(method, request, deadline, metadata, attempts - 1)
 
 
 class Connection:
-    """Blocking connection, with these methods of AsyncConnection."""
+    """Blocking connection, with methods of AsyncConnection that take a timeout in seconds."""
 
     def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
         self._connection = AsyncConnection(target, credentials, BLOCKING)
 
-    def predict(self, batch: Batch, model: ModelRef, *, timeout: float) -> list[Prediction]:
-        """Return the predictions for the n images of the batch, in their order."""
-        return run(self._connection.predict(batch, model, timeout=timeout))
-
-    def task(self, model: ModelRef, *, timeout: float) -> TaskCard:
-        """Return the task card of the version that the reference names."""
-        return run(self._connection.task(model, timeout=timeout))
+    def served(self, model: ModelRef, *, timeout: float) -> ServedVersion:
+        """Return the version that the reference names, as of the first call for it."""
+        return run(self._connection.served(model, deadline=time.monotonic() + timeout))
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
-        return run(self._connection.versions(model, timeout=timeout))
+        return run(self._connection.versions(model, deadline=time.monotonic() + timeout))
 
     def resolve(self, model: ModelRef, *, timeout: float) -> int:
-        """Return the version that the reference resolves to. Raise ModelNotFoundError if there is none."""
-        return run(self._connection.resolve(model, timeout=timeout))
+        """Return the version that the reference names now. Raise ModelNotFoundError if there is none."""
+        return run(self._connection.resolve(model, deadline=time.monotonic() + timeout))
 
     def close(self) -> None:
         """Close the connection; calls in flight fail."""

@@ -30,21 +30,21 @@ from digit_serving.gateway.errors import (
     ForbiddenError,
     MalformedBodyError,
 )
-from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import (
     ModelQuery,
     Query,
     UnlabelledQuery,
     parse_query,
+    parse_selection,
     read_body,
-    select_model,
 )
 from digit_serving.gateway.request import RequestContext, json_response
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
+    from digit_serving.gateway.observers.keeper import AnswerKeeper
 
 _POOL = 10
 """Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
@@ -135,7 +135,7 @@ class FeedbackViews:
             raise FeedbackUnknownError(
                 "No answer with this request ID and index is kept: it is unknown, or too old."
             )
-        self._upstream.route(context, ModelRef(records[0].model, version=records[0].version))
+        context.requested = ModelRef(records[0].model, version=records[0].version)
         labels = self._labels(given, records, context)
         now = datetime.now(UTC)
         labelled = [
@@ -164,8 +164,7 @@ class FeedbackViews:
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
-        query = parse_query(UnlabelledQuery, request.args)
-        self._upstream.route(context, select_model(self._settings, query))
+        query, context.requested = parse_selection(UnlabelledQuery, request.args, self._settings)
         model, limit = context.model, query.limit
         records, unlabelled = self._keeper.use_store(
             lambda store: (
@@ -187,9 +186,8 @@ class FeedbackViews:
     def label(self) -> Response:
         """Label an input; the latest label counts."""
         context = _permitted_context()
-        query = parse_query(ModelQuery, request.args)
+        _, context.requested = parse_selection(ModelQuery, request.args, self._settings)
         given = _parse_body(_HAND_LABEL)
-        self._upstream.route(context, select_model(self._settings, query))
         if given.label:
             try:
                 self._require_label(given.label, context)
@@ -210,7 +208,7 @@ class FeedbackViews:
         """Return the label of each record.
 
         Records of a reading have none if the number has another length: which digits differ is unknown. Raise
-        FeedbackMismatchError if the given label does not suit the answer, and what Upstream.task raises.
+        FeedbackMismatchError if the given label does not suit the answer, and what Upstream.route raises.
         """
         if isinstance(given, FeedbackRight):
             return [record.predicted for record in records]
@@ -228,7 +226,7 @@ class FeedbackViews:
         return [given.label]
 
     def _require_label(self, label: str, context: RequestContext) -> None:
-        if label not in self._upstream.task(context).labels:
+        if label not in self._upstream.route(context, context.requested).served.card.labels:
             raise FeedbackMismatchError("The label is none of the model's labels.")
 
 

@@ -2,11 +2,11 @@
 
 import gzip
 import hashlib
+import time
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 from flask import Blueprint, Response, abort, request
@@ -15,14 +15,12 @@ from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import NotReadyError
-from digit_serving.gateway.observe import CONTENT_TYPE
+from digit_serving.gateway.observers.metrics import CONTENT_TYPE
 from digit_serving.gateway.request import json_response
 from digit_serving.gateway.schemas import Alive, Index, Ready
+from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import default_version, describe_missing
-
-if TYPE_CHECKING:
-    from digit_serving.gateway.app import Services
 
 _LINKS = {
     "predict": "/v1/predict",
@@ -64,7 +62,7 @@ _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
 
-def probes(services: "Services") -> Blueprint:
+def probes(services: Services) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
@@ -85,14 +83,15 @@ def probes(services: "Services") -> Blueprint:
         default = default_version(settings, name)
         missing = f"The model server has no model {name}."
         try:
-            versions = await_(model_server.versions(ModelRef(name), timeout=_PROBE_TIMEOUT_SECONDS))
+            deadline = time.monotonic() + _PROBE_TIMEOUT_SECONDS
+            versions = await_(model_server.versions(ModelRef(name), deadline=deadline))
             missing = describe_missing(default, versions)
             # TensorFlow Serving also lists the versions that it has unloaded.
             available = [status.version for status in versions if status.is_available]
             if not available:
                 raise NotReadyError(missing)
             if default.version_label:
-                await_(model_server.resolve(default, timeout=_PROBE_TIMEOUT_SECONDS))
+                await_(model_server.resolve(default, deadline=deadline))
         except ModelNotFoundError as error:
             raise NotReadyError(missing) from error
         except DigitError as error:

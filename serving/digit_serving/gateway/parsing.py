@@ -4,8 +4,8 @@ import base64
 import io
 import tokenize
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import chain
 from typing import Annotated, Any, Literal, TypeVar
@@ -115,6 +115,7 @@ class UnlabelledQuery(ModelQuery):
 
 
 _Query = TypeVar("_Query", bound=Query)
+_Selection = TypeVar("_Selection", bound=ModelQuery)
 
 
 def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
@@ -144,45 +145,46 @@ def _default(kind: type[Any]) -> Any:
 _model_ref = lru_cache(256)(ModelRef)
 
 
-def select_model(settings: Settings, query: ModelQuery) -> ModelRef:
-    """Return the model that a query names, with the version or the label of a VersionQuery.
+def parse_selection(
+    kind: type[_Selection], parameters: MultiDict[str, str], settings: Settings
+) -> tuple[_Selection, ModelRef]:
+    """Return the query and the model that it names, with the version or the label of a VersionQuery.
 
-    Raise UnknownModelError if the settings don't permit the model, InvalidSelectionError for a version
-    together with a label.
+    Raise UnknownModelError if the settings don't permit the model, InvalidSelectionError as `parse_query`,
+    and for a version together with a label.
     """
+    query = parse_query(kind, parameters)
     name = settings.model_name if query.model is None else query.model
     if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
         raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")
     if not isinstance(query, VersionQuery):
-        return _model_ref(name)
+        return query, _model_ref(name)
     if name == settings.reader:
         raise UnknownModelError(f"The model {name} finds digits for others; ask another model.")
     if query.version is not None and query.label is not None:
         raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-    return _model_ref(name, query.version, query.label or None)
+    return query, _model_ref(name, query.version, query.label or None)
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Pictures of a request."""
+    """Pictures of a request, at least one."""
 
-    content: Sequence[bytes | ImageError] | Batch = ()
+    content: Sequence[bytes | ImageError] | Batch
     """Pictures as Recognition takes them: files, with errors in the places of those that can't be used, or an
-    array. Instances have none before the task is known."""
+    array."""
     errors: Mapping[int, ImageError] = field(default_factory=dict)
     """Errors of instances that are not in the content, by position."""
-    instances: Sequence[Any] = ()
-    """Items of {"instances": …}."""
     is_image: bool = False
     """True if the body is one image: its error is that of the request."""
-    length: int = 0
-    """Bytes of JSON."""
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.content) + len(self.errors)
 
     def picture(self, index: int) -> bytes | NDArray[Any]:
         """Return a picture that has a result."""
-        if self.instances:
-            return np.array(self.instances[index], np.float32)
-        picture = self.content[index]
+        picture = self.content[index - sum(position < index for position in self.errors)]
         assert not isinstance(picture, ImageError)
         return picture
 
@@ -200,7 +202,10 @@ def read_body(request: Request, limit: int) -> bytes:
         )
     if int(request.environ.get("CONTENT_LENGTH") or 0) > limit:
         raise RequestEntityTooLarge(f"The body is larger than {format_size(limit)}.")
-    return request.environ["wsgi.input"].read()  # type: ignore[no-any-return]
+    stream = request.environ["wsgi.input"]
+    # The body is parsed again if another version answers.
+    stream.seek(0)
+    return stream.read()  # type: ignore[no-any-return]
 
 
 def silence_library_warnings() -> None:
@@ -216,11 +221,11 @@ class BodyParser:
         self._max_body, self._max_images = settings.max_body, settings.max_images
         self._work = work
 
-    def parse(self, request: Request, context: RequestContext) -> Body:
-        """Return the request's content, at least one image and at most `max_images`.
+    def parse(self, request: Request, task: TaskCard, context: RequestContext) -> Body:
+        """Return the request's pictures, at most `max_images`, for a model of the task.
 
         Raise MalformedBodyError, TooManyImagesError, ImageShapeError, UnsupportedMediaType or
-        RequestEntityTooLarge; OverloadedError if parsing begins too late.
+        RequestEntityTooLarge; OverloadedError or DeadlineExceededError if parsing begins too late.
         """
         media_type = request.mimetype
         # The bytes of an untyped body tell its format.
@@ -230,28 +235,15 @@ class BodyParser:
             return Body(self._from_form(request))
         if media_type == "application/json":
             data = read_body(request, self._max_body)
-            return self._call(context, len(data), self._from_json, data)
+            if len(data) <= _MAX_INLINE_JSON:
+                return self._from_json(data, task)
+            return self._work.run_in_thread(context, self._from_json, data, task)
         if media_type == "application/x-npy":
             return self._from_npy(read_body(request, self._max_body))
         raise UnsupportedMediaType(
             "Unsupported media type. Send one image as image/*, "
             "several as multipart/form-data, application/json or application/x-npy."
         )
-
-    def for_task(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
-        """Return the body with its instances as inputs of the task's model, float32 [n, *instance_shape].
-
-        Raise OverloadedError or DeadlineExceededError if checking begins too late.
-        """
-        return self._call(context, body.length, _to_inputs, body, task) if body.instances else body
-
-    def _call(
-        self, context: RequestContext, length: int, function: Callable[..., Body], *arguments: Any
-    ) -> Body:
-        """Call a function on JSON of this length, in the thread if it takes long."""
-        if length <= _MAX_INLINE_JSON:
-            return function(*arguments)
-        return self._work.run_in_thread(context, function, *arguments)
 
     def _from_form(self, request: Request) -> list[bytes]:
         boundary = request.mimetype_params.get("boundary", "").encode()
@@ -261,10 +253,12 @@ class BodyParser:
         parts = request.files.getlist("image")
         if not parts:
             raise MalformedBodyError("The form has no file part named `image`.")
+        for part in parts:
+            part.seek(0)
         return [part.read() for part in parts]
 
-    def _from_json(self, data: bytes) -> Body:
-        """Return the files of {"images": …}, or the items of {"instances": …}."""
+    def _from_json(self, data: bytes, task: TaskCard) -> Body:
+        """Return the files of {"images": …}, or the items of {"instances": …} as inputs of the model."""
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -280,7 +274,7 @@ class BodyParser:
             raise MalformedBodyError(f"The field `{key}` must be a list with at least one item.")
         self._check_count(len(items))
         if key == "instances":
-            return Body(instances=items, length=len(data))
+            return _to_inputs(items, task)
         if not all(isinstance(item, str) for item in items):
             raise MalformedBodyError("The field `images` must be a list of base64 strings.")
         return Body([*map(_from_base64, items)])
@@ -310,17 +304,16 @@ def _from_base64(text: str) -> bytes | ImageError:
         return NotAnImageError("the text is not base64")
 
 
-def _to_inputs(body: Body, task: TaskCard) -> Body:
+def _to_inputs(items: Sequence[Any], task: TaskCard) -> Body:
     """Convert instances to float32 [n, *instance_shape], with errors for those of other shapes and types."""
     rows = []
     errors: dict[int, ImageError] = {}
-    for index, item in enumerate(body.instances):
+    for index, item in enumerate(items):
         try:
             rows.append(_to_row(item, task))
         except ImageError as error:
             errors[index] = without_tracebacks(error)
-    content = np.array(rows, np.float32).reshape(len(rows), *task.instance_shape)
-    return replace(body, content=content, errors=errors)
+    return Body(np.array(rows, np.float32).reshape(len(rows), *task.instance_shape), errors)
 
 
 def _to_row(item: Any, task: TaskCard) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Request: its context, the source of metrics, log line and spans, with one deadline for all of it.
+"""Request: its context, facts for those who watch, with one deadline for all of it.
 
 Times are those of one clock, time.monotonic.
 """
@@ -6,16 +6,18 @@ Times are those of one clock, time.monotonic.
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
 import orjson
 from flask import Request, Response
 
-from digit_core.errors import DeadlineExceededError
-from digit_core.results import Prediction, Reading
+from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 
@@ -27,9 +29,19 @@ _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 _KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _NO_MODEL = ModelRef("")
 
-Asked: TypeAlias = Literal["named", "canary", "default", "pinned"]
+Reason: TypeAlias = Literal["named", "canary", "default", "pinned"]
 """Reason for which a version is asked: the request names it, its label is the canary's or the default one, or
-it answered the request's first call."""
+it answered the request's first call, or has got the label since the pictures were prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Version that a request asks, and the reason. Its pictures are prepared by the version's card."""
+
+    reason: Reason
+    served: ServedVersion
+    shadow: ModelRef | None = None
+    """Version that is asked as well, unseen by the caller."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,17 +49,19 @@ class Call:
     """A call to the model server, which several requests may share. Times are by time.monotonic."""
 
     images: int
-    requests: int
     started_at: float
     ended_at: float | None = None
-    span: Any = None
 
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """A request's wait in a batch queue, and the call that ended the wait: None after a timeout."""
+    """A wait in a batch queue, and the call that ended it: None after a timeout."""
 
+    request_id: str
+    deadline: float
     started_at: float
+    trace: Mapping[str, str] = MappingProxyType({})
+    """Headers of the request's W3C trace context."""
     call: Call | None = None
     is_leader: bool = False
     """True for the batch leader, so that a shared call is counted once."""
@@ -58,7 +72,7 @@ class RequestContext:
     """One request; each step adds facts. Times (`…_at`) are by time.monotonic, durations in seconds."""
 
     request_id: str
-    route: str
+    rule: str
     """The URL rule that matched, or `unmatched`: paths would be an unlimited number of label values."""
     method: str
     """The HTTP method, or `other` for an unknown one."""
@@ -85,31 +99,23 @@ class RequestContext:
     """Start of the work since the latest yield to the event loop."""
     decode_started_at: float = 0.0
     """Start of decoding the first image."""
-    decode_seconds: float = 0.0
-    """Time spent on decoding, over all images."""
-    normalise_seconds: float = 0.0
-    """Time spent on preparing images as the model takes them, over all images."""
-    find_started_at: float = 0.0
-    """Start of the first search for digits on a page."""
-    find_seconds: float = 0.0
-    """Time spent on finding digits on pages, with the reader's calls, over all images."""
+    stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds spent over all images on `decode`; on `normalise`, the preparation as the model takes them; and
+    on `find`, the search for digits on pages, with the reader's calls."""
 
     requested: ModelRef = _NO_MODEL
     """Model of the settings that is asked, with the version or the label that the request names, if any."""
-    asked: Asked = "default"
-    target: ModelRef = _NO_MODEL
-    """Version or label that is asked for the reason `asked`."""
-    shadow: ModelRef | None = None
-    """Version that is asked as well, unseen by the caller."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""
     model_version: int | None = None
     """Version that answered the first call."""
-    results: Sequence[Prediction] | Sequence[Reading] = ()
+    results: Sequence[Prediction | Reading] = ()
     """Results of the images."""
     span: Any = None
     """OpenTelemetry span, if tracing is on."""
+    trace: Mapping[str, str] = MappingProxyType({})
+    """Headers of the span's W3C trace context."""
 
     @classmethod
     def from_request(cls, request: Request, seconds: float) -> Self:
@@ -130,17 +136,51 @@ class RequestContext:
             slice_began=now,
         )
 
-    def remaining(self) -> float:
-        """Return the seconds left. Raise DeadlineExceededError if none are left."""
-        remaining = self.deadline - time.monotonic()
-        if remaining <= 0:
-            raise DeadlineExceededError("no time is left")
-        return remaining
-
     @property
     def model(self) -> str:
         """Name of the model that is asked: the one that the request names, or the default."""
         return self.requested.name
+
+
+class Facts:
+    """Facts of a request that has ended, in the form in which metrics, log line and span need them.
+
+    `images` has the numbers of images by their result: `answered`, a refusal, or the code of an error.
+    `answers` are predictions that are no refusal, and digits of all readings. `queue_seconds` is the time in
+    the admission queue and in batch queues, `model_server_seconds` that of calls; a call in flight counts up
+    to the end of the request. `stages` has the seconds of each stage, `outcome` the facts that log line and
+    span share.
+    """
+
+    def __init__(self, context: RequestContext) -> None:
+        self.context = context
+        self.model = context.requested.name
+        self.seconds = context.ended_at - context.arrived_at
+        results = [result.refusal or "answered" for result in context.results] + context.image_errors
+        self.images = {result: results.count(result) for result in dict.fromkeys(results)}
+        self.readings = [result for result in context.results if isinstance(result, Reading)]
+        self.answers: Sequence[Prediction | Digit] = [
+            each for each in context.results if isinstance(each, Prediction) and not each.refusal
+        ] or [digit for reading in self.readings for digit in reading.digits]
+        self.queue_seconds = context.dequeued_at - context.arrived_at
+        self.model_server_seconds = 0.0
+        for wait in context.waits:
+            call = wait.call
+            self.queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
+            if call:
+                self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
+        self.stages: dict[str, float] = dict(context.stages)
+        if context.waits:
+            self.stages["queue"] = self.queue_seconds
+        self.outcome: dict[str, Any] = {}
+        if context.model_version is not None:
+            self.outcome |= {"model": self.model, "version": context.model_version}
+        if context.results:
+            self.outcome["images"] = len(context.results)
+        self.outcome |= {result: count for result, count in self.images.items() if result != "answered"}
+        if self.readings:
+            # The count only: a number, such as a card's, may be confidential.
+            self.outcome["digits"] = len(self.answers)
 
 
 def request_id_or_new(given: str) -> str:

@@ -51,7 +51,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
 
     def load_config(self) -> None:
         # Imports prometheus_client, which reads PROMETHEUS_MULTIPROC_DIR.
-        from digit_serving.gateway.observe import log_config
+        from digit_serving.gateway.observers.log import log_config
 
         host = self._settings.host
         options: dict[str, Any] = {
@@ -78,7 +78,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
-        from digit_serving.gateway.observe import Metrics
+        from digit_serving.gateway.observers.metrics import Metrics
         from digit_serving.gateway.parsing import silence_library_warnings
 
         # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.

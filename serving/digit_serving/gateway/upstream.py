@@ -10,10 +10,9 @@ import hashlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,17 +31,12 @@ from digit_core.recognition import Classify, Find
 from digit_core.results import Prediction
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import Batch, ModelRef, Network
-from digit_core.tfserving.connection import AsyncConnection
+from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
-from digit_serving.gateway.request import Call, RequestContext, Wait
+from digit_serving.gateway.observers import Observers
+from digit_serving.gateway.request import Call, Reason, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
-
-if TYPE_CHECKING:
-    from digit_serving.gateway.shadow import Shadow
-
-    # Needs the extra otel.
-    from digit_serving.gateway.tracing import RequestTracer
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
@@ -58,127 +52,148 @@ _MAX_TIMEOUTS = 3
 _MAX_CIRCUITS = 1000
 """Circuits kept in memory, since callers may name any version. Beyond this number all are discarded."""
 
-_BatchKey = tuple[ModelRef, str, tuple[int, ...]]
-"""Model, dtype character and shape of an image: requests with the same key can share a call."""
+_BatchKey = tuple[ServedVersion, str, tuple[int, ...]]
+"""Version for which images are prepared, dtype character and shape of an image: requests with the same key
+can share a call."""
 
-_Result = TypeVar("_Result")
+
+class RouteMovedError(Exception):
+    """The pictures have to be prepared again, for `route`: a label has moved, or the canary is gone."""
+
+    def __init__(self, route: Route) -> None:
+        super().__init__(route)
+        self.route = route
 
 
 class Upstream:
     """Model server of the gateway: sends a request to the version that it names, the canary's or the default.
 
-    The version that answers a request's first prediction answers all further ones. The request's deadline
-    bounds its wait and all its calls. Its context says what is asked, and records failed calls. The methods
-    that take a context raise ModelNotFoundError if the requested version or label does not exist,
+    The request's deadline bounds its wait and all its calls; its context gets a failed call as a fact. The
+    methods that take a context raise ModelNotFoundError if the requested version or label does not exist,
+    UnknownModelError if neither the settings nor the model server have a model of the name,
     DefaultMissingError if no version has the default label, UnavailableError if the version was unloaded
     between two calls, and errors of the call.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        model_server: AsyncConnection,
-        tracer: "RequestTracer | None" = None,
-        shadow: "Shadow | None" = None,
-    ) -> None:
+    def __init__(self, settings: Settings, model_server: AsyncConnection, observers: Observers) -> None:
         self._settings = settings
         self._by_model, self._common = settings.by_model, settings.common
         self._defaults = {name: default_version(settings, name) for name in settings.models}
         self._reader = default_version(settings, settings.reader)
         self._model_server = model_server
-        self._batcher = Batcher(model_server, settings, tracer)
-        self._shadow = shadow
+        self._batcher = Batcher(model_server, settings)
+        self._called = observers.called
 
-    def route(self, context: RequestContext, requested: ModelRef) -> None:
-        """Choose the version that is asked: the one named, the canary for a share, or the default.
+    def route(self, context: RequestContext, requested: ModelRef) -> Route:
+        """Return the version that is asked: the one named, the canary for a share, or the default.
 
-        A second version, the shadow, answers unseen for a share of the requests that name none.
+        A second version, the shadow, answers unseen for a share of the requests that name none. A call is
+        needed only before the first answer to a version or label.
         """
-        context.requested = context.target = requested
+        context.requested = requested
         if requested.version is not None or requested.version_label is not None:
-            context.asked = "named"
-            return
-        model = self._by_model.get(requested.name, self._common)
-        if model.canary_label and in_share(model.canary_share, context.request_id):
-            context.asked = "canary"
-            context.target = ModelRef(requested.name, version_label=model.canary_label)
-        else:
-            self._ask_default(context)
+            return Route("named", self._served(context, "named", requested))
+        name = requested.name
+        model, shadow = self._by_model.get(name, self._common), None
         if model.shadow_label and in_share(model.shadow_share, context.request_id, b"shadow"):
-            context.shadow = ModelRef(requested.name, version_label=model.shadow_label)
+            shadow = ModelRef(name, version_label=model.shadow_label)
+        if model.canary_label and in_share(model.canary_share, context.request_id):
+            # Between two canaries no version has the label.
+            with suppress(ModelNotFoundError):
+                canary = ModelRef(name, version_label=model.canary_label)
+                # A version always agrees with itself.
+                others = None if shadow == canary else shadow
+                return Route("canary", self._served(context, "canary", canary), others)
+        return self._default(context, shadow)
 
-    def ask(self, context: RequestContext, request: Classify | Find) -> list[Prediction] | Peaks:
-        """Answer a request of recognition."""
-        if isinstance(request, Find):
-            return self._find(context, request)
-        batch = request.batch
-        predictions = self._call(context, lambda model, **_: self._batcher.predict(batch, model, context))
-        context.model_version = predictions[0].model_version
-        if self._shadow and context.shadow:
-            self._shadow.compare(context, batch, predictions)
-        return predictions
+    def asking(
+        self, context: RequestContext, route: Route
+    ) -> Callable[[Classify | Find], list[Prediction] | Peaks]:
+        """Return a function that answers the requests of a recognition by the route's card.
 
-    def task(self, context: RequestContext) -> TaskCard:
-        """Return the task of the version that is asked. Calls are needed only before its first answer.
-
-        Raise UnknownModelError if the settings don't list the model and the model server has none of its
-        name.
+        The version that answers first answers all further requests. Raise RouteMovedError before, if another
+        version has to.
         """
-        if known := self._model_server.known_task(context.target):
-            return known
-        if context.model not in self._settings.models:
-            # Before any call that counts as a failure of the model: callers may name anything.
-            self.statuses(context.model)
-        return self._call(context, self._model_server.task)
 
-    def version(self, context: RequestContext) -> int:
-        """Return the version that would answer the request."""
-        return self._call(context, self._model_server.resolve)
+        answered: int | None = None
 
-    def statuses(self, name: str) -> list[VersionStatus]:
-        """Return the status of each version of a model. Raise UnknownModelError as `task` does."""
+        def ask(request: Classify | Find) -> list[Prediction] | Peaks:
+            nonlocal route, answered
+            if isinstance(request, Find):
+                return self._find(context, request)
+            if answered is not None and route.reason != "pinned":
+                route = Route("pinned", route.served.pinned(answered), route.shadow)
+            wait = Wait(context.request_id, context.deadline, time.monotonic(), context.trace)
+            context.waits.append(wait)
+            try:
+                predictions = await_(self._batcher.predict(request.batch, route.served, wait))
+            except VersionMovedError as error:
+                raise RouteMovedError(Route("pinned", error.served, route.shadow)) from error
+            except DigitError as error:
+                if route.reason == "canary" and isinstance(error, ModelNotFoundError):
+                    context.failures.append((route.reason, error.code))
+                    raise RouteMovedError(self._default(context, route.shadow)) from error
+                raise self._failure(context, route.reason, route.served.model, error) from error.__cause__
+            for called in self._called:
+                called(context, route, request, predictions)
+            answered = context.model_version = predictions[0].model_version
+            return predictions
+
+        return ask
+
+    def card(self, context: RequestContext, model: ModelRef) -> TaskCard:
+        """Return the task card of the version that the reference names now."""
         try:
-            return await_(self._model_server.versions(ModelRef(name), timeout=self._settings.deadline))
+            version = await_(self._model_server.resolve(model, deadline=context.deadline))
+            model = ModelRef(model.name, version)
+            return await_(self._model_server.served(model, deadline=context.deadline)).card
+        except DigitError as error:
+            raise self._failure(context, "named", model, error) from error.__cause__
+
+    def statuses(self, context: RequestContext, name: str) -> list[VersionStatus]:
+        """Return the status of each version of a model. Raise UnknownModelError if there is none."""
+        try:
+            return await_(self._model_server.versions(ModelRef(name), deadline=context.deadline))
         except ModelNotFoundError as error:
             if name in self._settings.models:
                 raise UnavailableError(error.message) from error
             raise UnknownModelError(f"The service has no model {name}.") from error
 
-    def network(self, name: str, version: int) -> Network | None:
+    def network(self, context: RequestContext, name: str, version: int) -> Network | None:
         """Return name and test accuracy of a version's network, or None if they can't be known."""
-        try:
+        with suppress(DigitError):
             model = ModelRef(name, version)
-            return await_(self._model_server.network(model, timeout=self._settings.deadline))
-        except DigitError:
-            return None
+            return await_(self._model_server.served(model, deadline=context.deadline)).network
+        return None
 
     def layers(
-        self, context: RequestContext, pixels: NDArray[np.uint8]
+        self, context: RequestContext, model: ModelRef, pixels: NDArray[np.uint8]
     ) -> list[tuple[str, NDArray[np.float32]]]:
-        """Return the activations of each layer of the version that answers, for a picture, uint8 [*shape]."""
-        return self._call(context, partial(self._model_server.layers, pixels))
+        """Return the activations of each layer of a version for a picture, uint8 [*shape]."""
+        try:
+            return await_(self._model_server.layers(pixels, model, deadline=context.deadline))
+        except DigitError as error:
+            raise self._failure(context, "pinned", model, error) from error.__cause__
 
-    def labels(self, name: str) -> dict[str, int]:
+    def labels(self, context: RequestContext, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
         model = self._settings.for_model(name)
         used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
         labels = {}
         for label in dict.fromkeys(filter(None, used)):
-            try:
+            with suppress(ModelNotFoundError):
                 labelled = ModelRef(name, version_label=label)
-                labels[label] = await_(self._model_server.resolve(labelled, timeout=self._settings.deadline))
-            except ModelNotFoundError:
-                continue
+                labels[label] = await_(self._model_server.resolve(labelled, deadline=context.deadline))
         return labels
 
     def _find(self, context: RequestContext, request: Find) -> Peaks:
         """Return what the reader finds on a page. Raise ReaderMissingError if the service has none."""
         started = time.monotonic()
-        context.find_started_at = context.find_started_at or started
         try:
-            timeout, request_id = context.remaining(), context.request_id
             return await_(
-                self._model_server.find(request.page, self._reader, timeout=timeout, request_id=request_id)
+                self._model_server.find(
+                    request.page, self._reader, deadline=context.deadline, request_id=context.request_id
+                )
             )
         except DigitError as error:
             context.failures.append(("reader", error.code))
@@ -186,32 +201,37 @@ class Upstream:
                 raise ReaderMissingError(error.message) from error
             raise
         finally:
-            context.find_seconds += time.monotonic() - started
+            context.stages["find"] += time.monotonic() - started
 
-    def _ask_default(self, context: RequestContext) -> None:
-        context.asked = "default"
+    def _default(self, context: RequestContext, shadow: ModelRef | None) -> Route:
         name = context.requested.name
-        context.target = self._defaults.get(name) or default_version(self._settings, name)
+        default = self._defaults.get(name) or default_version(self._settings, name)
+        return Route("default", self._served(context, "default", default), shadow)
 
-    def _call(self, context: RequestContext, ask: Callable[..., Awaitable[_Result]]) -> _Result:
-        """Ask the request's version, by `ask(model, timeout=…)`; the default one if there is no canary."""
-        if context.model_version is not None and context.asked != "pinned":
-            context.asked = "pinned"
-            context.target = ModelRef(context.model, version=context.model_version)
+    def _served(self, context: RequestContext, reason: Reason, model: ModelRef) -> ServedVersion:
+        if known := self._model_server.known.get(model):
+            return known
         try:
-            return await_(ask(context.target, timeout=context.remaining()))
+            return await_(self._model_server.served(model, deadline=context.deadline))
         except DigitError as error:
-            context.failures.append((context.asked, error.code))
-            if not isinstance(error, ModelNotFoundError) or context.asked == "named":
-                raise
-            if context.asked == "pinned":
-                raise UnavailableError(error.message) from error
-            if context.asked == "default":
-                sentence = describe_missing(context.target, self.statuses(context.model))
-                raise DefaultMissingError(sentence) from error
-        # Between two canaries no version has the label.
-        self._ask_default(context)
-        return self._call(context, ask)
+            raise self._failure(context, reason, model, error) from error.__cause__
+
+    def _failure(
+        self, context: RequestContext, reason: Reason, model: ModelRef, error: DigitError
+    ) -> DigitError:
+        """Record a failed call, and return the error as the caller of the gateway should get it.
+
+        Raise UnknownModelError before anything is recorded: callers may name anything.
+        """
+        is_missing = isinstance(error, ModelNotFoundError)
+        if is_missing and model.name not in self._settings.models:
+            self.statuses(context, model.name)
+        context.failures.append((reason, error.code))
+        if is_missing and reason == "pinned":
+            return UnavailableError(error.message)
+        if is_missing and reason == "default":
+            return DefaultMissingError(describe_missing(model, self.statuses(context, model.name)))
+        return error
 
 
 class Batcher:
@@ -222,33 +242,29 @@ class Batcher:
     """
 
     def __init__(
-        self,
-        model_server: AsyncConnection,
-        settings: Settings,
-        tracer: "RequestTracer | None" = None,
-        breaker: "CircuitBreaker | None" = None,
+        self, model_server: AsyncConnection, settings: Settings, breaker: "CircuitBreaker | None" = None
     ) -> None:
         self._model_server = model_server
         self._max_inflight_calls = settings.max_inflight_calls
         self._max_images = settings.max_images
-        self._tracer = tracer
         self._breaker = breaker or CircuitBreaker()
         self._queues: dict[_BatchKey, _BatchQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def predict(self, batch: Batch, model: ModelRef, context: RequestContext) -> list[Prediction]:
-        """Return the predictions for the n images of the batch, in order, by the request's deadline.
+    async def predict(self, batch: Batch, served: ServedVersion, wait: Wait) -> list[Prediction]:
+        """Return the predictions for the images of a batch that was prepared for a version, in their order.
 
-        Record the wait and the call in the context. Raise what AsyncConnection.predict raises, and
-        UnavailableError while the circuit of the model is open.
+        Raise VersionMovedError, errors of the call, DeadlineExceededError at the wait's deadline, and
+        UnavailableError if the circuit of the model is open.
         """
-        self._breaker.check(model)
+        seconds = wait.deadline - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineExceededError("no time is left")
+        self._breaker.check(served.model)
         loop = asyncio.get_running_loop()
-        wait = Wait(time.monotonic())
-        context.waits.append(wait)
-        request = _Waiting(batch, context, wait, loop.create_future())
-        self._enqueue((model, batch.dtype.char, batch.shape[1:]), request)
-        timer = loop.call_later(context.deadline - wait.started_at, self._expire, model, request)
+        request = _Waiting(batch, wait, loop.create_future())
+        self._enqueue((served, batch.dtype.char, batch.shape[1:]), request)
+        timer = loop.call_later(seconds, self._expire, served.model, request)
         try:
             return await request.future
         finally:
@@ -283,48 +299,42 @@ class Batcher:
         if not queue.inflight:
             del self._queues[key]
 
-    async def _call(self, model: ModelRef, group: list["_Waiting"]) -> None:
+    async def _call(self, served: ServedVersion, group: list["_Waiting"]) -> None:
         """Resolve the requests' futures with their predictions, or all with the call's error."""
-        call = Call(sum(len(request.batch) for request in group), len(group), time.monotonic())
-        for request in group:
-            request.wait.call = call
-        group[0].wait.is_leader = True
+        waits = [request.wait for request in group]
+        call = Call(sum(len(request.batch) for request in group), time.monotonic())
+        for wait in waits:
+            wait.call = call
+        waits[0].is_leader = True
         answers: list[Prediction] = []
         failure: Exception | None = None
         try:
-            answers = await self._predict(model, group, call)
+            answers = await self._model_server.predict(
+                group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group]),
+                served,
+                # The latest deadline: requests with an earlier one expire by their own timers.
+                deadline=max(wait.deadline for wait in waits),
+                request_id=",".join(wait.request_id for wait in waits),
+                trace=waits[0].trace,
+            )
         except Exception as error:
             failure = without_tracebacks(error)
         call.ended_at = time.monotonic()
-        if self._tracer:
-            self._tracer.end_call(call, failure)
         # Only timeouts open the circuit: any other error is an answer.
         if not isinstance(failure, DeadlineExceededError):
-            self._breaker.record_answer(model)
+            self._breaker.record_answer(served.model)
         end = 0
         for request in group:
             start, end = end, end + len(request.batch)
             if request.future.done():
                 continue
             if failure:
+                if isinstance(failure, DeadlineExceededError):
+                    self._breaker.record_timeout(served.model)
                 # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
                 request.future.set_exception(copy.copy(failure))
             else:
                 request.future.set_result(answers[start:end])
-
-    async def _predict(self, model: ModelRef, group: list["_Waiting"], call: Call) -> list[Prediction]:
-        trace = (
-            self._tracer.start_call(call, [request.context for request in group]) if self._tracer else None
-        )
-        # Use the latest deadline: requests with an earlier one expire by their own timers.
-        deadline = max(request.context.deadline for request in group)
-        return await self._model_server.predict(
-            group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group]),
-            model,
-            timeout=max(0.0, deadline - time.monotonic()),
-            request_id=",".join(request.context.request_id for request in group),
-            trace=trace,
-        )
 
 
 @dataclass(slots=True, eq=False)
@@ -332,7 +342,6 @@ class _Waiting:
     """Request that waits for a call."""
 
     batch: Batch
-    context: RequestContext
     wait: Wait
     future: asyncio.Future[list[Prediction]]
     """Done before the call ends if the caller was cancelled or the deadline passed."""

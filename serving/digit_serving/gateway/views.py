@@ -7,7 +7,7 @@ from contextlib import suppress
 from functools import partial
 from heapq import nlargest
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flask import Request, Response, g, request
@@ -21,67 +21,60 @@ from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.calls import VersionStatus
+from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway import schemas
 from digit_serving.gateway.errors import InvalidSelectionError, image_problem
+from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import (
     Body,
     BodyParser,
     ModelQuery,
     PredictQuery,
     ReadQuery,
-    parse_query,
-    select_model,
+    parse_selection,
 )
-from digit_serving.gateway.request import RequestContext, json_response
+from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import MAX_CALL_BYTES, Upstream
+from digit_serving.gateway.upstream import MAX_CALL_BYTES, RouteMovedError, Upstream, default_version
 from digit_serving.gateway.work import Work
-
-if TYPE_CHECKING:
-    # Needs the extra feedback.
-    from digit_serving.gateway.answer_keeper import AnswerKeeper
 
 _Result = TypeVar("_Result", Prediction, Reading)
 _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
 
 class Views:
-    """Views that answer pictures, and have the answers kept for feedback."""
+    """Views that answer pictures."""
 
-    def __init__(self, settings: Settings, upstream: Upstream, keeper: "AnswerKeeper | None") -> None:
+    def __init__(self, settings: Settings, upstream: Upstream, observers: Observers) -> None:
         self._settings = settings
         self._max_images, self._max_digits = settings.max_images, settings.max_digits
         self._upstream = upstream
-        self._keeper = keeper
+        self._answered = observers.answered
         self._work = Work(settings)
         self._parser = BodyParser(settings, self._work)
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
-        query = parse_query(PredictQuery, request.args)
-        return self._answer("predictions", query, Recognition.predict, self._describe_prediction)
+        return self._answer("predictions", PredictQuery, Recognition.predict, self._describe_prediction)
 
     def read(self) -> Response:
         """Answer each picture with its digits."""
-        query = parse_query(ReadQuery, request.args)
-        return self._answer("readings", query, Recognition.read, _describe_reading)
+        return self._answer("readings", ReadQuery, Recognition.read, _describe_reading)
 
     def models(self) -> Response:
         """Describe a model and name the others."""
         context: RequestContext = g.context
-        query = parse_query(ModelQuery, request.args)
-        self._upstream.route(context, select_model(self._settings, query))
-        name = context.model
-        statuses = self._upstream.statuses(name)
-        try:
-            task = self._upstream.task(context)
-        except (ModelNotFoundError, UnavailableError):
-            # No version answers.
-            task = None
+        _, context.requested = parse_selection(ModelQuery, request.args, self._settings)
+        name = context.requested.name
+        statuses = self._upstream.statuses(context, name)
+        task = None
+        # No version may answer.
+        with suppress(ModelNotFoundError, UnavailableError):
+            task = self._upstream.card(context, default_version(self._settings, name))
         content: schemas.Models = {
             "name": name,
             "versions": [self._describe_version(name, status) for status in statuses],
-            "labels": self._upstream.labels(name),
+            "labels": self._upstream.labels(context, name),
             "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
             "models": tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
             "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
@@ -100,44 +93,62 @@ class Views:
 
     def _describe_version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
         document: schemas.ModelVersion = {"version": status.version, "state": status.state}
-        if status.is_available and (network := self._upstream.network(name, status.version)):
+        if status.is_available and (network := self._upstream.network(g.context, name, status.version)):
             document["network"] = network  # type: ignore[typeddict-item]
         return document
 
     def _answer(
         self,
         name: str,
-        query: _Query,
+        kind: type[_Query],
         recognise: Callable[[Recognition, Any], Steps[_Result]],
         describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
     ) -> Response:
         """Answer with the document of each picture, in their order."""
         context: RequestContext = g.context
-        self._upstream.route(context, select_model(self._settings, query))
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        body = self._parser.parse(received, context)
-        if "layers" in (query.include or ()) and (count := len(body.content) + len(body.instances)) > 1:
-            # Each picture's layers are a call of its own, outside the batches.
-            raise InvalidSelectionError(
-                f"Parameter `include`: `layers` needs a request with one image; this request has {count}."
-            )
-        task = self._upstream.task(context)
-        body = self._parser.for_task(body, task, context)
-        limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(task.shape)))
-        recognition = Recognition(task, query.min_is_digit, limit)
+        query, requested = parse_selection(kind, received.args, self._settings)
+        route = self._upstream.route(context, requested)
+        while True:
+            body = self._parser.parse(received, route.served.card, context)
+            if "layers" in (query.include or ()) and len(body) > 1:
+                # Each picture's layers are a call of its own, outside the batches.
+                reason = f"`layers` needs a request with one image; this request has {len(body)}"
+                raise InvalidSelectionError(f"Parameter `include`: {reason}.")
+            try:
+                documents, version = self._recognise(context, route, body, query, recognise, describe)
+                break
+            except RouteMovedError as moved:
+                route = moved.route
+                context.image_errors.clear()
+        served = route.served
+        model: schemas.Model = {"name": served.model.name, "version": version, "labels": served.card.labels}
+        return json_response({"model": model, name: documents, "request_id": context.request_id})
+
+    def _recognise(
+        self,
+        context: RequestContext,
+        route: Route,
+        body: Body,
+        query: _Query,
+        recognise: Callable[[Recognition, Any], Steps[_Result]],
+        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
+    ) -> tuple[list[Any], int]:
+        """Return the document of each picture, which is prepared by the route's card, and the version.
+
+        Raise RouteMovedError if another version has to answer.
+        """
+        card = route.served.card
+        limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
         outcomes = drive(
-            recognise(recognition, body.content),
-            partial(self._upstream.ask, context),
+            recognise(Recognition(card, query.min_is_digit, limit), body.content),
+            self._upstream.asking(context, route),
             partial(self._work.prepare, context),
         )
-        # Feedback is one label for each input.
-        keeper = self._keeper
-        if keeper and (task.is_multi_label or not self._settings.for_model(context.model).feedback):
-            keeper = None
-        results: list[_Result] = []
-        kept: dict[int, Outcome[_Result]] = {}
         documents: list[Any] = []
+        answered: dict[int, Outcome[Any]] = {}
+        results: list[Prediction | Reading] = []
         size = 0
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
             result: Any = outcome.result
@@ -147,20 +158,15 @@ class Views:
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue
+            documents.append(describe(result, outcome.inputs, card, query))
             results.append(result)
-            documents.append(describe(result, outcome.inputs, task, query))
-            if keeper:
+            if self._answered:
                 size += sum(row.nbytes for row in outcome.inputs)
-                kept[index] = Outcome(result, outcome.inputs if size <= MAX_CALL_BYTES else ())
+                answered[index] = Outcome(result, outcome.inputs if size <= MAX_CALL_BYTES else ())
         context.results = results
-        if keeper and kept and size <= MAX_CALL_BYTES:
-            keeper.keep(context, kept, task, body)
-        elif keeper:
-            # The inputs of all pictures might not fit into memory.
-            keeper.drop(len(kept))
-        version = context.model_version or self._upstream.version(context)
-        model: schemas.Model = {"name": context.requested.name, "version": version, "labels": task.labels}
-        return json_response({"model": model, name: documents, "request_id": context.request_id})
+        for watch in self._answered:
+            watch(context, route, body, answered)
+        return documents, results[0].model_version if results else route.served.version
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
@@ -179,14 +185,15 @@ class Views:
         if "image" in query.include:
             document["image"] = _png(to_pixels(inputs[0], task))
         if "layers" in query.include:
-            layers = self._upstream.layers(g.context, to_pixels(inputs[0], task))
+            version = ModelRef(g.context.requested.name, prediction.model_version)
+            layers = self._upstream.layers(g.context, version, to_pixels(inputs[0], task))
             document["layers"] = [_describe_layer(name, values) for name, values in layers]
         return document
 
 
 def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:
     """Yield the outcomes, with the errors of instances in their places."""
-    for index in range(len(body.instances)):
+    for index in range(len(body)):
         yield Outcome(body.errors[index]) if index in body.errors else next(outcomes)
 
 

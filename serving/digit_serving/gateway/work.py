@@ -129,10 +129,10 @@ def _finish(context: RequestContext, request: Prepare, opened: ImageFile | Pixel
             pixels = opened.decode()
         finally:
             decoded_at = time.monotonic()
-            context.decode_seconds += decoded_at - started
+            context.stages["decode"] += decoded_at - started
     else:
         pixels, decoded_at = opened, started
     try:
         return request.finish(opened, pixels)
     finally:
-        context.normalise_seconds += time.monotonic() - decoded_at
+        context.stages["normalise"] += time.monotonic() - decoded_at

@@ -155,7 +155,7 @@ class Releases:
         )
         # A gateway answers no caller with the reader.
         if gateway and self.name != READER_NAME:
-            task = server.task(ModelRef(self.name, number), timeout=self.timeout)
+            task = server.served(ModelRef(self.name, number), timeout=self.timeout).card
             blank = np.zeros(task.shape, np.uint8)
             self._wait(
                 lambda: gateway.predict(blank, label=label).model_version == number,

@@ -114,7 +114,7 @@ class Job:
             ray_tasks(self.ray, self.workers) if self.ray else processes(self.workers) as pool,
         ):
             with closing(Connection(target)) as server:
-                task = server.task(ModelRef(run.model, run.version), timeout=self.timeout)
+                task = server.served(ModelRef(run.model, run.version), timeout=self.timeout).card
             if run.read and not task.reads_numbers:
                 raise SettingError(f"{run.model} reads no numbers; leave out --read")
             results.write_run(run)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.backends import BLOCKING, run
 from digit_core.errors import (
     AuthenticationError,
+    DeadlineExceededError,
     DigitError,
     ModelNotFoundError,
     OverloadedError,
@@ -23,7 +26,12 @@ from digit_core.errors import (
 )
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import AsyncConnection, Connection
+from digit_core.tfserving.connection import (
+    AsyncConnection,
+    Connection,
+    ServedVersion,
+    VersionMovedError,
+)
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer
 
@@ -33,8 +41,28 @@ BLANK = np.zeros((1, 28, 28), np.uint8)
 CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
 
 
-CONNECTIONS = [Connection, partial(BlockingAsync, AsyncConnection)]
-"""Classes of both connections, the asyncio one with blocking methods."""
+class BlockingBackend:
+    """AsyncConnection with the blocking backend, as blocking clients have it."""
+
+    def __init__(self, target: str) -> None:
+        self._connection = AsyncConnection(target, backend=BLOCKING)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **options: run(getattr(self._connection, name)(*arguments, **options))
+
+
+CONNECTIONS = [BlockingBackend, partial(BlockingAsync, AsyncConnection)]
+"""Classes of connections with both backends, with blocking methods."""
+
+
+def soon() -> float:
+    """Return a deadline in five seconds."""
+    return time.monotonic() + 5
+
+
+def predict(connection: Any, batch: np.ndarray, model: ModelRef, **options: Any) -> Any:
+    """Return predictions of the version that the reference names."""
+    return connection.predict(batch, connection.served(model, deadline=soon()), deadline=soon(), **options)
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +97,8 @@ def connection(server: LinearModelServer) -> Iterator[Any]:
 
 def test_blocking_connection_answers_as_the_asyncio_one(colors: LinearModelServer) -> None:
     connection = Connection(colors.target)
-    assert connection.task(COLORS, timeout=5) == CARD
-    predictions = connection.predict(dark_and_light(CARD), COLORS, timeout=5)
-    assert [prediction.label for prediction in predictions] == [*CARD.labels]
+    served = connection.served(COLORS, timeout=5)
+    assert (served.model, served.version, served.card) == (COLORS, 1, CARD)
     assert connection.versions(COLORS, timeout=5) == [VersionStatus(1, "AVAILABLE", "")]
     assert connection.resolve(COLORS, timeout=5) == 1
     with pytest.raises(ModelNotFoundError):
@@ -83,7 +110,7 @@ def test_blocking_connection_answers_as_the_asyncio_one(colors: LinearModelServe
 def test_predict_returns_predictions_in_order(connection: Any, digits: Any, form: str) -> None:
     images = np.stack([digits.one(label) for label in range(10)])
     batch = images if form == "images" else images.reshape(10, 784).astype(np.float32) / 255
-    predictions = connection.predict(batch, MODEL, timeout=5)
+    predictions = predict(connection, batch, MODEL)
     assert [prediction.digit for prediction in predictions] == list(range(10))
     assert {prediction.model_version for prediction in predictions} == {1}
 
@@ -92,7 +119,7 @@ def test_predict_sends_request_id_and_logs_call(
     connection: Any, server: LinearModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG", logger="digit_client"):
-        connection.predict(np.zeros((2, 28, 28), np.uint8), MODEL, timeout=5, request_id="request-7")
+        predict(connection, np.zeros((2, 28, 28), np.uint8), MODEL, request_id="request-7")
     assert server.request_ids[-1] == "request-7"
     assert re.search(
         rf"^{server.target}: Predict of 2 images by digits, version 1 in [\d.]+ ms \(request request-7\)$",
@@ -103,13 +130,13 @@ def test_predict_sends_request_id_and_logs_call(
 @pytest.mark.parametrize(
     "model", [ModelRef("digits", version=9), ModelRef("digits", version_label="canary")], ids=str
 )
-def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
-    connection: Any, model: ModelRef
-) -> None:
+def test_unknown_version_or_label_raises_model_not_found(connection: Any, model: ModelRef) -> None:
+    for ask in (connection.served, connection.resolve):
+        with pytest.raises(ModelNotFoundError):
+            ask(model, deadline=soon())
+    unloaded = ServedVersion(model, 9, DIGITS, None)
     with pytest.raises(ModelNotFoundError):
-        connection.predict(BLANK, model, timeout=5)
-    with pytest.raises(ModelNotFoundError):
-        connection.resolve(model, timeout=5)
+        connection.predict(BLANK, unloaded, deadline=soon())
 
 
 @pytest.mark.parametrize(
@@ -123,10 +150,10 @@ def test_predict_and_resolve_unknown_version_or_label_raise_model_not_found(
 def test_predict_error_status_is_raised_without_retry(
     connection: Any, server: LinearModelServer, code: str, error_class: type[DigitError]
 ) -> None:
-    connection.task(MODEL, timeout=5)
+    connection.served(MODEL, deadline=soon())
     calls, server.failures = server.calls, [grpc.StatusCode[code]]
     with pytest.raises(ServiceError, match="injected") as raised:
-        connection.predict(BLANK, MODEL, timeout=5)
+        predict(connection, BLANK, MODEL)
     assert (type(raised.value), raised.value.reason) == (error_class, code)
     assert server.calls == calls + 1
 
@@ -135,9 +162,9 @@ def test_predict_error_status_is_raised_without_retry(
 def test_predict_unavailable_status_is_retried(
     connection: Any, server: LinearModelServer, code: grpc.StatusCode
 ) -> None:
-    connection.task(MODEL, timeout=5)
+    connection.served(MODEL, deadline=soon())
     calls, server.failures = server.calls, [code, code]
-    assert len(connection.predict(BLANK, MODEL, timeout=5)) == 1
+    assert len(predict(connection, BLANK, MODEL)) == 1
     assert server.calls == calls + 3
 
 
@@ -156,17 +183,17 @@ def test_predict_refused_by_busy_server_is_answered_by_next_one(
     # The first address that is connected gets all calls until the other one is connected, too.
     while not busy.calls:
         with suppress(OverloadedError):
-            connection.versions(MODEL, timeout=5)
+            connection.versions(MODEL, deadline=soon())
     calls = busy.calls
     for _ in range(6):
-        assert len(connection.predict(BLANK, MODEL, timeout=5)) == 1
+        assert len(predict(connection, BLANK, MODEL)) == 1
     assert busy.calls > calls
     connection.close()
 
 
 def test_predict_refused_twice_raises_overloaded(to_colors: Any, busy: LinearModelServer) -> None:
     with pytest.raises(OverloadedError, match=busy.failure_details):
-        to_colors.versions(COLORS, timeout=5)
+        to_colors.versions(COLORS, deadline=soon())
     assert busy.calls == 2
 
 
@@ -175,65 +202,94 @@ def test_versions_refused_connection_raises_unavailable() -> None:
         BlockingAsync(AsyncConnection, "127.0.0.1:1") as connection,
         pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"),
     ):
-        connection.versions(MODEL, timeout=5)
+        connection.versions(MODEL, deadline=soon())
 
 
-def test_task_without_card_is_that_of_digits(connection: Any) -> None:
-    assert connection.known_task(MODEL) is None
-    assert connection.task(MODEL, timeout=5) == DIGITS
-    assert connection.known_task(MODEL) == DIGITS
-
-
-@pytest.mark.parametrize("asks_first", [True, False], ids=["task-first", "predict-first"])
-def test_task_is_read_once_while_the_same_version_answers(
-    to_colors: Any, colors: LinearModelServer, asks_first: bool
+@pytest.mark.parametrize("connect", CONNECTIONS)
+def test_call_after_its_deadline_raises_deadline_exceeded(
+    connect: Callable[[str], Any], server: LinearModelServer
 ) -> None:
-    if asks_first:
-        assert to_colors.task(COLORS, timeout=5) == CARD
+    connection = connect(server.target)
+    for ask in (connection.served, connection.versions, connection.resolve):
+        with pytest.raises(DeadlineExceededError):
+            ask(MODEL, deadline=time.monotonic() - 1)
+    connection.close()
+
+
+def test_served_without_card_is_that_of_digits(connection: Any) -> None:
+    served = connection.served(MODEL, deadline=soon())
+    assert (served.model, served.version, served.card) == (MODEL, 1, DIGITS)
+    assert served.network is None
+
+
+def test_served_is_asked_once_while_the_same_version_answers(
+    to_colors: Any, colors: LinearModelServer
+) -> None:
     for _ in range(3):
-        (dark, light) = to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+        assert to_colors.served(COLORS, deadline=soon()).card == CARD
+        (dark, light) = predict(to_colors, dark_and_light(CARD), COLORS)
         assert (dark.label, light.label, light.model_version) == (*CARD.labels, 1)
-    assert to_colors.known_task(COLORS) == CARD
     assert colors.card_calls == 1
 
 
-def test_task_is_read_again_when_another_version_answers(to_colors: Any, colors: LinearModelServer) -> None:
-    to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-    renamed = replace(CARD, labels=("night", "day"))
-    colors.publish(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=renamed)
-    (dark, light) = to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-    assert (dark.label, light.label, light.model_version) == ("night", "day", 2)
-    assert to_colors.task(COLORS, timeout=5) == renamed
+@pytest.mark.parametrize(
+    "card",
+    [replace(CARD, labels=("night", "day")), replace(CARD, shape=(4, 6))],
+    ids=["other labels", "other shape"],
+)
+def test_predict_version_with_another_card_raises_version_moved(
+    to_colors: Any, colors: LinearModelServer, card: TaskCard
+) -> None:
+    served = to_colors.served(COLORS, deadline=soon())
+    colors.publish(dark_and_light(card), np.arange(2, dtype=np.uint8), task=card)
+    with pytest.raises(VersionMovedError) as raised:
+        to_colors.predict(dark_and_light(CARD), served, deadline=soon())
+    moved = raised.value.served
+    assert (moved.model, moved.version, moved.card) == (ModelRef("colors", version=2), 2, card)
+    (dark, light) = to_colors.predict(dark_and_light(card), moved, deadline=soon())
+    assert (dark.label, light.label, light.model_version) == (*card.labels, 2)
+    known = to_colors.served(COLORS, deadline=soon())
+    assert (known.model, known.version, known.card) == (COLORS, 2, card)
 
 
-def test_task_of_another_shape_is_read_after_the_refused_call(
+def test_predict_version_with_an_equal_card_answers_at_once(
     to_colors: Any, colors: LinearModelServer
 ) -> None:
-    to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-    larger = replace(CARD, shape=(4, 6))
-    colors.publish(dark_and_light(larger), np.arange(2, dtype=np.uint8), task=larger)
-    with pytest.raises(ServiceError):
-        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
-    assert to_colors.task(COLORS, timeout=5) == larger
-    (dark, light) = to_colors.predict(dark_and_light(larger), COLORS, timeout=5)
-    assert (dark.label, light.label) == larger.labels
+    served = to_colors.served(COLORS, deadline=soon())
+    colors.publish(dark_and_light(CARD), np.arange(2, dtype=np.uint8), task=CARD)
+    for _ in range(3):
+        (dark, light) = to_colors.predict(dark_and_light(CARD), served, deadline=soon())
+        assert (dark.label, light.label, light.model_version) == (*CARD.labels, 2)
+    assert (colors.calls, colors.card_calls) == (3, 2)
+    assert to_colors.served(COLORS, deadline=soon()).version == 2
 
 
-def test_task_other_failure_is_raised_and_not_remembered(to_colors: Any, colors: LinearModelServer) -> None:
+@pytest.mark.parametrize("is_pinned", [False, True])
+def test_predict_refused_by_the_same_version_raises_service_error(
+    to_colors: Any, colors: LinearModelServer, is_pinned: bool
+) -> None:
+    served = to_colors.served(COLORS, deadline=soon())
+    with pytest.raises(ServiceError, match="must have shape") as raised:
+        to_colors.predict(BLANK, served.pinned(1) if is_pinned else served, deadline=soon())
+    assert (type(raised.value), raised.value.reason) == (ServiceError, "INVALID_ARGUMENT")
+    assert colors.card_calls == 2, "the card is read again: a version of another shape may have the name"
+    assert len(predict(to_colors, dark_and_light(CARD), COLORS)) == 2
+
+
+def test_served_other_failure_is_raised_and_not_remembered(to_colors: Any, colors: LinearModelServer) -> None:
     colors.failures = [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND]
     for error_class in (ServiceError, ModelNotFoundError):
         with pytest.raises(ServiceError, match="injected") as raised:
-            to_colors.task(COLORS, timeout=5)
+            to_colors.served(COLORS, deadline=soon())
         assert type(raised.value) is error_class
-    assert to_colors.task(COLORS, timeout=5) == CARD
+    assert to_colors.served(COLORS, deadline=soon()).card == CARD
 
 
 def test_unusable_card_or_answer_raises_service_error(to_colors: Any, colors: LinearModelServer) -> None:
     colors.card = b"[]"
-    with pytest.raises(ServiceError, match="unusable task card"):
-        to_colors.task(COLORS, timeout=5)
-    with pytest.raises(ServiceError, match="unusable task card"):
-        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+    for _ in range(2):
+        with pytest.raises(ServiceError, match="unusable task card"):
+            to_colors.served(COLORS, deadline=soon())
     colors.card = json.dumps(CARD.to_document() | {"labels": ["a", "b", "c"]}).encode()
     with pytest.raises(ServiceError, match="unusable answer"):
-        to_colors.predict(dark_and_light(CARD), COLORS, timeout=5)
+        predict(to_colors, dark_and_light(CARD), COLORS)

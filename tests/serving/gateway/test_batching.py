@@ -1,6 +1,7 @@
 """Dynamic batching in front of a stub of AsyncConnection, and its circuit breaker, without sockets."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -10,14 +11,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from digit_core.artifact.task_card import DIGITS
 from digit_core.errors import DeadlineExceededError, ServiceError, UnavailableError
 from digit_core.results import Prediction
 from digit_core.tfserving.codec import Batch, ModelRef
+from digit_core.tfserving.connection import ServedVersion, VersionMovedError
+from digit_serving.gateway.request import Wait
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Batcher, CircuitBreaker
-from tests.serving.gateway.conftest import ManualClock, request_context
+from tests.serving.gateway.conftest import ManualClock
 
 MODEL = ModelRef("digits")
+SERVED = ServedVersion(MODEL, 1, DIGITS, None)
 LABELS = tuple("0123456789")
 
 
@@ -25,6 +30,12 @@ async def settle() -> None:
     """Run the event loop until the batcher has sent the waiting requests or queued them."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+def wait_of(request_id: str, timeout: float = 5.0, waited: float = 0.0, **options: Any) -> Wait:
+    """Return a wait that began `waited` seconds ago, and ends in `timeout` seconds."""
+    now = time.monotonic()
+    return Wait(request_id, now + timeout, now - waited, **options)
 
 
 def images_of(*numbers: int) -> NDArray[np.uint8]:
@@ -46,18 +57,19 @@ class StubServer:
     async def predict(
         self,
         batch: Batch,
-        model: ModelRef,
+        served: ServedVersion,
         *,
-        timeout: float,
+        deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
     ) -> list[Prediction]:
         numbers = batch.reshape(len(batch), -1)[:, 0].astype(int).tolist()
-        self.calls.append(
-            SimpleNamespace(model=model, numbers=numbers, request_id=request_id, timeout=timeout)
+        call = SimpleNamespace(
+            served=served, numbers=numbers, request_id=request_id, deadline=deadline, trace=trace
         )
+        self.calls.append(call)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 await self.open.wait()
         except TimeoutError:
             raise DeadlineExceededError("late") from None
@@ -80,10 +92,10 @@ class Callers:
         self.batcher = Batcher(self.server, settings)  # type: ignore[arg-type]
 
     def send(
-        self, *numbers: int, model: ModelRef = MODEL, timeout: float = 5.0, request_id: str = ""
+        self, *numbers: int, served: ServedVersion = SERVED, timeout: float = 5.0, request_id: str = ""
     ) -> asyncio.Task[list[Prediction]]:
-        context = request_context(request_id or "+".join(map(str, numbers)), deadline=timeout)
-        return asyncio.create_task(self.batcher.predict(images_of(*numbers), model, context))
+        wait = wait_of(request_id or "+".join(map(str, numbers)), timeout)
+        return asyncio.create_task(self.batcher.predict(images_of(*numbers), served, wait))
 
     async def send_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
         """Send a request, and wait until the batcher has sent or queued it."""
@@ -144,7 +156,7 @@ async def test_predict_call_of_large_images_holds_fewer() -> None:
     callers.server.open.set()
     large = np.zeros((1, 7 * 2**20), np.uint8)
     tasks = [
-        asyncio.create_task(callers.batcher.predict(large, MODEL, request_context(str(number))))
+        asyncio.create_task(callers.batcher.predict(large, SERVED, wait_of(str(number))))
         for number in range(5)
     ]
     assert [await digits(task) for task in tasks] == [[0]] * 5
@@ -160,25 +172,38 @@ async def test_predict_call_holds_no_more_request_ids_than_metadata_allows() -> 
     assert sum(map(len, callers.server.numbers)) == 150
 
 
-async def test_predict_other_model_dtype_or_shape_has_call_of_its_own() -> None:
+async def test_predict_other_version_dtype_or_shape_has_call_of_its_own() -> None:
     callers = Callers()
-    version = ModelRef("digits", version=7)
     tasks = [
         await callers.send_later(0),
         await callers.send_later(1),
-        await callers.send_later(2, model=version),
+        await callers.send_later(2, served=SERVED.pinned(7)),
     ]
     for batch in (np.full((1, 784), 3, np.float32), np.full((1, 64, 48, 3), 4, np.uint8)):
-        predict = callers.batcher.predict(batch, MODEL, request_context("other"))
+        predict = callers.batcher.predict(batch, SERVED, wait_of("other"))
         tasks.append(asyncio.create_task(predict))
         await settle()
     callers.server.open.set()
     assert [await digits(task) for task in tasks] == [[0], [1], [2], [3], [4]]
     assert callers.server.numbers == [[0], [2], [3], [4], [1]]
-    assert callers.server.calls[1].model == version
+    assert callers.server.calls[1].served == SERVED.pinned(7)
 
 
-@pytest.mark.parametrize("error", [UnavailableError("no"), ServiceError("wrong"), RuntimeError("a bug")])
+async def test_predict_pictures_prepared_for_different_versions_of_a_label_share_no_call() -> None:
+    callers = Callers()
+    moved = ServedVersion(MODEL, 2, DIGITS, None)
+    tasks = [
+        await callers.send_later(number, served=served) for number in (0, 1) for served in (SERVED, moved)
+    ]
+    callers.server.open.set()
+    assert [await digits(task) for task in tasks] == [[0], [0], [1], [1]]
+    assert [call.served.version for call in callers.server.calls] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UnavailableError("no"), ServiceError("wrong"), RuntimeError("a bug"), VersionMovedError(SERVED)],
+)
 async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: Exception) -> None:
     callers = Callers()
     callers.server.error = error
@@ -187,6 +212,7 @@ async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: E
     raised = await asyncio.gather(*tasks, return_exceptions=True)
     assert [(type(copy), str(copy)) for copy in raised] == [(type(error), str(error))] * 3
     assert len(set(map(id, raised))) == 3
+    assert all(copy.__dict__ == error.__dict__ for copy in raised)
     callers.server.error = None
     assert await digits(callers.send(3)) == [3]
 
@@ -211,9 +237,17 @@ async def test_predict_shared_call_has_latest_deadline() -> None:
     impatient, patient = callers.send(1, timeout=0.1), callers.send(2, timeout=4)
     with pytest.raises(DeadlineExceededError):
         await impatient
-    assert 3.5 < callers.server.calls[0].timeout <= 4
+    assert 3 < callers.server.calls[0].deadline - time.monotonic() <= 4
     callers.server.open.set()
     assert await digits(patient) == [2]
+
+
+async def test_predict_after_its_deadline_raises_deadline_exceeded_without_a_call() -> None:
+    callers = Callers()
+    with pytest.raises(DeadlineExceededError):
+        await callers.send(1, timeout=-1)
+    await settle()
+    assert callers.server.calls == []
 
 
 async def test_predict_cancelled_request_leaves_others_waiting() -> None:
@@ -228,18 +262,19 @@ async def test_predict_cancelled_request_leaves_others_waiting() -> None:
     assert callers.server.numbers == [[0], [2]]
 
 
-async def test_predict_shared_call_is_recorded_in_each_context() -> None:
+async def test_predict_shared_call_is_recorded_in_each_wait() -> None:
     callers = Callers()
     callers.server.open.set()
-    contexts = [request_context(str(number)) for number in range(2)]
-    await asyncio.gather(*(callers.batcher.predict(images_of(1, 2), MODEL, context) for context in contexts))
-    calls = [context.waits[0].call for context in contexts]
-    assert calls[0] is calls[1]
-    assert calls[0] is not None
-    assert (calls[0].images, calls[0].requests) == (4, 2)
-    assert [context.waits[0].is_leader for context in contexts] == [True, False]
-    assert calls[0].ended_at is not None
-    assert calls[0].ended_at > calls[0].started_at
+    waits = [wait_of(str(number), trace={"traceparent": str(number)}) for number in range(2)]
+    await asyncio.gather(*(callers.batcher.predict(images_of(1, 2), SERVED, wait) for wait in waits))
+    call = waits[0].call
+    assert call is waits[1].call
+    assert call is not None
+    assert call.images == 4
+    assert [wait.is_leader for wait in waits] == [True, False]
+    assert callers.server.calls[0].trace == {"traceparent": "0"}, "the leader's"
+    assert call.ended_at is not None
+    assert call.ended_at > call.started_at
 
 
 def allows(breaker: CircuitBreaker, model: ModelRef = MODEL) -> bool:
@@ -250,18 +285,20 @@ def allows(breaker: CircuitBreaker, model: ModelRef = MODEL) -> bool:
     return True
 
 
-async def test_circuit_after_three_timeouts_opens_for_that_model_only() -> None:
+@pytest.mark.parametrize("waited", [0.0, 0.1])
+async def test_circuit_after_three_timeouts_opens_for_that_version_only(waited: float) -> None:
     callers = Callers()
     for number in range(3):
+        wait = wait_of(str(number), 0.05, waited)
         with pytest.raises(DeadlineExceededError):
-            await callers.send(number, timeout=0.05)
+            await callers.batcher.predict(images_of(number), SERVED, wait)
     trial = callers.send(3, timeout=0.1)
     with pytest.raises(UnavailableError):
         await callers.send(4)
     with pytest.raises(DeadlineExceededError):
         await trial
     callers.server.open.set()
-    assert await digits(callers.send(5, model=ModelRef("digits", version=2))) == [5]
+    assert await digits(callers.send(5, served=SERVED.pinned(2))) == [5]
 
 
 def test_circuit_answer_between_timeouts_stays_closed() -> None:

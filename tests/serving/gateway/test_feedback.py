@@ -17,8 +17,9 @@ from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.images import decode, prepare, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import answer_keeper, views
+from digit_serving.gateway import views
 from digit_serving.gateway.auth import KeyFile
+from digit_serving.gateway.observers import keeper
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
@@ -274,7 +275,7 @@ def test_answer_expires_after_its_time_and_beyond_the_rows(
     setting: dict[str, Any],
     limits: dict[str, Any],
 ) -> None:
-    monkeypatch.setattr(answer_keeper, "_LIMITS", replace(answer_keeper._LIMITS, **limits))
+    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, **limits))
     http = start(**setting)
     predict(http)
     assert give(http, label="1").status_code == 200
@@ -312,8 +313,8 @@ def test_original_is_stored_only_if_kept(
 def test_answers_beyond_the_queue_are_dropped_and_counted(
     start: StartGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = replace(answer_keeper._LIMITS, queued_bytes=2 * IMAGE.nbytes)
-    monkeypatch.setattr(answer_keeper, "_LIMITS", limits)
+    limits = replace(keeper._LIMITS, queued_bytes=2 * IMAGE.nbytes)
+    monkeypatch.setattr(keeper, "_LIMITS", limits)
     http = start()
     delta = MetricsDelta(http)
     predict(http, IMAGE, IMAGE, IMAGE)
@@ -391,7 +392,7 @@ def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
     http = start()
     predict(http)
     assert give(http, label="1").status_code == 200
-    monkeypatch.setattr(answer_keeper, "_LIMITS", replace(answer_keeper._LIMITS, call=0.3))
+    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, call=0.3))
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert_problem(give(http, label="2"), 503, "feedback_unavailable")

@@ -17,7 +17,7 @@ from flask.testing import FlaskClient
 
 from digit_core.images import to_png
 from digit_serving.gateway.bridge import ARRIVED_AT
-from digit_serving.gateway.observe import log_config, pretty_line
+from digit_serving.gateway.observers.log import log_config, pretty_line
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (

@@ -33,7 +33,7 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     VersionQuery,
     parse_query,
-    select_model,
+    parse_selection,
 )
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
@@ -60,13 +60,9 @@ def parse(
         builder.headers["Content-Encoding"] = content_encoding
     parser = BodyParser(settings, Work(settings))
     context = request_context(waited=waited)
-
-    def parse_for_task(request: Request) -> Body:
-        return parser.for_task(parser.parse(request, context), task, context)
-
     try:
         with Request(builder.get_environ()) as request:
-            return greenlet_loop.call(parse_for_task, request)
+            return greenlet_loop.call(parser.parse, request, task, context)
     finally:
         builder.close()
 
@@ -89,21 +85,26 @@ def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Body:
         ({"model": "digits", "label": "canary"}, ModelRef("digits", version_label="canary")),
     ],
 )
-def test_select_model_returns_model_version_and_label(query: dict[str, str], model: ModelRef) -> None:
-    assert select_model(FLOWERS, parse_query(VersionQuery, MultiDict(query))) == model
+def test_parse_selection_returns_query_with_model_version_and_label(
+    query: dict[str, str], model: ModelRef
+) -> None:
+    parameters = MultiDict(query)
+    expected = parse_query(VersionQuery, parameters), model
+    assert parse_selection(VersionQuery, parameters, FLOWERS) == expected
 
 
 @pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
-def test_select_model_that_settings_do_not_list_is_unknown(name: str) -> None:
+def test_parse_selection_of_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        select_model(FLOWERS, ModelQuery(model=name))
+        parse_selection(ModelQuery, MultiDict({"model": name}), FLOWERS)
 
 
-def test_select_model_takes_any_name_of_a_model_for_an_asterisk() -> None:
+def test_parse_selection_takes_any_name_of_a_model_for_an_asterisk() -> None:
     settings = Settings(model_names=("flowers", "*"))
-    assert select_model(settings, ModelQuery(model="shapes")) == ModelRef("shapes")
+    _, model = parse_selection(ModelQuery, MultiDict({"model": "shapes"}), settings)
+    assert model == ModelRef("shapes")
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        select_model(settings, ModelQuery(model="../flowers"))
+        parse_selection(ModelQuery, MultiDict({"model": "../flowers"}), settings)
 
 
 def test_parse_query_unknown_parameter_is_named() -> None:

@@ -1,5 +1,7 @@
 """Routing to models, versions and labels, the canary's included, in front of a stub model server."""
 
+import base64
+import io
 import json
 import threading
 import time
@@ -10,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_core.artifact.models_config import ModelsConfig
-from digit_core.images import to_png
+from digit_core.images import decode, to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -29,6 +32,7 @@ from tests.serving.gateway.conftest import (
     TaskModels,
     answer,
     card_response,
+    npy,
 )
 from tests.serving.gateway.test_routes import assert_problem
 
@@ -248,17 +252,108 @@ def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None
     assert stub.card_calls == 2
 
 
-def test_promoted_version_of_another_shape_gets_its_own_pictures(stub: StubModelServer) -> None:
-    larger = replace(SHAPES, shape=(2 * SHAPES.shape[0], 2 * SHAPES.shape[1], *SHAPES.shape[2:]))
-    stub.answer = models = TaskModels(digits={1: SHAPES, 2: larger})
+WIDE = np.full((20, 60), 255, np.uint8)
+"""White picture with black sides: `crop` sees white alone, the last class; `stretch` sees the sides, too."""
+WIDE[:, :20] = WIDE[:, 40:] = 0
+OTHERS = {
+    "larger": replace(FASHION, shape=(56, 56), fit="crop"),
+    "cropped": replace(FASHION, fit="crop"),
+    "renamed": replace(FASHION, fit="crop", labels=tuple("abcdefghij")),
+}
+"""Cards of a version that prepares WIDE in another way than FASHION."""
+
+
+def ask_wide(http: FlaskClient, request_id: str = "any", query: str = "") -> tuple[int, str, tuple[int, int]]:
+    """Return version, label and size of the input of the answer to WIDE."""
+    url = f"/v1/predict{query or '?'}&include=image"
+    response = http.post(url, data=to_png(WIDE), headers={"X-Request-ID": request_id})
+    assert response.status_code == 200, response.text
+    answer = response.get_json()
+    (prediction,) = answer["predictions"]
+    assert prediction["label"] == answer["model"]["labels"][prediction["index"]]
+    image = decode(base64.b64decode(prediction["image"]))
+    return answer["model"]["version"], prediction["label"], image.shape[:2]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_promotion_under_eight_callers_prepares_for_the_version_that_answers(
+    stub: StubModelServer, name: str
+) -> None:
+    stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS[name]})
     models.labels = {"stable": 1}
     http = gateway(stub)
-    assert predict_version(http) == 1
+    own = {version: ask_wide(http, query=f"?version={version}") for version in (1, 2)}
+    assert own[1][1:] != own[2][1:]
+    assert ask_wide(http) == own[1]
+    promoted = threading.Event()
+
+    def call(_: int) -> list[tuple[int, str, tuple[int, int]]]:
+        answers: list[tuple[int, str, tuple[int, int]]] = []
+        while not promoted.is_set() or len(answers) < 20:
+            answers.append(ask_wide(http))
+        return [*answers, ask_wide(http)]
+
+    with ThreadPoolExecutor(8) as threads:
+        calls = [threads.submit(call, number) for number in range(8)]
+        time.sleep(0.2)
+        models.labels = {"stable": 2}
+        time.sleep(0.1)
+        promoted.set()
+        answers = [call.result() for call in calls]
+    assert all(answer == own[answer[0]] for caller in answers for answer in caller)
+    assert all((caller[0][0], caller[-1][0]) == (1, 2) for caller in answers)
+
+
+def test_promotion_costs_one_call_more_and_no_failure(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS["larger"], 3: OTHERS["larger"]})
+    models.labels = {"stable": 1}
+    http = gateway(stub)
+    assert [ask_wide(http)[0] for _ in range(2)] == [1, 1]
+    calls = stub.calls, stub.card_calls
     models.labels = {"stable": 2}
-    # The first call after the promotion is prepared for the old shape, which the model server refuses.
-    post(http)
-    assert predict_version(http) == 2
-    assert models.inputs[-1].shape[1:] == larger.shape
+    assert ask_wide(http)[0] == 2
+    assert (stub.calls - calls[0], stub.card_calls - calls[1]) == (2, 1), (
+        "the refused call, the card, the next"
+    )
+    models.labels = {"stable": 3}
+    assert ask_wide(http)[0] == 3
+    assert (stub.calls - calls[0], stub.card_calls - calls[1]) == (3, 2), "the same pictures suit version 3"
+    assert ask_wide(http)[0] == 3
+    assert stub.card_calls - calls[1] == 2
+    assert "digits_model_failures_total{" not in http.get("/metrics").text
+
+
+def test_canary_with_another_card_prepares_its_own_pictures_until_it_is_gone(stub: StubModelServer) -> None:
+    stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS["larger"], 3: OTHERS["cropped"]})
+    models.labels = {"stable": 1, "canary": 2}
+    http = gateway(stub, canary_share=1)
+    assert ask_wide(http)[::2] == (2, (56, 56))
+    models.labels = {"stable": 1, "canary": 3}
+    assert ask_wide(http) == (3, FASHION.labels[-1], (28, 28))
+    models.labels = {"stable": 1}
+    version, label, _ = ask_wide(http)
+    assert (version, label != FASHION.labels[-1]) == (1, True)
+
+
+@pytest.mark.parametrize("form", ["instances", "npy", "form"])
+def test_bodies_of_all_forms_are_prepared_again_for_the_promoted_version(
+    stub: StubModelServer, form: str
+) -> None:
+    stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS["renamed"]})
+    models.labels = {"stable": 1}
+    http = gateway(stub)
+    white = np.full((2, 28, 28), 255, np.uint8)
+    bodies: dict[str, Any] = {
+        "instances": {"json": {"instances": [*(white / 255).tolist(), [1]]}},
+        "npy": {"data": npy(white), "content_type": "application/x-npy"},
+        "form": {"data": {"image": [(io.BytesIO(to_png(each)), "0.png") for each in white]}},
+    }
+    ask_wide(http)
+    models.labels = {"stable": 2}
+    response = http.post("/v1/predict", **bodies[form])
+    assert response.status_code == 200, response.text
+    labels = [prediction.get("label") for prediction in response.get_json()["predictions"]]
+    assert labels == ["j", "j", None] if form == "instances" else ["j", "j"]
 
 
 def test_predict_slow_card_ends_at_deadline(

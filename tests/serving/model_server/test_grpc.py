@@ -1,5 +1,6 @@
 """gRPC transport: methods, threads, TLS, channel arguments and addresses."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import Connection
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.errors import ServingError
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.model_server.core import ServerCore
 from tests import certificates
+from tests.core.blocking import BlockingAsync
 from tests.processes import free_port, wait_until
 from tests.serving.model_server.conftest import ServeGrpc, ServerProcess
 from tests.serving.model_servers import COLORS, predict_request
@@ -60,14 +62,15 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeG
 
 
 def test_predict_serves_task_card_and_color_images(server: ServerProcess) -> None:
-    connection, model = Connection(f"127.0.0.1:{server.port}"), ModelRef("colors")
     images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
-    assert connection.task(model, timeout=5) == COLORS
-    labels = [prediction.labels for prediction in connection.predict(images, model, timeout=5)]
-    assert labels == [COLORS.labels] * len(images)
-    # The perceptron has no card: it is that of the digits.
-    assert connection.task(ModelRef("tf2"), timeout=5).has_digit_labels
-    connection.close()
+    deadline = time.monotonic() + 10
+    with BlockingAsync(AsyncConnection, f"127.0.0.1:{server.port}") as connection:
+        served = connection.served(ModelRef("colors"), deadline=deadline)
+        assert served.card == COLORS
+        predictions = connection.predict(images, served, deadline=deadline)
+        assert [prediction.labels for prediction in predictions] == [COLORS.labels] * len(images)
+        # The perceptron has no card: it is that of the digits.
+        assert connection.served(ModelRef("tf2"), deadline=deadline).card.has_digit_labels
 
 
 def test_predict_has_no_message_limit(server: ServerProcess) -> None:

@@ -15,8 +15,10 @@ import pytest
 
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.releases.promotion import Releases
 from tests.client.faulty_server import FaultyServer, problem
+from tests.core.blocking import BlockingAsync
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
@@ -278,13 +280,14 @@ def test_rollback_killed_at_each_file_and_repeated_never_returns_to_what_it_left
 
 def answers_for_a_while(service: Service) -> bool:
     """True if no call for the label fails in 0.3 s, more time than the server needs to read the file."""
-    images, server = np.zeros((1, 28, 28), np.uint8), service.server
-    end = time.monotonic() + 0.3
-    try:
-        while time.monotonic() < end:
-            server.predict(images, ModelRef("digits", version_label="stable"), timeout=10)
-    except DigitError:
-        return False
+    images, end = np.zeros((1, 28, 28), np.uint8), time.monotonic() + 0.3
+    with BlockingAsync(AsyncConnection, f"127.0.0.1:{service.port}") as server:
+        try:
+            served = server.served(ModelRef("digits", version_label="stable"), deadline=end + 10)
+            while time.monotonic() < end:
+                server.predict(images, served, deadline=end + 10)
+        except DigitError:
+            return False
     return True
 
 

@@ -25,9 +25,10 @@ from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import FeedbackUnavailableError
-from digit_serving.gateway.observe import Metrics
+from digit_serving.gateway.observers import Observer
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import Body
-from digit_serving.gateway.request import RequestContext
+from digit_serving.gateway.request import RequestContext, Route
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 
@@ -100,7 +101,7 @@ class _Queued:
         return sum(memoryview(array).nbytes for array in arrays if array is not None)
 
 
-class AnswerKeeper:
+class AnswerKeeper(Observer):
     """Keeps the worker's answers for a while, in the background, and stores feedback on any worker's answers.
 
     A sample of unsure answers is stored, too, without labels.
@@ -138,21 +139,24 @@ class AnswerKeeper:
         if self._store:
             self._store.close()
 
-    def keep(
-        self,
-        context: RequestContext,
-        outcomes: Mapping[int, Outcome[Prediction]] | Mapping[int, Outcome[Reading]],
-        task: TaskCard,
-        body: Body,
+    def answered(
+        self, context: RequestContext, route: Route, body: Body, outcomes: Mapping[int, Outcome[Any]]
     ) -> None:
-        """Queue the outcomes by index, unless too many pictures wait; the thread makes records of them."""
+        """Queue the outcomes, unless too many pictures wait; the thread makes records of them."""
+        card, name = route.served.card, route.served.model.name
+        # Feedback is one label for each input.
+        if not outcomes or card.is_multi_label or not self._settings.for_model(name).feedback:
+            return
+        if not all(map(_has_inputs, outcomes.values())):
+            self.drop(len(outcomes))
+            return
         answers = []
         for index, outcome in outcomes.items():
-            assert isinstance(outcome.result, (Prediction, Reading))
             # Copies, because an input may be a part of an array of many, which would stay in memory.
             inputs = [row.copy() for row in outcome.inputs]
             needs_picture = self._settings.feedback_originals or not inputs
             picture = body.picture(index) if needs_picture else None
+            assert isinstance(outcome.result, (Prediction, Reading))
             answers.append(_Answer(index, outcome.result, inputs, picture))
         template = Record(
             request_id=context.request_id,
@@ -160,7 +164,7 @@ class AnswerKeeper:
             position=0,
             caller=context.key,
             kind="read" if isinstance(answers[0].result, Reading) else "predict",
-            model=context.model,
+            model=name,
             version=answers[0].result.model_version,
             predicted=NO_CLASS,
             confidence=0.0,
@@ -168,7 +172,7 @@ class AnswerKeeper:
             input=b"",
             answered_at=datetime.now(UTC),
         )
-        queued = _Queued(template, task, answers)
+        queued = _Queued(template, card, answers)
         size = queued.size
         if self._queued_bytes - self._written_bytes + size > _LIMITS.queued_bytes:
             self.drop(queued.count)
@@ -185,10 +189,10 @@ class AnswerKeeper:
 
         Raise FeedbackUnavailableError. In code that `bridge.run` calls, as `use_store`.
         """
-        end = time.perf_counter() + _LIMITS.find
+        end = time.monotonic() + _LIMITS.find
         while True:
             records = self.use_store(lambda store: store.find_kept(request_id, index, caller))
-            if records or time.perf_counter() > end:
+            if records or time.monotonic() > end:
                 return records
             await_(asyncio.sleep(_LIMITS.find_interval))
 
@@ -307,3 +311,9 @@ class AnswerKeeper:
                         # One copy of the picture is enough for all of its digits.
                         original=None if position else original,
                     )
+
+
+def _has_inputs(outcome: Outcome[Any]) -> bool:
+    """True unless the inputs of an outcome were left out."""
+    result = outcome.result
+    return len(outcome.inputs) == (len(result.digits) if isinstance(result, Reading) else 1)

@@ -6,14 +6,20 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
+from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import DigitError, ModelNotFoundError
+from digit_core.recognition import Classify, Prepare, to_pixels
 from digit_core.results import Prediction
 from digit_core.tfserving.codec import Batch, ModelRef
-from digit_core.tfserving.connection import AsyncConnection
+from digit_core.tfserving.connection import AsyncConnection, VersionMovedError
 from digit_serving.gateway import tls
-from digit_serving.gateway.observe import Metrics
-from digit_serving.gateway.request import Call, RequestContext
+from digit_serving.gateway.observers import Observer
+from digit_serving.gateway.observers.metrics import Metrics
+from digit_serving.gateway.request import Call, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import MAX_CALL_BYTES, Batcher, CircuitBreaker
 
@@ -30,12 +36,13 @@ much longer than the gateway waits, and an answer is not urgent."""
 _log = logging.getLogger(__name__)
 
 
-class Shadow:
+class Shadow(Observer):
     """Sends the calls of a share of the requests to the shadow version, too, and compares the answers.
 
-    A comparison begins when the answer is known, runs in the background, and never raises. Its calls have a
-    retry budget, a task cache, batches and circuits of their own, so that no failure of the shadow version
-    affects a request. Create the object in the event loop that serves.
+    A comparison begins when the answer is known, runs in the background, and never raises. The pictures are
+    prepared by the shadow version's own card. Its calls have a retry budget, batches and circuits of their
+    own, so that no failure of the shadow version affects a request. Create the object in the event loop that
+    serves.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -43,7 +50,9 @@ class Shadow:
         self._metrics = metrics
         self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         breaker = CircuitBreaker(retry_seconds=_RETRY_SECONDS)
-        self._batcher = Batcher(self._model_server, settings, breaker=breaker)
+        self._batcher = Batcher(self._model_server, settings, breaker)
+        # A thread of its own: the requests' large pictures must not wait for the shadow's.
+        self._executor = ThreadPoolExecutor(1, "shadow")
         self._tasks: set[asyncio.Task[None]] = set()
         self._pending_bytes = 0
         self._pauses: dict[str, tuple[str, float]] = {}
@@ -51,19 +60,25 @@ class Shadow:
         self._failures: dict[str, str] = {}
         """Reason of each model's latest failure."""
 
-    def compare(self, context: RequestContext, batch: Batch, answers: Sequence[Prediction]) -> None:
-        """Compare the answers to a call of a request in the background, unless too many are pending."""
-        reason, since = self._pauses.get(context.model, ("", -math.inf))
+    def called(
+        self, context: RequestContext, route: Route, asked: Classify, predictions: Sequence[Prediction]
+    ) -> None:
+        """Compare the predictions in the background, unless too many comparisons are pending."""
+        if not route.shadow:
+            return
+        size = asked.batch.nbytes + sum(_size(picture) for picture in asked.pictures)
+        reason, since = self._pauses.get(route.served.model.name, ("", -math.inf))
         if time.monotonic() >= since + _RECHECK_SECONDS:
-            is_busy = self._pending_bytes + batch.nbytes > _MAX_PENDING_BYTES
+            is_busy = self._pending_bytes + size > _MAX_PENDING_BYTES
             reason = "busy" if is_busy or len(self._tasks) >= _MAX_PENDING else ""
         if reason:
-            self._drop(context.model, reason)
+            self._drop(route.served.model.name, reason)
             return
-        self._pending_bytes += batch.nbytes
+        self._pending_bytes += size
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
-            self._compare(context, batch, answers), context=contextvars.Context()
+            self._compare(context.request_id, route, route.shadow, asked, predictions, size),
+            context=contextvars.Context(),
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -72,42 +87,64 @@ class Shadow:
         """Cancel the comparisons and close the connection."""
         for task in self._tasks:
             task.cancel()
+        self._executor.shutdown(wait=False, cancel_futures=True)
         await self._model_server.close()
 
-    async def _compare(self, asked: RequestContext, batch: Batch, answers: Sequence[Prediction]) -> None:
+    async def _compare(
+        self,
+        request_id: str,
+        route: Route,
+        shadow: ModelRef,
+        asked: Classify,
+        answers: Sequence[Prediction],
+        size: int,
+    ) -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
-        now, shadow = time.monotonic(), asked.shadow
-        assert shadow
-        # A context of its own: no metric, log line or span of the request may show this call.
-        context = RequestContext(asked.request_id, "shadow", "other", now, now, now + self._timeout)
+        now, version = time.monotonic(), answers[0].model_version
+        wait = Wait(request_id, now + self._timeout, now)
         try:
-            predictions = await self._batcher.predict(batch, shadow, context)
+            predictions = await self._predict(shadow, route.served.card, asked, wait)
         except Exception as error:
             is_absent = isinstance(error, ModelNotFoundError)
             reason = error.code if isinstance(error, DigitError) else "internal_error"
-            self._drop(asked.model, "absent" if is_absent else reason, pause=is_absent)
-            self._log_once(asked.model, reason, shadow, error)
+            self._drop(route.served.model.name, "absent" if is_absent else reason, pause=is_absent)
+            self._log_once(route.served.model.name, reason, shadow, error)
         else:
-            if predictions[0].model_version == asked.model_version:
-                self._drop(asked.model, "same_version", pause=True)
+            if predictions[0].model_version == version:
+                # Of the canary's requests alone, if the shadow's label is the canary's.
+                self._drop(route.served.model.name, "same_version", pause=route.reason == "default")
             else:
-                self._count(asked, answers, predictions, context.waits[0].call)
+                self._count(route.served.model.name, answers, predictions, wait.call)
         finally:
-            self._pending_bytes -= batch.nbytes
+            self._pending_bytes -= size
+
+    async def _predict(
+        self, shadow: ModelRef, card: TaskCard, asked: Classify, wait: Wait
+    ) -> list[Prediction]:
+        served = await self._model_server.served(shadow, deadline=wait.deadline)
+        while True:
+            batch = asked.batch
+            if not served.card.prepares_as(card):
+                loop = asyncio.get_running_loop()
+                batch = await loop.run_in_executor(self._executor, _prepare, asked, card, served.card)
+            try:
+                return await self._batcher.predict(batch, served, wait)
+            except VersionMovedError as error:
+                served = error.served
 
     def _count(
         self,
-        asked: RequestContext,
+        model: str,
         answers: Sequence[Prediction],
         predictions: Sequence[Prediction],
         call: Call | None,
     ) -> None:
-        model, version = asked.model, predictions[0].model_version
+        answered, version = answers[0].model_version, predictions[0].model_version
         self._failures.pop(model, None)
         pairs = zip(answers, predictions, strict=True)
         agreeing = sum(_verdict(answer) == _verdict(prediction) for answer, prediction in pairs)
         for agrees, count in (("true", agreeing), ("false", len(answers) - agreeing)):
-            self._metrics.shadow_predictions(model, asked.model_version, version, agrees).inc(count)
+            self._metrics.shadow_predictions(model, answered, version, agrees).inc(count)
         assert call
         assert call.ended_at
         self._metrics.shadow_seconds(model, version).observe(call.ended_at - call.started_at)
@@ -131,3 +168,13 @@ def _verdict(prediction: Prediction) -> object:
         return None
     named = prediction.predicted_labels
     return prediction.labels[prediction.index] if named is None else named
+
+
+def _prepare(asked: Classify, card: TaskCard, other: TaskCard) -> Batch:
+    """Return the batch as another card prepares its pictures."""
+    pictures = asked.pictures or [to_pixels(row, card) for row in asked.batch]
+    return np.stack([np.asarray(Prepare(picture, other)()) for picture in pictures])
+
+
+def _size(picture: object) -> int:
+    return len(picture) if isinstance(picture, bytes) else 0

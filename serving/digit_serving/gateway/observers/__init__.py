@@ -1,0 +1,59 @@
+"""Observers: features that watch requests, each in a module of its own (as middleware of dramatiq).
+
+    began ─ called, for each call to the model server ─ answered ─ ended
+
+The way of a request emits these moments and knows no feature: metrics, the log, traces, the comparisons with
+the shadow, and the keeper of answers for feedback.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flask import Request
+
+from digit_core.recognition import Classify, Outcome
+from digit_core.results import Prediction
+from digit_serving.gateway.parsing import Body
+from digit_serving.gateway.request import Facts, RequestContext, Route
+
+
+class Observer:
+    """Watches requests, in the event loop: a subclass overrides the moments that it needs.
+
+    A moment takes little time and raises nothing: the request waits for it.
+    """
+
+    def began(self, context: RequestContext, received: Request) -> None:
+        """Watch a request that has left the admission queue."""
+
+    def called(
+        self, context: RequestContext, route: Route, asked: Classify, predictions: Sequence[Prediction]
+    ) -> None:
+        """Watch the predictions of the route's version for a batch."""
+
+    def answered(
+        self, context: RequestContext, route: Route, body: Body, outcomes: Mapping[int, Outcome[Any]]
+    ) -> None:
+        """Watch the outcomes of pictures that have a result, by index.
+
+        Inputs of a request beyond MAX_CALL_BYTES are left out: all of them might not fit into memory.
+        """
+
+    def ended(self, facts: Facts) -> None:
+        """Watch the end of a request: its response is known."""
+
+
+class Observers:
+    """Methods of observers by moment: one that no observer overrides costs a request nothing."""
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        watching = list(observers)
+        self.began = _overriding(watching, "began")
+        self.called = _overriding(watching, "called")
+        self.answered = _overriding(watching, "answered")
+        self.ended = _overriding(watching, "ended")
+
+
+def _overriding(observers: Iterable[Observer], moment: str) -> Sequence[Callable[..., None]]:
+    plain = getattr(Observer, moment)
+    return [getattr(each, moment) for each in observers if getattr(type(each), moment) is not plain]
