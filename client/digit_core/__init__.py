@@ -5,6 +5,7 @@ images        any picture to what a model takes; pages and readings of several d
 tfserving     TensorFlow Serving's protocol over gRPC, without TensorFlow
 recognition   the one way from pictures to results
 results       predictions and readings
+peaks         what the reader finds on a page
 errors        the errors of all packages
 backends      what asyncio and blocking coroutines do in different ways
 inputs        pictures as callers give them
