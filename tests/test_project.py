@@ -1,8 +1,9 @@
-"""Version, changelog and the direction of imports."""
+"""Version, changelog, and the direction of imports."""
 
 import ast
 import re
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -46,8 +47,25 @@ def test_kubernetes_images_have_this_version() -> None:
 @pytest.mark.parametrize("package", FOLDERS)
 def test_package_imports_only_packages_below_it(package: str) -> None:
     for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
-        imported = {name for name in _imports(path) if name in FOLDERS}
-        assert imported <= MAY_IMPORT[package], path
+        imported = {name.partition(".")[0] for name in _imports(path)}
+        assert imported & FOLDERS.keys() <= MAY_IMPORT[package], path
+
+
+def test_modules_import_each_other_in_no_circle() -> None:
+    """Imports in functions and for type checkers count."""
+    paths = {
+        ".".join(path.relative_to(ROOT / folder).with_suffix("").parts).removesuffix(".__init__"): path
+        for folder in {*FOLDERS.values()}
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    imported: dict[str, set[str]] = {}
+    for module, path in paths.items():
+        names = {name if name in paths else name.rpartition(".")[0] for name in _imports(path)}
+        imported[module] = names & paths.keys() - {module}
+    try:
+        TopologicalSorter(imported).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1]))
 
 
 def test_packages_share_no_private_module() -> None:
@@ -71,10 +89,11 @@ def test_constraints_have_hashes_of_every_package() -> None:
 
 
 def _imports(path: Path) -> set[str]:
+    """Return the full names of what a module imports: modules, and names in modules."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.partition(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names

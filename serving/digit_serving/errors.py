@@ -3,6 +3,7 @@
     DigitServingError          a command fails with exit status 1
     ├── SettingError           an option or environment variable can't be used: exit status 2
     │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
+    ├── StoreError             a store of feedback fails
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
     └── ServingError           the model server refuses a call or can't load a version
@@ -22,6 +23,10 @@ class DigitServingError(Exception):
 
 class SettingError(DigitServingError):
     """A well-formed option or environment variable is unusable here; the message names it and the reason."""
+
+
+class StoreError(DigitServingError):
+    """A store of feedback can't be opened, read or written."""
 
 
 class ProcessDiedError(DigitServingError):

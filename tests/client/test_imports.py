@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 import digit_client
 from digit_client import _cli, _commands
+from digit_core.artifact.models_folder import ModelsFolder
 
 HEAVY = (
     *("tensorflow", "tensorflow_serving", "keras", "flask", "grpc", "cv2", "opentelemetry", "pyarrow"),
@@ -130,6 +132,19 @@ def test_command_without_its_extra_names_install_command(
         rf"install it in a clone of digits: pip install '\.\[{extras}\]'",
         line,
     )
+
+
+def test_models_commands_run_without_opencv_pillow_and_httpx(tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path, verify=lambda _: None)
+    for _ in range(2):
+        folder.publish("digits", lambda version: (version / "saved_model.pb").touch())
+    commands = (["promote", "2", "--offline"], ["rollback", "--offline"], ["ls"])
+    results = run_in_fresh_interpreter(
+        RUN_WITHOUT_MODULES,
+        [["models", *command, "--models", str(tmp_path)] for command in commands],
+        ["cv2", "PIL", "httpx"],
+    )
+    assert [status for status, _, _ in results] == [0, 0, 0], results
 
 
 def test_library_without_extras_lists_what_can_be_imported_and_names_install_commands() -> None:

@@ -14,7 +14,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import export, pictures
-from digit_training.comparison import Comparison, ask_served, compare, judging_sets
+from digit_training.comparison import ask_served, compare, judging_sets
 from digit_training.data import NO_DIGIT, Dataset, Examples
 from digit_training.errors import DataError
 from digit_training.evaluation import Evaluation, evaluate
@@ -25,25 +25,6 @@ from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST
 from tests.training.conftest import COLORS, predict_outputs
 
 pytestmark = pytest.mark.xdist_group("fits")
-
-
-def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
-    right = np.array([True, True, True, False, False, True])
-    comparison = Comparison(right, np.array([True, False, False, True, False, False]))
-    assert (comparison.gained, comparison.lost) == (3, 1)
-    assert (comparison.accuracy, comparison.served_accuracy, comparison.gain) == (4 / 6, 2 / 6, 2 / 6)
-    # At least one, and at least three of four coins show heads.
-    assert (comparison.chance_of_loss, comparison.chance_of_gain) == (15 / 16, 5 / 16)
-    alone = Comparison(right, None)
-    assert (alone.served_accuracy, alone.gain, alone.chance_of_loss) == (None, 0, 1)
-
-
-def test_chance_of_thousands_of_answers_is_that_of_the_normal_distribution() -> None:
-    numbers = np.arange(10_000)
-    comparison = Comparison(numbers < 4900, numbers >= 4900)
-    # Half a coin less than two standard deviations of 50 above the mean, and more than that below.
-    assert comparison.chance_of_loss == pytest.approx(0.0233, abs=1e-4)
-    assert comparison.chance_of_gain == pytest.approx(0.9777, abs=1e-2)
 
 
 def test_compare_with_itself_has_equal_answers_on_all_pictures(

@@ -5,10 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from digit_training.comparison import Comparison, Comparisons
 from digit_training.errors import NotPublishedError
 from digit_training.evaluation import Accuracy, MultiLabelScores
-from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, MIN_HELD_OUT, TEST, QualityGate
+from digit_training.quality_gate import (
+    FEEDBACK,
+    HARD_PICTURES,
+    MIN_HELD_OUT,
+    TEST,
+    Comparison,
+    Comparisons,
+    QualityGate,
+)
 
 GATE = QualityGate(min_accuracy=0.85)
 
@@ -25,6 +32,25 @@ def judge(test: Comparison, **others: Comparison) -> Comparisons:
 
 
 EQUAL = right_of(9900, 9900)
+
+
+def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
+    right = np.array([True, True, True, False, False, True])
+    comparison = Comparison(right, np.array([True, False, False, True, False, False]))
+    assert (comparison.gained, comparison.lost) == (3, 1)
+    assert (comparison.accuracy, comparison.served_accuracy, comparison.gain) == (4 / 6, 2 / 6, 2 / 6)
+    # At least one, and at least three of four coins show heads.
+    assert (comparison.chance_of_loss, comparison.chance_of_gain) == (15 / 16, 5 / 16)
+    alone = Comparison(right, None)
+    assert (alone.served_accuracy, alone.gain, alone.chance_of_loss) == (None, 0, 1)
+
+
+def test_chance_of_thousands_of_answers_is_that_of_the_normal_distribution() -> None:
+    numbers = np.arange(10_000)
+    comparison = Comparison(numbers < 4900, numbers >= 4900)
+    # Half a coin less than two standard deviations of 50 above the mean, and more than that below.
+    assert comparison.chance_of_loss == pytest.approx(0.0233, abs=1e-4)
+    assert comparison.chance_of_gain == pytest.approx(0.9777, abs=1e-2)
 
 
 @pytest.mark.parametrize("served", [None, 1000])

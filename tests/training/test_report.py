@@ -16,14 +16,13 @@ from PIL import Image
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_training import models, report
-from digit_training.comparison import Comparison, Comparisons
 from digit_training.data import Dataset, Examples, Labels
 from digit_training.drawing.negatives import KINDS
 from digit_training.evaluation import Accuracy, Evaluation, confusion_matrix, evaluate
 from digit_training.export import model_card
 from digit_training.fit import FitResult
 from digit_training.pictures import LabelledPictures
-from digit_training.quality_gate import FEEDBACK, TEST
+from digit_training.quality_gate import FEEDBACK, TEST, Comparison, Comparisons
 from digit_training.report import (
     MAX_MISTAKES,
     MAX_SHOWN_CLASSES,

@@ -1,12 +1,7 @@
 """Comparison of a new model with the served version, on all pictures that judge a model of the task."""
 
-import math
-from dataclasses import dataclass
-from typing import Any
-
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import Version
@@ -16,79 +11,13 @@ from digit_training.evaluation import Evaluation, are_labels, are_right
 from digit_training.export import predict_saved_model
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
-from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST
+from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST, Comparison, Comparisons
 
 Sets = dict[str, LabelledPictures]
 """Pictures that judge models of one task, by name. A refused digit is wrong in all but the test set."""
 
 Answers = dict[str, dict[str, bool]]
 """True for each right answer, by set and picture; without those that the version's preparation refuses."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Right answers [n] of a new model, and of the served version, if there is one, on the same pictures."""
-
-    right: NDArray[np.bool_]
-    served: NDArray[np.bool_] | None
-
-    def __len__(self) -> int:
-        return len(self.right)
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy of the new model, 0..1."""
-        return float(self.right.mean())
-
-    @property
-    def served_accuracy(self) -> float | None:
-        """Accuracy of the served version, 0..1."""
-        return None if self.served is None else float(self.served.mean())
-
-    @property
-    def gained(self) -> int:
-        """Number of pictures that the new model alone answers correctly."""
-        return 0 if self.served is None else int((self.right & ~self.served).sum())
-
-    @property
-    def lost(self) -> int:
-        """Number of pictures that the served version alone answers correctly."""
-        return 0 if self.served is None else int((self.served & ~self.right).sum())
-
-    @property
-    def gain(self) -> float:
-        """Accuracy of the new model minus that of the served version, -1..1."""
-        return (self.gained - self.lost) / len(self)
-
-    @property
-    def chance_of_loss(self) -> float:
-        """Probability that two equally good models differ by this loss or more (McNemar, 1947)."""
-        return _binomial_tail(self.lost, self.gained + self.lost)
-
-    @property
-    def chance_of_gain(self) -> float:
-        """Probability that two equally good models differ by this gain or more (McNemar, 1947)."""
-        return _binomial_tail(self.gained, self.gained + self.lost)
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """Comparisons of a new model with the served version, by set, that of the test set first."""
-
-    served: str | None
-    """Path of the served version; None if there is none that can be compared."""
-    of: dict[str, Comparison]
-
-    def describe(self) -> dict[str, Any]:
-        """Return the accuracies as JSON values for the model card."""
-        return {"served": self.served} | {
-            name: {
-                "pictures": len(comparison),
-                "accuracy": comparison.accuracy,
-                "served_accuracy": comparison.served_accuracy,
-            }
-            for name, comparison in self.of.items()
-        }
 
 
 def judging_sets(test: LabelledPictures, held_out: Examples | None = None) -> Sets:
@@ -148,17 +77,3 @@ def _pair(answers: dict[str, bool], served: dict[str, bool] | None) -> Compariso
     names = [*answers, *((served or {}).keys() - answers.keys())]
     new, old = (np.array([right.get(name, False) for name in names]) for right in (answers, served or {}))
     return Comparison(new, None if served is None else old)
-
-
-def _binomial_tail(least: int, count: int) -> float:
-    """Probability of at least `least` heads of `count` coins.
-
-    Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
-    as to be gained.
-    """
-    ways, total = math.comb(count, least), 0
-    for heads in range(least, count + 1):
-        total += ways
-        # Binomial coefficient of one more head; math.comb of each would take seconds for thousands of coins.
-        ways = ways * (count - heads) // (heads + 1)
-    return total / (1 << count)

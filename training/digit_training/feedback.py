@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,19 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_core.artifact.feedback_table import (
-    count_votes,
-    feedback,
-    parse_url,
-    sqlite_file,
-    without_password,
-)
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
+from digit_core.votes import count_votes
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy
 
 _CONNECT_SECONDS = 10
+_LABELLED = sa.text(
+    "SELECT request_id, caller, input, digest, held_out, label, labelled_at, source, predicted FROM feedback "
+    "WHERE model = :model AND label IS NOT NULL AND caller NOT IN :without_callers "
+    'ORDER BY answered_at, request_id, "index", position, caller'
+).bindparams(sa.bindparam("without_callers", expanding=True, type_=sa.Text))
+"""Rows with a label, oldest first, so that the same rows give the same fit."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,12 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
 
     Each caller has one vote an input, and a label by hand has precedence; inputs whose votes differ are left
     out. `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys,
-    are left out. Raise StoreError for another URL, and DataError if the answers cannot be read or are of
-    another task; neither message has the password.
+    are left out. Raise DataError, whose message lacks the password, if the answers cannot be read or are of
+    another task.
     """
-    parsed = parse_url(url)
-    source = without_password(parsed)
-    # SQLite would create a file of a mistyped name.
-    if (file := sqlite_file(parsed)) and not file.is_file():
-        raise DataError(f"{file} does not exist")
+    parsed = _parse(url)
+    # The query may have a password too.
+    source = parsed.set(query={}).render_as_string()
     try:
         rows = _select(parsed, task.name, without_callers)
     except (sa.exc.SQLAlchemyError, ImportError) as error:
@@ -119,23 +118,31 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
     )
 
 
+def _parse(url: str) -> sa.URL:
+    """Return the URL of an SQLite file, which exists, by its absolute path, or of a database server."""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        # Without the URL, which may contain a password.
+        raise DataError("the URL of the feedback cannot be parsed") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return parsed.set(drivername="postgresql+psycopg")
+    if backend == "sqlite":
+        file = Path(parsed.database or "").resolve()
+        # SQLite would create a file of a mistyped name.
+        if not file.is_file():
+            raise DataError(f"{file} does not exist")
+        return parsed.set(database=str(file))
+    return parsed
+
+
 def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
-    """Return the rows with a label, oldest first, so that the same rows give the same fit."""
-    options = {} if sqlite_file(url) else {"connect_timeout": _CONNECT_SECONDS}
+    """Return the rows with a label."""
+    options = {} if url.get_backend_name() == "sqlite" else {"connect_timeout": _CONNECT_SECONDS}
     engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
-    columns = feedback.c
-    selected: list[sa.Column[Any]] = [
-        *(columns.request_id, columns.caller, columns.input, columns.digest, columns.held_out),
-        *(columns.label, columns.labelled_at, columns.source, columns.predicted),
-    ]
-    query = (
-        sa.select(*selected)
-        .where(columns.model == model, columns.label.is_not(None))
-        .where(columns.caller.not_in(without_callers))
-        .order_by(columns.answered_at, *feedback.primary_key)
-    )
     with engine.connect() as connection:
-        return connection.execute(query).all()
+        return connection.execute(_LABELLED, {"model": model, "without_callers": without_callers}).all()
 
 
 def _agreement(rows: Sequence[sa.Row[Any]]) -> Accuracy:

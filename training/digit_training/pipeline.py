@@ -21,15 +21,7 @@ from digit_core.artifact.versions import ArtifactError, Version
 from digit_training import cards, classifier, device, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
 from digit_training.callbacks import verbosity
-from digit_training.comparison import (
-    Answers,
-    Comparison,
-    Comparisons,
-    Sets,
-    ask_served,
-    compare,
-    judging_sets,
-)
+from digit_training.comparison import Answers, Sets, ask_served, compare, judging_sets
 from digit_training.data import Dataset
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, are_labels, evaluate
@@ -38,7 +30,7 @@ from digit_training.fit import fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target, digits_command
-from digit_training.quality_gate import FEEDBACK, MIN_AGREEMENT, TEST, QualityGate
+from digit_training.quality_gate import FEEDBACK, MIN_AGREEMENT, TEST, Comparison, Comparisons, QualityGate
 from digit_training.reader.export import write_reader
 from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
 from digit_training.report import render_page

@@ -1,13 +1,18 @@
-"""Quality gate: the accuracies that a model must reach to be published."""
+"""Quality gate: the accuracies that a model must reach to be published.
+
+The module imports no Keras, so that `digits train --if-needed` answers at once.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from digit_training.errors import NotPublishedError
 
 if TYPE_CHECKING:
-    from digit_training.comparison import Comparisons
     from digit_training.evaluation import Accuracy, MultiLabelScores
 
 TEST = "the test set"
@@ -32,6 +37,72 @@ MAX_LOSS = 0.003
 
 Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or of one from feedback.
 """
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Right answers [n] of a new model, and of the served version, if there is one, on the same pictures."""
+
+    right: NDArray[np.bool_]
+    served: NDArray[np.bool_] | None
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy of the new model, 0..1."""
+        return float(self.right.mean())
+
+    @property
+    def served_accuracy(self) -> float | None:
+        """Accuracy of the served version, 0..1."""
+        return None if self.served is None else float(self.served.mean())
+
+    @property
+    def gained(self) -> int:
+        """Number of pictures that the new model alone answers correctly."""
+        return 0 if self.served is None else int((self.right & ~self.served).sum())
+
+    @property
+    def lost(self) -> int:
+        """Number of pictures that the served version alone answers correctly."""
+        return 0 if self.served is None else int((self.served & ~self.right).sum())
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of the new model minus that of the served version, -1..1."""
+        return (self.gained - self.lost) / len(self)
+
+    @property
+    def chance_of_loss(self) -> float:
+        """Probability that two equally good models differ by this loss or more (McNemar, 1947)."""
+        return _binomial_tail(self.lost, self.gained + self.lost)
+
+    @property
+    def chance_of_gain(self) -> float:
+        """Probability that two equally good models differ by this gain or more (McNemar, 1947)."""
+        return _binomial_tail(self.gained, self.gained + self.lost)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Comparisons of a new model with the served version, by set, that of the test set first."""
+
+    served: str | None
+    """Path of the served version; None if there is none that can be compared."""
+    of: dict[str, Comparison]
+
+    def describe(self) -> dict[str, Any]:
+        """Return the accuracies as JSON values for the model card."""
+        return {"served": self.served} | {
+            name: {
+                "pictures": len(comparison),
+                "accuracy": comparison.accuracy,
+                "served_accuracy": comparison.served_accuracy,
+            }
+            for name, comparison in self.of.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +140,7 @@ class QualityGate:
             )
 
     def check(
-        self, comparisons: "Comparisons", scores: "MultiLabelScores | None" = None, labels: int = 10
+        self, comparisons: Comparisons, scores: "MultiLabelScores | None" = None, labels: int = 10
     ) -> None:
         """Raise NotPublishedError unless the model, of so many labels, reaches every accuracy.
 
@@ -100,3 +171,17 @@ class QualityGate:
     def _refuse(self, reason: str) -> None:
         if not self.force:
             raise NotPublishedError(f"not published: {reason}")
+
+
+def _binomial_tail(least: int, count: int) -> float:
+    """Probability of at least `least` heads of `count` coins.
+
+    Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
+    as to be gained.
+    """
+    ways, total = math.comb(count, least), 0
+    for heads in range(least, count + 1):
+        total += ways
+        # Binomial coefficient of one more head; math.comb of each would take seconds for thousands of coins.
+        ways = ways * (count - heads) // (heads + 1)
+    return total / (1 << count)

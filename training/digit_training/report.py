@@ -14,7 +14,6 @@ from keras import activations, ops
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from digit_training.comparison import Comparisons
 from digit_training.data import Examples
 from digit_training.drawing.negatives import KINDS
 from digit_training.evaluation import (
@@ -29,6 +28,7 @@ from digit_training.evaluation import (
 )
 from digit_training.fit import MAX_REFUSED, FitResult
 from digit_training.pictures import LabelledPictures
+from digit_training.quality_gate import Comparisons
 
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24

@@ -166,19 +166,20 @@ class ModelsFolder:
         self.root.mkdir(parents=True, exist_ok=True)
         with self.lock():
             version = write_version(self.root / name, write, self.verify)
-            self._enter(version)
+            self._enter(self.read_config(), version)
         return version
 
-    def enter(self, version: Version) -> None:
-        """Verify a version that was copied into the folder, and enter it in models.config.
+    def enter(self, config: ModelsConfig, version: Version) -> ModelsConfig:
+        """Verify a version that was copied into the folder, enter it, and return the configuration with it.
 
         The first version of a model that is entered gets the label `stable`. A model server loads the
         version, beside the others, within its poll. A version that is entered already is left alone. The
-        caller holds the lock.
+        caller holds the lock, under which it has read `config`.
         """
-        if version.number not in self.read_config().selected(version.model, {version.number}):
-            self.verify(version.path)
-            self._enter(version)
+        if version.number in config.selected(version.model, {version.number}):
+            return config
+        self.verify(version.path)
+        return self._enter(config, version)
 
     def prepare(self, report: Report, load: bool = False, timeout: float = _LOCK_SECONDS) -> bool:
         """Bring models.config up to date for a model server that starts on this machine; True if it changed.
@@ -217,45 +218,50 @@ class ModelsFolder:
         shutil.rmtree(self.root / name)
         self._write_histories({key: value for key, value in self._histories().items() if key != name})
 
-    def previous(self, name: str, label: str) -> int | None:
+    def previous(self, name: str, label: str, current: int | None) -> int | None:
         """Return the version that had a label before the one that has it, None if none is known."""
-        current = self.read_config().labels(name).get(label)
-        return next((number for number in reversed(self._history(name, label)) if number != current), None)
+        history = self._histories().get(name, {}).get(label, [])
+        return next((number for number in reversed(history) if number != current), None)
 
-    def remember(self, name: str, label: str) -> None:
+    def remember(self, name: str, label: str, current: int | None) -> None:
         """Add the labelled version to the label's history, before the label moves, under the lock."""
-        current = self.read_config().labels(name).get(label)
-        history = self._history(name, label)
+        histories = self._histories()
+        history = histories.setdefault(name, {}).get(label, [])
         if current is not None and history[-1:] != [current]:
-            self._write_history(name, label, [*history, current][-_MAX_HISTORY:])
+            histories[name][label] = [*history, current][-_MAX_HISTORY:]
+            self._write_histories(histories)
 
-    def forget(self, name: str, label: str) -> None:
+    def forget(self, name: str, label: str, current: int) -> None:
         """Remove the labelled version from the label's history, after a rollback, under the lock."""
-        current, history = self.read_config().labels(name).get(label), self._history(name, label)
+        histories = self._histories()
+        history = histories.setdefault(name, {}).get(label, [])
         while history and history[-1] != current:
             history.pop()
-        self._write_history(name, label, history[:-1])
+        histories[name][label] = history[:-1]
+        self._write_histories(histories)
 
-    def needed(self, name: str) -> set[int]:
-        """Return the versions of a model that have a label, or that a rollback would give one."""
-        labels = self.read_config().labels(name)
-        return {*labels.values(), *filter(None, (self.previous(name, label) for label in labels))}
+    def needed(self, name: str, labels: Mapping[str, int]) -> set[int]:
+        """Return the versions of a model that have one of its labels, or that a rollback would give one."""
+        previous = (self.previous(name, label, number) for label, number in labels.items())
+        return {*labels.values(), *filter(None, previous)}
 
     def _folders(self) -> list[str]:
         """Return the names of the folders that have versions, in alphabetical order."""
         return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
 
-    def _enter(self, version: Version) -> None:
+    def _enter(self, config: ModelsConfig, version: Version) -> ModelsConfig:
         """Enter a verified version, unless somebody else keeps the file. The caller holds the lock."""
-        config = self.read_config()
         if config.is_ours:
-            self.write_config(self._with_entry(config, version))
+            config = self._with_entry(config, version)
+            self.write_config(config)
+        return config
 
     def _with_entry(self, config: ModelsConfig, version: Version) -> ModelsConfig:
         """Return the configuration that also loads a version, and no more versions than are kept."""
         name, published = version.model, self.versions(version.model)
         loaded = sorted({*config.selected(name, published), version.number}, reverse=True)
-        kept = {*loaded[:KEPT_VERSIONS], version.number, *(self.needed(name) & {*loaded})}
+        needed = self.needed(name, config.labels(name)) & {*loaded}
+        kept = {*loaded[:KEPT_VERSIONS], version.number, *needed}
         config = config.with_versions(name, kept, self._base_path(config, name))
         return config if STABLE in config.labels(name) else config.with_label(name, STABLE, version.number)
 
@@ -305,21 +311,13 @@ class ModelsFolder:
             return str(error)
         return ""
 
-    def _history(self, name: str, label: str) -> list[int]:
-        """Return the earlier versions of a label, oldest first."""
-        return self._histories().get(name, {}).get(label, [])
-
     def _histories(self) -> dict[str, dict[str, list[int]]]:
+        """Return the earlier versions of each label of each model, oldest first."""
         try:
             return dict(json.loads((self.root / _HISTORY_FILE).read_text()))
         except (FileNotFoundError, ValueError):
             # Without a history, a rollback says that it knows no earlier version.
             return {}
-
-    def _write_history(self, name: str, label: str, versions: list[int]) -> None:
-        histories = self._histories()
-        histories.setdefault(name, {})[label] = versions
-        self._write_histories(histories)
 
     def _write_histories(self, histories: dict[str, Any]) -> None:
         _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")

@@ -21,7 +21,7 @@ _MAX_DIGITS = 18
 
 
 class ArtifactError(Exception):
-    """Failed lookup or change of published models or of feedback; one sentence for a terminal."""
+    """Failed lookup or change of published models; one sentence for a terminal."""
 
 
 class UnsignedError(ArtifactError):

@@ -29,7 +29,6 @@ from digit_core.images.pages import Page, to_page
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
 from digit_core.images.reading import (
     Detected,
-    Peaks,
     detect,
     digit_indexes,
     digits_and_signs,
@@ -38,6 +37,7 @@ from digit_core.images.reading import (
     settle,
 )
 from digit_core.inputs import Pixels, to_png, to_uint8, to_uint8_image
+from digit_core.peaks import Peaks
 
 __all__ = [
     "MAX_PIXELS",

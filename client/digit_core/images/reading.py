@@ -14,39 +14,12 @@ from numpy.typing import NDArray
 from digit_core.images.crops import crop_digit
 from digit_core.images.normalisation import SIDE
 from digit_core.images.pages import Page
+from digit_core.peaks import SIGN, Peaks
 from digit_core.results import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
 
-CLASSES = 11
-"""Classes of the reader: the ten digits, and signs such as points and slashes."""
-SIGN = 10
 _LEAST_DOUBT = 1e-4
 """Least doubt of a network: it is never surer than this."""
 _TINY = float(np.finfo(float).eps)
-
-
-@dataclass(frozen=True, slots=True)
-class Peaks:
-    """Peaks that the reader finds on a page.
-
-    `scores` float32 [k], in 0..1; `classes` float32 [k, 11], probabilities; `boxes` float32 [k, 4]: left,
-    top, width and height in pixels of the page.
-    """
-
-    scores: NDArray[np.float32]
-    classes: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        """Return the number of peaks."""
-        return len(self.scores)
-
-    def __getitem__(self, chosen: Sequence[int] | NDArray[np.intp]) -> "Peaks":
-        """Return the chosen peaks."""
-        return Peaks(self.scores[chosen], self.classes[chosen], self.boxes[chosen])
-
-    def scaled(self, factor: float) -> "Peaks":
-        """Return the peaks of a page that is larger by this factor."""
-        return Peaks(self.scores, self.classes, self.boxes * np.float32(factor))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
-from digit_core.images.reading import CLASSES, Peaks
+from digit_core.peaks import CLASSES, Peaks
 from digit_core.results import Prediction
 from digit_core.tfserving.protos import (
     DT_FLOAT,

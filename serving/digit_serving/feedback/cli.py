@@ -48,8 +48,8 @@ def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore
 
     A deletion needs the owner of an SQLite file: the gateway could not open the write-ahead log of another.
     """
-    from digit_core.artifact.feedback_table import parse_url, sqlite_file
     from digit_serving.feedback.store import FeedbackStore
+    from digit_serving.feedback.table import parse_url, sqlite_file
 
     with click_errors():
         file = sqlite_file(parse_url(url))

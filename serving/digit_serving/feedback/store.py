@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_core.artifact.feedback_table import (
-    StoreError,
-    Votes,
-    count_votes,
+from digit_core.votes import Votes, count_votes
+from digit_serving.errors import StoreError
+from digit_serving.feedback.records import Agreement, Record
+from digit_serving.feedback.table import (
     feedback,
     is_held_out,
     kept,
@@ -32,7 +32,6 @@ from digit_core.artifact.feedback_table import (
     sqlite_file,
     without_password,
 )
-from digit_serving.feedback.records import Agreement, Record
 
 VERSION_TABLE = "feedback_schema"
 """Table of the schema's revision, in Alembic's form: a release that changes the schema can go on with it."""

@@ -10,7 +10,7 @@ import click
 from digit_core.errors import how_to_install
 from digit_serving import sockets
 from digit_serving.commands import click_errors
-from digit_serving.errors import DigitServingError, SettingError
+from digit_serving.errors import DigitServingError, SettingError, StoreError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -79,7 +79,7 @@ def _check(settings: "Settings") -> None:
     if settings.feedback:
         # The form of the URL only: the gateway answers pictures also while a database is down.
         try:
-            from digit_core.artifact.feedback_table import StoreError, parse_url
+            from digit_serving.feedback.table import parse_url
         except ImportError as error:
             message = f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
             raise SettingError(message) from error

@@ -138,10 +138,10 @@ class Bucket:
                 fsync(path.parent)
         self.report(f"{path} is complete.")
 
-    def remove_unlisted(self, folder: ModelsFolder, name: str, listed: set[int]) -> None:
-        """Remove from the folder the versions that the bucket has, unless they are listed or needed there."""
+    def remove_unlisted(self, folder: ModelsFolder, name: str, kept: set[int]) -> None:
+        """Remove from the folder the versions that the bucket has, but those that are to be kept."""
         for version in folder.versions(name).values():
-            if version.number in listed | folder.needed(name):
+            if version.number in kept:
                 continue
             place = f"{name}/{version.number}"
             with _artifact_errors(f"{self.url}/{place}"):
@@ -151,7 +151,7 @@ class Bucket:
                 version.remove()
                 self.report(f"{version.path} is removed: {self.url}/models.config does not list it.")
         for staged in (folder.root / name).glob(f"{_STAGED_PREFIX}*/"):
-            if staged.name not in {f"{_STAGED_PREFIX}{number}" for number in listed}:
+            if staged.name not in {f"{_STAGED_PREFIX}{number}" for number in kept}:
                 shutil.rmtree(staged)
 
     def _read_manifest(self, place: str) -> bytes | None:
@@ -165,8 +165,9 @@ def push_versions(
     bucket: Bucket, folder: ModelsFolder, versions: Sequence[Version], labels: Mapping[str, int]
 ) -> None:
     """Copy versions of a model that the folder's models.config lists, enter them, and move labels."""
+    config = folder.read_config()
     for version in versions:
-        if version.number not in folder.read_config().selected(version.model, {version.number}):
+        if version.number not in config.selected(version.model, {version.number}):
             raise ArtifactError(
                 f"version {version.number} is not entered in {folder.config_path}; "
                 f"`digits models verify {version.number}` does it"
@@ -233,7 +234,8 @@ def _follow(
     if changed != old:
         folder.write_config(changed)
     for name in names:
-        bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name))
+        needed = folder.needed(name, changed.labels(name))
+        bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name) | needed)
 
 
 def _place(folder: ModelsFolder, name: str, number: int) -> Version:
@@ -257,7 +259,7 @@ def _take_over(
     for label, number in labels.items():
         local = local.with_label(name, label, number)
         if number != old.get(label):
-            folder.remember(name, label)
+            folder.remember(name, label, old.get(label))
     return local
 
 

@@ -207,11 +207,12 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
         _signature_check(public_key)(version.path)
         click.echo(f"{version.path} is signed by the owner of {public_key}.")
     with folder.lock():
-        if number in folder.read_config().listed(name):
+        config = folder.read_config()
+        if number in config.listed(name):
             folder.verify(version.path)
         else:
-            folder.enter(version)
-        is_entered = number in folder.read_config().listed(name)
+            config = folder.enter(config, version)
+    is_entered = number in config.listed(name)
     kept = "" if is_entered else f"; Digits did not write {folder.config_path}: name it there yourself"
     click.echo(f"{version.path} can be served{kept}.")
 

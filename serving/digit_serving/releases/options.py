@@ -16,6 +16,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+import digit_client
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
@@ -101,7 +102,6 @@ def releases(
     **endpoint: Any,
 ) -> Iterator["Releases"]:
     """Connect to the services for the block, in which a command changes what is served."""
-    from digit_client import Client
     from digit_core.artifact.models_folder import ModelsFolder
     from digit_core.errors import DigitError
     from digit_serving.releases.promotion import Releases
@@ -114,7 +114,7 @@ def releases(
             return
         server, address = stack.enter_context(connected(root, **endpoint))
         try:
-            client = stack.enter_context(Client(gateway, model=name)) if gateway else None
+            client = stack.enter_context(digit_client.Client(gateway, model=name)) if gateway else None
         except ValueError as error:
             raise SettingError(str(error)) from error
         words = f"the model server at {address}"

@@ -5,10 +5,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_client import Client
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import READER_NAME
@@ -17,6 +17,9 @@ from digit_core.errors import AuthenticationError, DigitError, ModelNotFoundErro
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
+
+if TYPE_CHECKING:
+    from digit_client import Client
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
@@ -47,7 +50,7 @@ class Releases:
     report: Callable[[str], None]
     server: Connection | None = None
     """Connection to the model server, None if none runs."""
-    gateway: Client | None = None
+    gateway: "Client | None" = None
     timeout: float = 60.0
     server_name: str = "the model server"
     """Words for the model server in messages, with its address."""
@@ -56,23 +59,23 @@ class Releases:
 
     def promote(self, number: int, label: str) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it."""
-        with self.folder.lock(), self._restoring():
-            self._load(self.folder.version(self.name, number))
-            self.folder.remember(self.name, label)
-            self._move(label, number)
+        with self.folder.lock(), self._restoring() as config:
+            config = self._load(config, self.folder.version(self.name, number))
+            self.folder.remember(self.name, label, config.labels(self.name).get(label))
+            self._move(config, label, number)
         self.report(f"Version {number} is {label}.")
 
     def roll_back(self, label: str) -> None:
         """Put the label on the version that had it before."""
-        with self.folder.lock(), self._restoring():
-            number = self.folder.previous(self.name, label)
+        with self.folder.lock(), self._restoring() as config:
+            number = self.folder.previous(self.name, label, config.labels(self.name).get(label))
             if number is None:
                 raise ArtifactError(f"label {label} has no previous version")
-            self._load(self.folder.version(self.name, number))
+            config = self._load(config, self.folder.version(self.name, number))
             # The history gets no entry of the version that is left: a rollback that is killed here, and then
             # repeated, would return to it.
-            self._move(label, number)
-            self.folder.forget(self.name, label)
+            self._move(config, label, number)
+            self.folder.forget(self.name, label, number)
         self.report(f"Version {number} is {label}.")
 
     def prune(self, keep: int) -> None:
@@ -87,7 +90,8 @@ class Releases:
                 # A damaged version, or one that is being copied, must not push a good one out.
                 good = (number for number in found if number in entered or not found[number].defect())
                 oldest = min(islice(good, keep), default=0)
-                removed = {number for number in found if number < oldest} - self.folder.needed(self.name)
+                needed = self.folder.needed(self.name, config.labels(self.name))
+                removed = {number for number in found if number < oldest} - needed
                 if listed := config.listed(self.name) & removed:
                     kept, base_path = config.listed(self.name) - listed, config.base_paths[self.name]
                     self.folder.write_config(config.with_versions(self.name, kept, base_path))
@@ -120,17 +124,19 @@ class Releases:
             folder.remove(self.name)
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
 
-    def _load(self, version: Version) -> None:
-        """Enter the version, and wait until it is loaded. Versions that are loaded stay loaded."""
+    def _load(self, config: ModelsConfig, version: Version) -> ModelsConfig:
+        """Enter the version, wait until it is loaded, and return the configuration with it.
+
+        Versions that are loaded stay loaded.
+        """
         server, number, owner = self.server, version.number, self.server_name
         if not server:
-            self.folder.enter(version)
-            return
+            return self.folder.enter(config, version)
         # The status may hold the error of an earlier attempt to load the version. If the file lists the
         # version, no new attempt begins, and the error counts.
-        is_listed = number in self.folder.read_config().listed(self.name)
+        is_listed = number in config.listed(self.name)
         stale = statuses(server, self.name).get(number)
-        self.folder.enter(version)
+        config = self.folder.enter(config, version)
 
         def is_loaded() -> bool:
             status = statuses(server, self.name).get(number)
@@ -140,11 +146,12 @@ class Releases:
 
         self.report(f"Waiting for the model server to load version {number} ...")
         self._wait(is_loaded, f"{owner} did not load version {number} (see its log)")
+        return config
 
-    def _move(self, label: str, number: int) -> None:
+    def _move(self, config: ModelsConfig, label: str, number: int) -> None:
         """Move the label to a loaded version, and wait until the services answer with it."""
-        folder, server, gateway = self.folder, self.server, self.gateway
-        folder.write_config(folder.read_config().with_label(self.name, label, number))
+        server, gateway = self.server, self.gateway
+        self.folder.write_config(config.with_label(self.name, label, number))
         if not server:
             return
         self.report(f"Waiting for the service to answer label {label} with version {number} ...")

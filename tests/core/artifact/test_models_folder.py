@@ -21,8 +21,9 @@ FOREIGN = (
 
 def move_label(folder: ModelsFolder, version: int, label: str = "stable") -> None:
     with folder.lock():
-        folder.remember("digits", label)
-        folder.write_config(folder.read_config().with_label("digits", label, version))
+        config = folder.read_config()
+        folder.remember("digits", label, config.labels("digits").get(label))
+        folder.write_config(config.with_label("digits", label, version))
 
 
 def prepare(folder: ModelsFolder) -> list[str]:
@@ -93,15 +94,16 @@ def test_publish_leaves_a_foreign_file_alone(folder: ModelsFolder, publish: Publ
 def test_enter_verifies_a_copied_version(folder: ModelsFolder, publish: Publish) -> None:
     publish()
     write_files(folder.root / "digits" / "7")
-    folder.enter(folder.version("digits", 7))
-    assert folder.read_config().listed("digits") == {1, 7}
+    config = folder.enter(folder.read_config(), folder.version("digits", 7))
+    assert folder.read_config() == config
+    assert config.listed("digits") == {1, 7}
     (folder.root / "digits" / "8").mkdir()
     with pytest.raises(ArtifactError, match=r"digits/8 can't be served"):
-        folder.enter(folder.version("digits", 8))
+        folder.enter(config, folder.version("digits", 8))
     assert folder.read_config().listed("digits") == {1, 7}
     # An entered version is not verified again.
     shutil.rmtree(folder.root / "digits" / "1" / "variables")
-    folder.enter(folder.version("digits", 1))
+    folder.enter(config, folder.version("digits", 1))
 
 
 def test_prepare_moved_folder_corrects_base_paths(
@@ -174,23 +176,28 @@ def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: 
 
 def test_previous_follows_promotions_and_rollbacks(folder: ModelsFolder, publish: Publish) -> None:
     publish(3)
-    assert folder.previous("digits", "stable") is None
+    assert previous(folder) is None
     move_label(folder, 2)
     move_label(folder, 3)
-    assert folder.previous("digits", "stable") == 2
+    assert previous(folder) == 2
     roll_back(folder)
     assert folder.labelled("digits") == folder.version("digits", 2)
-    assert folder.previous("digits", "stable") == 1
+    assert previous(folder) == 1
     roll_back(folder)
-    assert folder.previous("digits", "stable") is None
+    assert previous(folder) is None
+
+
+def previous(folder: ModelsFolder) -> int | None:
+    """Version that digits' label stable had before."""
+    return folder.previous("digits", "stable", folder.read_config().labels("digits")["stable"])
 
 
 def roll_back(folder: ModelsFolder) -> None:
-    previous = folder.previous("digits", "stable")
-    assert previous is not None
+    number = previous(folder)
+    assert number is not None
     with folder.lock():
-        folder.write_config(folder.read_config().with_label("digits", "stable", previous))
-        folder.forget("digits", "stable")
+        folder.write_config(folder.read_config().with_label("digits", "stable", number))
+        folder.forget("digits", "stable", number)
 
 
 def test_previous_after_an_interrupted_promotion_is_another_version(
@@ -199,9 +206,9 @@ def test_previous_after_an_interrupted_promotion_is_another_version(
     publish(3)
     move_label(folder, 2)
     with folder.lock():
-        folder.remember("digits", "stable")
-    assert folder.previous("digits", "stable") == 1
-    assert folder.needed("digits") == {1, 2}
+        folder.remember("digits", "stable", 2)
+    assert previous(folder) == 1
+    assert folder.needed("digits", {"stable": 2}) == {1, 2}
 
 
 def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder, publish: Publish) -> None:

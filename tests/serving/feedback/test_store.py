@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from digit_core.artifact.feedback_table import StoreError, parse_url
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
+from digit_serving.errors import StoreError
 from digit_serving.feedback.records import Agreement
 from digit_serving.feedback.store import VERSION_TABLE, FeedbackStore
+from digit_serving.feedback.table import parse_url
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
@@ -398,8 +399,9 @@ def test_training_reads_what_the_store_holds(
 ) -> None:
     """The table is a contract between rooms, since training does not import serving."""
     store.save([make_record(label="7", held_out=False), make_record(label=NO_CLASS, held_out=True)])
-    store.save([make_record(), make_record(label="7", model="fashion")])
-    loaded = feedback.load(url, DIGITS)
+    store.save([make_record(), make_record(label="7", model="fashion"), make_record(label="7", caller="eve")])
+    assert len(feedback.load(url, DIGITS)) == 3
+    loaded = feedback.load(url, DIGITS, ["eve"])
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7], [NO_DIGIT])
     assert np.array_equal(loaded.train.images, digits.images[:1])
     assert np.array_equal(loaded.held_out.images, digits.images[1:2])

@@ -85,7 +85,7 @@ class Service:
         """Publish a copy of version 1."""
         self.copy(version)
         with self.folder.lock():
-            self.folder.enter(self.folder.version("digits", version))
+            self.folder.enter(self.config, self.folder.version("digits", version))
 
     def loaded(self) -> set[int]:
         """Versions that the server has available."""
@@ -151,7 +151,7 @@ def published(saved_version: Path, tmp_path: Path) -> Service:
         service.copy(version)
     with service.folder.lock():
         for version in (1, 2, 3):
-            service.folder.enter(service.folder.version("digits", version))
+            service.folder.enter(service.config, service.folder.version("digits", version))
     return service
 
 

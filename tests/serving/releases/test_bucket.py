@@ -32,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
     for number in (2, 11):
         publish(folder.root, number, b"version %d" % number)
         with folder.lock():
-            folder.enter(folder.version("digits", number))
+            folder.enter(folder.read_config(), folder.version("digits", number))
     return folder.root
 
 
@@ -168,7 +168,7 @@ def test_pull_takes_all_models_or_one_and_keeps_the_others(s3: Any, folder: Path
     (folder / "fashion").mkdir()
     (folder / "2").rename(folder / "fashion" / "5")
     fashion = ModelsFolder(folder, verify=lambda _: None)
-    fashion.enter(fashion.version("fashion", 5))
+    fashion.enter(fashion.read_config(), fashion.version("fashion", 5))
     for name in ("digits", "fashion"):
         push(folder, "--model", name)
     pull(to, "--model", "fashion")
@@ -236,8 +236,9 @@ def test_pull_removes_versions_that_are_listed_no_more(s3: Any, folder: Path, to
     pull(to)
     for number in range(12, 22):
         publish(folder, number, b"version %d" % number)
-        with ModelsFolder(folder, verify=lambda _: None).lock():
-            ModelsFolder(folder, verify=lambda _: None).enter(version(folder, number))
+        models = ModelsFolder(folder, verify=lambda _: None)
+        with models.lock():
+            models.enter(models.read_config(), version(folder, number))
         push(folder, "--version", number)
     publish(to, 1, b"of this machine")
     assert f"{to}/digits/11 is removed: {URL}/models.config does not list it." in pull(to)

@@ -152,7 +152,7 @@ def test_pull_with_public_key_leaves_out_what_is_not_signed(
     def pull(key: Path) -> Result:
         return run("pull", url, "--models", to, "--public-key", key)
 
-    folder.enter(folder.version("digits", 7))
+    folder.enter(folder.read_config(), folder.version("digits", 7))
     assert run("push", url, "--models", tmp_path).exit_code == 0
     staged = to / "digits" / ".pulling-7"
     error = f"Error: {url}/digits/7: {staged} is not what the owner of {keys.other} signed"
@@ -163,7 +163,7 @@ def test_pull_with_public_key_leaves_out_what_is_not_signed(
     assert pull(keys.other).exit_code == 1
     unsigned = Path(shutil.copytree(version, version.with_name("8")))
     (unsigned / signatures.SIGNATURE).unlink()
-    folder.enter(folder.version("digits", 8))
+    folder.enter(folder.read_config(), folder.version("digits", 8))
     assert run("promote", 8, "--models", tmp_path, "--offline").exit_code == 0
     assert run("push", url, "--models", tmp_path, "--promote").exit_code == 0
     for _ in range(2):

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images import Peaks
-from digit_core.images.reading import SIGN, digits_and_signs, overlaps
+from digit_core.images.reading import digits_and_signs, overlaps
+from digit_core.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 
 MIN_OVERLAP = 0.4

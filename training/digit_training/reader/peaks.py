@@ -9,8 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from digit_core.images import Peaks
-from digit_core.images.reading import CLASSES, SIGN
+from digit_core.peaks import CLASSES, SIGN, Peaks
 from digit_training.drawing.pages import HEIGHTS
 from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 

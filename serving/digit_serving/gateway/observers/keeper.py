@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.feedback_table import StoreError
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.recognition import Outcome, Prepare, to_pixels
 from digit_core.results import Prediction, Reading
+from digit_serving.errors import StoreError
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.bridge import await_

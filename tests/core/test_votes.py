@@ -1,10 +1,10 @@
-"""Feedback table without a database."""
+"""Votes on inputs."""
 
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from digit_core.artifact.feedback_table import count_votes, is_held_out
+from digit_core.votes import count_votes
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -20,12 +20,6 @@ def vote(digest: str, caller: str, label: str, minute: int = 0, **fields: Any) -
         fields.get("source", "feedback"),
         fields.get("held_out", False),
     )
-
-
-def test_held_out_inputs_are_a_fifth_of_all_and_others_with_another_key() -> None:
-    first, second = ({number for number in range(5000) if is_held_out(key, f"{number}")} for key in "ab")
-    assert 900 < len(first) < 1100
-    assert 130 < len(first & second) < 270
 
 
 def test_count_votes_takes_the_newest_label_of_each_caller() -> None:

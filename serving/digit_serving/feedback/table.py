@@ -1,25 +1,18 @@
-"""Feedback table: schema and URL of a gateway's store, which training reads. Needs the extra feedback."""
+"""Feedback table: schema and URL of a gateway's store. Needs the extra feedback."""
 
 import hashlib
 import hmac
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.default import DefaultExecutionContext
 
-from digit_core.artifact.versions import ArtifactError
+from digit_serving.errors import StoreError
 
 _HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
-
-
-class StoreError(ArtifactError):
-    """A store cannot be opened, read or written; the message is one sentence for its operator."""
 
 
 class _UtcDateTime(sa.TypeDecorator[datetime]):
@@ -45,7 +38,7 @@ def _digest_input(context: DefaultExecutionContext) -> str:
 
 
 def _record_table(name: str, *more: sa.Column[str]) -> sa.Table:
-    """Return a table of answered inputs; `digit_serving.feedback.records.Record` explains the columns."""
+    """Return a table of answered inputs; `Record` explains the columns."""
     return sa.Table(
         name,
         metadata,
@@ -89,42 +82,6 @@ def is_held_out(key: str, digest: str) -> bool:
     A keyed hash of the input: neither a request ID nor an attempt with other inputs tells a caller the side.
     """
     return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % _HELD_OUT_SHARE == 0
-
-
-@dataclass(frozen=True, slots=True)
-class Votes:
-    """Labels of inputs, each of which has one vote a caller.
-
-    `decided` has the row of each input's label, and True if the input is held out; `conflicts` the number of
-    inputs left out, whose votes differ; `by_caller` the rows that are a caller's votes.
-    """
-
-    decided: list[tuple[sa.Row[Any], bool]]
-    conflicts: int
-    by_caller: dict[str, list[sa.Row[Any]]]
-
-
-def count_votes(rows: Iterable[sa.Row[Any]]) -> Votes:
-    """Return the label of each input. The rows have `digest`, `caller`, `label`, `labelled_at`, `source`.
-
-    A caller's vote is its newest label of the input. Labels by hand, of people who may label, have precedence
-    over those of callers.
-    """
-    copies: dict[str, list[sa.Row[Any]]] = {}
-    for row in rows:
-        copies.setdefault(row.digest, []).append(row)
-    decided, by_caller, conflicts = [], dict[str, list[sa.Row[Any]]](), 0
-    for same in copies.values():
-        newest = {row.caller: row for row in sorted(same, key=lambda row: row.labelled_at)}
-        for caller, row in newest.items():
-            by_caller.setdefault(caller, []).append(row)
-        deciding = [row for row in newest.values() if row.source == "label"] or [*newest.values()]
-        if len({row.label for row in deciding}) > 1:
-            conflicts += 1
-        else:
-            is_held_out = any(row.held_out for row in same)
-            decided.append((max(deciding, key=lambda row: row.labelled_at), is_held_out))
-    return Votes(decided, conflicts, by_caller)
 
 
 def parse_url(url: str) -> sa.URL:
