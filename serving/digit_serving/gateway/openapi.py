@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ConfigDict, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_core import images
+from digit_core import images, results
 from digit_core.artifact.task_card import NAME
 from digit_core.errors import (
     DeadlineExceededError,
@@ -305,6 +306,19 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    def dataclass_schema(self, schema: Any) -> _Json:
+        """Return the JSON object of a result, which leaves out members that are None."""
+        document = super().dataclass_schema(schema)
+        properties, document["properties"], document["required"] = document["properties"], {}, []
+        for each in results.members(schema["cls"]):
+            member = document["properties"][each.name] = properties[each.name]
+            null = each.metadata.get("null")
+            if member.pop("default", MISSING) is not None or null is True:
+                document["required"].append(each.name)
+            elif not null:
+                member |= member.pop("anyOf")[0]
+        return document
+
 
 class _QueryGenerator(_Generator):
     """Generator for query parameters, which are left out rather than null."""
@@ -320,8 +334,8 @@ class _QueryGenerator(_Generator):
 
 def _schemas(settings: Settings) -> _Json:
     """Return the schemas of bodies, of answers and of problem details."""
-    answers: list[Any] = [schemas.Predictions, schemas.Readings, schemas.Models, schemas.Index]
-    answers += [schemas.Alive, schemas.Ready]
+    answers: list[Any] = [schemas.Predictions, schemas.PredictionMore, schemas.Readings, results.Models]
+    answers += [schemas.ModelsMore, schemas.Index, schemas.Alive, schemas.Ready]
     bodies: list[Any] = [schemas.Images, schemas.Instances, schemas.Form]
     if settings.feedback:
         answers.append(schemas.FeedbackReceipt)
@@ -330,6 +344,13 @@ def _schemas(settings: Settings) -> _Json:
         answers += [schemas.LabellingRecords, schemas.LabellingReceipt]
         bodies.append(feedback.HandLabel)
     definitions = _generate(answers, "serialization") | _generate(bodies, "validation")
+    for name, more in (("Prediction", "PredictionMore"), ("Models", "ModelsMore")):
+        added = definitions.pop(more)
+        for member, schema in added["properties"].items():
+            definitions[name]["properties"].setdefault(member, {}).update(schema)
+        definitions[name]["required"] += {*added.get("required", ())} - {*definitions[name]["required"]}
+    # `?top=` replaces them.
+    definitions["Prediction"]["required"].remove("probabilities")
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         definitions[name]["properties"][field]["maxItems"] = settings.max_images
     names = list(settings.models)

@@ -19,7 +19,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
-from digit_core.results import Digit, Prediction, Reading
+from digit_core.results import Models, ModelVersion, Network, Prediction, Reading, add_images, to_json
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving.gateway import schemas
 from digit_serving.gateway.errors import InvalidSelectionError, image_problem
@@ -78,16 +78,18 @@ class Views:
         except (ModelNotFoundError, UnavailableError):
             # No version answers.
             task = None
-        content: schemas.Models = {
-            "name": name,
-            "versions": [self._describe_version(name, status) for status in statuses],
-            "labels": self._upstream.labels(name),
-            "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
-            "models": tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
-            "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
-            "request_id": context.request_id,
-        }
-        return json_response(content)
+        labels = self._upstream.labels(name)
+        models = Models(
+            name,
+            tuple(self._describe_version(name, status) for status in statuses),
+            version_labels=labels,
+            labels=labels,
+            task=task,
+            models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
+            feedback=self._settings.for_model(name).feedback and not (task and task.is_multi_label),
+            request_id=context.request_id,
+        )
+        return json_response(to_json(models))
 
     def _served_models(self) -> list[str]:
         """Return the names in models.config without the reader's, none if it can't be read."""
@@ -98,11 +100,10 @@ class Views:
                 names = {*ModelsConfig.parse(file.read_text()).base_paths} - {self._settings.reader}
         return sorted(names)
 
-    def _describe_version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
-        document: schemas.ModelVersion = {"version": status.version, "state": status.state}
-        if status.is_available and (network := self._upstream.network(name, status.version)):
-            document["network"] = network  # type: ignore[typeddict-item]
-        return document
+    def _describe_version(self, name: str, status: VersionStatus) -> ModelVersion:
+        network = self._upstream.network(name, status.version) if status.is_available else None
+        described = Network(network["name"], network.get("accuracy")) if network else None
+        return ModelVersion(status.version, status.state, network=described)
 
     def _answer(
         self,
@@ -164,11 +165,10 @@ class Views:
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
-    ) -> schemas.Prediction:
-        document: schemas.Prediction = prediction.answer()  # type: ignore[assignment]
-        if query.top is None:
-            document["probabilities"] = _shortest(prediction.probabilities)
-        else:
+    ) -> dict[str, Any]:
+        document: dict[str, Any] = to_json(prediction, of_call=False, numbers=_shortest)
+        if query.top is not None:
+            del document["probabilities"]
             ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
             document["top"] = [
                 {"label": prediction.labels[index], "index": index, "probability": probability}
@@ -203,29 +203,11 @@ def _describe_failure(
 
 def _describe_reading(
     reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
-) -> schemas.Reading:
-    shown = iter([_png(to_pixels(glyph, task)) for glyph in inputs] if query.include else [])
-    lines: list[schemas.Line] = [
-        {
-            "text": line.text,
-            "box": line.box,
-            "digits": [_describe_digit(digit, next(shown, None)) for digit in line.digits],
-            "separators": line.separators,
-        }
-        for line in reading.lines
-    ]
-    document: schemas.Reading = {"text": reading.text, "lines": lines, "refusal": reading.refusal}
-    return document if reading.orientation is None else {**document, "orientation": reading.orientation}
-
-
-def _describe_digit(digit: Digit, image: str | None) -> schemas.Digit:
-    document: schemas.Digit = {
-        "digit": digit.digit,
-        "confidence": digit.confidence,
-        "probabilities": _shortest(digit.probabilities),
-        "box": digit.box,
-    }
-    return document if image is None else {**document, "image": image}
+) -> dict[str, Any]:
+    if query.include:
+        reading = add_images(reading, [images.to_png(to_pixels(glyph, task)) for glyph in inputs])
+    document: dict[str, Any] = to_json(reading, of_call=False, numbers=_shortest)
+    return document
 
 
 def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
