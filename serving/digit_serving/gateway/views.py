@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 _Result = TypeVar("_Result", Prediction, Reading)
 _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
+_shortest = partial(np.array, dtype=np.float32)
+"""Conversion to the model's float32, of which JSON gets the shortest decimals that read back the same."""
+
 
 class Views:
     """Views that answer pictures, and have the answers kept for feedback."""
@@ -222,11 +225,6 @@ def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
     rows = framed.reshape(-1, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
     image = _png(rows.reshape(-1, columns * (width + gap)))
     return {"name": name, "shape": values.shape, "peak": peak, "image": image}
-
-
-def _shortest(probabilities: Sequence[float]) -> Any:
-    """Return the model's float32 numbers as such: JSON gets the shortest decimals that read back the same."""
-    return np.array(probabilities, np.float32)
 
 
 def _png(pixels: images.Pixels) -> str:
