@@ -20,8 +20,7 @@ else:
     Response = Any
 
 Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
-"""Reason why an image gets no label: nothing looks like a digit, several digits are shown, or the confidence
-is below the task card's `refuse_below`."""
+"""Reason why an image gets no label."""
 
 Orientation: TypeAlias = Literal[90, 180, 270]
 """Degrees by which a picture has to be turned clockwise to be upright."""
@@ -51,26 +50,19 @@ Share = Annotated[float, Schema(minimum=0, maximum=1)]
 VersionNumber = Annotated[int, Schema(minimum=0, format="int64", examples=[1])]
 ClassIndex = Annotated[int, Schema(minimum=0, exclusiveMaximum=MAX_LABELS)]
 DigitNumber = Annotated[int, Schema(minimum=0, maximum=9)]
+_SIDE = {"type": "integer", "minimum": 0}
 Box = Annotated[
     tuple[int, int, int, int],
-    Schema(
-        type="array",
-        items={"type": "integer", "minimum": 0},
-        minItems=4,
-        maxItems=4,
-        examples=[[12, 8, 20, 31]],
-    ),
+    Schema(type="array", items=_SIDE, minItems=4, maxItems=4, examples=[[12, 8, 20, 31]]),
 ]
 """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
 PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
 _REFUSAL = Schema(enum=[*get_args(Refusal)])
 
 _NULL = {"null": True}
-"""Metadata of a field that JSON has as null, too; it has no other field that is None."""
+"""Metadata of a field that is null in JSON if it is None; JSON leaves out others."""
 _OF_CALL = {"of_call": True}
 """Metadata of a field that the gateway's answers say once for all results, or not at all."""
-
-
 _SCALARS = {str, int, float, bool}
 
 
@@ -80,12 +72,8 @@ class _Result:
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without those that are None and the HTTP response.
-
-        Files are base64.
-        """
-        document: dict[str, Any] = to_json(self)
-        return document
+        """Return the fields as JSON values, without the HTTP response and what is None; files are base64."""
+        return to_json(self)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -289,40 +277,39 @@ def add_images(result: Result, files: Sequence[bytes]) -> Result:
     return replace(result, lines=tuple(lines))
 
 
-def to_json(value: Any, of_call: bool = True, numbers: Callable[[tuple[float, ...]], Any] = list) -> Any:
-    """Return a result, or a value in it, as JSON values; files are base64.
+def to_json(
+    result: Any, of_call: bool = True, numbers: Callable[[tuple[float, ...]], Any] = list
+) -> dict[str, Any]:
+    """Return the JSON object of a result, with the fields of the call or without; files are base64.
 
-    `of_call` includes the fields of the call, `numbers` converts the probabilities. A field that is None is
-    left out, unless null is one of its values.
+    `numbers` converts probabilities.
     """
+    document = {}
+    kind: Any = type(result)
+    for each in members(kind, of_call):
+        value = getattr(result, each.name)
+        if value is not None:
+            document[each.name] = value if type(value) in _SCALARS else _to_value(value, of_call, numbers)
+        elif (null := each.metadata.get("null")) and (null is True or getattr(result, null)):
+            document[each.name] = None
+    return document
+
+
+def _to_value(value: Any, of_call: bool, numbers: Callable[[tuple[float, ...]], Any]) -> Any:
     if isinstance(value, tuple):
         first = type(value[0]) if value else None
         if first is float:
             return numbers(value)
-        return list(value) if first in _SCALARS else [to_json(item, of_call, numbers) for item in value]
+        return list(value) if first in _SCALARS else [_to_value(item, of_call, numbers) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, TaskCard):
         return value.to_document()
-    if not is_dataclass(value):
-        return value
-    document = {}
-    kind: Any = type(value)
-    for name, null in _members(kind, of_call):
-        member = getattr(value, name)
-        if member is not None:
-            document[name] = member if type(member) in _SCALARS else to_json(member, of_call, numbers)
-        elif null is True or (null and getattr(value, null)):
-            document[name] = None
-    return document
+    return to_json(value, of_call, numbers) if is_dataclass(value) else value
 
 
 @cache
-def _members(kind: type[Any], of_call: bool) -> list[tuple[str, bool | str]]:
-    return [(each.name, each.metadata.get("null", False)) for each in members(kind, of_call)]
-
-
-def members(kind: type[Any], of_call: bool = False) -> list[Field[Any]]:
+def members(kind: Any, of_call: bool = False) -> list[Field[Any]]:
     """Return the fields that JSON has, with those of the call or without."""
     named = [each for each in fields(kind) if each.name != "response"]
     return [each for each in named if of_call or not each.metadata.get("of_call")]

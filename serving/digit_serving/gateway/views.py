@@ -169,7 +169,7 @@ class Views:
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
     ) -> dict[str, Any]:
-        document: dict[str, Any] = to_json(prediction, of_call=False, numbers=_shortest)
+        document = to_json(prediction, of_call=False, numbers=_shortest)
         if query.top is not None:
             del document["probabilities"]
             ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
@@ -209,8 +209,7 @@ def _describe_reading(
 ) -> dict[str, Any]:
     if query.include:
         reading = add_images(reading, [images.to_png(to_pixels(glyph, task)) for glyph in inputs])
-    document: dict[str, Any] = to_json(reading, of_call=False, numbers=_shortest)
-    return document
+    return to_json(reading, of_call=False, numbers=_shortest)
 
 
 def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
