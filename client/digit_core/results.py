@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from digit_core.artifact.task_card import DIGIT_LABELS, MAX_LABELS, TaskCard
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 else:
     # Annotations are evaluated, and httpx takes long to import.
     Response = Any
-
-Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
-"""Reason why an image gets no label."""
-
-Orientation: TypeAlias = Literal[90, 180, 270]
-"""Degrees by which a picture has to be turned clockwise to be upright."""
 
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
@@ -57,7 +51,10 @@ Box = Annotated[
 ]
 """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
 PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
-_REFUSAL = Schema(enum=[*get_args(Refusal)])
+Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure"])]
+"""Reason why an image gets no label; later services may have others."""
+Orientation = Annotated[int, Schema(enum=[90, 180, 270])]
+"""Degrees by which a picture has to be turned clockwise to be upright."""
 
 _NULL = {"null": True}
 """Metadata of a field that is null in JSON if it is None; JSON leaves out others."""
@@ -86,7 +83,7 @@ class Prediction(_Result):
         init=False, default=None, compare=False, repr=False, metadata={"null": "has_digit_labels"}
     )
     """The most probable digit, null if the image is refused; only if the classes are the ten digits."""
-    refusal: Annotated[str, _REFUSAL] | None = field(default=None, kw_only=True, metadata=_NULL)
+    refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
     """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
     the confidence is below the task card's `refuse_below`. Later services may have other reasons."""
     index: ClassIndex = field(repr=False)
@@ -184,11 +181,9 @@ class Reading(_Result):
     text: Annotated[str, Schema(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
     """The texts of the lines, joined by line breaks."""
     lines: tuple[Line, ...]
-    refusal: Annotated[str, _REFUSAL] | None = field(default=None, kw_only=True, metadata=_NULL)
+    refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
     """`no_digit` if nothing on the image looks like a digit. Later services may have other reasons."""
-    orientation: Annotated[int, Schema(enum=[*get_args(Orientation)])] | None = field(
-        default=None, kw_only=True
-    )
+    orientation: Orientation | None = field(default=None, kw_only=True)
     """Degrees by which the image has to be turned clockwise to be read; only if it is not upright, and shows
     a number that way up."""
     model_version: int = field(metadata=_OF_CALL)
