@@ -282,6 +282,6 @@ def _to_results(
             result.index, result.request_id = index, request_id
         elif not isinstance(result, OSError):
             files = [to_png(to_pixels(row, task)) for row in outcome.inputs if with_images]
-            result = replace(add_images(result, files) if files else result, request_id=request_id)
+            result = replace(add_images(result, files), request_id=request_id)
         results.append((index, result))
     return results

@@ -261,7 +261,9 @@ class Models:
 
 
 def add_images(result: Result, files: Sequence[bytes]) -> Result:
-    """Return the result with the model's inputs as PNG files, one for each digit of a reading."""
+    """Return the result with the model's inputs as PNG files: one for each digit of a reading, or none."""
+    if not files:
+        return result
     if isinstance(result, Prediction):
         return replace(result, image=files[0])
     remaining = iter(files)

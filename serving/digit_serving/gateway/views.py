@@ -207,9 +207,8 @@ def _describe_failure(
 def _describe_reading(
     reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
 ) -> dict[str, Any]:
-    if query.include:
-        reading = add_images(reading, [images.to_png(to_pixels(glyph, task)) for glyph in inputs])
-    return to_json(reading, of_call=False, numbers=_shortest)
+    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if query.include]
+    return to_json(add_images(reading, files), of_call=False, numbers=_shortest)
 
 
 def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
