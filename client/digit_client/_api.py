@@ -166,13 +166,10 @@ def _parse_items(
                 error.index = index
             results.append(error)
             continue
-        _widen(item)
-        result = msgspec.convert({**item, **call, "request_index": position}, kind)
-        if isinstance(result, Prediction) and not 0 <= result.index < len(result.labels) == len(
-            result.probabilities
-        ):
+        if kind is Prediction and not 0 <= item["index"] < len(model["labels"]) == len(item["probabilities"]):
             raise ValueError("the prediction does not match the model's labels")
-        results.append(result)
+        _widen(item)
+        results.append(msgspec.convert({**item, **call, "request_index": position}, kind))
     return results
 
 
