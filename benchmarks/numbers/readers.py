@@ -104,7 +104,7 @@ def load_model(directory: Path) -> Model:
                 tuple(row.tolist()),
                 DIGITS.labels,
                 version,
-                score,
+                is_digit=score,
             )
             for row, score in zip(probabilities, is_digit, strict=True)
         ]

@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import typing
 
-from digit_client._options import CallOptions, Feedback, Models
+from digit_client._options import CallOptions, Feedback
 from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 from digit_core.errors import (
     AuthenticationError,
@@ -35,7 +35,7 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_core.results import Digit, Line, ModelVersion, Prediction, Reading
+from digit_core.results import Digit, Line, Models, ModelVersion, Prediction, Reading
 
 if typing.TYPE_CHECKING:
     from digit_client._client import AsyncClient, Client

@@ -1,19 +1,18 @@
 """Codec of the gateway's HTTP API: images to request bodies, responses to results or errors."""
 
-import base64
 import io
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
 
 from digit_client import _batches
 from digit_client._batches import Batch
-from digit_client._options import Feedback, Models, Options
+from digit_client._options import Feedback, Options
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
@@ -25,7 +24,7 @@ from digit_core.errors import (
     UnavailableError,
 )
 from digit_core.inputs import ImageSource
-from digit_core.results import Box, Digit, Line, ModelVersion, Orientation, Prediction, Reading, Refusal
+from digit_core.results import Models, Prediction, Reading, Result
 
 # Within the gateway's default limit of 8 MiB a request.
 _MAX_BYTES = 6 * 1024 * 1024
@@ -44,7 +43,7 @@ _STATUS_ERRORS: dict[int, type[ServiceError]] = {
     504: UnavailableError,
 }
 
-_Result = TypeVar("_Result")
+_Answer = TypeVar("_Answer")
 
 
 def auth_headers(api_key: str | None) -> dict[str, str]:
@@ -105,14 +104,14 @@ def encode_batch(batch: Batch) -> dict[str, Any]:
 
 
 def parse_response(
-    parse: Callable[[dict[str, Any]], _Result], status: int, headers: Mapping[str, str], content: bytes
-) -> _Result:
+    parse: Callable[[dict[str, Any]], _Answer], status: int, headers: Mapping[str, str], content: bytes
+) -> _Answer:
     """Return what `parse` makes of the JSON object in a response.
 
     Raise the DigitError that an error response describes, ServiceError for what is no response of a gateway.
     """
     try:
-        document = json.loads(content)
+        document = msgspec.json.decode(content)
     except ValueError:
         document = None
     if status >= 400:
@@ -128,47 +127,37 @@ def parse_response(
         )
     try:
         return parse(document)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ServiceError("the response does not come from a Digits gateway", status=status) from error
 
 
 def parse_models(document: dict[str, Any]) -> Models:
     """Return the model in a response's document."""
     task = document["task"]
-    return Models(
-        name=str(document["name"]),
-        versions=tuple(
-            ModelVersion(int(item["version"]), str(item["state"])) for item in document["versions"]
-        ),
-        labels={str(label): int(version) for label, version in document["labels"].items()},
-        task=None if task is None else TaskCard.from_document(task),
-        models=tuple(map(str, document["models"])),
-        request_id=_parse_request_id(document),
-    )
+    # Services before `version_labels` have `labels` only.
+    document = {"version_labels": document["labels"], **document, "task": None}
+    card = None if task is None else TaskCard.from_document(task, ignores_unknown=True)
+    return replace(msgspec.convert(document, Models), task=card)
 
 
 def parse_feedback(document: dict[str, Any]) -> Feedback:
     """Return what the service keeps."""
-    kept = document["feedback"]
-    return Feedback(str(kept["request_id"]), int(kept["index"]), int(kept["inputs"]), bool(kept["original"]))
+    return msgspec.convert(document["feedback"], Feedback)
 
 
 def _parse_items(
-    key: str,
-    parse: Callable[[dict[str, Any], int, tuple[str, ...]], Any],
-    document: dict[str, Any],
-    *,
-    indices: Sequence[int | None] = (None,),
-) -> list[Any]:
+    kind: type[Result], key: str, document: dict[str, Any], *, indices: Sequence[int | None] = (None,)
+) -> list[Result | DigitError]:
     """Return the result of each image in a response's document, or its error.
 
     `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
     """
-    version, labels = int(document["model"]["version"]), tuple(map(str, document["model"]["labels"]))
-    request_id, items = _parse_request_id(document), document[key]
+    items: list[Any] = document[key]
+    model, request_id = document["model"], document.get("request_id")
+    call = {"labels": model["labels"], "model_version": model["version"], "request_id": request_id}
     if len(items) != len(indices):
         raise ServiceError(f"the service gave {len(items)} answers for {len(indices)} images", status=200)
-    results: list[Any] = []
+    results: list[Result | DigitError] = []
     for position, (index, item) in enumerate(zip(indices, items, strict=True)):
         if "error" in item:
             # A picture's error is in a response of status 200.
@@ -176,89 +165,31 @@ def _parse_items(
             if isinstance(error, ImageError):
                 error.index = index
             results.append(error)
-        else:
-            result = parse(item, version, labels)
-            results.append(replace(result, request_id=request_id, request_index=position))
+            continue
+        if kind is Prediction and not 0 <= item["index"] < len(model["labels"]) == len(item["probabilities"]):
+            raise ValueError("the prediction does not match the model's labels")
+        _widen(item)
+        results.append(msgspec.convert({**item, **call, "request_index": position}, kind))
     return results
 
 
-def _parse_request_id(document: dict[str, Any]) -> str | None:
-    request_id = document.get("request_id")
-    return None if request_id is None else str(request_id)
+def _widen(item: dict[str, Any]) -> None:
+    """Widen the model's numbers: float32, written as the shortest decimals that read back the same."""
+    if "probabilities" in item:
+        item["probabilities"] = np.array(item["probabilities"], np.float32).tolist()
+    for each in (*item.get("lines", ()), *item.get("digits", ())):
+        _widen(each)
 
 
-def _parse_prediction(item: dict[str, Any], version: int, labels: tuple[str, ...]) -> Prediction:
-    index, probabilities, refusal = int(item["index"]), _parse_probabilities(item), item.get("refusal")
-    if len(probabilities) != len(labels) or not 0 <= index < len(labels):
-        raise ValueError("the prediction does not match the model's labels")
-    if refusal not in (None, *get_args(Refusal)):
-        raise ValueError(f"unknown refusal {refusal!r}")
-    is_digit, count, named = item.get("is_digit"), item.get("count"), item.get("predicted_labels")
-    return Prediction(
-        index,
-        float(item["confidence"]),
-        probabilities,
-        labels,
-        version,
-        None if is_digit is None else float(is_digit),
-        refusal,
-        None if count is None else int(count),
-        image=_parse_image(item),
-        predicted_labels=None if named is None else tuple(map(str, named)),
-        box=_parse_box(item["box"]) if "box" in item else None,
-    )
-
-
-def _parse_reading(item: dict[str, Any], version: int, _labels: tuple[str, ...]) -> Reading:
-    orientation = item.get("orientation")
-    if orientation not in (None, *get_args(Orientation)):
-        raise ValueError(f"unknown orientation {orientation!r}")
-    lines = tuple(map(_parse_line, item["lines"]))
-    return Reading(str(item["text"]), lines, version, orientation=orientation)
-
-
-parse_predictions = partial(_parse_items, "predictions", _parse_prediction)
-parse_readings = partial(_parse_items, "readings", _parse_reading)
-
-
-def _parse_line(item: dict[str, Any]) -> Line:
-    return Line(
-        str(item["text"]),
-        _parse_box(item["box"]),
-        tuple(map(_parse_digit, item["digits"])),
-        tuple(map(_parse_box, item.get("separators", ()))),
-    )
-
-
-def _parse_digit(item: dict[str, Any]) -> Digit:
-    return Digit(
-        int(item["digit"]),
-        float(item["confidence"]),
-        _parse_probabilities(item),
-        _parse_box(item["box"]),
-        _parse_image(item),
-    )
-
-
-def _parse_image(item: dict[str, Any]) -> bytes | None:
-    return base64.b64decode(item["image"], validate=True) if "image" in item else None
-
-
-def _parse_probabilities(item: dict[str, Any]) -> tuple[float, ...]:
-    # The model's numbers are float32, written as the shortest decimals that read back the same.
-    return tuple(np.array([*map(float, item["probabilities"])], np.float32).tolist())
-
-
-def _parse_box(values: Sequence[Any]) -> Box:
-    left, top, width, height = map(int, values)
-    return left, top, width, height
+parse_predictions = partial(_parse_items, Prediction, "predictions")
+parse_readings = partial(_parse_items, Reading, "readings")
 
 
 def _parse_problem(status: int, headers: Mapping[str, str | None], problem: dict[str, Any]) -> DigitError:
     """Convert a problem document (RFC 9457) to an error."""
     code = str(problem.get("code", ""))
     message = str(problem.get("detail") or problem.get("title") or f"the service answered status {status}")
-    request_id = _parse_request_id(problem) or headers.get("x-request-id")
+    request_id = problem.get("request_id") or headers.get("x-request-id")
     if code in _IMAGE_ERRORS:
         image_error = _IMAGE_ERRORS[code](message)
         image_error.request_id = request_id

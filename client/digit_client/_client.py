@@ -20,7 +20,7 @@ import httpx
 from digit_client import _api
 from digit_client._batches import Batch
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
-from digit_client._options import DEFAULT_URL, Feedback, Models, Options
+from digit_client._options import DEFAULT_URL, Feedback, Options
 from digit_client._retries import Deadline, RetryPolicy, default_timeout
 from digit_core.backends import run
 from digit_core.errors import (
@@ -34,7 +34,7 @@ from digit_core.errors import (
     without_tracebacks,
 )
 from digit_core.inputs import ImageSource
-from digit_core.results import Prediction, Reading, Result
+from digit_core.results import Models, Prediction, Reading, Result
 
 _logger = logging.getLogger("digit_client")
 

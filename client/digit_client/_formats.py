@@ -4,18 +4,34 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 from digit_core.errors import DigitError, ImageError
-from digit_core.results import Prediction, Reading
+from digit_core.results import Line, Prediction, Reading, members
 
-PREDICTION_COLUMNS = "image", "label", "refusal", "best", "confidence", "is_digit", "model_version", "error"
+_BOX_COLUMNS = ("left", "top", "width", "height")
+
+
+def _others(kind: type, *but: str) -> list[str]:
+    """Return the fields of a result that JSON has, without the box and some others."""
+    return [each.name for each in members(kind) if each.name not in {"box", *but}]
+
+
+PREDICTION_COLUMNS = (
+    *("image", "label", "refusal", "best"),
+    *_others(Prediction, "label", "digit", "refusal", "index", "predicted_labels", "probabilities", "image"),
+    *(*_BOX_COLUMNS, "model_version", "error"),
+)
 """Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
 image too."""
-_BOX_COLUMNS = "left", "top", "width", "height"
-READING_COLUMNS = "image", "line", "text", *_BOX_COLUMNS, "confidence", "refusal", "model_version", "error"
+READING_COLUMNS = (
+    *("image", "line", "text", *_BOX_COLUMNS, "confidence"),
+    *_others(Reading, "text", "lines"),
+    *_others(Line, "text", "digits"),
+    *("model_version", "error"),
+)
 """Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
 
 `line` counts from 1; `confidence` is the lowest of the line's digits.
@@ -50,7 +66,7 @@ class Output:
         message = error.message if isinstance(error, ImageError) else str(error)
         match self.name:
             case "csv":
-                return format_csv([name, *[None] * (len(self.columns) - 2), message])
+                return _format_rows(self.columns, {"image": name, "error": message})
             case "jsonl":
                 code = error.code if isinstance(error, DigitError) else "unreadable"
                 return json.dumps({"image": name, "error": {"code": code, "message": message}})
@@ -79,7 +95,7 @@ def format_json(name: str, result: Prediction | Reading) -> str:
 
 
 def format_csv(*rows: Sequence[object]) -> str:
-    """Return lines of CSV; None is an empty cell.
+    """Return lines of CSV; None is an empty cell, a tuple a list in JSON.
 
     An apostrophe before a text that begins as a formula keeps spreadsheets from running it: OWASP, "CSV
     Injection".
@@ -90,32 +106,42 @@ def format_csv(*rows: Sequence[object]) -> str:
 
 
 def _to_cell(value: object) -> object:
+    if isinstance(value, tuple):
+        return json.dumps(value) if value else None
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+def _cells(result: Prediction | Reading | Line) -> dict[str, Any]:
+    """Return the values of the fields, and of the box's columns."""
+    cells = {each.name: getattr(result, each.name) for each in fields(result)}
+    return cells | dict(zip(_BOX_COLUMNS, cells.get("box") or (), strict=False))
+
+
+def _format_rows(columns: Sequence[str], *rows: dict[str, Any]) -> str:
+    return format_csv(*([row.get(column) for column in columns] for row in rows))
 
 
 def format_prediction_row(name: str, prediction: Prediction) -> str:
     """Return the CSV row of an image, with the cells of PREDICTION_COLUMNS."""
-    said = _best(prediction), prediction.confidence, prediction.is_digit
-    return format_csv([name, _named(prediction), prediction.refusal, *said, prediction.model_version, None])
+    named = {"image": name, "label": _named(prediction), "best": _best(prediction)}
+    return _format_rows(PREDICTION_COLUMNS, _cells(prediction) | named)
 
 
 def format_reading_rows(name: str, reading: Reading) -> str:
     """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
-    last = reading.refusal, reading.model_version, None
-    if reading.refusal:
-        return format_csv([name, *[None] * 7, *last])
-    rows = []
-    for number, line in enumerate(reading.lines, 1):
-        confidence = min(digit.confidence for digit in line.digits)
-        rows.append([name, number, line.text, *line.box, confidence, *last])
-    return format_csv(*rows)
+    shared = _cells(reading) | {"image": name}
+    lines = [
+        shared | _cells(line) | {"line": number, "confidence": min(each.confidence for each in line.digits)}
+        for number, line in enumerate(reading.lines, 1)
+    ]
+    return _format_rows(READING_COLUMNS, *(lines or [shared]))
 
 
 def format_lines(name: str, reading: Reading, with_name: bool) -> str:
     """Return the lines of the reading, each after the image's name if `with_name`."""
     hint = f"{name}: turn the image by {reading.orientation}° clockwise" if reading.orientation else None
     if reading.refusal:
-        return hint or f"{name}: no digit"
+        return hint or f"{name}: {_reason(reading)}"
     lines = [f"{name}: {line.text}" if with_name else line.text for line in reading.lines]
     return "\n".join([*lines, hint] if hint else lines)
 
@@ -168,16 +194,14 @@ def _best(prediction: Prediction) -> str:
 
 
 def _describe_refusal(prediction: Prediction) -> str | None:
-    match prediction.refusal:
-        case None:
-            return None
-        case "several_digits":
-            reason = f"{prediction.count} digits, which `digits read` reads"
-        case "unsure":
-            reason = "unsure"
-        case _:
-            reason = "no digit"
-    return f"{reason}; most like {_best(prediction)}"
+    return f"{_reason(prediction)}; most like {_best(prediction)}" if prediction.refusal else None
+
+
+def _reason(result: Prediction | Reading) -> str | None:
+    """Return why there is no answer, in the service's word if it is a newer one."""
+    if result.refusal == "several_digits" and isinstance(result, Prediction):
+        return f"{result.count} digits, which `digits read` reads"
+    return "no digit" if result.refusal == "no_digit" else result.refusal
 
 
 def _percent(share: float) -> str:

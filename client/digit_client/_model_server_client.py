@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,7 +41,7 @@ from digit_core.recognition import (
     answer,
     to_pixels,
 )
-from digit_core.results import MIN_IS_DIGIT, Prediction, Result
+from digit_core.results import MIN_IS_DIGIT, Prediction, Result, add_images
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
@@ -291,19 +291,6 @@ def _to_results(
             result.index, result.request_id = index, request_id
         elif not isinstance(result, OSError):
             files = [to_png(to_pixels(row, task)) for row in outcome.inputs if with_images]
-            result = replace(_with_images(result, files), request_id=request_id)
+            result = replace(add_images(result, files), request_id=request_id)
         results.append((index, result))
     return results
-
-
-def _with_images(result: Any, files: Sequence[bytes]) -> Any:
-    if not files:
-        return result
-    if isinstance(result, Prediction):
-        return replace(result, image=files[0])
-    remaining = iter(files)
-    lines = [
-        replace(line, digits=tuple(replace(digit, image=next(remaining)) for digit in line.digits))
-        for line in result.lines
-    ]
-    return replace(result, lines=tuple(lines))

@@ -1,15 +1,10 @@
-"""Options of a call, and results of calls that are no prediction: feedback and models."""
+"""Options of a call, and the result of feedback."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import Literal, TypedDict
 
-from digit_core.artifact.task_card import TaskCard
-from digit_core.results import ModelVersion
-
-if TYPE_CHECKING:
-    import httpx
+from digit_core.results import Response
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 """Default of a client's URL: the gateway of `digits up`."""
@@ -73,32 +68,15 @@ def check_timeout(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Record that the service keeps of an answer after feedback.
-
-    `request_id` and `index` are the ID of the answered request and the image's position in it. `inputs` is
-    the number of the model's inputs that are kept, each with its label: one, or one for each digit of a
-    reading. `original` is True if the image as sent is kept, too. `response` is that of Prediction.
-    """
+    """Record that the service keeps of an answer after feedback."""
 
     request_id: str
+    """ID of the answered request."""
     index: int
+    """Position of the image in that request."""
     inputs: int
+    """Number of the model's inputs that are kept, each with its label: 1, or the digits of a reading."""
     original: bool
-    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """A model of the service: its versions, the version of each label, and its task card.
-
-    `task` is None while no version answers. `models` has the names of all models of the service, the default
-    one first. `request_id` and `response` are those of Prediction.
-    """
-
-    name: str
-    versions: tuple[ModelVersion, ...]
-    labels: Mapping[str, int]
-    task: TaskCard | None
-    models: tuple[str, ...]
-    request_id: str | None = field(default=None, compare=False)
-    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
+    """True if the image as sent is kept, too."""
+    response: Response | None = field(default=None, compare=False, repr=False)
+    """HTTP response, from a client with `keep_response`."""

@@ -272,7 +272,7 @@ class Recognition:
                         return Outcome(answer, (found.glyphs[index],))
         answer, crop = whole or (yield from self._ask_whole(page))
         if count or (count == 0 and not (found.is_anything and _sure_of_all_ink(answer))):
-            refusal: Refusal = "several_digits" if count else "no_digit"
+            refusal = "several_digits" if count else "no_digit"
             answer = replace(answer, refusal=refusal, count=count or None)
         return Outcome(answer, (crop,))
 

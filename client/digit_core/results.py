@@ -1,20 +1,23 @@
-"""Results: predictions and readings, the boxes and digits in them, and versions of models."""
+"""Results: what an answer says, each member described once, by a field and its docstring.
+
+JSON, the client's parser, the OpenAPI document, and the columns of Parquet and CSV follow from these fields.
+"""
 
 import base64
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
-from digit_core.artifact.task_card import DIGIT_LABELS
+from digit_core.artifact.task_card import DIGIT_LABELS, MAX_LABELS, TaskCard
 
 if TYPE_CHECKING:
     import httpx
 
-Refusal: TypeAlias = Literal["no_digit", "several_digits", "unsure"]
-"""Reason why an image gets no label: nothing looks like a digit, several digits are shown, or the confidence
-is below the task card's `refuse_below`."""
-
-Orientation: TypeAlias = Literal[90, 180, 270]
-"""Degrees by which a picture has to be turned clockwise to be upright."""
+    Response: TypeAlias = httpx.Response
+else:
+    # Annotations are evaluated, and httpx takes long to import.
+    Response = Any
 
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
@@ -25,59 +28,105 @@ MIN_CONFIDENCE = 0.15
 a model gives a letter the digit that it resembles most, often with high confidence: a higher bar would refuse
 digits and few letters."""
 
-Box: TypeAlias = tuple[int, int, int, int]
-"""Left, top, width and height in pixels of the picture as sent, with its EXIF orientation applied."""
+
+class Schema:
+    """Keywords of JSON Schema for an annotated type; with `type` they replace those that follow from it."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self.keywords = keywords
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Return the schema of the annotated type, as pydantic asks for it."""
+        return self.keywords if "type" in self.keywords else {**handler(schema), **self.keywords}
+
+
+Share = Annotated[float, Schema(minimum=0, maximum=1)]
+VersionNumber = Annotated[int, Schema(minimum=0, format="int64", examples=[1])]
+ClassIndex = Annotated[int, Schema(minimum=0, exclusiveMaximum=MAX_LABELS)]
+DigitNumber = Annotated[int, Schema(minimum=0, maximum=9)]
+_SIDE = {"type": "integer", "minimum": 0}
+Box = Annotated[
+    tuple[int, int, int, int],
+    Schema(type="array", items=_SIDE, minItems=4, maxItems=4, examples=[[12, 8, 20, 31]]),
+]
+"""Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
+PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
+Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure"])]
+"""Reason why an image gets no label; later services may have others."""
+Orientation = Annotated[int, Schema(enum=[90, 180, 270])]
+"""Degrees by which a picture has to be turned clockwise to be upright."""
+
+_NULL = {"null": True}
+"""Metadata of a field that is null in JSON if it is None; JSON leaves out others."""
+_OF_CALL = {"of_call": True}
+"""Metadata of a field that the gateway's answers say once for all results, or not at all."""
+_SCALARS = {str, int, float, bool}
+
+
+class _Result:
+    """Base of what has a JSON object."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without the HTTP response and what is None; files are base64."""
+        return to_json(self)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Prediction:
-    """Predicted class of an image, or the refusal to name one, each with the model's numbers.
+class Prediction(_Result):
+    """The class of one image, or the refusal of an image without a digit or with several."""
 
-    `refusal` is "no_digit" if the image does not look like a digit, "several_digits" if it shows `count` of
-    them, "unsure" if the confidence is below the task card's `refuse_below`, else None. `index` is the
-    position of the most probable class in `labels`, of a refused image too. `probabilities` holds the
-    probability of each class; they sum to 1, except those of a multi-label model: it has no `label`, but
-    `predicted_labels`, those whose probabilities reach the card's thresholds. `is_digit` is the probability
-    that the image shows a digit at all, or None from a model without this output. `confidence` is the
-    probability of the class at `index`, multiplied by `is_digit` where the model gives it, and by the
-    score of the reader where that found the digit: then `box` has the part of the image that shows the digit,
-    else the answer stands for all ink. `model_version` is the version that answered.
+    label: str | None = field(init=False, default=None, compare=False, metadata=_NULL)
+    """The most probable class; null if the image is refused, and from a multi-label model."""
+    digit: DigitNumber | None = field(
+        init=False, default=None, compare=False, repr=False, metadata={"null": "has_digit_labels"}
+    )
+    """The most probable digit, null if the image is refused; only if the classes are the ten digits."""
+    refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
+    """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
+    the confidence is below the task card's `refuse_below`. Later services may have other reasons."""
+    index: ClassIndex = field(repr=False)
+    """Position of the most probable class in the model's labels, of a refused image, too."""
+    confidence: Share
+    """Probability of the class at `index`, times `is_digit` where the model learns it, and times the reader's
+    score where that found the digit."""
+    is_digit: Share | None = field(default=None, kw_only=True)
+    """Probability that the image shows a digit at all, of a model that learns it."""
+    count: Annotated[int, Schema(minimum=2)] | None = field(default=None, kw_only=True)
+    """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
+    predicted_labels: tuple[str, ...] | None = field(default=None, kw_only=True)
+    """Labels whose probabilities reach their thresholds, of a multi-label model only."""
+    box: Box | None = field(default=None, kw_only=True)
+    """Left, top, width and height of the digit, in pixels of the image as sent, with its EXIF orientation
+    applied, if the reader found the digit; otherwise the answer stands for all ink of the image."""
+    probabilities: Annotated[tuple[Share, ...], Schema(minItems=2, maxItems=MAX_LABELS)] = field(repr=False)
+    """Probability of each class, in the order of the model's labels. Those of digits hold given that the
+    image shows one; those of a multi-label model don't sum to 1."""
+    labels: tuple[str, ...] = field(repr=False, metadata=_OF_CALL)
+    """Names of the model's classes."""
+    model_version: int = field(metadata=_OF_CALL)
+    """Version of the model that answered."""
+    request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
+    """ID of the request in the service's log."""
+    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False)
+    """The model's input, if requested by `include=image`: a PNG of the shape in the task card; for digits
+    28×28, light ink on dark."""
+    response: Response | None = field(default=None, compare=False, repr=False)
+    """HTTP response, from a client with `keep_response`."""
+    request_index: int = field(default=0, compare=False, repr=False, metadata=_OF_CALL)
+    """Position of the image in the request."""
 
-    `request_id` is the ID of the request in the service's log, `request_index` the image's position in that
-    request. `image` is the model's input as a PNG file if the call had `include="image"`, `response` the HTTP
-    response of a client with `keep_response`; both are None otherwise. These four are not compared.
-    """
-
-    index: int
-    confidence: float
-    probabilities: tuple[float, ...]
-    labels: tuple[str, ...]
-    model_version: int
-    is_digit: float | None = None
-    refusal: Refusal | None = None
-    count: int | None = None
-    request_id: str | None = field(default=None, compare=False)
-    image: bytes | None = field(default=None, compare=False, repr=False)
-    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
-    request_index: int = field(default=0, compare=False)
-    predicted_labels: tuple[str, ...] | None = None
-    box: Box | None = None
+    def __post_init__(self) -> None:
+        if self.refusal is None and self.predicted_labels is None:
+            object.__setattr__(self, "label", self.labels[self.index])
+            if self.labels == DIGIT_LABELS:
+                object.__setattr__(self, "digit", self.index)
 
     def __repr__(self) -> str:
-        answer = self.answer() | {"model_version": self.model_version, "request_id": self.request_id}
-        hidden = {"digit", "index", *(name for name, value in answer.items() if value is None)}
-        shown = ", ".join(f"{name}={value!r}" for name, value in answer.items() if name not in hidden)
-        return f"Prediction({shown})"
-
-    @property
-    def label(self) -> str | None:
-        """The most probable class, None for a refused image and from a multi-label model."""
-        return None if self.refusal or self.predicted_labels is not None else self.labels[self.index]
-
-    @property
-    def digit(self) -> int | None:
-        """The digit, 0 to 9; None for a refused image, and if the model's classes are not the ten digits."""
-        return self.index if self.has_digit_labels and self.label is not None else None
+        shown = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
+        values = (f"{name}={value!r}" for name, value in shown.items() if value is not None)
+        return f"Prediction({', '.join(values)})"
 
     @property
     def has_digit_labels(self) -> bool:
@@ -95,89 +144,60 @@ class Prediction:
             return self.confidence >= MIN_CONFIDENCE
         return self.is_digit >= min_is_digit
 
-    def answer(self) -> dict[str, Any]:
-        """Return what was predicted as JSON values, without the probabilities of the classes.
 
-        `digit` is there if the classes are the ten digits, `is_digit` if the model gives it, `count` if
-        several digits are the refusal, `predicted_labels` from a multi-label model, `box` if the reader found
-        the digit.
-        """
-        named = None if self.refusal or self.predicted_labels is not None else self.index
-        answer: dict[str, Any] = {"label": None if named is None else self.labels[named]}
-        if self.labels == DIGIT_LABELS:
-            answer["digit"] = named
-        answer |= {"refusal": self.refusal, "index": self.index, "confidence": self.confidence}
-        if self.is_digit is not None:
-            answer["is_digit"] = self.is_digit
-        if self.count is not None:
-            answer["count"] = self.count
-        if self.predicted_labels is not None:
-            answer["predicted_labels"] = self.predicted_labels
-        if self.box is not None:
-            answer["box"] = self.box
-        return answer
+@dataclass(frozen=True, slots=True)
+class Digit(_Result):
+    """A digit of a line."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the prediction as JSON values, without the HTTP response; `image` is base64.
-
-        Its members are those of `answer`, and the fields that are not None.
-        """
-        return self.answer() | _to_json(self)
+    digit: DigitNumber
+    """The most probable digit."""
+    confidence: Share
+    """Probability that the box shows `digit`: its probability times `is_digit`."""
+    probabilities: Annotated[tuple[Share, ...], Schema(minItems=10, maxItems=10)] = field(repr=False)
+    """Probability of each digit, 0 to 9, given that the box shows one."""
+    box: Box
+    """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
+    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False)
+    """The model's input, if requested by `include=image`: a PNG, 28×28, light ink on dark."""
 
 
 @dataclass(frozen=True, slots=True)
-class Digit:
-    """One digit of a reading: the most probable of 0 to 9, the probabilities of all ten, and its box.
+class Line(_Result):
+    """A line of digits, from left to right."""
 
-    `image` is the model's input as a PNG file if the call had `include="image"`, else None.
-    """
-
-    digit: int
-    confidence: float
-    probabilities: tuple[float, ...] = field(repr=False)
+    text: Annotated[str, Schema(pattern="^[0-9]+( [0-9]+)*$", examples=["2026", "9 10 11"])]
+    """The digits, with a space where a wide gap parts two numbers."""
     box: Box
-    image: bytes | None = field(default=None, compare=False, repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the digit as JSON values; `image` is base64."""
-        return _to_json(self)
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """Digits of one line, from left to right.
-
-    `text` joins them, with a space where a wide gap parts two numbers; `box` encloses them. `separators` are
-    the boxes of signs on the line, such as a point, a slash or a currency.
-    """
-
-    text: str
-    box: Box
-    digits: tuple[Digit, ...]
+    """Rectangle around the digits."""
+    digits: Annotated[tuple[Digit, ...], Schema(minItems=1)]
     separators: tuple[Box, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the line as JSON values."""
-        return _to_json(self)
+    """Boxes of signs on the line, such as a point, a slash or a currency, from left to right."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """All digits on a picture, in lines from top to bottom.
+class Reading(_Result):
+    """The digits on one image, in lines from top to bottom; none if the image is refused."""
 
-    `text` joins the texts of the lines by line breaks. A picture without a digit has neither text nor lines,
-    and the `refusal` "no_digit". `orientation` says by how many degrees the picture has to be turned
-    clockwise to show a number; None if it is upright, or shows none any way up. `model_version` is the
-    version of the model that answered. `request_id`, `response` and `request_index` are those of Prediction.
-    """
-
-    text: str
+    text: Annotated[str, Schema(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
+    """The texts of the lines, joined by line breaks."""
     lines: tuple[Line, ...]
-    model_version: int
-    request_id: str | None = field(default=None, compare=False)
-    response: "httpx.Response | None" = field(default=None, compare=False, repr=False)
-    request_index: int = field(default=0, compare=False)
-    orientation: Orientation | None = None
+    refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
+    """`no_digit` if nothing on the image looks like a digit. Later services may have other reasons."""
+    orientation: Orientation | None = field(default=None, kw_only=True)
+    """Degrees by which the image has to be turned clockwise to be read; only if it is not upright, and shows
+    a number that way up."""
+    model_version: int = field(metadata=_OF_CALL)
+    """Version of the model that answered."""
+    request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
+    """ID of the request in the service's log."""
+    response: Response | None = field(default=None, compare=False, repr=False)
+    """HTTP response, from a client with `keep_response`."""
+    request_index: int = field(default=0, compare=False, metadata=_OF_CALL)
+    """Position of the image in the request."""
+
+    def __post_init__(self) -> None:
+        if not self.lines and self.refusal is None:
+            object.__setattr__(self, "refusal", "no_digit")
 
     @property
     def digits(self) -> tuple[Digit, ...]:
@@ -189,25 +209,28 @@ class Reading:
         """The mean confidence of the digits; 0 without any."""
         return sum(digit.confidence for digit in self.digits) / max(1, len(self.digits))
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """The reason why there is no text: "no_digit"."""
-        return None if self.lines else "no_digit"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reading as JSON values, without the HTTP response."""
-        return {"text": self.text, "refusal": self.refusal, **_to_json(self)}
-
 
 Result = TypeVar("Result", Prediction, Reading)
 
 
 @dataclass(frozen=True, slots=True)
-class ModelVersion:
-    """Version of a model; `state` is UNKNOWN, START, LOADING, AVAILABLE, UNLOADING or END."""
+class Network:
+    """A version's network, from its model card."""
 
-    version: int
-    state: str
+    name: str
+    accuracy: Share | None = field(default=None, metadata=_NULL)
+    """Accuracy on its test set; null if it was not tested."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """A version of the model and its state."""
+
+    version: VersionNumber
+    state: Annotated[str, Schema(enum=["UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"])]
+    """State in the version's life cycle."""
+    network: Network | None = field(default=None, kw_only=True)
+    """The network, if the version says it."""
 
     @property
     def is_available(self) -> bool:
@@ -215,15 +238,75 @@ class ModelVersion:
         return self.state == "AVAILABLE"
 
 
-def _to_json(result: Any) -> dict[str, Any]:
-    """Return the fields of a result that are not None as JSON values, without the HTTP response."""
-    values = {each.name: getattr(result, each.name) for each in fields(result) if each.name != "response"}
-    return {name: _to_json_value(value) for name, value in values.items() if value is not None}
+@dataclass(frozen=True, slots=True)
+class Models:
+    """A model's versions, the version of each label, and its task."""
+
+    name: str
+    versions: tuple[ModelVersion, ...]
+    version_labels: Mapping[str, VersionNumber]
+    """Version of each version label."""
+    labels: Annotated[Mapping[str, VersionNumber], Schema(deprecated=True)]
+    """`version_labels` by its earlier name."""
+    task: Annotated[TaskCard, Schema(type="object")] | None = field(metadata=_NULL)
+    """Task card of the default version; null while no version answers."""
+    models: Annotated[tuple[str, ...], Schema(minItems=1)]
+    """Names of the models that the service lists, the default one first, and of this one."""
+    feedback: bool = False
+    """True if answers of this model can get feedback by /v1/feedback."""
+    request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
+    """ID of the request in the service's log."""
+    response: Response | None = field(default=None, compare=False, repr=False)
+    """HTTP response, from a client with `keep_response`."""
 
 
-def _to_json_value(value: Any) -> Any:
+def add_images(result: Result, files: Sequence[bytes]) -> Result:
+    """Return the result with the model's inputs as PNG files: one for each digit of a reading, or none."""
+    if not files:
+        return result
+    if isinstance(result, Prediction):
+        return replace(result, image=files[0])
+    remaining = iter(files)
+    lines = [
+        replace(line, digits=tuple(replace(digit, image=next(remaining)) for digit in line.digits))
+        for line in result.lines
+    ]
+    return replace(result, lines=tuple(lines))
+
+
+def to_json(
+    result: Any, of_call: bool = True, numbers: Callable[[tuple[float, ...]], Any] = list
+) -> dict[str, Any]:
+    """Return the JSON object of a result, with the fields of the call or without; files are base64.
+
+    `numbers` converts probabilities.
+    """
+    document = {}
+    kind: Any = type(result)
+    for each in members(kind, of_call):
+        value = getattr(result, each.name)
+        if value is not None:
+            document[each.name] = value if type(value) in _SCALARS else _to_value(value, of_call, numbers)
+        elif (null := each.metadata.get("null")) and (null is True or getattr(result, null)):
+            document[each.name] = None
+    return document
+
+
+def _to_value(value: Any, of_call: bool, numbers: Callable[[tuple[float, ...]], Any]) -> Any:
+    if isinstance(value, tuple):
+        first = type(value[0]) if value else None
+        if first is float:
+            return numbers(value)
+        return list(value) if first in _SCALARS else [_to_value(item, of_call, numbers) for item in value]
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, tuple):
-        return [_to_json_value(item) for item in value]
-    return _to_json(value) if is_dataclass(value) else value
+    if isinstance(value, TaskCard):
+        return value.to_document()
+    return to_json(value, of_call, numbers) if is_dataclass(value) else value
+
+
+@cache
+def members(kind: Any, of_call: bool = False) -> list[Field[Any]]:
+    """Return the fields that JSON has, with those of the call or without."""
+    named = [each for each in fields(kind) if each.name != "response"]
+    return [each for each in named if of_call or not each.metadata.get("of_call")]

@@ -66,7 +66,7 @@ def problem(status: int, code: str, detail: str) -> Callable[[], Response]:
 def read_success() -> Response:
     """Return a gateway's response to `read` for one image of 60×120 pixels: the lines 12 and 3."""
     lines = [
-        _line("12", [5, 5, 50, 30], [5, 5, 20, 30], [35, 5, 20, 30]),
+        _line("12", [5, 5, 50, 30], [5, 5, 20, 30], [35, 5, 20, 30]) | {"separators": [[28, 30, 4, 4]]},
         _line("3", [5, 75, 20, 30], [5, 75, 20, 30]),
     ]
     return Response(json.dumps({"model": DIGITS, "readings": [{"text": "12\n3", "lines": lines}]}))

@@ -148,14 +148,14 @@ def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
             for item in (
                 {"error": "x"},
                 PREDICTION | {"index": "x"},
-                PREDICTION | {"refusal": "x"},
+                PREDICTION | {"refusal": 1},
                 PREDICTION | {"index": 10},
                 PREDICTION | {"index": -1},
                 PREDICTION | {"probabilities": [0.5, 0.5]},
             )
         ),
         (_api.parse_readings, READ_ANSWER | {"readings": None}),
-        (_api.parse_readings, READ_ANSWER | {"readings": [{"text": "", "lines": [], "orientation": 45}]}),
+        (_api.parse_readings, READ_ANSWER | {"readings": [{"text": "", "lines": [], "orientation": "up"}]}),
         (
             _api.parse_readings,
             READ_ANSWER
@@ -173,6 +173,29 @@ def test_parse_response_foreign_document_raises_service_error(
     with pytest.raises(ServiceError, match="does not come from a Digits gateway") as raised:
         _api.parse_response(parser, 200, headers, content)
     assert raised.value.status == 200
+
+
+def test_parse_answer_of_a_newer_service_takes_what_is_known() -> None:
+    new = {"news": [{"unknown": True}]}
+    model = MODEL | {"labels": [*"0123456789"]} | new
+    predicted = PREDICTION | {"label": None, "refusal": "blurred"} | new
+    (prediction,) = parse(_api.parse_predictions, {"model": model, "predictions": [predicted]} | new)
+    assert (prediction.label, prediction.refusal, prediction.index) == (None, "blurred", 2)
+    line = {"text": "2", "box": [1, 2, 3, 4], "digits": [DIGIT | {"box": [1, 2, 3, 4]} | new]} | new
+    readings = [
+        {"text": "2", "lines": [line], "refusal": None, "orientation": 45},
+        {"text": "", "lines": [], "refusal": "blurred"} | new,
+    ]
+    answer = {"model": model, "readings": readings} | new
+    first, second = parse(_api.parse_readings, answer, indices=[0, 1])
+    assert (first.text, first.digits[0].digit, first.refusal, first.orientation) == ("2", 2, None, 45)
+    assert second.refusal == "blurred"
+    task: Any = MODELS_ANSWER["task"]
+    task = {**task, "input": task["input"] | new, "prepare": task["prepare"] | new} | new
+    versions = [{"version": 2, "state": "SLEEPING"} | new]
+    models = parse(_api.parse_models, MODELS_ANSWER | {"task": task, "versions": versions} | new)
+    assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
+    assert (models.versions[0].state, models.versions[0].is_available) == ("SLEEPING", False)
 
 
 def test_parse_predictions_other_number_of_answers_raises_service_error() -> None:
@@ -219,5 +242,6 @@ def test_parse_models_returns_typed_models() -> None:
     assert models.versions == (ModelVersion(2, "AVAILABLE"), ModelVersion(1, "END"))
     assert [version.is_available for version in models.versions] == [True, False]
     assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
-    assert (models.name, models.labels, models.models) == ("digits", {"stable": 2}, ("digits", "flowers"))
+    assert (models.name, models.models) == ("digits", ("digits", "flowers"))
+    assert models.version_labels == models.labels == {"stable": 2}
     assert models.request_id == "r"

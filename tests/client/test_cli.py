@@ -36,8 +36,9 @@ ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 
 REFUSALS: dict[bytes, dict[str, Any]] = {
     b"none": {"label": None, "digit": None, "refusal": "no_digit", "is_digit": 0.25, "confidence": 0.25},
-    b"several": {"label": None, "digit": None, "refusal": "several_digits", "count": 3},
+    b"several": {"label": None, "digit": None, "refusal": "several_digits", "count": 3, "box": [1, 2, 3, 4]},
     b"turned": {"label": None, "digit": None, "refusal": "no_digit"},
+    b"blurred": {"label": None, "digit": None, "refusal": "blurred"},
 }
 """Contents of refused images, and what the gateway answers."""
 
@@ -72,7 +73,8 @@ class ContentServer(FaultyServer):
             return {"error": {"code": "not_an_image", "detail": "The data is no image."}}
         if key == "readings" and text in REFUSALS:
             turned = {"orientation": 90} if text == b"turned" else {}
-            return {"text": "", "lines": [], "refusal": "no_digit", **turned}
+            refusal = "blurred" if text == b"blurred" else "no_digit"
+            return {"text": "", "lines": [], "refusal": refusal, **turned}
         digit = 0 if text in REFUSALS else int(text)
         predicted = prediction(DIGITS, np.eye(10).tolist()[digit], **REFUSALS.get(text, {}))
         response = read_success() if key == "readings" else predicted()
@@ -252,12 +254,12 @@ def test_predict_csv_has_row_for_each_image(run: Run, mixed: Path) -> None:
     first, *others = csv.reader(result.stdout.splitlines())
     assert first == [*_formats.PREDICTION_COLUMNS]
     broken, seven, dangling, none, several = ([Path(row[0]).name, *row[1:]] for row in others)
-    assert broken == ["a, broken.png", "", "", "", "", "", "", "The data is no image."]
-    assert seven == ["a.JPG", "7", "", "7", "1.0", "", "1", ""]
-    assert dangling[:-1] == ["a.png", *[""] * 6]
+    assert broken == ["a, broken.png", *[""] * 11, "The data is no image."]
+    assert seven == ["a.JPG", "7", "", "7", "1.0", *[""] * 6, "1", ""]
+    assert dangling[:-1] == ["a.png", *[""] * 11]
     assert "nowhere.png" in dangling[-1] or "No such file" in dangling[-1]
-    assert none == ["none.png", "", "no_digit", "0", "0.25", "0.25", "1", ""]
-    assert several == ["several.png", "", "several_digits", "0", "1.0", "", "1", ""]
+    assert none == ["none.png", "", "no_digit", "0", "0.25", "0.25", *[""] * 5, "1", ""]
+    assert several == ["several.png", "", "several_digits", "0", "1.0", "", "3", *"1234", "1", ""]
 
 
 def test_csv_text_that_begins_as_a_formula_is_escaped() -> None:
@@ -481,10 +483,17 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     assert broken["image"] == str(mixed / "a, broken.png")
     assert broken["error"] == "The data is no image."
     assert [[*line.values()] for line in lines] == [
-        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "1.0", "", "1", ""],
-        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "1.0", "", "1", ""],
+        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "1.0", "", "", "[[28, 30, 4, 4]]", "1", ""],
+        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "1.0", "", "", "", "1", ""],
     ]
-    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 7, "no_digit", "1", ""]
+    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 7, "no_digit", "", "", "1", ""]
+
+
+def test_refusal_of_a_newer_service_is_shown_in_its_word(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "blurred.png"
+    path.write_text("blurred")
+    assert run("predict", path).stdout.startswith(f"{path}: blurred; most like 0 (100.0%)\n")
+    assert run("read", path).stdout == f"{path}: blurred\n"
 
 
 @pytest.fixture

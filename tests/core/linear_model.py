@@ -46,7 +46,7 @@ class LinearModel:
                 tuple(row.tolist()),
                 self.task.labels,
                 1,
-                each,
+                is_digit=each,
             )
             for row, each in zip(probabilities, is_digit, strict=True)
         ]

@@ -81,9 +81,13 @@ class TaskCard:
     """True to turn a photograph as its EXIF orientation says; Keras does not."""
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """Return the card of a parsed TOML or JSON document. Raise TaskCardError."""
-        cls.check_keys(document)
+    def from_document(cls, document: Mapping[str, Any], *, ignores_unknown: bool = False) -> Self:
+        """Return the card of a parsed TOML or JSON document. Raise TaskCardError.
+
+        `ignores_unknown` is for cards of services and models, which may be newer: it allows unknown keys.
+        """
+        if not ignores_unknown:
+            cls.check_keys(document)
         _require(document, ("name", "labels", "input"), "the task card")
         pixels, prepare = _table(document, "input"), _table(document, "prepare")
         _require(pixels, ("shape", "range"), "[input]")

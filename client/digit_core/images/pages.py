@@ -1,7 +1,6 @@
 """Pages: grey pictures of bounded size, on which digits are found."""
 
 from dataclasses import dataclass
-from typing import get_args
 
 import cv2
 import numpy as np
@@ -56,7 +55,7 @@ class Page:
     def turned(self) -> list[tuple[Orientation, "Page"]]:
         """Return the page at a low resolution, turned clockwise by each orientation."""
         levels = scaling.downscale(self.levels, TURNED_SIDE)
-        turns = [(degrees, np.rot90(levels, -degrees // 90)) for degrees in get_args(Orientation)]
+        turns = [(degrees, np.rot90(levels, -degrees // 90)) for degrees in (90, 180, 270)]
         return [(degrees, Page(np.ascontiguousarray(turn), turn.shape)) for degrees, turn in turns]
 
 

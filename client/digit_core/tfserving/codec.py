@@ -107,7 +107,7 @@ def decode_card(response: PredictResponse) -> TaskCard:
     document = json.loads(values[0])
     if not isinstance(document, dict):
         raise ValueError("the task card is not a JSON object")
-    return TaskCard.from_document(document)
+    return TaskCard.from_document(document, ignores_unknown=True)
 
 
 def decode_network(response: PredictResponse) -> Network | None:
@@ -173,7 +173,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
             tuple(row),
             labels,
             version,
-            is_digit,
+            is_digit=is_digit,
             predicted_labels=None if is_one_label else _above(task, row),
         )
         for index, row, is_digit in zip(

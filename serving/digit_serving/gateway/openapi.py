@@ -1,7 +1,9 @@
 """OpenAPI 3.1 document of the HTTP API, generated from the types of bodies and the classes of errors."""
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -10,10 +12,10 @@ import numpy as np
 import orjson
 from flask import Blueprint, Response
 from pydantic import ConfigDict, TypeAdapter
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+from pydantic.json_schema import GenerateJsonSchema
 from werkzeug.exceptions import BadRequest, MethodNotAllowed, RequestEntityTooLarge, UnsupportedMediaType
 
-from digit_core import images
+from digit_core import images, results
 from digit_core.artifact.task_card import NAME
 from digit_core.errors import (
     DeadlineExceededError,
@@ -85,7 +87,7 @@ def blueprint(settings: Settings) -> Blueprint:
 
 def describe(settings: Settings) -> _Json:
     """Return the document of a gateway with these settings."""
-    paths = {}
+    pictures, paths = {"required": True, "content": _pictures(settings)}, {}
     for path, operation in _operations(settings).items():
         is_api = path.startswith("/v1/")
         operation["tags"] = ["digits" if is_api else "service"]
@@ -109,9 +111,9 @@ def describe(settings: Settings) -> _Json:
         "paths": paths,
         "components": {
             "headers": {name: {"required": True, **header} for name, header in _HEADERS.items()},
-            "requestBodies": {"Pictures": {"required": True, "content": _pictures(settings)}},
+            "requestBodies": {"Pictures": pictures},
             "securitySchemes": {"Key": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(settings),
+            "schemas": _schemas(settings, {"pictures": pictures, **paths}),
         },
     }
 
@@ -305,6 +307,19 @@ class _Generator(GenerateJsonSchema):
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
+    def dataclass_schema(self, schema: Any) -> _Json:
+        """Return the JSON object of a result, which leaves out members that are None."""
+        document = super().dataclass_schema(schema)
+        properties, document["properties"], document["required"] = document["properties"], {}, []
+        for each in results.members(schema["cls"]):
+            member = document["properties"][each.name] = properties[each.name]
+            null = each.metadata.get("null")
+            if member.pop("default", MISSING) is not None or null is True:
+                document["required"].append(each.name)
+            elif not null:
+                member |= member.pop("anyOf")[0]
+        return document
+
 
 class _QueryGenerator(_Generator):
     """Generator for query parameters, which are left out rather than null."""
@@ -318,18 +333,24 @@ class _QueryGenerator(_Generator):
         )
 
 
-def _schemas(settings: Settings) -> _Json:
-    """Return the schemas of bodies, of answers and of problem details."""
-    answers: list[Any] = [schemas.Predictions, schemas.Readings, schemas.Models, schemas.Index]
-    answers += [schemas.Alive, schemas.Ready]
-    bodies: list[Any] = [schemas.Images, schemas.Instances, schemas.Form]
-    if settings.feedback:
-        answers.append(schemas.FeedbackReceipt)
-        bodies += [feedback.FeedbackLabel, feedback.FeedbackRight]
-    if settings.offers_labelling:
-        answers += [schemas.LabellingRecords, schemas.LabellingReceipt]
-        bodies.append(feedback.HandLabel)
-    definitions = _generate(answers, "serialization") | _generate(bodies, "validation")
+def _schemas(settings: Settings, operations: _Json) -> _Json:
+    """Return the schemas that the operations name, and those that these consist of."""
+    named = {*re.findall(r"#/components/schemas/(\w+)", str(operations))} - {"ModelName"}
+    kinds = [vars(module).get(name) for name in sorted(named) for module in (schemas, feedback, results)]
+    kinds = [*filter(None, kinds), schemas.PredictionMore, schemas.ModelsMore]
+    # Types without a configuration of their own take that of the tuple.
+    config = ConfigDict(use_attribute_docstrings=True)
+    adapter: TypeAdapter[Any] = TypeAdapter(tuple[tuple(kinds)], config=config)  # type: ignore[arg-type, misc]
+    reference = "#/components/schemas/{model}"
+    generated = adapter.json_schema(mode="serialization", ref_template=reference, schema_generator=_Generator)
+    definitions: _Json = generated["$defs"]
+    for name in ("Prediction", "Models"):
+        whole, more = definitions[name], definitions.pop(f"{name}More")
+        for member, schema in more["properties"].items():
+            whole["properties"].setdefault(member, {}).update(schema)
+        whole["required"] += {*more.get("required", ())} - {*whole["required"]}
+    # `?top=` replaces them.
+    definitions["Prediction"]["required"].remove("probabilities")
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         definitions[name]["properties"][field]["maxItems"] = settings.max_images
     names = list(settings.models)
@@ -341,16 +362,6 @@ def _schemas(settings: Settings) -> _Json:
         **({"pattern": f"^{NAME.pattern}$", "examples": names} if takes_any else {"enum": names}),
     }
     return definitions
-
-
-def _generate(kinds: Sequence[Any], mode: JsonSchemaMode) -> _Json:
-    """Return the schemas of these types, and of those that they consist of, by name."""
-    # Types without a configuration of their own take that of the tuple.
-    config = ConfigDict(use_attribute_docstrings=True)
-    adapter: TypeAdapter[Any] = TypeAdapter(tuple[tuple(kinds)], config=config)  # type: ignore[arg-type, misc]
-    reference = "#/components/schemas/{model}"
-    generated = adapter.json_schema(mode=mode, ref_template=reference, schema_generator=_Generator)
-    return generated["$defs"]  # type: ignore[no-any-return]
 
 
 def _json(*names: str) -> _Json:

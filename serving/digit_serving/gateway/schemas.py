@@ -8,9 +8,9 @@ from pydantic import Field
 # pydantic needs this one before Python 3.12.
 from typing_extensions import TypedDict
 
+from digit_core import results
 from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
-from digit_core.results import Orientation, Refusal
-from digit_core.tfserving.protos import ModelVersionStatus
+from digit_core.results import ClassIndex, VersionNumber
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 """Request IDs that are accepted from callers."""
@@ -24,15 +24,11 @@ RequestId = Annotated[
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Version = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"}, examples=[1])]
 Position = Annotated[int, Field(ge=0, le=MAX_INDEX, json_schema_extra={"format": "int32"})]
-ClassIndex = Annotated[int, Field(ge=0, lt=MAX_LABELS)]
-DigitNumber = Annotated[int, Field(ge=0, le=9)]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
 Probabilities = Annotated[Sequence[Share], Field(min_length=2, max_length=MAX_LABELS)]
-Box = Annotated[Sequence[Count], Field(min_length=4, max_length=4, examples=[[12, 8, 20, 31]])]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Png = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64", "contentMediaType": "image/png"})]
+Png = Annotated[str, results.PNG]
 EncodedFile = Annotated[
     str,
     Field(
@@ -40,7 +36,6 @@ EncodedFile = Annotated[
         json_schema_extra={"format": "byte", "contentEncoding": "base64", "contentMediaType": "image/*"},
     ),
 ]
-State = Annotated[str, Field(json_schema_extra={"enum": list(ModelVersionStatus.State.keys())})]
 
 
 class Problem(TypedDict):
@@ -89,7 +84,7 @@ class Model(TypedDict):
     """The model that answered."""
 
     name: str
-    version: Version
+    version: VersionNumber
     labels: Labels
     """Names of the classes, in the order of `index` and `probabilities`."""
 
@@ -116,40 +111,14 @@ class Layer(TypedDict):
     """Maps beside each other, in rows of up to 16, a pixel apart; a unit is a map of one pixel."""
 
 
-class Prediction(TypedDict):
-    """The class of one image, or the refusal of an image without a digit or with several."""
+class PredictionMore(TypedDict, total=False):
+    """Members of a prediction that a query asks for."""
 
-    label: str | None
-    """The most probable class, null if the image is refused, and from a multi-label model."""
-    predicted_labels: NotRequired[Sequence[str]]
-    """Labels whose probabilities reach their thresholds, of a multi-label model only."""
-    index: ClassIndex
-    """Position of the most probable class in the model's labels."""
-    confidence: Share
-    """Probability of the class at `index`, times `is_digit` where the model learns it."""
-    refusal: Refusal | None
-    """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
-    the confidence is below the task card's `refuse_below`."""
-    count: NotRequired[Annotated[int, Field(ge=2)]]
-    """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
-    box: NotRequired[Box]
-    """Left, top, width and height of the digit, in pixels of the image as sent, with its EXIF orientation
-    applied, if the reader found the digit; otherwise the answer stands for all ink of the image."""
-    digit: NotRequired[DigitNumber | None]
-    """The most probable digit, null if the image is refused; absent if the classes are not the ten digits."""
-    is_digit: NotRequired[Share]
-    """Probability that the image shows a digit at all; absent if the model does not learn it."""
-    probabilities: NotRequired[Probabilities]
-    """Probability of each class, in the order of the model's labels; absent if `?top=` is given. Those of
-    digits hold given that the image shows one."""
-    top: NotRequired[Annotated[Sequence[RankedClass], Field(min_length=1, max_length=MAX_LABELS)]]
-    """The most probable classes, if requested by `?top=`, the first one first."""
-    labels: NotRequired[dict[str, Share]]
+    top: Annotated[Sequence[RankedClass], Field(min_length=1, max_length=MAX_LABELS)]
+    """The most probable classes in place of `probabilities`, if requested by `?top=`, the first one first."""
+    labels: dict[str, Share]
     """Probability of each label, if requested by `?include=labels`."""
-    image: NotRequired[Png]
-    """The model's input, if requested by `?include=image`: a PNG of the shape in the task card; for digits
-    28×28, light ink on dark."""
-    layers: NotRequired[Sequence[Layer]]
+    layers: Sequence[Layer]
     """Activations of each layer, if requested by `?include=layers`; empty if the version gives none."""
 
 
@@ -157,72 +126,16 @@ class Predictions(TypedDict):
     """A result for each image, in the order of the request."""
 
     model: Model
-    predictions: Annotated[Sequence[Prediction | ImageFailure], Field(min_length=1)]
+    predictions: Annotated[Sequence[results.Prediction | ImageFailure], Field(min_length=1)]
     request_id: RequestId
-
-
-class Digit(TypedDict):
-    """A digit of a line."""
-
-    digit: DigitNumber
-    confidence: Share
-    """Probability that the box shows `digit`: its probability times `is_digit`."""
-    probabilities: Annotated[Sequence[Share], Field(min_length=10, max_length=10)]
-    """Probability of each digit, 0 to 9, given that the box shows one."""
-    box: Box
-    """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
-    image: NotRequired[Png]
-    """The model's input, if requested by `?include=image`: a PNG, 28×28, light ink on dark."""
-
-
-class Line(TypedDict):
-    """A line of digits, from left to right."""
-
-    text: Annotated[str, Field(pattern="^[0-9]+( [0-9]+)*$", examples=["2026", "9 10 11"])]
-    """The digits, with a space where a wide gap parts two numbers."""
-    box: Box
-    digits: Annotated[Sequence[Digit], Field(min_length=1)]
-    separators: Sequence[Box]
-    """Boxes of signs on the line, such as a point, a slash or a currency, from left to right."""
-
-
-class Reading(TypedDict):
-    """The digits on one image, in lines from top to bottom; none if the image is refused."""
-
-    text: Annotated[str, Field(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
-    """The texts of the lines, joined by line breaks."""
-    lines: Sequence[Line]
-    refusal: Refusal | None
-    """`no_digit` if nothing on the image looks like a digit."""
-    orientation: NotRequired[Orientation]
-    """Degrees by which the image has to be turned clockwise to be read; absent if it is upright, or shows no
-    number any way up."""
 
 
 class Readings(TypedDict):
     """A reading of each image, in the order of the request."""
 
     model: Model
-    readings: Annotated[Sequence[Reading | ImageFailure], Field(min_length=1)]
+    readings: Annotated[Sequence[results.Reading | ImageFailure], Field(min_length=1)]
     request_id: RequestId
-
-
-class Network(TypedDict):
-    """A version's network, from its model card."""
-
-    name: str
-    accuracy: Share | None
-    """Accuracy on its test set; null if it was not tested."""
-
-
-class ModelVersion(TypedDict):
-    """A version of the model and its state."""
-
-    version: Version
-    state: State
-    """State in the version's life cycle."""
-    network: NotRequired[Network]
-    """The network; absent if the version does not say it."""
 
 
 class CardInput(TypedDict):
@@ -259,18 +172,10 @@ class TaskCard(TypedDict):
     prepare: CardPreparation
 
 
-class Models(TypedDict):
-    """A model's versions, the version of each label, and its task."""
+class ModelsMore(TypedDict):
+    """Members of a model in the forms of JSON."""
 
-    name: str
-    versions: Sequence[ModelVersion]
-    labels: dict[str, Version]
     task: TaskCard | None
-    """Task card of the default version; null while no version answers."""
-    models: Annotated[Sequence[str], Field(min_length=1)]
-    """Names of the models that the service lists, the default one first, and of this one."""
-    feedback: bool
-    """True if answers of this model can get feedback by /v1/feedback."""
     request_id: RequestId
 
 
@@ -338,6 +243,6 @@ class Ready(TypedDict):
     """The gateway can answer predictions."""
 
     status: Literal["ready"]
-    versions: Annotated[Sequence[Version], Field(min_length=1)]
+    versions: Annotated[Sequence[VersionNumber], Field(min_length=1)]
     warnings: NotRequired[Annotated[Sequence[str], Field(min_length=1)]]
     """Sentences on versions that failed to load, and on stores that can't be reached."""

@@ -19,7 +19,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
-from digit_core.results import Digit, Prediction, Reading
+from digit_core.results import Models, ModelVersion, Network, Prediction, Reading, add_images, to_json
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway import schemas
@@ -40,6 +40,9 @@ from digit_serving.gateway.work import Work
 
 _Result = TypeVar("_Result", Prediction, Reading)
 _Query = TypeVar("_Query", PredictQuery, ReadQuery)
+
+_shortest = partial(np.array, dtype=np.float32)
+"""Conversion to the model's float32, of which JSON gets the shortest decimals that read back the same."""
 
 
 class Views:
@@ -71,16 +74,18 @@ class Views:
         # No version may answer.
         with suppress(ModelNotFoundError, UnavailableError):
             task = self._upstream.card(context, default_version(self._settings, name))
-        content: schemas.Models = {
-            "name": name,
-            "versions": [self._describe_version(name, status) for status in statuses],
-            "labels": self._upstream.labels(context, name),
-            "task": task.to_document() if task else None,  # type: ignore[typeddict-item]
-            "models": tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
-            "feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label),
-            "request_id": context.request_id,
-        }
-        return json_response(content)
+        labels = self._upstream.labels(context, name)
+        models = Models(
+            name,
+            tuple(self._describe_version(name, status) for status in statuses),
+            version_labels=labels,
+            labels=labels,
+            task=task,
+            models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
+            feedback=self._settings.for_model(name).feedback and not (task and task.is_multi_label),
+            request_id=context.request_id,
+        )
+        return json_response(to_json(models))
 
     def _served_models(self) -> list[str]:
         """Return the names in models.config without the reader's, none if it can't be read."""
@@ -91,11 +96,10 @@ class Views:
                 names = {*ModelsConfig.parse(file.read_text()).base_paths} - {self._settings.reader}
         return sorted(names)
 
-    def _describe_version(self, name: str, status: VersionStatus) -> schemas.ModelVersion:
-        document: schemas.ModelVersion = {"version": status.version, "state": status.state}
-        if status.is_available and (network := self._upstream.network(g.context, name, status.version)):
-            document["network"] = network  # type: ignore[typeddict-item]
-        return document
+    def _describe_version(self, name: str, status: VersionStatus) -> ModelVersion:
+        network = self._upstream.network(g.context, name, status.version) if status.is_available else None
+        described = Network(network["name"], network.get("accuracy")) if network else None
+        return ModelVersion(status.version, status.state, network=described)
 
     def _answer(
         self,
@@ -170,11 +174,10 @@ class Views:
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
-    ) -> schemas.Prediction:
-        document: schemas.Prediction = prediction.answer()  # type: ignore[assignment]
-        if query.top is None:
-            document["probabilities"] = _shortest(prediction.probabilities)
-        else:
+    ) -> dict[str, Any]:
+        document = to_json(prediction, of_call=False, numbers=_shortest)
+        if query.top is not None:
+            del document["probabilities"]
             ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
             document["top"] = [
                 {"label": prediction.labels[index], "index": index, "probability": probability}
@@ -210,29 +213,9 @@ def _describe_failure(
 
 def _describe_reading(
     reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
-) -> schemas.Reading:
-    shown = iter([_png(to_pixels(glyph, task)) for glyph in inputs] if query.include else [])
-    lines: list[schemas.Line] = [
-        {
-            "text": line.text,
-            "box": line.box,
-            "digits": [_describe_digit(digit, next(shown, None)) for digit in line.digits],
-            "separators": line.separators,
-        }
-        for line in reading.lines
-    ]
-    document: schemas.Reading = {"text": reading.text, "lines": lines, "refusal": reading.refusal}
-    return document if reading.orientation is None else {**document, "orientation": reading.orientation}
-
-
-def _describe_digit(digit: Digit, image: str | None) -> schemas.Digit:
-    document: schemas.Digit = {
-        "digit": digit.digit,
-        "confidence": digit.confidence,
-        "probabilities": _shortest(digit.probabilities),
-        "box": digit.box,
-    }
-    return document if image is None else {**document, "image": image}
+) -> dict[str, Any]:
+    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if query.include]
+    return to_json(add_images(reading, files), of_call=False, numbers=_shortest)
 
 
 def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
@@ -247,11 +230,6 @@ def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
     rows = framed.reshape(-1, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
     image = _png(rows.reshape(-1, columns * (width + gap)))
     return {"name": name, "shape": values.shape, "peak": peak, "image": image}
-
-
-def _shortest(probabilities: Sequence[float]) -> Any:
-    """Return the model's float32 numbers as such: JSON gets the shortest decimals that read back the same."""
-    return np.array(probabilities, np.float32)
 
 
 def _png(pixels: images.Pixels) -> str:

@@ -4,7 +4,8 @@ import hashlib
 import io
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
 import numpy as np
@@ -16,39 +17,56 @@ from pyarrow import parquet
 from pyarrow.dataset import dataset
 
 from digit_core.errors import ImageError
+from digit_core.results import Box, DigitNumber, Prediction, Reading, members
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring import files
 
-_BOX = pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")})
-_PROBABILITIES = pa.list_(pa.float64())
-_DIGIT = pa.struct(
-    {"digit": pa.int8(), "confidence": pa.float64(), "probabilities": _PROBABILITIES, "box": _BOX}
-)
-_LINE = pa.struct({"text": pa.string(), "box": _BOX, "digits": pa.list_(_DIGIT)})
-_PICTURE = {field.name: field.type for field in files.LISTING}
-_ORIGIN = {"model": pa.string(), "version": pa.int64(), "error_code": pa.string(), "error": pa.string()}
+_TYPES: dict[Any, pa.DataType] = {
+    Box: pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")}),
+    DigitNumber: pa.int8(),
+    float: pa.float64(),
+    int: pa.int32(),
+    str: pa.string(),
+}
+"""Type of a column by the annotation of its field."""
 
-PREDICTIONS = pa.schema(
-    {
-        **_PICTURE,
-        "label": pa.string(),
-        "predicted_labels": pa.list_(pa.string()),
-        "digit": pa.int8(),
-        "refusal": pa.string(),
-        "confidence": pa.float64(),
-        "is_digit": pa.float64(),
-        "probabilities": _PROBABILITIES,
-        **_ORIGIN,
-    }
-)
-"""Columns of predictions. `predicted_labels` is null, and `label` is not, unless the model is multi-label.
-`digit` is null unless the labels are the ten digits, `is_digit` unless the model gives it. `refusal` is null
-unless the picture shows no digit, or several: then `label` and `digit` are null. A row with an error has no
-values but the picture's, `model` and `version`."""
-READINGS = pa.schema(
-    {**_PICTURE, "text": pa.string(), "refusal": pa.string(), "lines": pa.list_(_LINE), **_ORIGIN}
-)
-"""Columns of readings, with `--read`."""
+
+def _type(annotation: Any) -> pa.DataType:
+    if annotation in _TYPES:
+        return _TYPES[annotation]
+    if is_dataclass(annotation):
+        return pa.struct(_columns(annotation))
+    inner = _type(get_args(annotation)[0])
+    return pa.list_(inner) if get_origin(annotation) is tuple else inner
+
+
+def _columns(kind: Any) -> dict[str, pa.DataType]:
+    """Return the columns of a result, those of its fields that are no file."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {each.name: _type(hints[each.name]) for each in members(kind) if each.name != "image"}
+
+
+def _schema(kind: Any) -> pa.Schema:
+    picture = {field.name: field.type for field in files.LISTING}
+    origin = {"model": pa.string(), "version": pa.int64(), "error_code": pa.string(), "error": pa.string()}
+    return pa.schema({**picture, **_columns(kind), **origin})
+
+
+PREDICTIONS, READINGS = _schema(Prediction), _schema(Reading)
+"""Columns of predictions, and of readings with `--read`: the result's fields, between the picture and what
+answered. A row with an error has no values but the picture's, `model` and `version`."""
+
+
+def to_value(value: Any, kind: pa.DataType) -> Any:
+    """Return a result, or a value in it, as a value of this type."""
+    is_list = pa.types.is_list(kind)
+    if value is None or not pa.types.is_nested(kind.value_type if is_list else kind):
+        return value
+    if is_list:
+        return [to_value(item, kind.value_type) for item in value]
+    values = value if isinstance(value, tuple) else [getattr(value, field.name) for field in kind]
+    return {field.name: to_value(item, field.type) for field, item in zip(kind, values, strict=True)}
+
 
 FINAL_CODES = {ImageError.code, *(error.code for error in ImageError.__subclasses__())}
 """Error codes of pictures that can't be taken. All others are retryable: the next run scores again."""

@@ -1,7 +1,7 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from typing import Any
@@ -13,7 +13,7 @@ from digit_client import ModelServerClient
 from digit_core.errors import DigitError
 from digit_core.results import Prediction, Reading
 from digit_serving.scoring.files import open_folder
-from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
+from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE, to_value
 
 _CALLS = 2
 """Calls at a time: images are read and prepared for one while the model server answers the other."""
@@ -71,24 +71,14 @@ def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
 
 
 def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
-    """Return the outcome's columns; the table leaves out what is no column, and the others are null."""
+    """Return the outcome's columns; the others are null."""
     match outcome:
-        case Prediction():
-            return {**outcome.answer(), "probabilities": outcome.probabilities}
-        case Reading():
-            return {"text": outcome.text, "refusal": outcome.refusal, "lines": [*map(_line, outcome.lines)]}
+        case Prediction() | Reading():
+            columns = PREDICTIONS if isinstance(outcome, Prediction) else READINGS
+            return {field.name: to_value(getattr(outcome, field.name, None), field.type) for field in columns}
         case DigitError():
             return {"error_code": outcome.code, "error": outcome.message}
         case FileNotFoundError():
             return {"error_code": NOT_FOUND, "error": "the file does not exist"}
         case _:
             return {"error_code": UNREADABLE, "error": f"the file can't be read: {outcome}"}
-
-
-def _line(line: Any) -> dict[str, Any]:
-    digits = [{**asdict(digit), "box": _box(digit.box)} for digit in line.digits]
-    return {"text": line.text, "box": _box(line.box), "digits": digits}
-
-
-def _box(box: tuple[int, int, int, int]) -> dict[str, int]:
-    return dict(zip(("left", "top", "width", "height"), box, strict=True))

@@ -19,7 +19,7 @@ def prediction(digit: int, is_digit: float | None = 0.99, probability: float = 0
     rest = (1 - probability) / 9
     probabilities = tuple(probability if other == digit else rest for other in range(10))
     confidence = probability if is_digit is None else probability * is_digit
-    return Prediction(digit, confidence, probabilities, DIGIT_LABELS, 3, is_digit)
+    return Prediction(digit, confidence, probabilities, DIGIT_LABELS, 3, is_digit=is_digit)
 
 
 def peaks(*found: tuple[int, tuple[int, int, int, int]], score: float = 0.95) -> Peaks:

@@ -1,5 +1,6 @@
 """Conversion of arrays to TensorFlow Serving's messages and back."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +159,12 @@ def card_response(*values: bytes) -> PredictResponse:
     message.model_spec.version.value = 5
     message.outputs["card"].string_val.extend(values)
     return message
+
+
+def test_decode_card_of_a_newer_release_ignores_unknown_keys() -> None:
+    document = DIGITS.to_document()
+    newer = {**document, "input": document["input"] | {"depth": 8}, "news": True}
+    assert codec.decode_card(card_response(json.dumps(newer).encode())) == DIGITS
 
 
 @pytest.mark.parametrize(

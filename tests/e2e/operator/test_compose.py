@@ -135,11 +135,11 @@ def test_compose_up_publishes_serves_and_answers(project: Project, digits: Any) 
         answers = client.predict_many(pictures, on_error="raise")
     assert sum(answer.digit == digit for digit, answer in enumerate(answers)) >= 9
     models = httpx.get(f"{project.url}/v1/models").json()
-    assert models["labels"]["stable"] == 1
+    assert models["version_labels"]["stable"] == 1
     project.compose("down")
     project.compose("up", "--detach", "--wait")
     assert "Published already" in project.compose("logs", "training")
-    assert httpx.get(f"{project.url}/v1/models").json()["labels"] == models["labels"]
+    assert httpx.get(f"{project.url}/v1/models").json()["version_labels"] == models["version_labels"]
 
 
 def next_versions(responses: list[httpx.Response], callers: int) -> set[int]:

@@ -79,7 +79,7 @@ class StubGateway:
         return {
             "name": task.name,
             "versions": versions,
-            "labels": {},
+            "version_labels": {},
             "task": task.to_document(),
             "models": [*self.tasks],
             "feedback": self._takes_feedback,

@@ -17,6 +17,7 @@ from werkzeug import exceptions
 
 from digit_core.errors import ClientClosedError, ConnectionFailedError, DigitError, ImageError
 from digit_core.images import NoInkError, to_png
+from digit_core.results import Digit, Line, Models, ModelVersion, Network, Prediction, Reading, members
 from digit_core.tfserving.connection import VersionMovedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.openapi import describe
@@ -114,6 +115,13 @@ def test_documented_codes_are_those_of_the_error_classes() -> None:
         if kind.__module__.startswith("digit_") or kind in http_errors
     ]
     assert documented == {(answer.status, answer.code) for answer in answers} | {(500, "internal_error")}
+
+
+@pytest.mark.parametrize("kind", [Prediction, Reading, Line, Digit, Models, ModelVersion, Network])
+def test_fields_of_results_are_described_by_their_docstrings(kind: type) -> None:
+    properties = COMPONENTS["schemas"][kind.__name__]["properties"]
+    bare = {each.name for each in members(kind) if "description" not in properties[each.name]}
+    assert bare <= {"name", "version", "versions", "lines", "digits"}
 
 
 def test_limits_and_models_are_those_of_the_settings() -> None:

@@ -201,6 +201,7 @@ def test_models_describes_each_model(stub: StubModelServer) -> None:
     assert document == {
         "name": "fashion",
         "versions": [{"version": 5, "state": "AVAILABLE", "network": NETWORK}],
+        "version_labels": {"stable": 5},
         "labels": {"stable": 5},
         "task": FASHION.to_document(),
         "models": ["shapes", "fashion"],

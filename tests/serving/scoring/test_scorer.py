@@ -19,7 +19,7 @@ from digit_serving.scoring.scorer import Scorer
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer
 
-ANSWERS = ("label", "digit", "refusal", "confidence", "is_digit", "probabilities")
+ANSWERS = ("label", "digit", "refusal", "confidence", "is_digit", "count", "probabilities")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,9 @@ def score(folder: Path, target: str, **options: Any) -> dict[str, dict[str, Any]
     return {Path(row["path"]).name: row for row in rows.to_pylist()}
 
 
-def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> None:
+def test_score_equals_predict_many(folder: Path, server: LinearModelServer, digits: Any) -> None:
+    (folder / "page.png").write_bytes(to_png(draw_lines([digits.one(4), digits.one(2)])))
+    (folder / "large.png").write_bytes(to_png(draw_lines([digits.one(4)])))
     rows = score(folder, server.target)
     with ModelServerClient(server.target) as client:
         expected = client.predict_many([folder / name for name in rows])
@@ -59,7 +61,10 @@ def test_score_equals_predict_many(folder: Path, server: LinearModelServer) -> N
             value = getattr(outcome, name, None)
             assert row[name] == ([*value] if isinstance(value, tuple) else value)
         assert (row["model"], row["version"]) == ("digits", 1)
+        box = getattr(outcome, "box", None)
+        assert row["box"] == (box and dict(zip(("left", "top", "width", "height"), box, strict=True)))
     assert {row["digit"] for row in rows.values()} == {None, *range(10)}
+    assert (rows["page.png"]["refusal"], rows["page.png"]["count"]) == ("several_digits", 2)
 
 
 def test_score_vanished_file_is_a_row(folder: Path, server: LinearModelServer) -> None:
@@ -111,5 +116,6 @@ def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModel
     assert tuple(line["box"].values()) == expected.lines[0].box
     found = [(digit["digit"], tuple(digit["box"].values())) for digit in line["digits"]]
     assert found == [(each.digit, each.box) for each in expected.digits]
+    assert [tuple(box.values()) for box in line["separators"]] == [*expected.lines[0].separators]
     blank = rows["blank.png"]
     assert (blank["text"], blank["refusal"], blank["error_code"]) == ("", "no_digit", None)

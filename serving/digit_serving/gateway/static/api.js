@@ -20,7 +20,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Read the digits of an image file: {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
+/** Read the digits of an image file: the service's reading with {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
  *
  *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
  *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities scaled so that the
@@ -35,16 +35,16 @@ export async function read(file, selection, signal) {
     answers: digits.map(({ digit, ...rest }) => withShares({ ...rest, label: labels[digit], index: digit, labels })),
   }));
   const answers = lines.flatMap((line) => line.answers);
-  return { ...source, lines, answers, isNumber: true, orientation: item.orientation };
+  return { ...item, ...source, lines, answers, isNumber: true };
 }
 
 /** Classify an image file. The result is like that of `read`, with one answer, whose box may be null. A refused picture has no
- *  line; its answer is {index, labels, …, refusal}, which the network gave nevertheless. */
+ *  line; its answer is what the network gave nevertheless. */
 export async function classify(file, selection, signal) {
   const { item, ...source } = await send("v1/predict", file, selection, signal);
   const label = item.label ?? (item.predicted_labels?.join(", ") || "none of them");
   const answers = [withShares({ ...item, label, labels: source.labels })];
-  return { ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
+  return { ...item, ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
 }
 
 function withShares(answer) {
@@ -72,7 +72,8 @@ export async function sendFeedback(requestId, label) {
  *  task card (null while no version answers), the names of all models, and if the service takes feedback:
  *  {name, versions: [{version, labels, network}], task, models, feedback}. An empty `model` is the default one. */
 export async function describeModel(model) {
-  const { name, versions, labels, task, models, feedback } = await request(`v1/models${toQuery({ model })}`, {});
+  const document = await request(`v1/models${toQuery({ model })}`, {});
+  const { name, versions, version_labels: labels, task, models, feedback } = document;
   const available = versions
     .filter(({ state }) => state === "AVAILABLE")
     .map((each) => ({ ...each, labels: Object.keys(labels).filter((label) => labels[label] === each.version) }));

@@ -100,7 +100,7 @@ async function readPicture(content, picture, signal) {
   const result = await ask(content, picture, versionMenu.version, signal);
   answer = { ...result, content };
   const { answers, lines } = result;
-  const certainty = lines.length ? messages.describeCertainty(answers) : describeRefusal(answers);
+  const certainty = lines.length ? messages.describeCertainty(answers) : describeRefusal(result);
   const sentence = messages.describeOrientation(result) ?? certainty;
   answerView.show(result, sentence, ...describeSource(result));
   boxes.show(lines.length ? answers.filter(({ isFound }) => isFound) : []);
@@ -121,7 +121,9 @@ async function readOther(content, picture, signal) {
   try {
     const result = await ask(content, picture, versionMenu.other, signal);
     otherAnswer = { ...result, content };
-    const sentence = result.lines.length ? messages.describeCertainty(result.answers) : `${task.texts.refusal}.`;
+    const { answers, lines } = result;
+    const refusal = messages.describeRefusal(result, task.hasDigitLabels);
+    const sentence = lines.length ? messages.describeCertainty(answers) : `${refusal}.`;
     otherView.show(result, sentence, ...describeSource(result));
     chooseOther();
   } catch (error) {
@@ -161,9 +163,10 @@ async function readNumber(file, selection, signal) {
 }
 
 /** Describe that no answer fits, or that there is none while the user draws. */
-function describeRefusal(answers) {
+function describeRefusal({ answers, ...result }) {
   if (!answers.length) return task.texts.noAnswer;
-  return `${task.texts.refusal}${feedbackView.isOffered ? "; if it is one, tell us" : ""}.`;
+  const isAsked = feedbackView.isOffered && result.refusal === "no_digit";
+  return `${messages.describeRefusal(result, task.hasDigitLabels)}${isAsked ? "; if it is one, tell us" : ""}.`;
 }
 
 /** Return the name of the network that answered, and a sentence about its answer. */

@@ -30,6 +30,16 @@ export function describeOrientation({ orientation }) {
   return orientation ? `Turn the picture by ${orientation}° clockwise: it seems to show a number then.` : null;
 }
 
+/** Describe why the service gives no answer, in its own word if it is a newer one. */
+export function describeRefusal({ refusal, count }, hasDigitLabels) {
+  const known = {
+    no_digit: `Doesn't look like ${hasDigitLabels ? "a digit" : "any of them"}`,
+    several_digits: `Looks like ${count} digits`,
+    unsure: "The network is not sure enough",
+  };
+  return known[refusal] ?? `Refused: ${refusal}`;
+}
+
 /** Describe one answer, for screen readers. */
 export function describeAnswer({ label, confidence, predicted_labels: named }) {
   if (named) return `The picture shows: ${label}.`;

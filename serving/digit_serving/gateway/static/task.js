@@ -28,7 +28,6 @@ export class Task {
   get texts() {
     return {
       noLabel: this.hasDigitLabels ? NO_DIGIT : "none of them",
-      refusal: `Doesn't look like ${this.hasDigitLabels ? "a digit" : "any of them"}`,
       ...(this.isWritten ? WRITING : PICTURE),
       ...(this.readsNumbers ? NUMBERS : headline(this)),
     };
