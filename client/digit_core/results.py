@@ -283,12 +283,12 @@ def to_json(
     """
     document = {}
     kind: Any = type(result)
-    for each in members(kind, of_call):
-        value = getattr(result, each.name)
+    for name, null in _members(kind, of_call):
+        value = getattr(result, name)
         if value is not None:
-            document[each.name] = value if type(value) in _SCALARS else _to_value(value, of_call, numbers)
-        elif (null := each.metadata.get("null")) and (null is True or getattr(result, null)):
-            document[each.name] = None
+            document[name] = value if type(value) in _SCALARS else _to_value(value, of_call, numbers)
+        elif null is True or (null and getattr(result, null)):
+            document[name] = None
     return document
 
 
@@ -306,6 +306,11 @@ def _to_value(value: Any, of_call: bool, numbers: Callable[[tuple[float, ...]], 
 
 
 @cache
+def _members(kind: Any, of_call: bool) -> list[tuple[str, Any]]:
+    """Return the names of `members`, each with its metadata `null`."""
+    return [(each.name, each.metadata.get("null")) for each in members(kind, of_call)]
+
+
 def members(kind: Any, of_call: bool = False) -> list[Field[Any]]:
     """Return the fields that JSON has, with those of the call or without."""
     named = [each for each in fields(kind) if each.name != "response"]

@@ -128,7 +128,7 @@ class FeedbackViews:
     def give(self) -> Response:
         """Store feedback on an answer to the same caller."""
         context: RequestContext = g.context
-        parse_query(Query, request.args)
+        parse_query(Query, request)
         given = _parse_body(_FEEDBACK)
         records = self._keeper.find(given.request_id, given.index, context.key)
         if not records:
@@ -164,7 +164,7 @@ class FeedbackViews:
     def unlabelled(self) -> Response:
         """Answer some of the least confident answers, in random order."""
         context = _permitted_context()
-        query, context.requested = parse_selection(UnlabelledQuery, request.args, self._settings)
+        query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
         model, limit = context.model, query.limit
         records, unlabelled = self._keeper.use_store(
             lambda store: (
@@ -186,7 +186,7 @@ class FeedbackViews:
     def label(self) -> Response:
         """Label an input; the latest label counts."""
         context = _permitted_context()
-        _, context.requested = parse_selection(ModelQuery, request.args, self._settings)
+        _, context.requested = parse_selection(ModelQuery, request, self._settings)
         given = _parse_body(_HAND_LABEL)
         if given.label:
             try:

@@ -15,7 +15,6 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
-from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from digit_core.artifact.task_card import NAME, TaskCard
@@ -118,10 +117,11 @@ _Query = TypeVar("_Query", bound=Query)
 _Selection = TypeVar("_Selection", bound=ModelQuery)
 
 
-def parse_query(kind: type[_Query], parameters: MultiDict[str, str]) -> _Query:
+def parse_query(kind: type[_Query], request: Request) -> _Query:
     """Return the query. Raise InvalidSelectionError, also for a name that is misspelt or comes twice."""
-    if not parameters:
+    if not request.query_string:
         return _default(kind)  # type: ignore[no-any-return]
+    parameters = request.args
     for name, values in parameters.lists():
         if len(values) > 1:
             raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
@@ -146,14 +146,14 @@ _model_ref = lru_cache(256)(ModelRef)
 
 
 def parse_selection(
-    kind: type[_Selection], parameters: MultiDict[str, str], settings: Settings
+    kind: type[_Selection], request: Request, settings: Settings
 ) -> tuple[_Selection, ModelRef]:
     """Return the query and the model that it names, with the version or the label of a VersionQuery.
 
     Raise UnknownModelError if the settings don't permit the model, InvalidSelectionError as `parse_query`,
     and for a version together with a label.
     """
-    query = parse_query(kind, parameters)
+    query = parse_query(kind, request)
     name = settings.model_name if query.model is None else query.model
     if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
         raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")

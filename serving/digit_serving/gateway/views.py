@@ -67,7 +67,7 @@ class Views:
     def models(self) -> Response:
         """Describe a model and name the others."""
         context: RequestContext = g.context
-        _, context.requested = parse_selection(ModelQuery, request.args, self._settings)
+        _, context.requested = parse_selection(ModelQuery, request, self._settings)
         name = context.requested.name
         statuses = self._upstream.statuses(context, name)
         task = None
@@ -112,7 +112,7 @@ class Views:
         context: RequestContext = g.context
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        query, requested = parse_selection(kind, received.args, self._settings)
+        query, requested = parse_selection(kind, received, self._settings)
         route = self._upstream.route(context, requested)
         while True:
             body = self._parser.parse(received, route.served.card, context)

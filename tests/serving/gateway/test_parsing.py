@@ -6,13 +6,14 @@ import io
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug import Request
-from werkzeug.datastructures import FileStorage, MultiDict
+from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
@@ -67,6 +68,11 @@ def parse(
         builder.close()
 
 
+def asking(query: dict[str, str]) -> Request:
+    """Return a request with these query parameters."""
+    return Request({"QUERY_STRING": urlencode(query)})
+
+
 def parse_json(document: Any, task: TaskCard = DIGITS) -> Body:
     return parse(json.dumps(document).encode(), "application/json", task)
 
@@ -88,29 +94,28 @@ def parse_npy(array: np.ndarray, task: TaskCard = DIGITS) -> Body:
 def test_parse_selection_returns_query_with_model_version_and_label(
     query: dict[str, str], model: ModelRef
 ) -> None:
-    parameters = MultiDict(query)
-    expected = parse_query(VersionQuery, parameters), model
-    assert parse_selection(VersionQuery, parameters, FLOWERS) == expected
+    request = asking(query)
+    assert parse_selection(VersionQuery, request, FLOWERS) == (parse_query(VersionQuery, request), model)
 
 
 @pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
 def test_parse_selection_of_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        parse_selection(ModelQuery, MultiDict({"model": name}), FLOWERS)
+        parse_selection(ModelQuery, asking({"model": name}), FLOWERS)
 
 
 def test_parse_selection_takes_any_name_of_a_model_for_an_asterisk() -> None:
     settings = Settings(model_names=("flowers", "*"))
-    _, model = parse_selection(ModelQuery, MultiDict({"model": "shapes"}), settings)
+    _, model = parse_selection(ModelQuery, asking({"model": "shapes"}), settings)
     assert model == ModelRef("shapes")
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
-        parse_selection(ModelQuery, MultiDict({"model": "../flowers"}), settings)
+        parse_selection(ModelQuery, asking({"model": "../flowers"}), settings)
 
 
 def test_parse_query_unknown_parameter_is_named() -> None:
-    assert parse_query(ModelQuery, MultiDict({"model": "digits"})).model == "digits"
+    assert parse_query(ModelQuery, asking({"model": "digits"})).model == "digits"
     with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, version"):
-        parse_query(VersionQuery, MultiDict({"modle": "digits"}))
+        parse_query(VersionQuery, asking({"modle": "digits"}))
 
 
 @pytest.mark.parametrize(
