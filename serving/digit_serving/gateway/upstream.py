@@ -293,7 +293,9 @@ class Batcher:
         while group := queue.next_group(self._max_images):
             await self._call(key[0], group)
             # Callers that have just been answered may join with their next request: a fuller call costs less.
-            await queue.collect(_QUIET_ITERATIONS)
+            # A lone caller would join nobody.
+            if len(group) > 1 or queue.waiting:
+                await queue.collect(_QUIET_ITERATIONS)
         queue.inflight -= 1
         # Remove unused queues: callers may name any version.
         if not queue.inflight:
