@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 from digit_core.artifact.task_card import DIGIT_LABELS
+from digit_core.errors import InvalidOutputError
 
 if TYPE_CHECKING:
     import httpx
@@ -123,6 +124,10 @@ class Prediction:
         Its members are those of `answer`, and the fields that are not None.
         """
         return self.answer() | _to_json(self)
+
+
+Answer: TypeAlias = Prediction | InvalidOutputError
+"""Model's answer to a row of a batch: a prediction, or the error in its place."""
 
 
 @dataclass(frozen=True, slots=True)
