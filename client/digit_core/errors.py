@@ -15,13 +15,14 @@ class DigitError(Exception):
     """Base class of this package's errors.
 
         DigitError
-        ├── ImageError               the image can't be decoded or taken; send another image
+        ├── ImageError               the image can't be decoded, taken or answered; send another image
         │   ├── NotAnImageError      unknown file format
         │   ├── TruncatedImageError  the file ends early or is damaged
         │   ├── ImageTooLargeError   more pixels than the limit
         │   ├── ImageShapeError      an array without the shape of an image
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
-        │   └── TooManyDigitsError   an image with more digits than are read
+        │   ├── TooManyDigitsError   an image with more digits than are read
+        │   └── InvalidOutputError   the model's numbers for the image are no probabilities
         ├── NoInkError               nothing is written on the image; only functions of `images` raise it
         ├── ClientClosedError        the client was closed, or belongs to another event loop
         ├── ConnectionFailedError    the service can't be reached
@@ -56,7 +57,10 @@ class DigitError(Exception):
 
 
 class ImageError(DigitError):
-    """The image can't be decoded or taken. `index` is its position among several images, else None."""
+    """The image can't be decoded, taken or answered.
+
+    `index` is its position among several images, else None.
+    """
 
     code = "invalid_image"
     index: int | None = None
@@ -96,6 +100,16 @@ class TooManyDigitsError(ImageError):
     """The image shows more digits than are read."""
 
     code = "too_many_digits"
+
+
+class InvalidOutputError(ImageError):
+    """The model's numbers for the image are no probabilities: NaN, infinite or out of range.
+
+    `model_version` is the version that answered, 0 if it is unknown.
+    """
+
+    code = "invalid_output"
+    model_version: int = 0
 
 
 class NoInkError(DigitError):

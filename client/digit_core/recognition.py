@@ -20,10 +20,16 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import ImageError, ReaderMissingError, ReadingNotSupportedError, without_tracebacks
+from digit_core.errors import (
+    ImageError,
+    InvalidOutputError,
+    ReaderMissingError,
+    ReadingNotSupportedError,
+    without_tracebacks,
+)
 from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
-from digit_core.results import MIN_IS_DIGIT, Orientation, Prediction, Reading, Refusal
+from digit_core.results import MIN_IS_DIGIT, Answer, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -41,7 +47,7 @@ _SURE_NUMBER = 0.9
 """Least mean confidence of a number's digits from which its page is upright."""
 
 PictureError: TypeAlias = ImageError | OSError
-"""Error of one picture: it can't be read, decoded or taken by the model."""
+"""Error of one picture: it can't be read, decoded, taken by the model or answered."""
 Pictures: TypeAlias = "Sequence[ImageSource | PictureError] | Batch"
 """Pictures, errors of pictures that could not be read, or an array: uint8 [n, *shape] or float32
 [n, *instance_shape] is in the model's form, any other array holds one picture an item."""
@@ -100,7 +106,10 @@ class Prepare:
 
 @dataclass(frozen=True, slots=True)
 class Classify:
-    """Request for the predictions of a batch in the model's form, in order. Errors end the recognition."""
+    """Request for the model's answers to a batch in its form, in order. Errors end the recognition.
+
+    An InvalidOutputError in the place of a row is that of its picture.
+    """
 
     batch: Batch
     pictures: Sequence[ImageSource] = ()
@@ -223,7 +232,7 @@ class Recognition:
             if isinstance(row, Exception):
                 yield Outcome(row)
             else:
-                yield Outcome(self._decide(next(answers), row), (row,))
+                yield self._decide(next(answers), row)
 
     def _predict_digits(self, pictures: Pictures, start: int) -> Steps[Prediction]:
         """Yield the digit on each picture; the model is asked once for the drawings among them."""
@@ -242,19 +251,19 @@ class Recognition:
         crops = [_crop(page) if isinstance(page, Page) else None for page in pages]
         answers = iter((yield from self._classify([crop for crop in crops if crop is not None])))
         for page, crop in zip(pages, crops, strict=True):
-            whole = None if crop is None else (self._decide(next(answers), crop), crop)
+            whole = None if crop is None else self._decide(next(answers), crop)
             if not isinstance(page, Page):
                 yield Outcome(page)
-            elif whole and (not whole[0].refusal or page.is_input):
-                yield Outcome(whole[0], (whole[1],))
+            elif whole and (page.is_input or not getattr(whole.result, "refusal", None)):
+                yield whole
             else:
-                yield (yield from self._look(page, whole))
+                yield (yield from _or_invalid(self._look(page, whole)))
 
-    def _look(self, page: Page, whole: tuple[Prediction, Pixels] | None) -> _Asking[Outcome[Prediction]]:
+    def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
         Where it finds none but sees something, and without a reader, the model decides on all ink of the
-        picture: `whole` is its answer and the crop, if it was asked before.
+        picture: `whole` is its answer, if it was asked before.
         """
         count: int | None = None
         with suppress(ReaderMissingError):
@@ -270,19 +279,23 @@ class Recognition:
                         box = page.to_picture(found.digits.boxes[index])
                         answer = replace(answers[index], confidence=confidence, box=box)
                         return Outcome(answer, (found.glyphs[index],))
-        answer, crop = whole or (yield from self._ask_whole(page))
-        if count or (count == 0 and not (found.is_anything and _sure_of_all_ink(answer))):
+        whole = whole or (yield from self._ask_whole(page))
+        if not isinstance(whole.result, Prediction):
+            return whole
+        if count or (count == 0 and not (found.is_anything and _sure_of_all_ink(whole.result))):
             refusal = "several_digits" if count else "no_digit"
-            answer = replace(answer, refusal=refusal, count=count or None)
-        return Outcome(answer, (crop,))
+            return replace(whole, result=replace(whole.result, refusal=refusal, count=count or None))
+        return whole
 
-    def _ask_whole(self, page: Page) -> _Asking[tuple[Prediction, Pixels]]:
+    def _ask_whole(self, page: Page) -> _Asking[Outcome[Prediction]]:
         crop = images.crop_picture(page)
         (answer,) = yield from self._classify([crop])
-        return self._decide(answer, crop), crop
+        return self._decide(answer, crop)
 
-    def _decide(self, answer: Prediction, row: NDArray[Any]) -> Prediction:
+    def _decide(self, answer: Answer, row: NDArray[Any]) -> Outcome[Prediction]:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""
+        if isinstance(answer, InvalidOutputError):
+            return Outcome(answer)
         refusal: Refusal | None = None
         if self._task.kind == "digits" and not np.count_nonzero(row):
             refusal = "no_digit"
@@ -290,7 +303,7 @@ class Recognition:
             refusal = None if answer.looks_like_digit(self._min_is_digit) else "no_digit"
         elif answer.confidence < self._task.refuse_below:
             refusal = "unsure"
-        return replace(answer, refusal=refusal) if refusal else answer
+        return Outcome(replace(answer, refusal=refusal) if refusal else answer, (row,))
 
     def _read_group(self, group: Sequence[Detected | PictureError]) -> Steps[Reading]:
         """Yield the reading of each picture; all crops share a call of the model."""
@@ -303,14 +316,19 @@ class Recognition:
                 yield Outcome(found)
                 continue
             start, end = end, end + len(found.glyphs)
-            reading, inputs = images.read(found, answers[start:end], self._min_is_digit)
-            if reading.refusal and found.is_anything:
-                whole, crop = yield from self._ask_whole(found.page)
-                if (score := _sure_of_all_ink(whole)) is not None:
-                    reading, inputs = images.read(images.lone_digit(found.page, crop, score), [whole])
-            if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
-                reading = replace(reading, orientation=(yield from self._orientation(found.page)))
-            yield Outcome(reading, inputs)
+            yield (yield from _or_invalid(self._read_page(found, answers[start:end])))
+
+    def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
+        """Return the reading of a page, by the answers to its crops."""
+        reading, inputs = images.read(found, answers, self._min_is_digit)
+        if reading.refusal and found.is_anything:
+            whole = yield from self._ask_whole(found.page)
+            if isinstance(whole.result, Prediction) and (score := _sure_of_all_ink(whole.result)) is not None:
+                lone = images.lone_digit(found.page, whole.inputs[0], score)
+                reading, inputs = images.read(lone, [whole.result])
+        if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
+            reading = replace(reading, orientation=(yield from self._orientation(found.page)))
+        return Outcome(reading, inputs)
 
     def _orientation(self, page: Page) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of which the networks are sure, or None.
@@ -340,14 +358,14 @@ class Recognition:
 
     def _classify(
         self, inputs: Sequence[NDArray[Any]], pictures: Sequence[Any] = ()
-    ) -> _Asking[list[Prediction]]:
-        predictions: list[Prediction] = []
+    ) -> _Asking[list[Answer]]:
+        answers: list[Answer] = []
         for start in range(0, len(inputs), self._max_batch):
             group, shown = inputs[start : start + self._max_batch], pictures[start : start + self._max_batch]
             # np.stack takes 10 µs, also for one array.
             batch = np.stack(group) if len(group) > 1 else group[0][np.newaxis]
-            predictions += yield Classify(batch, shown)
-        return predictions
+            answers += yield Classify(batch, shown)
+        return answers
 
     def _prepare(self, picture: "ImageSource | PictureError", index: int) -> _Asking[Any]:
         """Return the page or the model's input of a picture, or its error."""
@@ -374,6 +392,14 @@ class Recognition:
             return False
         shapes = {"uint8": self._task.shape, "float32": self._task.instance_shape}
         return pictures.shape[1:] == shapes.get(str(pictures.dtype))
+
+
+def _or_invalid(asking: _Asking[Outcome[_Result]]) -> _Asking[Outcome[_Result]]:
+    """Return the outcome of a picture, or the error of a crop to which the model has no valid answer."""
+    try:
+        return (yield from asking)
+    except InvalidOutputError as error:
+        return Outcome(without_tracebacks(error))
 
 
 def _sure_of_all_ink(answer: Prediction) -> float | None:

@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from digit_core.artifact.task_card import DIGIT_LABELS, MAX_LABELS, TaskCard
+from digit_core.errors import InvalidOutputError
 
 if TYPE_CHECKING:
     import httpx
@@ -143,6 +144,10 @@ class Prediction(_Result):
         if self.is_digit is None:
             return self.confidence >= MIN_CONFIDENCE
         return self.is_digit >= min_is_digit
+
+
+Answer: TypeAlias = Prediction | InvalidOutputError
+"""Model's answer to a row of a batch: a prediction, or the error in its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pytest
 from digit_client import (
     AuthenticationError,
     DigitError,
+    InvalidOutputError,
     ModelNotFoundError,
     ModelVersion,
     NotAnImageError,
@@ -92,6 +93,7 @@ def test_parse_predictions_returns_predictions() -> None:
     [
         (400, {"code": "not_an_image"}, NotAnImageError),
         (422, {"code": "too_many_digits"}, TooManyDigitsError),
+        (502, {"code": "invalid_output"}, InvalidOutputError),
         (404, {"code": "model_not_found"}, ModelNotFoundError),
         (404, {"code": "feedback_unknown"}, ServiceError),
         (404, {}, ServiceError),

@@ -23,10 +23,12 @@ from digit_client import (
     Client,
     ImageError,
     ImageShapeError,
+    InvalidOutputError,
     ModelNotFoundError,
     ModelServerClient,
     ModelVersion,
     NotAnImageError,
+    Prediction,
     Reading,
     ReadingNotSupportedError,
     TaskCard,
@@ -37,6 +39,7 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.blocking import BlockingAsync
 from tests.core.drawn_numbers import draw_lines
+from tests.core.linear_model import LinearModel
 from tests.core.linear_model_server import LinearModelServer
 
 URL = "http://gateway.test"
@@ -167,6 +170,27 @@ def test_many_puts_each_outcome_in_its_place(
             assert outcome.request_id == "request-5"
         # Frames would keep the picture's pixels in memory.
         assert getattr(outcome, "__traceback__", None) is None
+
+
+def test_picture_on_which_the_model_fails_has_its_error_in_its_place(
+    connect: Connect, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def classify(model: LinearModel, batch: Any) -> list[Prediction]:
+        nan = (float("nan"),) * 10
+        answers = zip(batch, original(model, batch), strict=True)
+        return [each if row.any() else replace(each, probabilities=nan) for row, each in answers]
+
+    original = LinearModel.classify
+    monkeypatch.setattr(LinearModel, "classify", classify)
+    black = np.zeros((28, 28), np.uint8)
+    with (
+        LinearModelServer(digits.images[:1000], digits.labels[:1000]) as server,
+        connect(Service(server, DIGITS.name)) as client,
+    ):
+        three, failed = client.predict_many([digits.one(3), black])
+        assert (three.digit, type(failed), failed.index) == (3, InvalidOutputError, 1)
+        with pytest.raises(InvalidOutputError, match="not a probability distribution"):
+            client.predict(black)
 
 
 def test_broken_picture_alone_or_with_on_error_raise_is_raised(client: Any, digits: Any) -> None:

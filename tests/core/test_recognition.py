@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import (
     ImageShapeError,
+    InvalidOutputError,
     NotAnImageError,
     OverloadedError,
     ReaderMissingError,
@@ -19,7 +20,7 @@ from digit_core.errors import (
 )
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
-from digit_core.results import Prediction, Reading
+from digit_core.results import Answer, Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
@@ -46,7 +47,7 @@ class Recognizer:
 
     def __init__(
         self,
-        classify: Callable[[Any], Sequence[Prediction]],
+        classify: Callable[[Any], Sequence[Any]],
         *arguments: Any,
         find: Any = missing_reader,
         **options: Any,
@@ -249,6 +250,32 @@ def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
     for method in (recognition.predict, recognition.read):
         with pytest.raises(OverloadedError):
             list(method([pictures["dark on white"]]))
+
+
+def test_recognition_row_without_valid_output_is_error_of_its_picture(
+    model: LinearModel, pictures: Any
+) -> None:
+    """The model divides by the maximum: it has no numbers for black, nor for the first crop of a number."""
+    first: list[bytes] = []
+
+    def classify(batch: Any) -> list[Answer]:
+        first[:] = first or [batch[0].tobytes()]
+        return [
+            answer if row.any() and row.tobytes() != first[0] else InvalidOutputError("NaN")
+            for row, answer in zip(batch, model.classify(batch), strict=True)
+        ]
+
+    recognizer = Recognizer(classify, DIGITS, find=find_components)
+    shown = [pictures[name] for name in ("dash", "in MNIST's form", "blank", "dark on white")]
+    outcomes = list(recognizer.predict(shown))
+    assert [answer(outcome) for outcome in outcomes][1:] == [3, InvalidOutputError, 3]
+    assert (outcomes[2].inputs, len(outcomes[3].inputs)) == ((), 1)
+    first.clear()
+    shown = [pictures[name] for name in ("two lines", "blank", "dark on white")]
+    readings = list(recognizer.read(shown))
+    assert [answer(outcome) for outcome in readings] == [InvalidOutputError, "no_digit", "3"]
+    assert isinstance(readings[0].result, Exception)
+    assert readings[0].result.__traceback__ is None
 
 
 def test_read_digits_have_boxes_in_pixels_of_the_picture(recognition: Recognizer, pictures: Any) -> None:

@@ -16,6 +16,7 @@ from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError
 from digit_core.images import Page
 from digit_core.recognition import Prepare
+from digit_core.results import Prediction
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictResponse
 from digit_serving.gateway import bridge
@@ -79,9 +80,10 @@ def body(data: bytes) -> None:
 def response(data: bytes) -> None:
     """Decode a model server's response."""
     with suppress(ValueError, DecodeError):
-        for prediction in codec.decode(PredictResponse.FromString(data), DIGITS):
-            assert 0 <= prediction.index <= 9
-            assert 0 <= prediction.confidence <= 1.001
+        for answer in codec.decode(PredictResponse.FromString(data), DIGITS):
+            if isinstance(answer, Prediction):
+                assert 0 <= answer.index <= 9
+                assert 0 <= answer.confidence <= 1.001
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {"image": image, "body": body, "response": response}

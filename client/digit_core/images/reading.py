@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.errors import InvalidOutputError
 from digit_core.images.crops import crop_digit
 from digit_core.images.normalisation import SIDE
 from digit_core.images.pages import Page
 from digit_core.peaks import SIGN, Peaks
-from digit_core.results import MIN_IS_DIGIT, Box, Digit, Line, Prediction, Reading
+from digit_core.results import MIN_IS_DIGIT, Answer, Box, Digit, Line, Prediction, Reading
 
 _LEAST_DOUBT = 1e-4
 """Least doubt of a network: it is never surer than this."""
@@ -74,14 +75,20 @@ def detect(page: Page, peaks: Peaks) -> Detected:
     return Detected(page, digits, glyphs, signs)
 
 
-def settle(detected: Detected, predictions: Sequence[Prediction]) -> tuple[Detected, Sequence[Prediction]]:
+def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Sequence[Prediction]]:
     """Non-maximum suppression by both networks: return each digit and sign once, and the predictions left.
 
-    Takes one prediction for each crop. The model tells a digit from the circle around it.
+    Takes one answer for each crop, and raises its InvalidOutputError: without a digit, a number would be
+    another one. The model tells a digit from the circle around it.
     """
     digits, signs = detected.digits, detected.signs
     if not len(digits):
-        return detected, predictions
+        return detected, []
+    predictions = []
+    for answer in answers:
+        if isinstance(answer, InvalidOutputError):
+            raise answer
+        predictions.append(answer)
     is_digit = _is_digit(predictions)
     evidence = _log_odds(digits.scores) + _CONFIG.model_weight * _log_odds(is_digit)
     rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
@@ -108,14 +115,14 @@ def lone_digit(page: Page, digit: NDArray[np.uint8], score: float = 1.0) -> Dete
 
 
 def read(
-    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+    detected: Detected, answers: Sequence[Answer], min_is_digit: float = MIN_IS_DIGIT
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
     """Return the numbers on the page, and the crop of each digit, in the same order.
 
-    Takes one prediction for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
+    Takes one answer for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
     """
-    version = predictions[0].model_version
-    detected, predictions = settle(detected, predictions)
+    version = answers[0].model_version
+    detected, predictions = settle(detected, answers)
     chosen = digit_indexes(detected, predictions, min_is_digit)
     scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
     found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]

@@ -64,8 +64,11 @@ _OPTIONS = (
     ("grpc.max_metadata_size", 256 * 1024),
     ("grpc.absolute_max_metadata_size", 256 * 1024),
     # A hung server keeps its connections open. A keepalive ping after 1 s without data, with 2 s for its
-    # answer, leaves 2 s of a deadline of 5 s for another server.
+    # answer, leaves 2 s of a deadline of 5 s for another server. A server that does not permit so many closes
+    # the connection at the third ping within five minutes (GOAWAY, too_many_pings). Hence one ping after each
+    # start of a call, and then gRPC's one a minute.
     ("grpc.keepalive_time_ms", 1000),
+    ("grpc.http2.max_pings_without_data", 1),
     ("grpc.keepalive_timeout_ms", 2000),
     # Bandwidth-estimation pings time out after a minute by default and block keepalive pings meanwhile.
     ("grpc.http2.ping_timeout_ms", 2000),

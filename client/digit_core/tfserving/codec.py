@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
+from digit_core.errors import InvalidOutputError
 from digit_core.peaks import CLASSES, Peaks
-from digit_core.results import Prediction
+from digit_core.results import Answer, Prediction
 from digit_core.tfserving.protos import (
     DT_FLOAT,
     DT_UINT8,
@@ -145,12 +146,13 @@ def version_of(response: PredictResponse) -> int:
     return int(response.model_spec.version.value)
 
 
-def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
+def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     """Convert a response with probabilities float32 [n, k] to n predictions of the task's k classes.
 
-    `is_digit` float32 [n] or [n, 1] is optional. Raise ValueError if the probabilities are missing, a tensor
-    has another type or shape, a row is not a probability distribution (of a multi-label task, a probability
-    lies outside 0..1), or `is_digit` lies outside 0..1.
+    `is_digit` float32 [n] or [n, 1] is optional. An InvalidOutputError is in the place of a row that is not a
+    probability distribution (of a multi-label task, a probability lies outside 0..1), or whose `is_digit`
+    lies outside 0..1. Raise ValueError if the probabilities are missing, or a tensor has another type or
+    shape.
     """
     labels = task.labels
     if OUTPUT not in response.outputs:
@@ -160,11 +162,15 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
         raise ValueError(
             f"expected probabilities float32 [n, {len(labels)}], got shape {list(probabilities.shape)}"
         )
-    # NaN fails the comparisons. They come before the sum, for which NumPy would warn about infinities.
+    # NaN fails the comparisons. The sum leaves out what they refuse: NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
+    is_valid = in_range.all(axis=1)
     is_one_label = not task.thresholds
-    if not in_range.all() or (is_one_label and not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all()):
-        raise ValueError("the model's output is not a probability distribution")
+    if is_one_label:
+        is_valid &= np.abs(probabilities.sum(axis=1, where=in_range) - 1) < 1e-3
+    is_digits = _decode_is_digit(response, len(probabilities))
+    if is_digits is not None:
+        is_valid &= (is_digits >= 0) & (is_digits <= 1)
     version = int(response.model_spec.version.value)
     return [
         Prediction(
@@ -176,13 +182,22 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Prediction]:
             is_digit=is_digit,
             predicted_labels=None if is_one_label else _above(task, row),
         )
-        for index, row, is_digit in zip(
+        if valid
+        else _invalid_output(version)
+        for index, row, is_digit, valid in zip(
             probabilities.argmax(axis=1).tolist(),
             probabilities.tolist(),
-            _decode_is_digit(response, len(probabilities)),
+            [None] * len(probabilities) if is_digits is None else is_digits.tolist(),
+            is_valid.tolist(),
             strict=True,
         )
     ]
+
+
+def _invalid_output(version: int) -> InvalidOutputError:
+    error = InvalidOutputError("the model's output for the image is not a probability distribution")
+    error.model_version = version
+    return error
 
 
 def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:
@@ -191,17 +206,13 @@ def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:
     return tuple(label for label, probability, threshold in answers if probability >= threshold)
 
 
-def _decode_is_digit(response: PredictResponse, count: int) -> Sequence[float | None]:
+def _decode_is_digit(response: PredictResponse, count: int) -> NDArray[np.float32] | None:
     if IS_DIGIT_OUTPUT not in response.outputs:
-        return [None] * count
+        return None
     values = _decode_tensor(response.outputs[IS_DIGIT_OUTPUT])
     if values.shape not in ((count,), (count, 1)):
         raise ValueError(f"expected is_digit float32 [{count}], got shape {list(values.shape)}")
-    # NaN fails the comparisons.
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError("the model's output is_digit lies outside 0..1")
-    numbers: list[float] = values.ravel().tolist()
-    return numbers
+    return values.ravel()
 
 
 def _decode_tensor(tensor: TensorProto) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
 from digit_core.errors import DigitError, ModelNotFoundError, ServiceError
 from digit_core.peaks import Peaks
-from digit_core.results import Prediction
+from digit_core.results import Answer
 from digit_core.tfserving import calls, codec
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import Batch, ModelRef
@@ -92,8 +92,8 @@ class AsyncConnection:
         deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
-    ) -> list[Prediction]:
-        """Return the predictions for the n images of the batch, prepared for `served`, in their order.
+    ) -> list[Answer]:
+        """Return the answers to the n images of the batch, prepared for `served`, in their order.
 
         `request_id` and `trace` (W3C trace context headers) are sent as metadata. Raise VersionMovedError if
         the reference names a version with another card by now.

@@ -18,6 +18,7 @@ from digit_core.errors import (
     DeadlineExceededError,
     DigitError,
     ImageError,
+    InvalidOutputError,
     ModelNotFoundError,
     NotAnImageError,
     OverloadedError,
@@ -161,6 +162,8 @@ def problem_kind(kind: type[Exception]) -> ProblemKind:
         return ProblemKind(kind.status, kind.code, _summary(kind))
     if issubclass(kind, ImageError):
         status = 400 if issubclass(kind, (NotAnImageError, TruncatedImageError)) else 422
+        # The model fails, not the caller: a version that gives no numbers at all has to alarm the operator.
+        status = 502 if issubclass(kind, InvalidOutputError) else status
         return ProblemKind(status, kind.code, _summary(kind))
     if issubclass(kind, DigitError):
         status, detail = next(entry for base, entry in _MODEL_SERVER_ERRORS.items() if issubclass(kind, base))

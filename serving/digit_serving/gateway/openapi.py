@@ -21,6 +21,7 @@ from digit_core.errors import (
     DeadlineExceededError,
     ImageShapeError,
     ImageTooLargeError,
+    InvalidOutputError,
     ModelNotFoundError,
     NotAnImageError,
     OverloadedError,
@@ -42,7 +43,14 @@ _ANY = (MethodNotAllowed, Exception)
 _KEYED = (*_ANY, errors.UnauthorizedError, errors.RateLimitedError, errors.InvalidSelectionError)
 _UPSTREAM = (OverloadedError, UnavailableError, DeadlineExceededError, ServiceError)
 _BODY = (BadRequest, errors.MalformedBodyError, RequestEntityTooLarge, UnsupportedMediaType)
-_IMAGE = (NotAnImageError, TruncatedImageError, ImageTooLargeError, ImageShapeError, PixelValueError)
+_IMAGE = (
+    NotAnImageError,
+    TruncatedImageError,
+    ImageTooLargeError,
+    ImageShapeError,
+    PixelValueError,
+    InvalidOutputError,
+)
 _RECOGNITION = (*_KEYED, *_UPSTREAM, *_BODY, *_IMAGE, ModelNotFoundError, errors.TooManyImagesError)
 _FEEDBACK = (
     *_KEYED,

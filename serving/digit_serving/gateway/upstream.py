@@ -21,6 +21,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     DeadlineExceededError,
     DigitError,
+    InvalidOutputError,
     ModelNotFoundError,
     ReaderMissingError,
     UnavailableError,
@@ -28,7 +29,7 @@ from digit_core.errors import (
 )
 from digit_core.images import Peaks
 from digit_core.recognition import Classify, Find
-from digit_core.results import Prediction
+from digit_core.results import Answer
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import Batch, ModelRef, Network
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
@@ -108,7 +109,7 @@ class Upstream:
 
     def asking(
         self, context: RequestContext, route: Route
-    ) -> Callable[[Classify | Find], list[Prediction] | Peaks]:
+    ) -> Callable[[Classify | Find], list[Answer] | Peaks]:
         """Return a function that answers the requests of a recognition by the route's card.
 
         The version that answers first answers all further requests. Raise RouteMovedError before, if another
@@ -117,7 +118,7 @@ class Upstream:
 
         answered: int | None = None
 
-        def ask(request: Classify | Find) -> list[Prediction] | Peaks:
+        def ask(request: Classify | Find) -> list[Answer] | Peaks:
             nonlocal route, answered
             if isinstance(request, Find):
                 return self._find(context, request)
@@ -126,7 +127,7 @@ class Upstream:
             wait = Wait(context.request_id, context.deadline, time.monotonic(), context.trace)
             context.waits.append(wait)
             try:
-                predictions = await_(self._batcher.predict(request.batch, route.served, wait))
+                answers = await_(self._batcher.predict(request.batch, route.served, wait))
             except VersionMovedError as error:
                 raise RouteMovedError(Route("pinned", error.served, route.shadow)) from error
             except DigitError as error:
@@ -135,9 +136,11 @@ class Upstream:
                     raise RouteMovedError(self._default(context, route.shadow)) from error
                 raise self._failure(context, route.reason, route.served.model, error) from error.__cause__
             for called in self._called:
-                called(context, route, request, predictions)
-            answered = context.model_version = predictions[0].model_version
-            return predictions
+                called(context, route, request, answers)
+            if any(isinstance(answer, InvalidOutputError) for answer in answers):
+                context.failures.append((route.reason, InvalidOutputError.code))
+            answered = context.model_version = answers[0].model_version
+            return answers
 
         return ask
 
@@ -251,8 +254,8 @@ class Batcher:
         self._queues: dict[_BatchKey, _BatchQueue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def predict(self, batch: Batch, served: ServedVersion, wait: Wait) -> list[Prediction]:
-        """Return the predictions for the images of a batch that was prepared for a version, in their order.
+    async def predict(self, batch: Batch, served: ServedVersion, wait: Wait) -> list[Answer]:
+        """Return the answers to the images of a batch that was prepared for a version, in their order.
 
         Raise VersionMovedError, errors of the call, DeadlineExceededError at the wait's deadline, and
         UnavailableError if the circuit of the model is open.
@@ -302,13 +305,13 @@ class Batcher:
             del self._queues[key]
 
     async def _call(self, served: ServedVersion, group: list["_Waiting"]) -> None:
-        """Resolve the requests' futures with their predictions, or all with the call's error."""
+        """Resolve the requests' futures with their answers, or all with the call's error."""
         waits = [request.wait for request in group]
         call = Call(sum(len(request.batch) for request in group), time.monotonic())
         for wait in waits:
             wait.call = call
         waits[0].is_leader = True
-        answers: list[Prediction] = []
+        answers: list[Answer] = []
         failure: Exception | None = None
         try:
             answers = await self._model_server.predict(
@@ -345,7 +348,7 @@ class _Waiting:
 
     batch: Batch
     wait: Wait
-    future: asyncio.Future[list[Prediction]]
+    future: asyncio.Future[list[Answer]]
     """Done before the call ends if the caller was cancelled or the deadline passed."""
 
 

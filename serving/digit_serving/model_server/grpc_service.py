@@ -20,6 +20,9 @@ _CHANNEL_ARGUMENTS: dict[str, int | str] = {
     "grpc.max_send_message_length": -1,
     # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
     "grpc.so_reuseport": 0,
+    # Permit the gateways' and clients' keepalive pings, one a second. By default a server permits one in five
+    # minutes, and closes the connections of slow calls.
+    "grpc.http2.min_ping_interval_without_data_ms": 500,
 }
 
 

@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.errors import InvalidOutputError
+from digit_core.results import Prediction
 from digit_core.tfserving import codec
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
@@ -76,11 +78,21 @@ def response(
     return message
 
 
+def decode(
+    probabilities: NDArray[np.float32], task: TaskCard, is_digit: NDArray[np.float32] | None = None
+) -> list[Prediction]:
+    """Return the predictions in a response of valid rows."""
+    answers = codec.decode(response(probabilities, is_digit), task)
+    predictions = [each for each in answers if isinstance(each, Prediction)]
+    assert len(predictions) == len(answers)
+    return predictions
+
+
 def test_decode_packed_and_listed_tensor_are_equal() -> None:
     probabilities = np.random.default_rng(0).dirichlet(np.ones(10), 3).astype(np.float32)
     listed = codec.decode(response(probabilities, packed=False), DIGITS)
-    assert listed == codec.decode(response(probabilities, packed=True), DIGITS)
-    assert [each.is_digit for each in listed] == [None] * 3
+    assert listed == decode(probabilities, DIGITS)
+    assert [each.is_digit for each in decode(probabilities, DIGITS)] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -90,10 +102,6 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
         (response(UNIFORM, dtype=DT_UINT8), "expected float32"),
         (response(np.full((2, 9), 1 / 9, np.float32)), r"expected probabilities float32 \[n, 10\]"),
         (response(np.full(10, 0.1, np.float32)), r"expected probabilities float32 \[n, 10\]"),
-        *(
-            (response(np.array([[value, *[0.1] * 9]], np.float32)), "not a probability distribution")
-            for value in (np.nan, np.inf, 0.2, -0.1, 1.1)
-        ),
     ],
 )
 def test_decode_unusable_probabilities_raise_value_error(message: PredictResponse, sentence: str) -> None:
@@ -101,32 +109,48 @@ def test_decode_unusable_probabilities_raise_value_error(message: PredictRespons
         codec.decode(message, DIGITS)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.2, -0.1, 1.1])
+def test_decode_row_without_probabilities_has_error_in_its_place(value: float) -> None:
+    rows = np.concatenate((UNIFORM, [[value, *[0.1] * 9]], UNIFORM)).astype(np.float32)
+    *before, invalid, last, _ = codec.decode(response(rows), DIGITS)
+    assert isinstance(invalid, InvalidOutputError)
+    assert (invalid.model_version, invalid.code) == (5, "invalid_output")
+    assert before == [last] * 2 == codec.decode(response(UNIFORM), DIGITS)
+
+
 def test_decode_multi_label_names_labels_at_or_above_their_thresholds() -> None:
     task = replace(FLOWERS, labels=("daisy", "rose", "tulip"), thresholds=(0.5, 0.25, 1.0))
     rows = np.array([[0.5, 0.75, 0.5], [0, 0, 0], [0.25, 0.25, 1]], np.float32)
-    predictions = codec.decode(response(rows), task)
+    predictions = decode(rows, task)
     assert [each.predicted_labels for each in predictions] == [("daisy", "rose"), (), ("rose", "tulip")]
     assert {each.label for each in predictions} == {None}
     assert [each.confidence for each in predictions] == [0.75, 0, 1]
-    with pytest.raises(ValueError, match="not a probability distribution"):
-        codec.decode(response(rows * 2), task)
+    found = [type(each) for each in codec.decode(response(rows * 2), task)]
+    assert found == [InvalidOutputError, Prediction, InvalidOutputError]
 
 
 def test_decode_is_digit_sets_is_digit() -> None:
     for shape in ((2,), (2, 1)):
         is_digit = np.array([0.25, 1], np.float32).reshape(shape)
-        predictions = codec.decode(response(UNIFORM, is_digit), DIGITS)
+        predictions = decode(UNIFORM, DIGITS, is_digit)
         assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
 
 
 @pytest.mark.parametrize(
     "is_digit",
-    [[0.5], [0.5] * 3, [[0.5, 0.5]], *([0.5, bad] for bad in (np.nan, -0.1, 1.1, np.inf))],
+    [[0.5], [0.5] * 3, [[0.5, 0.5]]],
     ids=str,
 )
 def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
     with pytest.raises(ValueError, match="is_digit"):
         codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGITS)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1, np.inf])
+def test_decode_is_digit_out_of_range_has_error_in_its_place(bad: float) -> None:
+    good, invalid = codec.decode(response(UNIFORM, np.array([0.5, bad], np.float32)), DIGITS)
+    assert isinstance(good, Prediction)
+    assert isinstance(invalid, InvalidOutputError)
 
 
 def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
@@ -145,7 +169,7 @@ def test_decode_returns_most_probable_labels(scores: np.ndarray) -> None:
     labels = tuple(f"label {number}" for number in range(scores.shape[1]))
     exponents = np.exp(scores)
     probabilities = (exponents / exponents.sum(axis=1, keepdims=True)).astype(np.float32)
-    predictions = codec.decode(response(probabilities), replace(FLOWERS, labels=labels))
+    predictions = decode(probabilities, replace(FLOWERS, labels=labels))
     for prediction, row in zip(predictions, probabilities, strict=True):
         assert (prediction.label, prediction.labels) == (labels[row.argmax()], labels)
         assert prediction.confidence == max(prediction.probabilities) == float(row.max())

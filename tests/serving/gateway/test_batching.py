@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS
 from digit_core.errors import DeadlineExceededError, ServiceError, UnavailableError
-from digit_core.results import Prediction
+from digit_core.results import Answer, Prediction
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import ServedVersion, VersionMovedError
 from digit_serving.gateway.request import Wait
@@ -62,7 +62,7 @@ class StubServer:
         deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
-    ) -> list[Prediction]:
+    ) -> list[Answer]:
         numbers = batch.reshape(len(batch), -1)[:, 0].astype(int).tolist()
         call = SimpleNamespace(
             served=served, numbers=numbers, request_id=request_id, deadline=deadline, trace=trace
@@ -93,19 +93,19 @@ class Callers:
 
     def send(
         self, *numbers: int, served: ServedVersion = SERVED, timeout: float = 5.0, request_id: str = ""
-    ) -> asyncio.Task[list[Prediction]]:
+    ) -> asyncio.Task[list[Answer]]:
         wait = wait_of(request_id or "+".join(map(str, numbers)), timeout)
         return asyncio.create_task(self.batcher.predict(images_of(*numbers), served, wait))
 
-    async def send_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Prediction]]:
+    async def send_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Answer]]:
         """Send a request, and wait until the batcher has sent or queued it."""
         task = self.send(*numbers, **options)  # type: ignore[arg-type]
         await settle()
         return task
 
 
-async def digits(task: asyncio.Task[list[Prediction]]) -> list[int]:
-    return [prediction.index for prediction in await task]
+async def digits(task: asyncio.Task[list[Answer]]) -> list[int]:
+    return [answer.index for answer in await task if isinstance(answer, Prediction)]
 
 
 async def test_predict_lone_request_has_call_of_its_own() -> None:

@@ -5,6 +5,7 @@ import io
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -18,7 +19,14 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import IMAGE, StubModelServer, npy, predict_response
+from tests.serving.gateway.conftest import (
+    IMAGE,
+    StubModelServer,
+    npy,
+    predict_response,
+    request_input,
+)
+from tests.serving.gateway.test_observe import MetricsDelta
 
 ORIGIN = "https://app.example.com"
 
@@ -137,9 +145,51 @@ def test_predict_hanging_call_ends_at_deadline(release: threading.Event, hasty_h
 
 
 def test_predict_invalid_response_is_bad_gateway(stub: StubModelServer, stub_http: FlaskClient) -> None:
-    stub.answer = lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32))
+    stub.answer = lambda _request, _context: predict_response(np.full((1, 9), 1 / 9, np.float32))
     assert_problem(post(stub_http), 502, "model_server_error")
     assert stub.metadata["x-request-id"] == "id-1"
+
+
+def divide_by_maximum(request: PredictRequest, _context: grpc.ServicerContext) -> PredictResponse:
+    """Predict handler that answers 7, and NaN for black pictures."""
+    rows = request_input(request)
+    answers = np.eye(10, dtype=np.float32)[[7] * len(rows)]
+    answers[rows.reshape(len(rows), -1).max(axis=1) == 0] = np.nan
+    return predict_response(answers)
+
+
+def test_predict_black_pictures_of_one_caller_fail_alone_in_shared_calls(
+    stub: StubModelServer, stub_http: FlaskClient
+) -> None:
+    shared = []
+
+    def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        rows = request_input(request).reshape(-1, 784).max(axis=1)
+        shared.append(bool(rows.any() and not rows.all()))
+        time.sleep(0.01)
+        return divide_by_maximum(request, context)
+
+    def call(body: bytes) -> tuple[int, str | None]:
+        response = stub_http.application.test_client().post("/v1/predict", data=body)
+        return response.status_code, response.get_json().get("code")
+
+    stub.answer = predict
+    bodies = [to_png(np.zeros_like(IMAGE)), to_png(IMAGE)] * 40
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(call, bodies))
+    assert any(shared)
+    assert answers == [(502, "invalid_output"), (200, None)] * 40
+
+
+def test_predict_black_picture_has_error_in_its_place(stub: StubModelServer, stub_http: FlaskClient) -> None:
+    stub.answer = divide_by_maximum
+    delta = MetricsDelta(stub_http)
+    pictures = [base64.b64encode(to_png(picture)).decode() for picture in (IMAGE, np.zeros_like(IMAGE))]
+    seven, failed = stub_http.post("/v1/predict", json={"images": pictures}).get_json()["predictions"]
+    assert (seven["digit"], failed["error"]["status"], failed["error"]["code"]) == (7, 502, "invalid_output")
+    assert delta("digits_images_total", version="1", result="answered") == 1
+    assert delta("digits_images_total", version="1", result="invalid_output") == 1
+    assert delta("digits_model_failures_total", asked="default", code="invalid_output") == 1
 
 
 def test_routes_unreachable_model_server_are_unavailable(

@@ -118,6 +118,7 @@ def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_pa
         (answer(7, 2, is_digit=0.6), "true"),
         # Version 2 would refuse the picture.
         (answer(7, 2, is_digit=0.3), "false"),
+        (lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32), 2), "false"),
     ],
 )
 def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Answer, agrees: str) -> None:

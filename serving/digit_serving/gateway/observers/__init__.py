@@ -12,7 +12,7 @@ from typing import Any
 from flask import Request
 
 from digit_core.recognition import Classify, Outcome
-from digit_core.results import Prediction
+from digit_core.results import Answer
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import Facts, RequestContext, Route
 
@@ -27,9 +27,9 @@ class Observer:
         """Watch a request that has left the admission queue."""
 
     def called(
-        self, context: RequestContext, route: Route, asked: Classify, predictions: Sequence[Prediction]
+        self, context: RequestContext, route: Route, asked: Classify, answers: Sequence[Answer]
     ) -> None:
-        """Watch the predictions of the route's version for a batch."""
+        """Watch the answers of the route's version to a batch."""
 
     def answered(
         self, context: RequestContext, route: Route, body: Body, outcomes: Mapping[int, Outcome[Any]]

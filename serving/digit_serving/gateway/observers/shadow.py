@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import DigitError, ModelNotFoundError
+from digit_core.errors import DigitError, InvalidOutputError, ModelNotFoundError
 from digit_core.recognition import Classify, Prepare, to_pixels
-from digit_core.results import Prediction
+from digit_core.results import Answer
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import AsyncConnection, VersionMovedError
 from digit_serving.gateway import tls
@@ -61,9 +61,9 @@ class Shadow(Observer):
         """Reason of each model's latest failure."""
 
     def called(
-        self, context: RequestContext, route: Route, asked: Classify, predictions: Sequence[Prediction]
+        self, context: RequestContext, route: Route, asked: Classify, answers: Sequence[Answer]
     ) -> None:
-        """Compare the predictions in the background, unless too many comparisons are pending."""
+        """Compare the answers in the background, unless too many comparisons are pending."""
         if not route.shadow:
             return
         size = asked.batch.nbytes + sum(_size(picture) for picture in asked.pictures)
@@ -77,7 +77,7 @@ class Shadow(Observer):
         self._pending_bytes += size
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
-            self._compare(context.request_id, route, route.shadow, asked, predictions, size),
+            self._compare(context.request_id, route, route.shadow, asked, answers, size),
             context=contextvars.Context(),
         )
         self._tasks.add(task)
@@ -96,7 +96,7 @@ class Shadow(Observer):
         route: Route,
         shadow: ModelRef,
         asked: Classify,
-        answers: Sequence[Prediction],
+        answers: Sequence[Answer],
         size: int,
     ) -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
@@ -118,9 +118,7 @@ class Shadow(Observer):
         finally:
             self._pending_bytes -= size
 
-    async def _predict(
-        self, shadow: ModelRef, card: TaskCard, asked: Classify, wait: Wait
-    ) -> list[Prediction]:
+    async def _predict(self, shadow: ModelRef, card: TaskCard, asked: Classify, wait: Wait) -> list[Answer]:
         served = await self._model_server.served(shadow, deadline=wait.deadline)
         while True:
             batch = asked.batch
@@ -135,8 +133,8 @@ class Shadow(Observer):
     def _count(
         self,
         model: str,
-        answers: Sequence[Prediction],
-        predictions: Sequence[Prediction],
+        answers: Sequence[Answer],
+        predictions: Sequence[Answer],
         call: Call | None,
     ) -> None:
         answered, version = answers[0].model_version, predictions[0].model_version
@@ -162,8 +160,10 @@ class Shadow(Observer):
             _log.warning("no comparison with %s: %s", shadow, error, exc_info=traceback)
 
 
-def _verdict(prediction: Prediction) -> object:
+def _verdict(prediction: Answer) -> object:
     """Return the label, those of a multi-label model, or None if a model of digits sees no digit."""
+    if isinstance(prediction, InvalidOutputError):
+        return InvalidOutputError
     if prediction.has_digit_labels and not prediction.looks_like_digit():
         return None
     named = prediction.predicted_labels
