@@ -16,6 +16,8 @@ from digit_core.errors import how_to_install
 
 _NO_TENSORFLOW = 3
 """Exit status without TensorFlow, which only this process imports."""
+_SECONDS = 300.0
+"""Time limit: the models folder is locked meanwhile, and others wait for the lock for twice as long."""
 _NAMED_ERROR = re.compile(r"\w+Error: ")
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -27,9 +29,17 @@ _ENVIRONMENT = {
 def verify(version: Path) -> None:
     """Load a version's folder and answer its warm-up requests. Raise ArtifactError with the reason."""
     command = [sys.executable, "-m", "digit_core.artifact.verification", str(version)]
-    done = subprocess.run(
-        command, env=os.environ | _ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | _ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(f"{version} can't be served: no answer within {_SECONDS:g} s") from None
     if done.returncode == 0:
         return
     message = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
