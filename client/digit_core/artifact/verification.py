@@ -7,6 +7,7 @@ status 1 means that the version fails, for the reason in the last line of standa
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,10 @@ _ENVIRONMENT = {
 
 
 def verify(version: Path) -> None:
-    """Load a version's folder and answer its warm-up requests. Raise ArtifactError with the reason."""
+    """Load a version's folder and answer its warm-up requests. Raise ArtifactError with the reason.
+
+    Raise InterruptedError if a signal ends the process: it says nothing about the version.
+    """
     command = [sys.executable, "-m", "digit_core.artifact.verification", str(version)]
     try:
         done = subprocess.run(
@@ -42,6 +46,8 @@ def verify(version: Path) -> None:
         raise ArtifactError(f"{version} can't be served: no answer within {_SECONDS:g} s") from None
     if done.returncode == 0:
         return
+    if done.returncode in (-signal.SIGINT, -signal.SIGTERM):
+        raise InterruptedError(f"the verification of {version} was interrupted")
     message = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
     if done.returncode == _NO_TENSORFLOW:
         raise ArtifactError(

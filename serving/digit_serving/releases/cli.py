@@ -252,6 +252,8 @@ def check(root: Path, name: str | None) -> None:
         folder = ModelsFolder(root)
         try:
             folder.prepare(click.echo)
+            for each in folder.names():
+                folder.adopt(each, click.echo)
         except OSError as error:
             click.echo(f"{root} can't be changed ({error.strerror}); {folder.config_path} stays as it is.")
         if name and name not in folder.read_config().base_paths:

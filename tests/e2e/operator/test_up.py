@@ -122,11 +122,11 @@ def test_up_has_the_model_servers_metrics_where_prometheus_looks(service: Runnin
 
 @pytest.mark.original
 def test_up_serves_several_models(service: Running, digits: Any) -> None:
-    assert "Version 1 of colors is stable" in service.printed
-    assert "colors, digits; default: digits" in service.printed
+    assert "colors, digits; default: digits, the others follow" in service.printed
     with ModelServerClient(f"127.0.0.1:{service.ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
     with Client(service.ports.url, model="colors") as colors:
+        wait_until(colors.ready)
         assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
     listed = httpx.get(f"{service.ports.url}/v1/models").json()
     assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
