@@ -54,7 +54,7 @@ while text=$(<"$models/models.config"); do
   follower=$!
   "$@" >"$copy.out" &
   server=$!
-  trap 'kill $server' TERM
+  trap 'kill $server 2>/dev/null' TERM
   wait $server
   # A signal ends the wait, not the server.
   wait $server
