@@ -73,6 +73,17 @@ class ModelsFolder:
         """Return the names of the models that answer callers: of all but the reader."""
         return [name for name in self.names() if name != READER_NAME]
 
+    def left_out(self) -> dict[str, str]:
+        """Return why each model that models.config does not name is not served, by its name."""
+        names, served = self.names(), self.read_config().base_paths
+        reasons = {}
+        for name in sorted(self._folders() - served.keys()):
+            number, version = next(iter(self.versions(name).items()))
+            remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
+            state = version.defect() or f"not in models.config; {remedy}"
+            reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
+        return reasons
+
     def default(self) -> str | None:
         """Return the model that answers callers who name none, None if none has been chosen."""
         try:
