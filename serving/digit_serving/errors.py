@@ -3,6 +3,7 @@
     DigitServingError          a command fails with exit status 1
     ├── SettingError           an option or environment variable can't be used: exit status 2
     │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
+    ├── NoServiceError         a command does not know which service to ask
     ├── StoreError             a store of feedback fails
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
@@ -23,6 +24,10 @@ class DigitServingError(Exception):
 
 class SettingError(DigitServingError):
     """A well-formed option or environment variable is unusable here; the message names it and the reason."""
+
+
+class NoServiceError(DigitServingError):
+    """No option or variable names a service, and none of `digits up` runs for the folder."""
 
 
 class StoreError(DigitServingError):

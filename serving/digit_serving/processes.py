@@ -16,10 +16,8 @@ from digit_serving.errors import ProcessDiedError
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
-_STABLE_SECONDS = 10.0
-"""Run time after which the end of a process counts as its first failure, as for Docker's restart policies."""
 _MAX_FAILURES = 5
-"""Consecutive failures after which a process is not started again."""
+"""Runs in a row that have not been ready, after which a process is not started again."""
 
 
 @dataclass(slots=True)
@@ -29,16 +27,14 @@ class _Child:
     command: Sequence[str]
     env: Mapping[str, str]
     log: IO[bytes] | None
-    prepare: Callable[[], object] | None
+    prepare: Callable[[bool], object] | None
     process: subprocess.Popen[bytes] = field(init=False)
-    started: float = field(init=False)
     failures: int = 0
 
     def __post_init__(self) -> None:
         self.start()
 
     def start(self) -> None:
-        self.started = time.monotonic()
         # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self.process = subprocess.Popen(
             _ending_with_parent(self.command),
@@ -60,6 +56,8 @@ class ProcessGroup:
     """
 
     interrupt: bool = False
+    poll: Callable[[], object] = lambda: None
+    """Called several times a second while the group waits or supervises."""
 
     _children: dict[str, _Child] = field(default_factory=dict)
     _stop: bool = False
@@ -83,12 +81,12 @@ class ProcessGroup:
         command: Sequence[str],
         env: Mapping[str, str],
         log: IO[bytes] | None = None,
-        prepare: Callable[[], object] | None = None,
+        prepare: Callable[[bool], object] | None = None,
     ) -> None:
         """Start a process with additional environment variables.
 
         Its output goes to the file `log`, or to this process's output streams. `prepare` is called before
-        each further start.
+        each further start, with True if the process has ended before it was ready.
         """
         self._children[name] = _Child(command, env, log, prepare)
 
@@ -101,7 +99,7 @@ class ProcessGroup:
             self.check()
             if until():
                 return True
-            time.sleep(_POLL_SECONDS)
+            self._wait()
         return False
 
     def check(self) -> None:
@@ -110,21 +108,27 @@ class ProcessGroup:
             if child.process.poll() is not None:
                 raise _died(name, child)
 
-    def supervise(self, report: Callable[[str], None]) -> None:
+    def supervise(self, is_ready: Callable[[], bool], report: Callable[[str], None]) -> None:
         """Start each process that ends again, until a signal arrives; `report` gets a line about it.
 
-        The pause before the start doubles with each consecutive failure. Raise ProcessDiedError after
-        _MAX_FAILURES of them.
+        The pause before the start doubles with each consecutive failure. A run is stable once `is_ready`
+        holds, however long it takes: a start may fail late. Raise ProcessDiedError after _MAX_FAILURES.
         """
         while not self._stop:
             for name, child in self._children.items():
                 if child.process.poll() is not None:
                     self._restart(name, child, report)
-            time.sleep(_POLL_SECONDS)
+            if any(child.failures for child in self._children.values()) and is_ready():
+                for child in self._children.values():
+                    child.failures = 0
+            self._wait()
+
+    def _wait(self) -> None:
+        self.poll()
+        time.sleep(_POLL_SECONDS)
 
     def _restart(self, name: str, child: _Child, report: Callable[[str], None]) -> None:
-        is_first = time.monotonic() > child.started + _STABLE_SECONDS
-        child.failures = 1 if is_first else child.failures + 1
+        child.failures += 1
         died = _died(name, child)
         if child.failures == _MAX_FAILURES:
             raise died
@@ -137,7 +141,7 @@ class ProcessGroup:
             time.sleep(_POLL_SECONDS)
         if not self._stop:
             if child.prepare:
-                child.prepare()
+                child.prepare(child.failures > 1)
             child.start()
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:

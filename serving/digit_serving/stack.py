@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +13,10 @@ from typing import IO
 
 import httpx
 
+from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
+from digit_core.artifact.versions import ArtifactError
 from digit_serving.errors import DigitServingError
 from digit_serving.ports import Ports
 from digit_serving.processes import ProcessGroup, python_command
@@ -103,28 +106,68 @@ def readiness(url: str, report: Callable[[str], None]) -> Callable[[], bool]:
     return is_ready
 
 
-def served_names(folder: ModelsFolder) -> list[str]:
-    """Return the models that answer callers. Raise DigitServingError if no version can be served."""
-    names = sorted({*folder.read_config().base_paths} - {READER_NAME})
-    if not names:
-        raise DigitServingError(f"no version in {folder.root} can be served")
-    return names
+class ServedConfig:
+    """models.config for the model server: the default model and the reader until it listens, then all models.
+
+    A model server listens once every model of its file is loaded, and ends if one can't be. So the others
+    neither delay nor prevent the answers of the default.
+    """
+
+    def __init__(self, folder: ModelsFolder, default_name: str, path: Path, port: int) -> None:
+        self.path = path
+        self.first = (default_name, READER_NAME)
+        self._folder, self._port = folder, port
+        self.restart()
+
+    def restart(self) -> None:
+        """Write what the model server starts with."""
+        self._is_listening, self._written = False, ""
+        self.update()
+
+    def update(self) -> None:
+        """Follow models.config. A file that can't be read changes nothing."""
+        self._is_listening = self._is_listening or _accepts(self._port)
+        try:
+            text = self._folder.config_path.read_text()
+            if not self._is_listening:
+                config = ModelsConfig.parse(text)
+                for name in config.base_paths.keys() - {*self.first}:
+                    config = config.without(name)
+                text = str(config)
+        except (ArtifactError, OSError, UnicodeDecodeError):
+            return
+        if text != self._written:
+            new = self.path.with_suffix(".new")
+            new.write_text(text)
+            new.replace(self.path)
+            self._written = text
+
+
+def _accepts(port: int) -> bool:
+    """True if a process of this machine listens on the port."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def start(
-    group: ProcessGroup, folder: ModelsFolder, default_name: str, ports: Ports, prepare: Callable[[], object]
+    group: ProcessGroup,
+    folder: ModelsFolder,
+    served: ServedConfig,
+    ports: Ports,
+    prepare: Callable[[bool], object],
 ) -> str:
     """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
 
-    The gateway uses the model `default_name` for requests that name none. `prepare` is called before each
-    further start of the model server.
+    `prepare` is called before each further start of the model server, as by ProcessGroup.
     """
-    config = folder.config_path.resolve()
     program = start_model_server(
         group,
         f"--port={ports.grpc}",
         f"--rest_api_port={ports.rest}",
-        f"--model_config_file={config}",
+        f"--model_config_file={served.path}",
         "--model_config_file_poll_wait_seconds=1",
         prepare=prepare,
     )
@@ -132,10 +175,10 @@ def start(
         "DIGITS_HOST": ports.host,
         "DIGITS_PORT": str(ports.gateway),
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}",
-        "DIGITS_MODEL_NAME": default_name,
-        "DIGITS_MODEL_NAMES": ",".join([*served_names(folder), "*"]),
+        "DIGITS_MODEL_NAME": served.first[0],
+        "DIGITS_MODEL_NAMES": ",".join([*folder.classifiers(), "*"]),
         # The page's menu lists models that are published later, too.
-        "DIGITS_MODELS_CONFIG": str(config),
+        "DIGITS_MODELS_CONFIG": str(folder.config_path.resolve()),
         **_MALLOC,
         # Loopback connections need no TLS.
         **dict.fromkeys(_TLS_SETTINGS, ""),
@@ -147,30 +190,32 @@ def start(
     return program
 
 
-def choose_default(folder: ModelsFolder) -> str:
-    """Return the model of DIGITS_MODEL_NAME, else the folder's default.
+def choose_default(folder: ModelsFolder, report: Callable[[str], None]) -> str:
+    """Return the model of DIGITS_MODEL_NAME, else the folder's default, and enter it in models.config.
 
     The first start chooses that, the digits or the first by name, and a later one if it is gone: a model that
-    is published afterwards must not take over the callers who name none.
+    is published afterwards must not take over the callers who name none. Raise DigitServingError if no
+    version can be served.
     """
-    names = served_names(folder)
-    if named := os.environ.get("DIGITS_MODEL_NAME"):
-        if named not in names:
-            raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
-        return named
-    default = folder.default()
-    if default is None or default not in names:
-        default = DIGITS.name if DIGITS.name in names else names[0]
-        with suppress(OSError):  # a read-only folder
-            folder.set_default(default)
-    return default
+    names, default, named = folder.classifiers(), folder.default(), os.environ.get("DIGITS_MODEL_NAME")
+    if named and named not in names:
+        raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
+    choices = sorted(names, key=lambda name: (name != default, name != DIGITS.name, name))
+    for name in [named] if named else choices:
+        folder.adopt(name, report)
+        if name in folder.read_config().base_paths:
+            if not named and name != default:
+                with suppress(OSError):  # a read-only folder
+                    folder.set_default(name)
+            return name
+    raise DigitServingError(f"no version in {folder.root / (named or '')} can be served")
 
 
 def start_model_server(
     group: ProcessGroup,
     *flags: str,
     log: IO[bytes] | None = None,
-    prepare: Callable[[], object] | None = None,
+    prepare: Callable[[bool], object] | None = None,
 ) -> str:
     """Start a model server with MODEL_SERVER_FLAGS and more flags, and return its name."""
     program, command = find_model_server()

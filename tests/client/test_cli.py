@@ -368,7 +368,7 @@ def test_predict_asks_the_gateway_of_digits_up_unless_a_variable_names_one(
     run: Run, server: ContentServer, folder: Path, tmp_path: Path
 ) -> None:
     environment = {"DIGITS_URL": None, "DIGITS_MODELS": str(tmp_path)}
-    with recorded(tmp_path, Addresses(server.url, "127.0.0.1:1")):
+    with recorded(tmp_path, Addresses(server.url, "127.0.0.1:1", "digits")):
         assert run("predict", folder / "b.png", env=environment).exit_code == 0
         server.responses = [problem(404, "model_not_found", "The sentence.")]
         result = run("predict", folder / "b.png", env=environment)

@@ -95,11 +95,17 @@ def test_signal_interrupts_the_block_if_asked_to() -> None:
         interrupted()
 
 
-def supervise(script: str, report: Callable[[str], None]) -> None:
+def supervise(
+    script: str,
+    report: Callable[[str], None],
+    *,
+    is_ready: bool = False,
+    prepare: Callable[[bool], object] | None = None,
+) -> None:
     """Supervise a shell script."""
     with ProcessGroup() as group:
-        group.start("script", ["sh", "-c", script], {})
-        group.supervise(report)
+        group.start("script", ["sh", "-c", script], {}, prepare=prepare)
+        group.supervise(lambda: is_ready, report)
 
 
 def terminate(_report: str = "") -> None:
@@ -113,21 +119,22 @@ def test_supervise_starts_a_killed_process_again_until_a_signal(tmp_path: Path) 
     assert reports == ["The script was killed by SIGKILL; it starts again in 1 s."]
 
 
-@pytest.mark.parametrize(("stable_seconds", "pauses"), [(10.0, [1, 2]), (0.0, [1, 1, 1])])
-def test_supervise_doubles_the_pause_after_each_failure_at_once(
-    monkeypatch: pytest.MonkeyPatch, stable_seconds: float, pauses: list[int]
+@pytest.mark.parametrize(("is_ready", "pauses"), [(False, [1, 2]), (True, [1, 1, 1])])
+def test_supervise_doubles_the_pause_after_each_run_that_was_not_ready(
+    monkeypatch: pytest.MonkeyPatch, is_ready: bool, pauses: list[int]
 ) -> None:
     monkeypatch.setattr(processes, "_MAX_FAILURES", 3)
-    monkeypatch.setattr(processes, "_STABLE_SECONDS", stable_seconds)
     reports: list[str] = []
+    failed: list[bool] = []
 
     def stop_at_third(report: str) -> None:
         reports.append(report)
         if len(reports) == 3:
             terminate()
 
-    with pytest.raises(ProcessDiedError, match="script ended") if stable_seconds else nullcontext():
-        supervise("exit 3", stop_at_third)
+    with nullcontext() if is_ready else pytest.raises(ProcessDiedError, match="script ended"):
+        supervise("exit 3", stop_at_third, is_ready=is_ready, prepare=failed.append)
+    assert failed == [False, not is_ready]
     assert reports == [f"The script ended with status 3; it starts again in {each} s." for each in pauses]
 
 

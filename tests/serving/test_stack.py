@@ -1,16 +1,19 @@
 """Stack of `digits up`, without processes."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.errors import DigitServingError
 from digit_serving.releases.cli import models
-from digit_serving.stack import choose_default, find_model_server, prepared
+from digit_serving.stack import ServedConfig, choose_default, find_model_server, prepared
 from tests.core.artifact.conftest import write_files
+from tests.processes import free_port
 
 
 def publish(root: Path, *names: str) -> ModelsFolder:
@@ -23,7 +26,7 @@ def publish(root: Path, *names: str) -> ModelsFolder:
 
 def default_name(root: Path) -> str:
     with prepared(root, print) as folder:
-        return choose_default(folder)
+        return choose_default(folder, print)
 
 
 @pytest.fixture(autouse=True)
@@ -82,6 +85,38 @@ def test_prepared_read_only_folder_is_a_corrected_copy(
     assert (root / "models.config").read_text() == before
     assert "can't be changed" in capsys.readouterr().out
     assert not folder.root.exists()
+
+
+def test_served_config_names_the_default_and_the_reader_until_the_model_server_listens(
+    tmp_path: Path,
+) -> None:
+    folder, port = publish(tmp_path / "models", "flowers", "digits", "colors", "reader"), free_port()
+    served = ServedConfig(folder, "digits", tmp_path / "models.config", port)
+
+    def names() -> set[str]:
+        served.update()
+        return {*ModelsConfig.parse(served.path.read_text()).base_paths}
+
+    assert names() == {"digits", "reader"}
+    with socket.create_server(("127.0.0.1", port)):
+        assert names() == {"colors", "digits", "flowers", "reader"}
+        text = folder.config_path.read_text()
+        assert served.path.read_text() == text
+    with folder.lock():
+        folder.write_config(folder.read_config().without("flowers"))
+    assert names() == {"colors", "digits", "reader"}
+    folder.config_path.unlink()
+    assert names() == {"colors", "digits", "reader"}
+    folder.config_path.write_text(text)
+    served.restart()
+    assert names() == {"digits", "reader"}
+
+
+def test_default_is_entered_first_and_alone(tmp_path: Path) -> None:
+    folder = publish(tmp_path, "flowers", "digits", "colors")
+    folder.config_path.unlink()
+    assert choose_default(folder, print) == "digits"
+    assert {*folder.read_config().base_paths} == {"digits"}
 
 
 def test_find_model_server_with_public_key_is_the_drop_in(

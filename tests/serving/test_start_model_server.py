@@ -55,10 +55,28 @@ def test_copy_follows_the_file(folder: ModelsFolder) -> None:
     wait_until(lambda: ModelsConfig.parse(copy.read_text()).labels("digits") == {"stable": 2}, process)
     process.terminate()
     # The signal reaches the server itself.
-    assert process.wait(20) == -signal.SIGTERM
+    assert process.wait(20) == 128 + signal.SIGTERM
+
+
+def test_versions_that_the_server_can_not_load_are_left_out_of_the_next_start(folder: ModelsFolder) -> None:
+    copy = folder.root.parent / "models.config"
+    error = "Failed to start server. Error: Unknown: 1 servable(s) did not become available: {{{name:"
+    server = f"""
+    grep -q 'versions: 3' {copy} && echo '{error} digits version: 3}} due to error: Not found}},
+        {{{{name: reader version: 1}} due to error: Not found}}, }}' && exit 255
+    grep -q 'versions: 2' {copy} && echo '{error} digits version: 2}} due to error: Lost}}, }}' && exit 255
+    exit 7
+    """
+    assert start(folder, server).wait(20) == 7
+    config = ModelsConfig.parse(copy.read_text())
+    assert (config.listed("digits"), [*config.base_paths]) == ({1}, ["digits"])
+    log = (folder.root.parent / "log").read_text()
+    for name in ("digits/2", "digits/3", "reader/1"):
+        assert f"{folder.root / name} can't be loaded, and is not served until the next start\n" in log
 
 
 def test_foreign_file_is_copied_as_it_is(folder: ModelsFolder) -> None:
     folder.config_path.write_text("# Mine.\nmodel_config_list {}\n")
-    assert start(folder, "exit 0").wait(20) == 0
+    error = "{name: digits version: 3} due to error: Not found"
+    assert start(folder, f"echo '{error}'; exit 255").wait(20) == 255
     assert (folder.root.parent / "models.config").read_text() == "# Mine.\nmodel_config_list {}\n"

@@ -13,12 +13,14 @@ _FILE = ".digits-up.json"
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Addresses of both services of `digits up`."""
+    """Addresses of both services of `digits up`, and its default model."""
 
     gateway: str
     """URL of the gateway."""
     model_server: str
     """gRPC address of the model server, host:port."""
+    default_model: str
+    """Name of the model that answers callers who name none."""
 
 
 @dataclass(frozen=True, slots=True)

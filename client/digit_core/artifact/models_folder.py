@@ -17,7 +17,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +67,22 @@ class ModelsFolder:
                 f"{self.root} has the versions of one model; name the folder of all models: "
                 f"--models {self.root.parent}"
             )
-        return [name for name in self._folders() if _is_servable(name, self.versions(name))]
+        return [name for name in sorted(self._folders()) if _is_servable(name, self.versions(name))]
 
     def classifiers(self) -> list[str]:
         """Return the names of the models that answer callers: of all but the reader."""
         return [name for name in self.names() if name != READER_NAME]
+
+    def left_out(self) -> dict[str, str]:
+        """Return why each model that models.config does not name is not served, by its name."""
+        names, served = self.names(), self.read_config().base_paths
+        reasons = {}
+        for name in sorted(self._folders() - served.keys()):
+            number, version = next(iter(self.versions(name).items()))
+            remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
+            state = version.defect() or f"not in models.config; {remedy}"
+            reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
+        return reasons
 
     def default(self) -> str | None:
         """Return the model that answers callers who name none, None if none has been chosen."""
@@ -181,35 +192,45 @@ class ModelsFolder:
         self.verify(version.path)
         return self._enter(config, version)
 
-    def prepare(self, report: Report, load: bool = False, timeout: float = _LOCK_SECONDS) -> bool:
+    def prepare(self, report: Report, load: Collection[str] = (), timeout: float = _LOCK_SECONDS) -> bool:
         """Bring models.config up to date for a model server that starts on this machine; True if it changed.
 
-        Correct the folders of the models, which may have been copied from elsewhere. Enter the newest version
-        that can be served of a model without an entry. Name no version and no model whose files are missing
-        or damaged: the server would not start. With `load`, load each version in turn, and name none that
-        fails. `report` gets a sentence for each. `timeout` in seconds bounds the wait for the lock.
+        Correct the folders of the models, which may have been copied from elsewhere. Name no version and no
+        model whose files are missing or damaged: the server would not start. Load each version of the models
+        `load` in turn, and name none that fails. `report` gets a sentence for each. `timeout` in seconds
+        bounds the wait for the lock.
         """
-        names = self.names()
-        ignored = [name for name in self._folders() if name not in names]
-        for name in ignored:
+        ignored = self._folders() - {*self.names()}
+        for name in sorted(ignored):
             remedy = "publish the model under another: `digits export … --rename NAME`"
             report(f"{self.root / name} is not served: {NAME_RULE}; {remedy}")
         with self.lock(timeout):
             old = config = self.read_config()
             if not config.is_ours:
                 return False
-            for name in config.base_paths.keys() & {*ignored}:
+            for name in config.base_paths.keys() & ignored:
                 config = config.without(name)
-            # Entries first: a new model's folder lies beside theirs, which may have been moved.
-            for name in [
-                *sorted(config.base_paths),
-                *(name for name in names if name not in config.base_paths),
-            ]:
-                config = self._prepare_model(config, name, report, load)
+            for name in sorted(config.base_paths):
+                config = self._prepare_model(config, name, report, name in load)
             if config == old and self.config_path.exists():
                 return False
             self.write_config(config)
             return True
+
+    def adopt(self, name: str, report: Report) -> None:
+        """Enter the newest version that can be served of a model without an entry, after `prepare`."""
+        with self.lock():
+            config = self.read_config()
+            if name in config.base_paths or not config.is_ours:
+                return
+            for version in self.versions(name).values():
+                try:
+                    self.enter(config, version)
+                except ArtifactError as error:
+                    report(str(error))
+                    continue
+                report(f"Version {version.number} of {name} is stable: no other version of it was served.")
+                return
 
     def remove(self, name: str) -> None:
         """Remove a model's versions, its folder and its history. The caller holds the lock."""
@@ -245,9 +266,9 @@ class ModelsFolder:
         previous = (self.previous(name, label, number) for label, number in labels.items())
         return {*labels.values(), *filter(None, previous)}
 
-    def _folders(self) -> list[str]:
-        """Return the names of the folders that have versions, in alphabetical order."""
-        return sorted(path.name for path in self.root.glob("*/") if list_versions(path))
+    def _folders(self) -> set[str]:
+        """Return the names of the folders that have versions."""
+        return {path.name for path in self.root.glob("*/") if list_versions(path)}
 
     def _enter(self, config: ModelsConfig, version: Version) -> ModelsConfig:
         """Enter a verified version, unless somebody else keeps the file. The caller holds the lock."""
@@ -272,16 +293,6 @@ class ModelsFolder:
 
     def _prepare_model(self, config: ModelsConfig, name: str, report: Report, load: bool) -> ModelsConfig:
         published = self.versions(name)
-        if name not in config.base_paths:
-            for version in published.values():
-                try:
-                    self.verify(version.path)
-                except ArtifactError as error:
-                    report(str(error))
-                    continue
-                report(f"Version {version.number} of {name} is stable: no other version of it was served.")
-                return self._with_entry(config, version)
-            return config
         whole = set()
         for number in sorted(config.listed(name)):
             version = Version(name, number, self.root / name / str(number))

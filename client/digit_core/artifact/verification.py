@@ -7,6 +7,7 @@ status 1 means that the version fails, for the reason in the last line of standa
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from digit_core.errors import how_to_install
 
 _NO_TENSORFLOW = 3
 """Exit status without TensorFlow, which only this process imports."""
+_SECONDS = 300.0
+"""Time limit: the models folder is locked meanwhile, and others wait for the lock for twice as long."""
 _NAMED_ERROR = re.compile(r"\w+Error: ")
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -25,13 +28,26 @@ _ENVIRONMENT = {
 
 
 def verify(version: Path) -> None:
-    """Load a version's folder and answer its warm-up requests. Raise ArtifactError with the reason."""
+    """Load a version's folder and answer its warm-up requests. Raise ArtifactError with the reason.
+
+    Raise InterruptedError if a signal ends the process: it says nothing about the version.
+    """
     command = [sys.executable, "-m", "digit_core.artifact.verification", str(version)]
-    done = subprocess.run(
-        command, env=os.environ | _ENVIRONMENT, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+    try:
+        done = subprocess.run(
+            command,
+            env=os.environ | _ENVIRONMENT,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        raise ArtifactError(f"{version} can't be served: no answer within {_SECONDS:g} s") from None
     if done.returncode == 0:
         return
+    if done.returncode in (-signal.SIGINT, -signal.SIGTERM):
+        raise InterruptedError(f"the verification of {version} was interrupted")
     message = (done.stderr.strip().splitlines() or [f"the process ended with status {done.returncode}"])[-1]
     if done.returncode == _NO_TENSORFLOW:
         raise ArtifactError(

@@ -1,8 +1,10 @@
 """Operational endpoints: probes, metrics, the demo page, and Swagger UI for the API."""
 
+import asyncio
 import gzip
 import hashlib
 import time
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -11,8 +13,11 @@ from pathlib import Path
 import orjson
 from flask import Blueprint, Response, abort, request
 
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.observers.metrics import CONTENT_TYPE
@@ -96,11 +101,7 @@ def probes(services: Services) -> Blueprint:
             raise NotReadyError(missing) from error
         except DigitError as error:
             raise NotReadyError("The model server does not answer.") from error
-        warnings = [
-            f"Version {status.version} of the model {name} failed to load; the model server's log says why."
-            for status in versions
-            if status.error and not status.is_available
-        ]
+        warnings = await_(_warnings(settings, model_server, deadline))
         if services.limiter and not services.limiter.is_reachable():
             warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
         if services.keeper and not services.keeper.is_available:
@@ -113,6 +114,27 @@ def probes(services: Services) -> Blueprint:
         return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
     return blueprint
+
+
+async def _warnings(settings: Settings, model_server: AsyncConnection, deadline: float) -> list[str]:
+    """Return a sentence for each version that failed to load, and for each model that is left out."""
+    file = settings.models_config
+    folder = ModelsFolder(file.parent) if file else None
+    names, left_out = {*settings.models}, dict[str, str]()
+    if folder:
+        with suppress(ArtifactError, OSError):
+            left_out = await asyncio.to_thread(folder.left_out)
+            names |= folder.read_config().base_paths.keys()
+    ordered = sorted(names)
+    calls = (model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    failed = [
+        f"Version {status.version} of the model {name} failed to load; the model server's log says why."
+        for name, answer in zip(ordered, answers, strict=True)
+        for status in (() if isinstance(answer, BaseException) else answer)
+        if status.error and not status.is_available
+    ]
+    return failed + [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
 
 
 def pages(settings: Settings) -> Blueprint:

@@ -155,12 +155,23 @@ class Upstream:
 
     def statuses(self, context: RequestContext, name: str) -> list[VersionStatus]:
         """Return the status of each version of a model. Raise UnknownModelError if there is none."""
+        unknown = UnknownModelError(f"The service has no model {name}.")
         try:
-            return await_(self._model_server.versions(ModelRef(name), deadline=context.deadline))
+            found = await_(self._model_server.versions(ModelRef(name), deadline=context.deadline))
         except ModelNotFoundError as error:
-            if name in self._settings.models:
+            if name in self._settings.models and not self._is_removed(name):
                 raise UnavailableError(error.message) from error
-            raise UnknownModelError(f"The service has no model {name}.") from error
+            raise unknown from error
+        # A model server still lists the versions of a model that was removed.
+        is_unloaded = all(status.state == "END" and not status.error for status in found)
+        if is_unloaded and name != self._settings.model_name:
+            raise unknown
+        return found
+
+    def _is_removed(self, name: str) -> bool:
+        """True if the folder of a model is gone from beside models.config, where that is known."""
+        file = self._settings.models_config
+        return file is not None and not (file.parent / name).is_dir()
 
     def network(self, context: RequestContext, name: str, version: int) -> Network | None:
         """Return name and test accuracy of a version's network, or None if they can't be known."""

@@ -34,7 +34,7 @@ class ServerCore:
         self._max_batch_size = config.read_max_batch_size(options)
         self.metrics = Metrics()
         self._manager = Manager(options, self._load)
-        self.reload = self._manager.reload
+        self.configure, self.reload = self._manager.configure, self._manager.reload
 
     def predict(self, request: PredictRequest) -> PredictResponse:
         """Answer the gRPC call Predict, and count it."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition, Event, Lock, Thread
+from threading import Condition, Event, Thread
 from typing import Any
 
 from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
@@ -21,6 +21,9 @@ from digit_serving.model_server.servable import Servable
 
 State = ModelVersionStatus.State
 log = logging.getLogger(__name__)
+
+_UNLOAD_SECONDS = 30.0
+"""Time in which the calls of a version that is unloaded may end: the REST API's default time limit."""
 
 
 @dataclass
@@ -59,6 +62,10 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
     return {number: path for number, path in found.items() if number in selected}
 
 
+def _names(config: ModelServerConfig) -> set[str]:
+    return {model.name for model in config.model_config_list.config}
+
+
 def next_action(versions: Sequence[Version], labelled: Collection[int] = ()) -> Version | None:
     """Return the next version to unload (one that is available) or to load (any other), or None.
 
@@ -75,7 +82,8 @@ def next_action(versions: Sequence[Version], labelled: Collection[int] = ()) -> 
 
 
 class Manager:
-    """Registry of versions. A thread loads and unloads them; requests lease those that are available.
+    """Registry of versions. A thread loads them, and each is unloaded in a thread of its own; requests lease
+    those that are available.
 
     `load(directory, version)` returns a servable that is warmed up, or raises ServingError.
     """
@@ -85,26 +93,36 @@ class Manager:
         self._config, self._last_warning = ModelServerConfig(), ""
         self._labels: dict[tuple[str, str], int] = {}
         self._versions: dict[tuple[str, int], Version] = {}
-        self._reloading, self._changed, self._wake = Lock(), Condition(), Event()
+        self._changed, self._wake = Condition(), Event()
         Thread(target=self._run, name="manager", daemon=True).start()
+
+    def configure(self, config: ModelServerConfig) -> set[str]:
+        """Replace the configuration, and return the names of its new models, which load from now on.
+
+        Raises ServingError if the configuration is invalid and, once the rest of it is replaced, if a label
+        has to stay where it is, since its new version is not available.
+        """
+        with self._changed:
+            validate(config, self._config)
+            old_names, new_names = _names(self._config), _names(config)
+            self._labels, refused = self._assign_labels(config)
+            for name in old_names - new_names:
+                self._set_aspired(name, {})
+            self._config = config
+            self._wake.set()
+        if refused:
+            raise ServingError(", ".join(refused), "FAILED_PRECONDITION")
+        return new_names - old_names
 
     def reload(self, config: ModelServerConfig) -> None:
         """Replace the configuration, and wait without a timeout until every new model is available.
 
         Raises ServingError if the configuration is invalid, or a new model has failed to load.
         """
-        with self._reloading, self._changed:
-            validate(config, self._config)
-            old_names, new_names = (
-                {model.name for model in models.model_config_list.config} for models in (self._config, config)
-            )
-            added = new_names - old_names
-            self._labels = self._assign_labels(config)
-            for name in old_names - new_names:
-                self._set_aspired(name, {})
-            self._config = config
-            self._wake.set()
-            self._changed.wait_for(lambda: all(self._settled(name) for name in added))
+        with self._changed:
+            added = self.configure(config)
+            # Another reload may take a model out that this one has added.
+            self._changed.wait_for(lambda: all(self._settled(name) for name in added & _names(self._config)))
             settled = [self._settled(name) for name in added]
         failed = [version for version in settled if version and version.state == State.END]
         if failed:
@@ -164,16 +182,23 @@ class Manager:
         """Return an aspired version of the model that is available or has failed to load, or None."""
         return next((v for v in self._select(name, State.AVAILABLE, State.END) if v.aspired), None)
 
-    def _assign_labels(self, config: ModelServerConfig) -> dict[tuple[str, str], int]:
+    def _assign_labels(self, config: ModelServerConfig) -> tuple[dict[tuple[str, str], int], list[str]]:
+        """Return the version of each label, and a sentence for each label that can't move.
+
+        A refused label keeps its version, if it has one: it must not hold up the labels of other models.
+        """
         models = config.model_config_list.config
         labels = {(m.name, label): number for m in models for label, number in m.version_labels.items()}
-        for key, number in labels.items():
+        refused = []
+        for key, number in list(labels.items()):
             is_unmoved = self._labels.get(key, number) == number
             may_wait = is_unmoved and self._options.allow_version_labels_for_unavailable_models
             if not may_wait and number not in (v.number for v in self._select(key[0], State.AVAILABLE)):
                 message = f"label {key[1]} of model {key[0]} can't be assigned to version {number},"
-                raise ServingError(f"{message} which is not available", "FAILED_PRECONDITION")
-        return labels
+                refused.append(f"{message} which is not available")
+                del labels[key]
+                labels |= {key: self._labels[key]} if key in self._labels else {}
+        return labels, refused
 
     def _run(self) -> None:
         while True:
@@ -181,18 +206,30 @@ class Manager:
             if period > 0 or self._wake.is_set():
                 self._wake.clear()
                 self._poll()
-            labelled, models = self._labels.items(), {each.model for each in list(self._versions.values())}
-            actions = [
-                next_action(self._select(model), [number for (name, _), number in labelled if name == model])
-                for model in sorted(models)
-            ]
-            for version in filter(None, actions):
-                if version.state == State.AVAILABLE:
-                    self._unload(version)
-                else:
-                    self._load(version)
-            if not any(actions):
+            version = self._next_action()
+            if version is None:
                 self._wake.wait(period if period > 0 else 1)
+            elif version.state == State.AVAILABLE:
+                self._set_state(version, State.UNLOADING)
+                Thread(target=self._unload, args=[version], name=f"unload {version}", daemon=True).start()
+            else:
+                self._load(version)
+
+    def _next_action(self) -> Version | None:
+        """Return the next version to unload or to load, or None.
+
+        Unloading, which takes no time here, comes first, then the model with the fewest versions: one owner's
+        many versions must not hold up another's first.
+        """
+        labelled, models = self._labels.items(), {each.model for each in list(self._versions.values())}
+        actions = []
+        for model in sorted(models):
+            known = self._select(model)
+            version = next_action(known, [number for (name, _), number in labelled if name == model])
+            if version:
+                available = sum(each.state == State.AVAILABLE for each in known)
+                actions.append((version.state != State.AVAILABLE, available, version))
+        return min(actions, key=lambda action: action[:2], default=(False, 0, None))[2]
 
     def _poll(self) -> None:
         config = self._config
@@ -213,7 +250,9 @@ class Manager:
     def _set_aspired(self, name: str, paths: dict[int, Path]) -> None:
         for number, path in paths.items():
             known = self._versions.get((name, number))
-            if known is None or (known.state == State.END and not known.aspired):
+            # A version that is still being unloaded is loaded anew beside it.
+            gone = (State.UNLOADING, State.END)
+            if known is None or (known.state in gone and not known.aspired):
                 self._versions[name, number] = Version(name, number, path)
         for version in self._select(name):
             version.aspired = version.number in paths
@@ -238,9 +277,11 @@ class Manager:
         self._set_state(version, State.END)
 
     def _unload(self, version: Version) -> None:
-        self._set_state(version, State.UNLOADING)
+        """Close the servable once its calls have ended. Cancel those that have not after _UNLOAD_SECONDS."""
         with self._changed:
-            self._changed.wait_for(lambda: not version.active_requests)
+            if not self._changed.wait_for(lambda: not version.active_requests, _UNLOAD_SECONDS):
+                words = "Cancelling %d calls of %s: %g s to unload it are over"
+                log.warning(words, version.active_requests, version, _UNLOAD_SECONDS)
         version.servable.close()
         version.servable = version.error = None
         self._set_state(version, State.END)

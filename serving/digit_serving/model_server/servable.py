@@ -110,7 +110,7 @@ class Servable:
         return [np.array(output, object) if isinstance(output, bytes) else output for output in outputs]
 
     def close(self) -> None:
-        """Free the memory. No call may be running."""
+        """Cancel the calls that are running, and free the memory once they end."""
         self._callable.cache_clear()
         self._session.close()
         # Graphs contain reference cycles, which only the garbage collector frees.

@@ -11,7 +11,7 @@ import click
 
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
-from digit_serving.errors import DigitServingError, needs_extra
+from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
 from digit_serving.releases.options import (
     change_options,
     connected,
@@ -46,26 +46,34 @@ def models() -> None:
 @endpoint_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> None:
-    """List the versions, newest first."""
+    """List the versions, newest first; say why a version or model is not served."""
     from digit_core.errors import DigitError
     from digit_serving.releases import listing
     from digit_serving.releases.promotion import statuses
 
-    states, is_reachable = {}, True
-    with connected(folder.root, **endpoint) as (server, address):
-        try:
-            states = {number: status.state for number, status in statuses(server, name).items()}
-            unknown = "" if states else f"the model server does not serve {name}"
-        except DigitError as error:
-            is_reachable, unknown = False, error.message
-    rows = listing.make_rows(folder, name, states)
+    found, unknown, asked, is_reachable = {}, "", None, False
+    try:
+        with connected(folder.root, **endpoint) as (server, address):
+            asked, unknown = address.value, address.explain(f"the model server does not serve {name}")
+            try:
+                found, is_reachable = statuses(server, name), True
+            except DigitError as error:
+                unknown = address.explain(error.message)
+    except NoServiceError as error:
+        unknown = str(error)
+    rows, left_out = listing.make_rows(folder, name, found), folder.left_out()
     if as_json:
-        document = {"model": name, "server": address.value, "reachable": is_reachable}
+        document = {"model": name, "server": asked, "reachable": is_reachable, "left_out": left_out}
         click.echo(json.dumps({**document, "versions": [*map(asdict, rows)]}, indent=2))
         return
     click.echo(listing.format_table(rows))
-    if unknown:
-        click.echo(f"States are unknown: {address.explain(unknown)}", err=True)
+    for row in rows:
+        if row.reason:
+            click.echo(f"Version {row.version} is not served: {row.reason}", err=True)
+    for other, reason in left_out.items():
+        click.echo(f"The model {other} is not served: {reason}", err=True)
+    if not found:
+        click.echo(f"States are unknown: {unknown}", err=True)
 
 
 @models.command()
@@ -252,6 +260,8 @@ def check(root: Path, name: str | None) -> None:
         folder = ModelsFolder(root)
         try:
             folder.prepare(click.echo)
+            for each in folder.names():
+                folder.adopt(each, click.echo)
         except OSError as error:
             click.echo(f"{root} can't be changed ({error.strerror}); {folder.config_path} stays as it is.")
         if name and name not in folder.read_config().base_paths:

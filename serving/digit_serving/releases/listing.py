@@ -8,6 +8,7 @@ from typing import Any
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import Version
+from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
 from digit_serving.commands import NONE, format_fields, format_size, format_time
 
@@ -26,7 +27,7 @@ class Row:
     from the model card, None if the card lacks them.
     `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
     model server says, None if it does not know the version or does not answer. A version that is not loaded
-    may be DAMAGED. `bytes` is the size on disk.
+    may be DAMAGED. `bytes` is the size on disk. `reason` says why the version can't be served, "" if it can.
     """
 
     version: int
@@ -36,20 +37,24 @@ class Row:
     state: str | None
     labels: list[str]
     bytes: int
+    reason: str
 
 
-def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> list[Row]:
+def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionStatus]) -> list[Row]:
     """Return the rows of the versions that are published, listed or labelled, newest first.
 
-    `states` maps versions to what the model server says.
+    `statuses` maps versions to what the model server says.
     """
     published, config = folder.versions(name), folder.read_config()
     entered, labels = config.selected(name, published), config.labels(name)
     rows = []
     for number in sorted({*published, *config.listed(name), *labels.values()}, reverse=True):
         version = published.get(number, Version(name, number, folder.root / name / str(number)))
-        state = states.get(number) if number in entered else NOT_ENTERED
-        if state in (None, NOT_ENTERED) and version.is_complete and version.defect():
+        status = statuses.get(number) if number in entered else None
+        state, reason = (status.state, status.error) if status else (None, "")
+        if number not in entered:
+            state = NOT_ENTERED
+        if status is None and version.is_complete and (reason := version.defect()):
             state = DAMAGED
         card = version.card()
         data = card.get("data")
@@ -62,6 +67,7 @@ def make_rows(folder: ModelsFolder, name: str, states: Mapping[int, str]) -> lis
                 state if number in published else MISSING,
                 sorted(label for label, labelled in labels.items() if labelled == number),
                 version.size(),
+                reason,
             )
         )
     return rows

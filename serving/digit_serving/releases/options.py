@@ -20,7 +20,7 @@ import digit_client
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
-from digit_serving.errors import DigitServingError, SettingError
+from digit_serving.errors import DigitServingError, NoServiceError, SettingError
 
 if typing.TYPE_CHECKING:
     from digit_serving.releases.promotion import Releases
@@ -30,14 +30,13 @@ Command = Callable[..., None]
 name_option = click.option(
     "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
 )
-_DEFAULT_TARGET = "127.0.0.1:8500"
 _file_option = partial(option, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _ENDPOINT_OPTIONS = (
     option(
         "--model-server",
         "target",
         envvar="DIGITS_MODEL_SERVER",
-        help=f"Model server's gRPC address.  [default: that of `digits up`, else {_DEFAULT_TARGET}]",
+        help="Model server's gRPC address.  [default: that of `digits up`]",
     ),
     _file_option(
         "--ca",
@@ -70,7 +69,8 @@ def connected(
 ) -> Iterator[tuple[Any, Address]]:
     """Yield a Connection to a model server, and its address: the given one, else that of `digits up`.
 
-    Raise SettingError for an incomplete set of TLS files.
+    Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what listens
+    on the default port may serve another folder.
     """
     import grpc
 
@@ -78,7 +78,12 @@ def connected(
 
     if bool(certificate) != bool(key) or (certificate and not ca):
         raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
-    address = addresses.find(root, "model_server", _DEFAULT_TARGET)
+    address = addresses.find(root, "model_server", "")
+    if not (target or address.value):
+        raise NoServiceError(
+            f"no service of {root} is known: start `digits up --models {root}`, or name its model server "
+            "with --model-server"
+        )
     if target:
         source = click.get_current_context().get_parameter_source("target")
         is_variable = source is ParameterSource.ENVIRONMENT

@@ -1,14 +1,16 @@
 """Promotion, rollback and removal: changes of models.config that a running service has to follow."""
 
+import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from digit_client import Client
+from digit_core.artifact import addresses
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import READER_NAME
@@ -17,9 +19,6 @@ from digit_core.errors import AuthenticationError, DigitError, ModelNotFoundErro
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
-
-if TYPE_CHECKING:
-    from digit_client import Client
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
@@ -50,7 +49,7 @@ class Releases:
     report: Callable[[str], None]
     server: Connection | None = None
     """Connection to the model server, None if none runs."""
-    gateway: "Client | None" = None
+    gateway: Client | None = None
     timeout: float = 60.0
     server_name: str = "the model server"
     """Words for the model server in messages, with its address."""
@@ -111,18 +110,33 @@ class Releases:
         callers who name none.
         """
         folder, others = self.folder, [name for name in self.folder.names() if name != self.name]
-        if folder.default() == self.name:
-            raise ArtifactError(
-                f"{self.name} answers callers who name no model; let another one do so first: "
-                "`digits models default NAME`"
-            )
         with folder.lock():
+            for default, remedy in self._defaults():
+                if default == self.name:
+                    reason = f"{self.name} answers callers who name no model"
+                    raise ArtifactError(f"{reason}; let another one do so first: {remedy}")
             with self._restoring() as config:
                 if self.name in config.base_paths:
                     folder.write_config(config.without(self.name))
                 self._wait_until_unloaded(folder.versions(self.name), self.name)
             folder.remove(self.name)
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
+
+    def _defaults(self) -> Iterator[tuple[str | None, str]]:
+        """Yield each model that answers callers who name none, and what lets another one do so."""
+        yield self.folder.default(), "`digits models default NAME`"
+        variable = "another DIGITS_MODEL_NAME"
+        yield os.environ.get("DIGITS_MODEL_NAME"), variable
+        if up := addresses.read(self.folder.root):
+            yield up.default_model, f"start `digits up` with {variable}"
+        if gateway := self.gateway:
+            try:
+                with Client(gateway.url) as client:
+                    yield client.models().name, f"start the gateway at {gateway.url} with {variable}"
+            except DigitError as error:
+                raise ArtifactError(
+                    f"the gateway at {gateway.url} does not name its default: {error}"
+                ) from error
 
     def _load(self, config: ModelsConfig, version: Version) -> ModelsConfig:
         """Enter the version, wait until it is loaded, and return the configuration with it.
@@ -144,26 +158,36 @@ class Releases:
                 raise ArtifactError(f"{owner} can't load version {number}: {status.error}")
             return bool(status and status.is_available)
 
-        self.report(f"Waiting for the model server to load version {number} ...")
+        self.report(f"Waiting for {owner} to load version {number} ...")
         self._wait(is_loaded, f"{owner} did not load version {number} (see its log)")
         return config
 
     def _move(self, config: ModelsConfig, label: str, number: int) -> None:
-        """Move the label to a loaded version, and wait until the services answer with it."""
-        server, gateway = self.server, self.gateway
-        self.folder.write_config(config.with_label(self.name, label, number))
+        """Move the label to a loaded version, and wait until the services answer with it.
+
+        The gateway answers with the version before the label moves: one that refuses must not move it.
+        """
+        # A gateway answers no caller with the reader.
+        server, gateway = self.server, None if self.name == READER_NAME else self.gateway
+        config = config.with_label(self.name, label, number)
         if not server:
+            self.folder.write_config(config)
             return
+        if gateway:
+            task = server.served(ModelRef(self.name, number), timeout=self.timeout).card
+            blank = np.zeros(task.shape, np.uint8)
+            self._wait(
+                lambda: gateway.predict(blank, version=number).model_version == number,
+                f"the gateway at {gateway.url} did not answer with version {number}",
+            )
+        self.folder.write_config(config)
         self.report(f"Waiting for the service to answer label {label} with version {number} ...")
         model = ModelRef(self.name, version_label=label)
         self._wait(
             lambda: server.resolve(model, timeout=_CALL_TIMEOUT) == number,
             f"{self.server_name} did not move label {label} to version {number}",
         )
-        # A gateway answers no caller with the reader.
-        if gateway and self.name != READER_NAME:
-            task = server.served(ModelRef(self.name, number), timeout=self.timeout).card
-            blank = np.zeros(task.shape, np.uint8)
+        if gateway:
             self._wait(
                 lambda: gateway.predict(blank, label=label).model_version == number,
                 f"the gateway at {gateway.url} did not answer label {label} with version {number}",
@@ -173,7 +197,7 @@ class Releases:
         server = self.server
         if not server:
             return
-        self.report(f"Waiting for the model server to unload {words} ...")
+        self.report(f"Waiting for {self.server_name} to unload {words} ...")
 
         def is_unloaded() -> bool:
             found = statuses(server, self.name)

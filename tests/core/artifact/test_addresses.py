@@ -9,12 +9,12 @@ from pathlib import Path
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address, Addresses, recorded
 
-ADDRESSES = Addresses("http://127.0.0.1:8081", "127.0.0.1:8502")
+ADDRESSES = Addresses("http://127.0.0.1:8081", "127.0.0.1:8502", "digits")
 HOLD = """
 import sys, time
 from pathlib import Path
 from digit_core.artifact.addresses import Addresses, recorded
-with recorded(Path(sys.argv[1]), Addresses("http://127.0.0.1:1", "127.0.0.1:2")):
+with recorded(Path(sys.argv[1]), Addresses("http://127.0.0.1:1", "127.0.0.1:2", "digits")):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -34,7 +34,7 @@ def test_record_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
-        assert addresses.read(tmp_path) == Addresses("http://127.0.0.1:1", "127.0.0.1:2")
+        assert addresses.read(tmp_path) == Addresses("http://127.0.0.1:1", "127.0.0.1:2", "digits")
         process.send_signal(signal.SIGKILL)
     assert [path.name for path in tmp_path.iterdir()] == [".digits-up.json"]
     assert addresses.read(tmp_path) is None
@@ -42,7 +42,7 @@ def test_record_of_a_killed_process_is_ignored(tmp_path: Path) -> None:
 
 def test_record_of_a_later_process_stays(tmp_path: Path) -> None:
     with ExitStack() as later:
-        with recorded(tmp_path, Addresses("http://127.0.0.1:3", "127.0.0.1:4")):
+        with recorded(tmp_path, Addresses("http://127.0.0.1:3", "127.0.0.1:4", "digits")):
             later.enter_context(recorded(tmp_path, ADDRESSES))
         assert addresses.read(tmp_path) == ADDRESSES
     assert addresses.read(tmp_path) is None

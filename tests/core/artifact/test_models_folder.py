@@ -30,6 +30,8 @@ def prepare(folder: ModelsFolder) -> list[str]:
     """Prepare the folder, and return what is reported."""
     sentences: list[str] = []
     folder.prepare(sentences.append)
+    for name in folder.names():
+        folder.adopt(name, sentences.append)
     return sentences
 
 
@@ -152,7 +154,7 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(
     lines: list[str] = []
     picky = ModelsFolder(folder.root, verify=lambda path: refuse(path) if path.name == "2" else None)
     assert not picky.prepare(lines.append)
-    assert picky.prepare(lines.append, load=True)
+    assert picky.prepare(lines.append, load=["digits"])
     assert lines == [
         f"{folder.root / 'digits' / '2'} is too large, and not served; "
         "once it is mended: `digits models verify 2 --model digits`"

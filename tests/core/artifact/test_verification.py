@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from digit_core.artifact import verification
 from digit_core.artifact.verification import verify
 from digit_core.artifact.versions import ArtifactError
 
@@ -66,4 +67,10 @@ def test_verify_without_tensorflow_names_the_extra(
     (tmp_path / "tensorflow.py").write_text("raise ImportError('No module named tensorflow')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(ArtifactError, match=r"can't be verified without TensorFlow .*'\.\[training\]'"):
+        verify(models / "1")
+
+
+def test_verify_version_that_takes_too_long_raises(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "_SECONDS", 0.1)
+    with pytest.raises(ArtifactError, match=r"can't be served: no answer within 0\.1 s"):
         verify(models / "1")

@@ -122,11 +122,11 @@ def test_up_has_the_model_servers_metrics_where_prometheus_looks(service: Runnin
 
 @pytest.mark.original
 def test_up_serves_several_models(service: Running, digits: Any) -> None:
-    assert "Version 1 of colors is stable" in service.printed
-    assert "colors, digits; default: digits" in service.printed
+    assert "colors, digits; default: digits, the others follow" in service.printed
     with ModelServerClient(f"127.0.0.1:{service.ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
     with Client(service.ports.url, model="colors") as colors:
+        wait_until(colors.ready)
         assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
     listed = httpx.get(f"{service.ports.url}/v1/models").json()
     assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
@@ -200,6 +200,34 @@ def test_up_starts_without_damaged_versions_and_other_commands_find_it(
 
         wait_until(lambda: states() == ["damaged", "AVAILABLE", "AVAILABLE"])
         assert answering(ports, digits) == 1
+
+
+def test_up_version_that_ends_the_model_server_late_is_left_out(
+    two_versions: Path, ports: Ports, digits: Any, tmp_path: Path
+) -> None:
+    broken = two_versions / "digits" / "2"
+    # Stands in for TensorFlow Serving, which ends with status 255, but late.
+    program = tmp_path / "tensorflow_model_server"
+    program.write_text(f"""#!/bin/sh
+for each; do case $each in --model_config_file=*) file=${{each#*=}};; esac; done
+grep -q "versions: 2" "$file" && grep -q none {broken}/saved_model.pb && sleep 11 && exit 255
+exec {" ".join(DIGITS)} model-server "$@"
+""")
+    program.chmod(0o755)
+    process = start_up(two_versions, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    try:
+        read_start(process)
+        (broken / "saved_model.pb").write_text("none")
+        (broken / "assets.extra" / "SHA256SUMS").unlink()
+        os.kill(min(pids_with_ports(ports, b"model-server")), signal.SIGKILL)
+        wait_until(lambda: not is_ready(ports.url), process)
+        wait_until(lambda: is_ready(ports.url), process, 90)
+        assert answering(ports, digits) == 1
+        assert ModelsFolder(two_versions).read_config().listed("digits") == {1}
+    finally:
+        process.terminate()
+        _, err = process.communicate(timeout=20)
+    assert "The model server ended with status 255; it starts again in 2 s." in err
 
 
 def publish(root: Path, *versions: Path) -> ModelsFolder:

@@ -2,13 +2,17 @@
 
 import gzip
 import re
+import shutil
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
+from tests.core.artifact.conftest import write_files
 from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels
 
 PAGES = ("index.html", "label.html")
@@ -26,6 +30,24 @@ def test_readyz_warns_of_versions_that_failed_to_load(stub: StubModelServer, stu
     warning = "Version 4 of the model digits failed to load; the model server's log says why."
     document = {"status": "ready", "versions": [1], "warnings": [warning]}
     assert stub_http.get("/readyz").get_json() == document
+
+
+def test_readyz_names_each_model_that_is_left_out(stub: StubModelServer, tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path, verify=lambda _: None)
+    for name in ("shapes", "colors", "flowers"):
+        folder.publish(name, write_files)
+    shutil.rmtree(folder.version("flowers", 1).path / "variables")
+    folder.write_config(folder.read_config().without("colors").without("flowers"))
+    (tmp_path / "Not a name" / "1").mkdir(parents=True)
+    stub.answer = TaskModels(shapes={3: SHAPES})
+    settings = Settings(model_server=stub.target, model_name="shapes", models_config=folder.config_path)
+    document = greenlet_loop.client(settings).get("/readyz").get_json()
+    assert document["status"] == "ready"
+    name, colors, flowers = document["warnings"]
+    assert name.startswith("The model Not a name is not served: a model's name has")
+    remedy = "`digits models verify 1 --model colors` enters it, or says why not"
+    assert colors == f"The model colors is not served: version 1 is not in models.config; {remedy}."
+    assert flowers == "The model flowers is not served: version 1 is missing or incomplete."
 
 
 def test_readyz_depends_on_default_model_only(stub: StubModelServer) -> None:

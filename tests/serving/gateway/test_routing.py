@@ -177,6 +177,22 @@ def test_new_model_answers_without_a_restart(stub: StubModelServer) -> None:
     assert http.get("/v1/models").get_json()["models"] == ["shapes"]
 
 
+def test_removed_model_is_not_found(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = TaskModels(digits={1: SHAPES}, removed={1: FASHION})
+    stub.state = ModelVersionStatus.END
+    file = tmp_path / "models.config"
+    file.touch()
+    http = gateway(stub, model_names=("removed", "gone"), models_config=file)
+    # `gone` was removed before the model server's last start.
+    for name in ("removed", "gone"):
+        for response in (post(http, f"?model={name}"), http.get(f"/v1/models?model={name}")):
+            problem = assert_problem(response, 404, "model_not_found")
+            assert problem["detail"] == f"The service has no model {name}."
+    (tmp_path / "gone").mkdir()
+    assert_problem(post(http, "?model=gone"), 503, "model_unavailable")
+    assert_problem(post(http), 503, "model_unavailable")
+
+
 def test_models_of_models_config_are_listed_as_they_come(stub: StubModelServer, tmp_path: Path) -> None:
     stub.answer = TaskModels(shapes={3: SHAPES})
     file = tmp_path / "models.config"

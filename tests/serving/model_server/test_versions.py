@@ -4,6 +4,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server import manager
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import parse
 from digit_serving.model_server.manager import State, Version, next_action
@@ -198,6 +200,55 @@ def test_reload_with_model_that_does_not_load_raises(saved_models: Path, tmp_pat
         with pytest.raises(ServingError, match=message):
             reload(core, model_config("two", base), model_config("bad", tmp_path / "bad"))
         assert states(core, "two") == {123: "AVAILABLE"}
+
+
+def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
+    publish: Callable[..., Path],
+    saved_models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 2.0)
+    publish(tmp_path / "other", 1, 1.0)
+    hanging, other = model_config("hanging", saved_models / "tf2"), model_config("other", tmp_path / "other")
+    with running_core(f"--model_base_path={tmp_path / 'other'}", "--model_name=other", *RETRIES) as core:
+        reload(core, hanging, other)
+        request = predict_request("hanging", "wait", seconds=np.array([1e9], np.float32))
+        with ThreadPoolExecutor() as pool:
+            call = pool.submit(core.predict, request)
+            wait_until(lambda: call.running())
+            time.sleep(0.5)
+            reload(core, other)
+            publish(tmp_path / "other", 2, 2.0)
+            wait_until(lambda: states(core, "other") == {1: "END", 2: "AVAILABLE"})
+            assert states(core, "hanging") == {1: "UNLOADING"}
+            # A model that comes back is loaded beside the version that is still in use.
+            reload(core, hanging, other)
+            assert states(core, "hanging") == {1: "AVAILABLE"}
+            assert not call.done()
+            with pytest.raises(ServingError, match="CANCELLED"):
+                call.result(20)
+        assert "Cancelling 1 calls of {name: hanging version: 1}: 2 s to unload it are over" in caplog.text
+        assert states(core, "hanging") == {1: "AVAILABLE"}
+
+
+def test_configure_with_a_label_that_can_not_move_moves_the_others(
+    publish: Callable[..., Path], tmp_path: Path
+) -> None:
+    both = "model_version_policy {{ all {{}} }} version_labels {{ key: 'stable' value: {} }}".format
+    bases = [tmp_path / name for name in ("a", "b")]
+    for base in bases:
+        for number in (1, 2):
+            publish(base, number, float(number))
+    with running_core(f"--model_base_path={bases[0]}", "--model_name=a", *RETRIES) as core:
+        reload(core, *(model_config(base.name, base, "model_version_policy { all {} }") for base in bases))
+        wait_until(lambda: states(core, "b") == {1: "AVAILABLE", 2: "AVAILABLE"})
+        reload(core, *(model_config(base.name, base, both(1)) for base in bases))
+        with pytest.raises(ServingError, match="label stable of model a can't be assigned to version 9"):
+            reload(core, model_config("a", bases[0], both(9)), model_config("b", bases[1], both(2)))
+        answers = [predict(core, name=name, version_label="stable") for name in ("a", "b")]
+        assert answers == [[1.0], [2.0]]
 
 
 def test_reload_without_models_raises(core: ServerCore) -> None:

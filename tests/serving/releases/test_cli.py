@@ -96,8 +96,14 @@ def test_ls_prints_a_table_newest_first(service: Service) -> None:
     service.promote(3)
     service.promote(3, "--version-label", "canary")
     (service.versions / "12").mkdir()
-    result = service.run("ls")
-    assert (result.exit_code, result.stderr) == (0, "")
+    shutil.copytree(service.versions / "1", service.folder.root / "shapes" / "1")
+    result = service.run("ls", "--model", "digits")
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "The model shapes is not served: version 1 is not in models.config; "
+        "`digits models verify 1 --model shapes` enters it, or says why not\n"
+    )
+    shutil.rmtree(service.folder.root / "shapes")
     headings, *lines = result.stdout.splitlines()
     assert headings.split() == ["VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE"]
     assert {len(line) for line in lines} == {len(headings)}

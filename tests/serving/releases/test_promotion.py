@@ -1,5 +1,6 @@
 """`digits models promote` and `rollback`, with a model server."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,16 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from werkzeug.wrappers import Response
 
+from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection
+from digit_serving.releases.cli import models
 from digit_serving.releases.promotion import Releases
-from tests.client.faulty_server import FaultyServer, problem
+from tests.client.faulty_server import DIGITS, FaultyServer, prediction, problem, success
 from tests.core.blocking import BlockingAsync
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
+NO_SERVICE: dict[str, str | None] = {"DIGITS_MODEL_SERVER": None, "DIGITS_URL": None}
 FOREIGN = """# Mine.
 model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "tensorflow"
     model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
@@ -30,8 +36,9 @@ model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "t
 def test_promote_moves_the_label_and_unloads_nothing(service: Service) -> None:
     result = service.run("promote", 2)
     assert (result.exit_code, result.stderr) == (0, "")
+    server = f"the model server at 127.0.0.1:{service.port} (DIGITS_MODEL_SERVER)"
     assert result.stdout.splitlines() == [
-        "Waiting for the model server to load version 2 ...",
+        f"Waiting for {server} to load version 2 ...",
         "Waiting for the service to answer label stable with version 2 ...",
         "Version 2 is stable.",
     ]
@@ -142,22 +149,46 @@ def test_promote_with_a_gateway_that_does_not_answer_restores_the_file(service: 
     url = f"http://127.0.0.1:{service.port}"
     result = service.run("promote", 2, "--gateway", url, "--timeout", 1)
     assert result.exit_code == 1
-    assert f"the gateway at {url} did not answer label stable with version 2 within 1 s: " in result.stderr
+    assert f"the gateway at {url} did not answer with version 2 within 1 s: " in result.stderr
     assert service.config == config
-    wait_until(lambda: service.labelled() == 1, seconds=10)
     assert service.run("promote", 2, "--gateway", "gateway").exit_code == 2
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (403, "forbidden")])
 def test_promote_refused_by_the_gateway_fails_at_once(service: Service, status: int, code: str) -> None:
-    config = service.config
+    before = service.folder.config_path.stat()
     with FaultyServer() as gateway:
         gateway.responses = [problem(status, code, "Send a key.")]
         result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 600)
     assert result.exit_code == 1
-    message = f"the gateway at {gateway.url} did not answer label stable with version 2: Send a key."
-    assert message in result.stderr
-    assert (gateway.requests, service.config) == (1, config)
+    assert f"the gateway at {gateway.url} did not answer with version 2: Send a key." in result.stderr
+    assert gateway.requests == 1
+    # The label has not moved for a moment, either.
+    assert service.folder.config_path.stat() == before
+
+
+def test_promote_to_a_gateway_of_another_service_restores_the_label(service: Service) -> None:
+    config = service.config
+    with FaultyServer() as gateway:
+        # The other gateway has a version 2, and keeps its label.
+        gateway.responses = [prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)] * 8 + [success]
+        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 2)
+    assert f"the gateway at {gateway.url} did not answer label stable with version 2" in result.stderr
+    assert (gateway.queries[0]["version"], gateway.queries[-1]["label"]) == ("2", "stable")
+    assert service.config == config
+    wait_until(lambda: service.labelled() == 1, seconds=10)
+
+
+def test_change_without_a_known_service_asks_none(service: Service) -> None:
+    config = service.config
+    for command in (["promote", "2"], ["rollback"], ["prune"], ["remove", "digits", "--yes"]):
+        result = CliRunner().invoke(models, [*command, "--models", str(service.folder.root)], env=NO_SERVICE)
+        assert result.exit_code == 1
+        assert f"Error: no service of {service.folder.root} is known: start `digits up" in result.stderr
+    assert service.config == config
+    listed = CliRunner().invoke(models, ["ls", "--models", str(service.folder.root)], env=NO_SERVICE)
+    assert "AVAILABLE" not in listed.stdout
+    assert "States are unknown: no service of " in listed.stderr
 
 
 def test_promote_with_a_foreign_models_config_needs_force(published: Service) -> None:
@@ -303,7 +334,8 @@ def test_prune_unloads_and_removes_what_no_label_needs(service: Service) -> None
     result = service.run("prune", "--keep", 1)
     assert (result.exit_code, result.stderr) == (0, "")
     waiting, *removed, kept = result.stdout.splitlines()
-    assert waiting == "Waiting for the model server to unload what is removed ..."
+    assert waiting.startswith("Waiting for the model server at 127.0.0.1:")
+    assert waiting.endswith(" to unload what is removed ...")
     assert [line.rpartition(" (")[0] for line in removed] == [
         f"Removed {service.versions / version}" for version in ("0", "1", "4", "5")
     ]
@@ -335,11 +367,40 @@ def test_remove_unloads_a_model_and_keeps_the_others(service: Service) -> None:
     refused = service.run("remove", "digits", "--yes")
     assert refused.exit_code == 1
     assert "let another one do so first: `digits models default NAME`" in refused.stderr
-    assert service.run("remove", "shapes", "--yes").stdout.splitlines() == [
-        "Waiting for the model server to unload shapes ...",
-        "Removed shapes. Left: digits.",
-    ]
+    assert_default_stays(service, "shapes")
+    waiting, removed = service.run("remove", "shapes", "--yes").stdout.splitlines()
+    assert waiting.endswith(" (DIGITS_MODEL_SERVER) to unload shapes ...")
+    assert removed == "Removed shapes. Left: digits."
     assert not has_loaded(service, "shapes", 1)
     assert (service.folder.names(), [*service.config.base_paths]) == (["digits"], ["digits"])
     assert service.labelled() == 1
     assert service.run("remove", "shapes", "--yes").exit_code == 1
+
+
+def assert_default_stays(service: Service, name: str) -> None:
+    """Check that the model can't be removed where it answers by another setting than models.default."""
+
+    def refusal(*options: str, **environment: str) -> str:
+        command = ["remove", name, "--yes", *options]
+        result = CliRunner().invoke(models, command, env=service.environment | environment)
+        assert result.exit_code == 1
+        return result.stderr.strip().rpartition("first: ")[2]
+
+    variable = "another DIGITS_MODEL_NAME"
+    assert refusal(DIGITS_MODEL_NAME=name) == variable
+    assert refusal("--offline", DIGITS_MODEL_NAME=name) == variable
+    with recorded(service.folder.root, Addresses("http://127.0.0.1:1", "127.0.0.1:1", name)):
+        assert refusal() == f"start `digits up` with {variable}"
+    with FaultyServer() as gateway:
+        document: dict[str, Any] = {
+            "name": name,
+            "versions": [],
+            "labels": {},
+            "task": None,
+            "models": [name],
+        }
+        gateway.responses = [lambda: Response(json.dumps(document))]
+        assert refusal("--gateway", gateway.url) == f"start the gateway at {gateway.url} with {variable}"
+        gateway.responses = [problem(401, "unauthorized", "Send a key.")]
+        assert "does not name its default: Send a key." in refusal("--gateway", gateway.url)
+    assert has_loaded(service, name, 1)
