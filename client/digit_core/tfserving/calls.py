@@ -64,9 +64,8 @@ _OPTIONS = (
     ("grpc.max_metadata_size", 256 * 1024),
     ("grpc.absolute_max_metadata_size", 256 * 1024),
     # A hung server keeps its connections open. A keepalive ping after 1 s without data, with 2 s for its
-    # answer, leaves 2 s of a deadline of 5 s for another server. A server that does not permit so many closes
-    # the connection at the third ping within five minutes (GOAWAY, too_many_pings). Hence one ping after each
-    # start of a call, and then gRPC's one a minute.
+    # answer, leaves 2 s of a deadline of 5 s for another server. A server that does not permit this closes
+    # connections (GOAWAY, too_many_pings). Hence one ping after each call's start, and then one a minute.
     ("grpc.keepalive_time_ms", 1000),
     ("grpc.http2.max_pings_without_data", 1),
     ("grpc.keepalive_timeout_ms", 2000),

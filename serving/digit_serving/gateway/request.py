@@ -81,7 +81,8 @@ class RequestContext:
     dequeued_at: float
     """End of the wait in the admission queue."""
     deadline: float
-    """End of the request's time: for reading pictures, and for all calls to the model server."""
+    """End of the request's time: for reading pictures, and for all calls to the model server. A model of the
+    models file may have less."""
     client: str = ""
     """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
     key: str = ""

@@ -62,6 +62,7 @@ class ModelSettings(BaseModel):
     shadow_label: str
     shadow_share: Share
     feedback: bool
+    deadline: Annotated[float, Field(gt=0)]
 
     _canary = field_validator("canary_share")(_require_default_label)
     _shadow = field_validator("shadow_label")(_require_another_label)
@@ -127,7 +128,8 @@ class Settings(BaseSettings):
     shadow_share: Share = 0.1
     """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers."""
     models_file: _File = None
-    """TOML file whose tables, named after models, replace the five settings before this one for a model."""
+    """TOML file whose tables, named after models, replace the five settings before this one for a model, and
+    shorten DIGITS_DEADLINE."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls that a worker keeps in flight per model version; what arrives meanwhile shares the next."""
@@ -280,9 +282,12 @@ def _model_settings(
     if table.get("feedback") and not common["feedback"]:
         raise ModelsFileError(f"{file}: {model}.feedback: needs DIGITS_FEEDBACK, the store")
     try:
-        return ModelSettings.model_validate({**common, **table})
+        settings = ModelSettings.model_validate({**common, **table})
     except ValidationError as error:
         (key, *_), message = error.errors()[0]["loc"], error.errors()[0]["msg"]
         if key not in ModelSettings.model_fields:
             message = f"unknown key; known keys: {', '.join(ModelSettings.model_fields)}"
         raise ModelsFileError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
+    if settings.deadline > common["deadline"]:
+        raise ModelsFileError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE, of all models")
+    return settings

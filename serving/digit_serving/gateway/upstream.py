@@ -91,11 +91,11 @@ class Upstream:
         A second version, the shadow, answers unseen for a share of the requests that name none. A call is
         needed only before the first answer to a version or label.
         """
-        context.requested = requested
+        context.requested, name = requested, requested.name
+        model, shadow = self._by_model.get(name, self._common), None
+        context.deadline = min(context.deadline, context.arrived_at + model.deadline)
         if requested.version is not None or requested.version_label is not None:
             return Route("named", self._served(context, "named", requested))
-        name = requested.name
-        model, shadow = self._by_model.get(name, self._common), None
         if model.shadow_label and in_share(model.shadow_share, context.request_id, b"shadow"):
             shadow = ModelRef(name, version_label=model.shadow_label)
         if model.canary_label and in_share(model.canary_share, context.request_id):

@@ -246,6 +246,33 @@ def test_models_file_routes_each_model_by_its_own_labels(stub: StubModelServer, 
     assert http.get("/v1/models?model=fashion").get_json()["labels"] == {"stable": 1, "next": 2, "beta": 3}
 
 
+def test_models_file_deadline_ends_calls_of_a_slow_model_alone(stub: StubModelServer, tmp_path: Path) -> None:
+    models = TaskModels(digits={1: SHAPES}, fashion={1: FASHION})
+    remaining = []
+
+    def predict(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        if request.model_spec.name == "fashion" and "images" in request.inputs:
+            remaining.append(context.time_remaining())
+            time.sleep(1)
+        return models(request, context)
+
+    stub.answer, stub.answer_card = predict, models
+    file = tmp_path / "models.toml"
+    file.write_text("[fashion]\ndeadline = 0.5\n")
+    http = gateway(stub, default_label="", model_names=("fashion",), models_file=file)
+    predict_model(http)
+    for _ in range(3):
+        started = time.monotonic()
+        assert_problem(post(http, "?model=fashion"), 504, "deadline_exceeded")
+        assert time.monotonic() - started < 1
+        assert predict_version(http, "?model=digits") == 1
+    with ThreadPoolExecutor(2) as callers:
+        trials = callers.map(lambda _: post(http, "?model=fashion").status_code, range(2))
+        assert sorted(trials) == [503, 504], "the circuit is open"
+    assert predict_version(http, "?model=digits") == 1
+    assert max(remaining) < 0.6, "the model server knows the deadline"
+
+
 def test_candidate_is_listed_without_label_and_answers_by_number(stub: StubModelServer) -> None:
     stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES})
     models.labels = {"stable": 1}

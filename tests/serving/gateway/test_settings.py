@@ -100,7 +100,7 @@ def models_file(tmp_path: Path, text: str) -> Path:
 
 
 def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
-    text = '[fashion]\ncanary_share = 1\nshadow_label = "next"\nfeedback = false\n'
+    text = '[fashion]\ncanary_share = 1\nshadow_label = "next"\nfeedback = false\ndeadline = 2\n'
     settings = Settings(
         model_names=("fashion",),
         default_label="stable",
@@ -113,6 +113,7 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
     assert (digits.default_label, digits.canary_share, digits.shadow_label) == ("stable", 0.05, "")
     assert (fashion.default_label, fashion.canary_share, fashion.shadow_label) == ("stable", 1, "next")
     assert (digits.feedback, fashion.feedback) == (True, False)
+    assert (digits.deadline, fashion.deadline) == (5, 2)
     assert settings.has_shadow
     file.unlink()
     assert settings.for_model("fashion") is fashion, "the file is read once"
@@ -126,9 +127,11 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
         ('default_label = "stable"\n', "default_label is not the table of a model; models: digits"),
         ("digits = 3\n", "digits is not the table of a model; models: digits"),
         (
-            "[digits]\ndeadline = 5\n",
-            "digits.deadline: unknown key; known keys: default_label, ",
+            "[digits]\nmax_body = 5\n",
+            "digits.max_body: unknown key; known keys: default_label, ",
         ),
+        ("[digits]\ndeadline = 5.5\n", "digits.deadline: must not exceed DIGITS_DEADLINE, of all models"),
+        ("[digits]\ndeadline = 0\n", "digits.deadline: Input should be greater than 0"),
         ("[digits]\ncanary_share = 5\n", "digits.canary_share: Input should be less than or equal to 1"),
         ("[digits]\ncanary_share = true\n", "digits.canary_share: Input should be a valid number"),
         ('[digits]\ndefault_label = "a"\nshadow_label = "a"\n', "digits.shadow_label: must differ from"),

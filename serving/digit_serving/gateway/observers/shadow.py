@@ -46,7 +46,7 @@ class Shadow(Observer):
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
-        self._timeout = settings.deadline
+        self._settings = settings
         self._metrics = metrics
         self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         breaker = CircuitBreaker(retry_seconds=_RETRY_SECONDS)
@@ -101,7 +101,8 @@ class Shadow(Observer):
     ) -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
         now, version = time.monotonic(), answers[0].model_version
-        wait = Wait(request_id, now + self._timeout, now)
+        deadline = self._settings.for_model(route.served.model.name).deadline
+        wait = Wait(request_id, now + deadline, now)
         try:
             predictions = await self._predict(shadow, route.served.card, asked, wait)
         except Exception as error:
