@@ -18,6 +18,8 @@ from typing import Any
 import httpx
 import pytest
 
+from digit_core.artifact.models_folder import ModelsFolder
+
 DIGITS = [sys.executable, "-m", "digit_client"]
 ORIGINAL = os.environ.get("TENSORFLOW_MODEL_SERVER")
 """TensorFlow Serving's binary, for `make test-original`; None in other runs."""
@@ -121,7 +123,13 @@ class Ports:
         """Run `digits up` with this models folder until the end of the block."""
         with running("up", "--models", str(models), environment=self.environment | settings) as process:
             wait_until(lambda: is_ready(self.url), process)
+            # The default answers before the others are loaded.
+            for name in ModelsFolder(models).read_config().base_paths:
+                wait_until(partial(self._has_loaded, name), process)
             yield
+
+    def _has_loaded(self, model: str) -> bool:
+        return "AVAILABLE" in httpx.get(f"http://127.0.0.1:{self.rest}/v1/models/{model}").text
 
 
 def wait_until(

@@ -126,7 +126,7 @@ def test_up_serves_several_models(service: Running, digits: Any) -> None:
     with ModelServerClient(f"127.0.0.1:{service.ports.grpc}") as client:
         assert client.predict(digits.one(7)).digit == 7
     with Client(service.ports.url, model="colors") as colors:
-        wait_until(colors.ready)
+        wait_until(lambda: answering(service.ports, digits, model="colors") == 1)
         assert colors.predict(np.zeros((30, 20, 3), np.uint8)).label in COLORS.labels
     listed = httpx.get(f"{service.ports.url}/v1/models").json()
     assert (listed["name"], sorted(listed["models"])) == ("digits", ["colors", "digits"])
@@ -248,7 +248,7 @@ def two_versions(models: Path, tmp_path: Path) -> Path:
     return publish(tmp_path / "models", models / "1", models / "1").root
 
 
-def answering(ports: Ports, digits: Any, **query: int) -> int | None:
+def answering(ports: Ports, digits: Any, **query: int | str) -> int | None:
     """Return the version that answers a picture, None if the gateway refuses the request."""
     response = httpx.post(
         f"{ports.url}/v1/predict",

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests import certificates
+from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
 
@@ -126,6 +127,17 @@ def test_ls_marks_accuracies_on_other_pictures_than_the_stable_versions(publishe
     assert note == "* measured on other pictures than version 1"
     rows = json.loads(published.run("ls", "--json").stdout)["versions"]
     assert [row["pictures"] for row in rows] == ["a", "b", "a"]
+
+
+def test_ls_says_why_versions_are_not_served(service: Service) -> None:
+    # The server loads a version without checksums whose graph is broken, and fails.
+    (service.copy(4) / "saved_model.pb").write_bytes(b"none")
+    with service.folder.lock():
+        service.folder.enter(service.config, service.folder.version("digits", 4))
+    wait_until(lambda: "not served" in service.run("ls").stderr, seconds=20)
+    assert service.run("ls").stderr.startswith("Version 4 is not served: Cannot parse file")
+    row, *_ = json.loads(service.run("ls", "--json").stdout)["versions"]
+    assert (row["version"], row["state"], row["reason"][:17]) == (4, "END", "Cannot parse file")
 
 
 def test_ls_without_server_tells_what_is_missing_and_not_entered(published: Service) -> None:
