@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 from flask import Blueprint, Response, abort, request
+from werkzeug.http import generate_etag
 
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
@@ -199,9 +200,14 @@ def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> 
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     else:
         response.cache_control.no_cache = True
-    response.add_etag()
+    response.set_etag(_etag(content))
     response.make_conditional(request)
     return response
+
+
+@cache
+def _etag(content: bytes) -> str:
+    return generate_etag(content)
 
 
 @cache
