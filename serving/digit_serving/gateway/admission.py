@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import orjson
 
@@ -19,6 +20,8 @@ from digit_serving.gateway.bridge import (
     Scope,
     Send,
 )
+from digit_serving.gateway.memory import MemoryBudget
+from digit_serving.gateway.rate_limit import network
 from digit_serving.gateway.request import PROBE_ROUTES, request_id_or_new
 from digit_serving.gateway.settings import Settings
 
@@ -31,6 +34,7 @@ _LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 class Admission:
     """ASGI middleware that holds at most `queue_capacity` requests, and `body_memory` bytes of their bodies.
 
+    Behind trusted proxies, it holds at most `address_connections` requests of the address that they name.
     A request that does not fit gets 429 with Retry-After, before its body is read if the declared length says
     so: a flood costs little. A request that has waited for `max_queue_time` seconds gets the same. Probes and
     metrics always pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow
@@ -38,7 +42,7 @@ class Admission:
     send a few bytes and wait take no other's place. Bytes count as they arrive.
 
     A body is passed on as one message. It is truncated if it exceeds `max_body` bytes. A body of more than
-    64 KiB is not received at all if `is_allowed` says of its request's scope that it will be refused.
+    64 KiB is not received at all unless `takes_body` says of its request's scope that it will be used.
     """
 
     def __init__(
@@ -46,37 +50,60 @@ class Admission:
         app: Application,
         settings: Settings,
         on_refusal: Callable[[str], None],
-        is_allowed: Callable[[Scope], bool] | None = None,
+        takes_body: Callable[[Scope], bool] = lambda _: True,
     ) -> None:
         self._app = app
         self._capacity = settings.queue_capacity
         self._max_queue_time = settings.max_queue_time
         self._max_body = settings.max_body
-        self._body_memory = settings.body_memory
+        self._memory = MemoryBudget(settings.body_memory)
+        self._proxies = settings.trusted_proxies
+        self._address_limit = settings.address_connections
         self._on_refusal = on_refusal
-        self._is_allowed = is_allowed
+        self._takes_body = takes_body
         self._held = 0
-        self._held_bytes = 0
+        self._by_address: Counter[str] = Counter()
+        """Requests that the proxies' addresses hold."""
         self._slice_began: float | None = None
         self._waiting: deque[asyncio.Future[None]] = deque()
         """Requests that wait for the event loop."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_probe = scope["path"] in PROBE_ROUTES
-        body = _Body(scope, receive, self._max_body)
-        if not is_probe and (self._is_full() or self._held_bytes + body.declared > self._body_memory):
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        if self._proxies and self._address_limit and scope["path"] not in PROBE_ROUTES:
+            return self._admit_by_address(scope, receive, send)
+        return self._admit(scope, receive, send)
+
+    async def _admit_by_address(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = self._forwarded_address(scope)
+        if self._by_address[address] >= self._address_limit:
             await self._refuse(scope, send)
             return
-        if body.is_long and self._is_allowed and not self._is_allowed(scope):
+        self._by_address[address] += 1
+        try:
+            await self._admit(scope, receive, send)
+        finally:
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_probe = scope["path"] in PROBE_ROUTES
+        body = _Body(scope, receive, self._max_body)
+        if not is_probe and (self._is_full() or self._memory.held + body.declared > self._memory.limit):
+            await self._refuse(scope, send)
+            return
+        if body.is_long and not self._takes_body(scope):
             body.skip()
         try:
-            is_held = await body.receive(min(_UNCOUNTED_BYTES, self._max_body), self._hold)
+            is_held = await body.receive(min(_UNCOUNTED_BYTES, self._max_body), self._memory.hold)
+            if body.is_abandoned:
+                return
             if not is_held or (self._is_full() and not is_probe):
                 await self._refuse(scope, send)
                 return
             self._held += 1
             try:
-                is_held = await body.receive(self._max_body, self._hold)
+                is_held = await body.receive(self._max_body, self._memory.hold)
                 arrived_at = scope[ARRIVED_AT] = time.monotonic()
                 scope[TRUNCATED] = body.is_unread
                 if is_probe or (is_held and await self._wait_for_slice(arrived_at)):
@@ -86,17 +113,18 @@ class Admission:
             finally:
                 self._held -= 1
         finally:
-            self._held_bytes -= body.size
+            self._memory.hold(-body.size)
 
     def _is_full(self) -> bool:
         return self._held >= self._capacity
 
-    def _hold(self, size: int) -> bool:
-        """Reserve memory for a part of a body. Return False, and reserve nothing, if none is left."""
-        if self._held_bytes + size > self._body_memory:
-            return False
-        self._held_bytes += size
-        return True
+    def _forwarded_address(self, scope: Scope) -> str:
+        """Return the address that the outermost trusted proxy names, or else the caller's own."""
+        fields = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        names = b",".join(fields).split(b",")
+        if len(names) >= self._proxies and (name := names[-self._proxies].strip()):
+            return network(name.decode("latin-1"))
+        return network(scope["client"][0] if scope["client"] else None)
 
     async def _wait_for_slice(self, arrived_at: float) -> bool:
         """Cooperative scheduling: start work in an event-loop iteration for SLICE_SECONDS at most.
@@ -167,6 +195,11 @@ class _Body:
         self._is_skipped = False
         if self.declared > max_body:
             self.skip()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """True if the caller is gone."""
+        return self._disconnect is not None
 
     def skip(self) -> None:
         """Receive nothing."""

@@ -47,13 +47,14 @@ class Gateway:
     async def _run_lifespan(self, receive: Receive, send: Send) -> None:
         settings = self._settings
         services = Services(settings)
-        verifier = services.verifier
-        self._app = Admission(
-            WsgiAdapter(create_app(services)),
-            settings,
-            services.metrics.count_overload,
-            verifier.is_allowed if verifier else None,
-        )
+        app, verifier = create_app(services), services.verifier
+        posts = {rule.rule for rule in app.url_map.iter_rules() if "POST" in (rule.methods or ())}
+
+        def takes_body(scope: Scope) -> bool:
+            is_post = scope["method"] == "POST" and scope["path"] in posts
+            return is_post and (verifier is None or verifier.has_key(scope))
+
+        self._app = Admission(WsgiAdapter(app), settings, services.metrics.count_overload, takes_body)
         await receive()
         if services.keeper:
             services.keeper.start()

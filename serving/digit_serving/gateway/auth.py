@@ -127,10 +127,8 @@ class KeyVerifier:
         """Return the key of the header Authorization, None without a valid one."""
         return self.find(given.token) if given and given.type == "bearer" and given.token else None
 
-    def is_allowed(self, scope: Scope) -> bool:
-        """True for an ASGI request with a valid key, or that needs none."""
-        if not scope["path"].startswith("/v1/") or scope["method"] == "OPTIONS":
-            return True
+    def has_key(self, scope: Scope) -> bool:
+        """True for an ASGI request with a valid key."""
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         return len(given) == 1 and bool(self.authenticate(Authorization.from_header(given[0])))
 

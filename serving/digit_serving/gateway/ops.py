@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 from flask import Blueprint, Response, abort, request
+from werkzeug.http import generate_etag
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError
@@ -221,9 +222,14 @@ def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> 
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
     else:
         response.cache_control.no_cache = True
-    response.add_etag()
+    response.set_etag(_etag(content))
     response.make_conditional(request)
     return response
+
+
+@cache
+def _etag(content: bytes) -> str:
+    return generate_etag(content)
 
 
 @cache

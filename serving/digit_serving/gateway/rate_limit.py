@@ -95,6 +95,8 @@ def network(address: str | None) -> str:
     if not address or ":" not in address:
         return address or "unknown"
     try:
-        return str(ipaddress.ip_network(f"{address}/64", strict=False))
+        # A socket of both families reports IPv4 addresses as IPv6.
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+        return str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
     except ValueError:
         return address

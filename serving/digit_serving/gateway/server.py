@@ -4,6 +4,7 @@ import gc
 import math
 import os
 import signal
+import socket
 import ssl
 import time
 from logging import getLogger
@@ -17,6 +18,7 @@ from uvicorn_worker import UvicornWorker
 
 from digit_serving.gateway import tls
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.memory import MemoryBudget
 from digit_serving.gateway.settings import Settings
 
 _GRACE_SECONDS = 10
@@ -28,6 +30,8 @@ _KEEP_ALIVE_SECONDS = 75
 """Idle time of a connection; longer than that of proxies, so that none sends a request as it is closed."""
 _ACCEPTS_PER_ITERATION = 4
 """Connections that a worker accepts in an event-loop iteration."""
+_SEND_BUFFER = 64 * 1024
+"""Bytes of answers that the kernel holds for a caller who reads none; by default, up to 4 MiB."""
 
 _log = getLogger(__name__)
 
@@ -117,8 +121,13 @@ def _remove_files(_: object = None) -> None:
 def _worker_class(settings: Settings) -> type[_Worker]:
     """Return a class with uvicorn's options: gunicorn creates its workers itself."""
     certificate, key = settings.tls_certificate, settings.tls_key
+    limits = {
+        "memory": MemoryBudget(settings.connection_memory),
+        # Proxies hold the connections of all callers: behind them, admission counts requests.
+        "address_connections": 0 if settings.trusted_proxies else settings.address_connections,
+    }
     options = {
-        "http": LimitedHttpProtocol,
+        "http": type("GatewayProtocol", (LimitedHttpProtocol,), limits),
         "loop": "uvloop",
         "ws": "none",
         "lifespan": "on",
@@ -168,4 +177,6 @@ def _duplicate_listener(_: object, worker: Any) -> None:
     uvloop accepts one connection per descriptor and event-loop iteration. With iterations of 10 ms, a health
     check behind 200 connections would wait for two seconds.
     """
+    for listener in worker.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
     worker.sockets = [listener.dup() for listener in worker.sockets for _ in range(_ACCEPTS_PER_ITERATION)]

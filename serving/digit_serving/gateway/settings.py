@@ -20,6 +20,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
+from digit_serving.gateway.memory import container_memory
+
+_BODY_MEMORY = 128 * 2**20
+_WORKER_MEMORY = 150 * 2**20
+"""Memory of a worker without requests."""
+_PIXEL_MEMORY = 30
+"""Memory of a pixel while a picture is decoded; a worker decodes one large picture at a time."""
 
 
 def _empty_to_none(value: object) -> object:
@@ -81,9 +88,10 @@ class Settings(BaseSettings):
     """Number of worker processes."""
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory: receiving, waiting and in flight. Further ones get 429."""
-    body_memory: int = Field(default=128 * 1024 * 1024, ge=1)
-    """Bytes of request bodies that a worker holds in memory. What does not fit gets 429. All workers together
-    should hold at most an eighth of the container's memory."""
+    address_connections: int = Field(default=512, ge=0)
+    """Connections of a caller's address, of IPv6 the first 64 bits, on which a worker waits for a request;
+    one more closes the oldest. Behind DIGITS_TRUSTED_PROXIES: requests in a worker from the address that they
+    name; one more gets 429. 0 sets no limit."""
     tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM: the gateway accepts TLS 1.3 only."""
     tls_key: _File = Field(default=None, validate_default=True)
@@ -136,7 +144,7 @@ class Settings(BaseSettings):
     deadline: float = Field(default=5.0, gt=0)
     """Seconds from a request's complete arrival to its answer; after half of them without admission, 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
-    """Largest request body, in bytes; at most DIGITS_BODY_MEMORY."""
+    """Largest request body, in bytes."""
     max_images: int = Field(default=256, ge=1)
     """Largest number of images in a request; TensorFlow Serving's max_batch_size must not be smaller."""
     max_digits: int = Field(default=64, ge=1)
@@ -144,6 +152,10 @@ class Settings(BaseSettings):
     max_pixels: int = Field(default=16_000_000, ge=1)
     """Largest image that is decoded, in pixels; JPEGs, which are decoded downscaled, may have four times as
     many."""
+    body_memory: int = Field(default=0, ge=0, validate_default=True)
+    """Bytes of request bodies that a worker holds in memory; what does not fit gets 429. A quarter as many
+    hold heads and unread answers. 0 stands for 128 MiB, or in a container for an eighth of its memory,
+    divided by DIGITS_WORKERS."""
 
     api_keys: _File = None
     """File of API keys, managed with `digits keys`: every request under /v1 needs one of them."""
@@ -202,6 +214,11 @@ class Settings(BaseSettings):
         return any(model.shadow_label for model in (self.common, *self.by_model.values()))
 
     @property
+    def connection_memory(self) -> int:
+        """Bytes of heads, of requests that wait behind another one, and of unread answers in a worker."""
+        return self.body_memory // 4
+
+    @property
     def max_queue_time(self) -> float:
         """Longest wait for admission, in seconds; the other half of the deadline is left for the call."""
         return self.deadline / 2
@@ -231,11 +248,22 @@ class Settings(BaseSettings):
             raise ValueError("requires DIGITS_FEEDBACK, the store of the samples")
         return value
 
-    @field_validator("max_body")
+    @field_validator("body_memory")
     @classmethod
-    def _require_memory(cls, value: int, info: ValidationInfo) -> int:
-        if value > info.data.get("body_memory", value):
-            raise ValueError("must not exceed DIGITS_BODY_MEMORY, in which bodies are held")
+    def _fit_container(cls, value: int, info: ValidationInfo) -> int:
+        if not {"workers", "max_body", "max_pixels"} <= info.data.keys():
+            # Another error is reported.
+            return value
+        workers, largest, limit = info.data["workers"], info.data["max_body"], container_memory()
+        value = value or max(limit // workers // 8 if limit else _BODY_MEMORY, largest)
+        if value < largest:
+            raise ValueError("must not be smaller than DIGITS_MAX_BODY")
+        needed = workers * (_WORKER_MEMORY + info.data["max_pixels"] * _PIXEL_MEMORY + value * 5 // 4)
+        if limit and needed > limit:
+            raise ValueError(
+                f"{workers} workers may need {needed / 2**30:.1f} GiB of memory, but the container has "
+                f"{limit / 2**30:.1f} GiB: raise its limit, or lower DIGITS_WORKERS or DIGITS_MAX_PIXELS"
+            )
         return value
 
     @field_validator("rate_limit")

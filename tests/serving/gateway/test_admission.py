@@ -23,7 +23,7 @@ class Caller:
         self, *parts: bytes, path: str = "/v1/predict", headers: dict[str, str] | None = None
     ) -> None:
         fields = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        self.scope: Scope = {"type": "http", "path": path, "headers": fields}
+        self.scope: Scope = {"type": "http", "path": path, "headers": fields, "client": ("192.0.2.1", 1)}
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         for part in parts:
@@ -58,16 +58,17 @@ class GatedAdmission:
         self,
         max_queue_time: float = 60.0,
         max_body: int = 100,
-        is_allowed: Callable[[Scope], bool] | None = None,
+        takes_body: Callable[[Scope], bool] = lambda _: True,
         **settings: Any,
     ) -> None:
         self.release = asyncio.Event()
-        self.refusals = 0
+        self.refusals = self.calls = 0
         defaults: dict[str, Any] = {"queue_capacity": CAPACITY, "deadline": 2 * max_queue_time}
         chosen = Settings(**(defaults | settings), max_body=max_body)
-        self.admission = Admission(self._app, chosen, self._count, is_allowed)
+        self.admission = Admission(self._app, chosen, self._count, takes_body)
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.calls += 1
         await self.release.wait()
         if "fails" in scope:
             raise LookupError
@@ -171,8 +172,8 @@ async def test_admission_bodies_beyond_the_memory_are_refused_at_once_or_as_they
 
 
 @pytest.mark.parametrize("headers", [{"content-length": "70000"}, {"transfer-encoding": "chunked"}])
-async def test_admission_long_body_without_permission_is_not_received(headers: dict[str, str]) -> None:
-    gated = GatedAdmission(max_body=1_000_000, is_allowed=lambda _: False)
+async def test_admission_long_body_of_no_use_is_not_received(headers: dict[str, str]) -> None:
+    gated = GatedAdmission(max_body=1_000_000, takes_body=lambda _: False)
     gated.release.set()
     caller = Caller(headers=headers)
     await asyncio.wait_for(caller.start(gated.admission), 30)
@@ -180,6 +181,30 @@ async def test_admission_long_body_without_permission_is_not_received(headers: d
     short = Caller(b"12", headers={"content-length": "2"})
     await asyncio.wait_for(short.start(gated.admission), 30)
     assert short.body == b"12"
+
+
+async def test_admission_behind_proxies_limits_requests_by_the_address_that_they_name() -> None:
+    gated = GatedAdmission(trusted_proxies=2, address_connections=1)
+
+    def caller(forwarded: str, path: str = "/v1/predict") -> Caller:
+        return Caller(b"x", path=path, headers={"x-forwarded-for": forwarded} if forwarded else {})
+
+    held = [caller("192.0.2.7, 10.0.0.1"), caller("2001:db8:0:1::1, 10.0.0.1"), caller("")]
+    tasks = [each.start(gated.admission) for each in held]
+    await settle()
+    # The caller chooses all but the addresses that the two proxies append.
+    same = ["203.0.113.9, 192.0.2.7, 10.0.0.1", "2001:db8:0:1::2,10.0.0.1", "192.0.2.1,10.0.0.1", "10.0.0.1"]
+    refused = [caller(forwarded) for forwarded in same]
+    for each in refused:
+        await asyncio.wait_for(each.start(gated.admission), 30)
+    assert [each.status for each in refused] == [429] * 4
+    probe = caller("192.0.2.7, 10.0.0.1", path="/livez")
+    tasks.append(probe.start(gated.admission))
+    gated.release.set()
+    await asyncio.gather(*tasks)
+    again = caller("192.0.2.7, 10.0.0.1")
+    await again.start(gated.admission)
+    assert [each.status for each in (*held, probe, again)] == [200] * 5
 
 
 async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None:
@@ -210,7 +235,7 @@ async def test_admission_disconnected_sender_or_failed_request_frees_capacity() 
         caller.messages.put_nowait({"type": "http.disconnect"})
         await asyncio.wait_for(caller.start(gated.admission), 30)
         assert caller.sent == []
-    assert gated.refusals == 0
+    assert (gated.refusals, gated.calls) == (0, 2 * CAPACITY), "the application saw the failed requests only"
 
 
 def busy_admission(max_queue_time: float) -> Admission:

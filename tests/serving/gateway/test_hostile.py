@@ -177,6 +177,15 @@ def test_body_too_large_declared_or_chunked_is_refused(target: Target) -> None:
     assert target.send(CHUNKED + b"\r\n", *[many] * 9, b"0\r\n\r\n") == [413]
 
 
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [("POST /nowhere", 404), ("POST /", 405), ("GET /v1/models", 200), ("OPTIONS /v1/predict", 200)],
+)
+def test_body_of_a_route_that_takes_none_is_not_received(target: Target, line: str, status: int) -> None:
+    head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {8 * MEBIBYTE}\r\n\r\n"
+    assert target.send(head.encode(), b"x") == [status]
+
+
 def test_body_slow_senders_delay_no_other_request(target: Target, digits: Any) -> None:
     started = PREDICT + b"Content-Length: 100\r\n\r\nabc"
     with ExitStack() as stack:
@@ -211,7 +220,7 @@ def test_request_ambiguous_framing_gets_400(target: Target, head: bytes, body: b
     [
         (b"GET /livez HTTP/1.1\r\n" + b"X-A: b\r\n" * 10_000 + b"\r\n", 431),
         (b"GET /livez HTTP/1.1\r\nX-A: " + b"a" * MEBIBYTE + b"\r\n\r\n", 431),
-        (b"GET /livez?" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET /livez?" + b"a" * 17_000 + b" HTTP/1.1\r\n\r\n", 414),
         (b"GET /livez HTTP/3.0\r\n\r\n", 400),
         (b"GET /livez\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 400),
@@ -242,7 +251,7 @@ def test_path_traversal_is_not_found(target: Target, path: str) -> None:
     assert target.send(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode()) == [404]
 
 
-@pytest.mark.parametrize("label", ["a" * 30_000, "%C3%A9" * 5_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
+@pytest.mark.parametrize("label", ["a" * 15_000, "%C3%A9" * 2_000, "%00", "%FF", "%ED%A0%80", "a%0D%0Ab"])
 def test_label_unusual_is_not_found(target: Target, digits: Any, label: str) -> None:
     image = to_png(digits.one(7))
     assert target.post(image, "image/png", f"?label={label}") == (404, "model_not_found")

@@ -1,16 +1,19 @@
 """HTTP limits on real connections, in front of an application that echoes."""
 
+import asyncio
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 from uvicorn import Config, Server
 
+from digit_serving.gateway.bridge import Receive, Scope, Send
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.memory import MemoryBudget
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.conftest import echo
 
@@ -20,19 +23,41 @@ ARRIVAL_SECONDS, PAUSE_SECONDS, KEEP_ALIVE_SECONDS = 1.1, 0.6, 2
 HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
 class FastHttpProtocol(LimitedHttpProtocol):
+    """Protocol with short timeouts, which counts the heads that it parses."""
+
     arrival_seconds = ARRIVAL_SECONDS
     pause_seconds = PAUSE_SECONDS
+    memory = MemoryBudget(12 * 2**20)
+    heads = 0
+
+    def on_headers_complete(self) -> None:
+        FastHttpProtocol.heads += 1
+        super().on_headers_complete()
 
 
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Port of a server with short timeouts."""
+class TwoConnectionsProtocol(FastHttpProtocol):
+    address_connections = 2
+
+
+async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
+    """Echo, after a third of a second at the path /slow."""
+    if scope["path"] == "/slow":
+        await asyncio.sleep(0.3)
+    await echo(scope, receive, send)
+
+
+@contextmanager
+def serving(protocol: type[LimitedHttpProtocol]) -> Iterator[int]:
+    """Run a server in a thread; yield its port."""
     port = free_port()
     config = Config(
-        echo,
+        slow_echo,
         port=port,
-        http=FastHttpProtocol,
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -45,6 +70,13 @@ def port() -> Iterator[int]:
     yield port
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Port of a server with short timeouts."""
+    with serving(FastHttpProtocol) as port:
+        yield port
 
 
 def exchange(port: int, *parts: bytes, pause: float = 0, half_close: bool = False) -> tuple[bytes, float]:
@@ -89,7 +121,7 @@ def test_request_expect_continue_gets_100_before_answer(port: int) -> None:
 
 
 def test_request_long_trailers_get_400(port: int) -> None:
-    chunked = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n"
+    chunked = CHUNKED + b"5\r\n12345\r\n0\r\n"
     received, _ = exchange(port, chunked + b"a: b\r\n" * 100 + b"\r\n", half_close=True)
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     received, _ = exchange(port, chunked + b"a: b\r\n" * 12_000, b"a: b\r\n" * 12_000 + b"\r\n", pause=0.05)
@@ -141,3 +173,114 @@ def test_request_malformed_after_valid_gets_400_and_close(port: int, nonsense: b
 def test_request_cut_off_gets_400(port: int, parts: list[bytes]) -> None:
     received, _ = exchange(port, *parts, half_close=True)
     assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_pipelined_requests_are_answered_in_order(port: int) -> None:
+    bodies = [b"%05d" % number for number in range(50)]
+    with_length = [HEAD + body for body in bodies]
+    # A blank line within the data is not the end of the body.
+    chunked = [CHUNKED + b"9\r\n%b\r\n\r\n\r\n0\r\n\r\n" % body for body in bodies]
+    requests = b"".join(part for pair in zip(with_length, chunked, strict=True) for part in pair)
+    for parts in ([requests], [requests[:-1], requests[-1:]], [requests[:130], requests[130:]]):
+        received, _ = exchange(port, *parts, pause=0.05, half_close=True)
+        assert re.findall(rb"\n(\d{5})", received) == [body for body in bodies for _ in range(2)]
+
+
+def test_pipelined_request_is_parsed_after_the_answer_before_it(port: int) -> None:
+    before = FastHttpProtocol.heads
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(HEAD.replace(b"/", b"/slow", 1) + b"12345" + b"GET / HTTP/1.1\r\n\r\n" * 1000)
+        time.sleep(0.1)
+        assert FastHttpProtocol.heads == before + 1
+        wait_until(lambda: FastHttpProtocol.heads == before + 1001)
+
+
+def test_pipelined_requests_far_ahead_are_closed(port: int) -> None:
+    received, _ = exchange(port, b"GET / HTTP/1.1\r\n\r\n" * 14_000)
+    assert received == b""
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n" + b"aa:b\r\n" * 100, b"200"),
+        (b"GET / HTTP/1.1\r\n" + b"aa:b\r\n" * 101, b"431"),
+        (b"GET / HTTP/1.1\r\na: " + b"b" * 16_000 + b"\r\n", b"200"),
+        (b"GET / HTTP/1.1\r\na: " + b"b" * 16_384 + b"\r\n", b"431"),
+        (b"GET /" + b"b" * 16_384 + b" HTTP/1.1\r\n", b"414"),
+    ],
+    ids=["100 fields", "101 fields", "16 kB", "16 KiB", "long path"],
+)
+def test_request_head_beyond_limits_is_refused(port: int, head: bytes, status: bytes) -> None:
+    received, _ = exchange(port, head + b"\r\n", half_close=True)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [status]
+
+
+def test_request_chunked_body_of_many_blank_lines_gets_400(port: int) -> None:
+    received, _ = exchange(port, CHUNKED + b"100000\r\n" + b"\r\n" * 2**19)
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("size", [8 * 2**20, 16 * 2**20], ids=["within memory", "beyond memory"])
+def test_answer_that_is_not_read_is_cut_off(port: int, size: int) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", port))
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        if size < FastHttpProtocol.memory.limit:
+            wait_until(lambda: FastHttpProtocol.memory.held > 0)
+        wait_until(lambda: FastHttpProtocol.memory.held == 0, seconds=2 * PAUSE_SECONDS)
+        received = 0
+        with suppress(ConnectionError):
+            while data := connection.recv(65_536):
+                received += len(data)
+    assert received < size
+
+
+def test_answer_that_is_read_slowly_arrives(port: int) -> None:
+    size = 8 * 2**20
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
+        received, end = 0, time.monotonic() + 3 * PAUSE_SECONDS
+        while received < size:
+            if time.monotonic() < end:
+                time.sleep(0.05)
+            received += len(connection.recv(262_144))
+
+
+def test_heads_beyond_the_memory_budget_are_closed(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FastHttpProtocol.memory, "limit", 2**20)
+    head = b"GET / HTTP/1.1\r\na: " + b"b" * 16_000
+    with ExitStack() as stack:
+        callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
+        for caller in callers:
+            caller.sendall(head)
+            caller.settimeout(3)
+        wait_until(lambda: FastHttpProtocol.memory.held > 2**20 - 16_000)
+        assert exchange(port, HEAD + b"12345", half_close=True)[0].endswith(b"12345")
+        with suppress(ConnectionResetError):
+            assert callers[-1].recv(1) == b""
+    wait_until(lambda: FastHttpProtocol.memory.held == 0)
+
+
+def test_connection_beyond_those_of_an_address_closes_the_oldest_that_waits() -> None:
+    with serving(TwoConnectionsProtocol) as port, ExitStack() as stack:
+
+        def connect(request: bytes = b"") -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            connection.settimeout(3)
+            connection.sendall(request)
+            time.sleep(0.1)
+            return connection
+
+        busy = connect(HEAD.replace(b"/", b"/slow", 1) + b"12345")
+        oldest, second = connect(), connect()
+        third = connect()
+        assert oldest.recv(1) == b""
+        assert busy.recv(4096).endswith(b"12345")
+        for connection in (third, busy):
+            connection.sendall(HEAD + b"67890")
+            assert connection.recv(4096).endswith(b"67890")
+        with suppress(ConnectionResetError):
+            assert second.recv(1) == b""
+    assert TwoConnectionsProtocol._waiting == {}

@@ -50,6 +50,23 @@ def test_server_stop_signal_finishes_requests_in_flight(
         assert gateway.process.wait(5) == 0
 
 
+def test_server_stopping_answers_kept_connections_with_close(stub: StubModelServer) -> None:
+    with (
+        gateway_process(stub.target, workers=1) as gateway,
+        ExitStack() as stack,
+        httpx.Client(base_url=gateway.url) as client,
+    ):
+        idle = send(gateway.port, b"", stack)
+        assert "connection" not in client.get("/v1/models").headers
+        gateway.process.terminate()
+        time.sleep(0.5)
+        answer = client.get("/v1/models")
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+        idle.settimeout(5)
+        assert idle.recv(1) == b""
+        assert gateway.process.wait(5) == 0
+
+
 @pytest.mark.e2e
 def test_server_metrics_sum_over_workers(stub: StubModelServer) -> None:
     with (

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from digit_serving.gateway import settings as settings_module
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.cli import gateway
+from digit_serving.gateway.memory import container_memory
 from digit_serving.gateway.settings import Settings
 from tests import certificates
 from tests.certificates import Pair
@@ -175,3 +177,51 @@ def test_feedback_needs_keys_unless_open(key_file: KeyFile) -> None:
     key_file.add("shop")
     assert Settings(feedback="sqlite:///feedback.db", api_keys=key_file.path).feedback
     assert Settings(feedback="sqlite:///feedback.db", feedback_open=True).feedback
+
+
+@pytest.mark.parametrize(
+    ("gibibytes", "workers", "mebibytes"),
+    [(None, 16, 128), (2, 1, 256), (2, 2, 128), (8, 8, 128), (1, 1, 128)],
+)
+def test_body_memory_follows_container_and_workers(
+    monkeypatch: pytest.MonkeyPatch, gibibytes: int | None, workers: int, mebibytes: int
+) -> None:
+    limit = gibibytes and gibibytes * 2**30
+    monkeypatch.setattr(settings_module, "container_memory", lambda: limit)
+    settings = Settings(workers=workers)
+    assert (settings.body_memory, settings.connection_memory) == (mebibytes * 2**20, mebibytes * 2**18)
+    assert Settings(workers=workers, body_memory=10**7).body_memory == 10**7
+
+
+def test_workers_beyond_the_container_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings_module, "container_memory", lambda: 2 * 2**30)
+    message = (
+        "16 workers may need 9.8 GiB of memory, but the container has 2.0 GiB: raise its limit, or lower"
+    )
+    assert f"DIGITS_BODY_MEMORY: {message}" in rejection(DIGITS_WORKERS=16)
+    assert "2 workers may need 2.2 GiB" in rejection(DIGITS_BODY_MEMORY=400 * 2**20)
+    assert Settings(workers=16, max_pixels=100_000, max_body=2**20).body_memory == 8 * 2**20
+
+
+def test_body_memory_below_largest_body_is_rejected() -> None:
+    message = rejection(DIGITS_BODY_MEMORY=10**6)
+    assert "DIGITS_BODY_MEMORY: must not be smaller than DIGITS_MAX_BODY" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("memory.max", "2147483648\n", 2**31),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "2147483648\n", 2**31),
+        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
+        ("other", "", None),
+    ],
+)
+def test_container_memory_is_read_from_cgroups(
+    tmp_path: Path, name: str, text: str, limit: int | None
+) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    assert container_memory(tmp_path) == limit
