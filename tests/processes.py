@@ -124,12 +124,15 @@ class Ports:
         with running("up", "--models", str(models), environment=self.environment | settings) as process:
             wait_until(lambda: is_ready(self.url), process)
             # The default answers before the others are loaded.
-            for name in ModelsFolder(models).read_config().base_paths:
-                wait_until(partial(self._has_loaded, name), process)
+            config = ModelsFolder(models).read_config()
+            for name in config.base_paths:
+                wait_until(partial(self._has_loaded, name, len(config.listed(name))), process)
             yield
 
-    def _has_loaded(self, model: str) -> bool:
-        return "AVAILABLE" in httpx.get(f"http://127.0.0.1:{self.rest}/v1/models/{model}").text
+    def _has_loaded(self, model: str, versions: int) -> bool:
+        return (
+            httpx.get(f"http://127.0.0.1:{self.rest}/v1/models/{model}").text.count("AVAILABLE") == versions
+        )
 
 
 def wait_until(

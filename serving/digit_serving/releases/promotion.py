@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_client import Client
 from digit_core.artifact import addresses
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
@@ -19,6 +19,9 @@ from digit_core.errors import AuthenticationError, DigitError, ModelNotFoundErro
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
+
+if TYPE_CHECKING:
+    from digit_client import Client
 
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
@@ -49,7 +52,7 @@ class Releases:
     report: Callable[[str], None]
     server: Connection | None = None
     """Connection to the model server, None if none runs."""
-    gateway: Client | None = None
+    gateway: "Client | None" = None
     timeout: float = 60.0
     server_name: str = "the model server"
     """Words for the model server in messages, with its address."""
@@ -131,7 +134,7 @@ class Releases:
             yield up.default_model, f"start `digits up` with {variable}"
         if gateway := self.gateway:
             try:
-                with Client(gateway.url) as client:
+                with type(gateway)(gateway.url) as client:
                     yield client.models().name, f"start the gateway at {gateway.url} with {variable}"
             except DigitError as error:
                 raise ArtifactError(
