@@ -25,10 +25,8 @@ class Flood:
 
 FLOODS = {
     "pipelines": Flood(150, b"GET / HTTP/1.1\r\n\r\n" * 14_000, is_held=False),
-    "long heads": Flood(3500, b"GET / HTTP/1.1\r\n" + b"aa:b\r\n" * 10_900),
-    "heads": Flood(3500, b"GET / HTTP/1.1\r\n" + b"aa:b\r\n" * 99),
+    "heads": Flood(3500, b"GET / HTTP/1.1\r\n" + b"aa:b\r\n" * 10_900),
     "readers": Flood(1200, b"GET /openapi.json HTTP/1.1\r\n\r\n" * 60),
-    "readers of a file": Flood(1200, b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\n\r\n" * 60),
 }
 
 

@@ -1,5 +1,6 @@
-"""Listening TCP sockets, and resolution of their hosts."""
+"""Listening TCP sockets, resolution of their hosts, and addresses of callers."""
 
+import ipaddress
 import socket
 
 
@@ -17,3 +18,15 @@ def resolve(host: str) -> str:
     """Return the IP address of a host name or IP address. Raises OSError."""
     *_, (address, *_) = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     return str(address)
+
+
+def network(address: str | None) -> str:
+    """Return an IPv4 address, or the /64 network of an IPv6 address: one customer has a whole network."""
+    if not address or ":" not in address:
+        return address or "unknown"
+    try:
+        # A socket of both families reports IPv4 addresses as IPv6.
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+        return str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
+    except ValueError:
+        return address

@@ -21,9 +21,9 @@ from digit_serving.gateway.bridge import (
     Send,
 )
 from digit_serving.gateway.memory import MemoryBudget
-from digit_serving.gateway.rate_limit import network
 from digit_serving.gateway.request import PROBE_ROUTES, request_id_or_new
 from digit_serving.gateway.settings import Settings
+from digit_serving.sockets import network
 
 _OVERLOADED = errors.problem_kind(OverloadedError)
 _UNCOUNTED_BYTES = 64 * 1024

@@ -19,8 +19,9 @@ from werkzeug.datastructures import Authorization
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
-from digit_serving.gateway.rate_limit import RateLimiter, network
+from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.request import RequestContext
+from digit_serving.sockets import network
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")

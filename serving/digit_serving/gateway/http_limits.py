@@ -3,12 +3,14 @@
 import re
 from asyncio import AbstractEventLoop, TimerHandle, Transport
 from http import HTTPStatus
+from socket import SO_LINGER, SOL_SOCKET
+from struct import pack
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from digit_serving.gateway.memory import MemoryBudget
-from digit_serving.gateway.rate_limit import network
+from digit_serving.sockets import network
 
 _MAX_HEAD = 16 * 1024
 """Maximum bytes of request line and headers together, and of the trailers."""
@@ -24,6 +26,8 @@ _BLANK_LINE = b"\r\n\r\n"
 """End of a head, and of a chunked body."""
 _MAX_BLANK_LINES = 10_000
 """Maximum blank lines in a chunked body: each may be its end, and so costs a call of the parser."""
+_RESET = pack("ii", 1, 0)
+"""Value of SO_LINGER: on, for no time."""
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
 
 
@@ -95,10 +99,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._address = ""
 
     def connection_made(self, transport: Any) -> None:
-        # Report any byte that the kernel does not take.
-        transport.set_write_buffer_limits(0)
         self._writer = _Writer(transport, self.loop)
         super().connection_made(self._writer)  # type: ignore[arg-type]
+        # Report bytes that the kernel does not take. A high-water mark of 0 would always be reached with TLS.
+        transport.set_write_buffer_limits(1, 0)
         self._start_arrival_timer()
         if self.address_connections and self.client:
             self._address = network(self.client[0])
@@ -289,6 +293,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Count the unsent bytes, and close the connection if they do not get fewer in `pause_seconds`."""
         unsent = self.transport.get_write_buffer_size()
         if self._write_timer and unsent >= self._unsent:
+            # Reset: the kernel would keep what it holds, for a caller who reads nothing.
+            self.transport.get_extra_info("socket").setsockopt(SOL_SOCKET, SO_LINGER, _RESET)
             self.transport.abort()
             return
         self._unsent = unsent

@@ -1,7 +1,6 @@
 """Rate limiting: sliding-window counters per caller, in the process's memory or in a store such as Redis."""
 
 import asyncio
-import ipaddress
 import logging
 import math
 import time
@@ -88,15 +87,3 @@ class RateLimiter:
                 raise RateLimitedError(
                     f"Rate limit exceeded: {limit}.", max(1, math.ceil(reset - time.time()))
                 )
-
-
-def network(address: str | None) -> str:
-    """Return an IPv4 address, or the /64 network of an IPv6 address: one customer has a whole network."""
-    if not address or ":" not in address:
-        return address or "unknown"
-    try:
-        # A socket of both families reports IPv4 addresses as IPv6.
-        mapped = ipaddress.IPv6Address(address).ipv4_mapped
-        return str(mapped or ipaddress.ip_network(f"{address}/64", strict=False))
-    except ValueError:
-        return address

@@ -11,6 +11,7 @@ import pytest
 from digit_serving.gateway import rate_limit
 from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.rate_limit import RateLimiter
+from digit_serving.sockets import network
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.conftest import StartGateway
@@ -49,6 +50,20 @@ def is_refused(limiter: RateLimiter, caller: str = "shop") -> bool:
     except RateLimitedError:
         return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("address", "caller"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("not:an:address", "not:an:address"),
+        (None, "unknown"),
+    ],
+)
+def test_network_is_what_one_customer_has(address: str | None, caller: str) -> None:
+    assert network(address) == caller
 
 
 def test_request_beyond_limit_gets_429(start_gateway: StartGateway) -> None:

@@ -200,7 +200,7 @@ def test_workers_beyond_the_container_are_rejected(monkeypatch: pytest.MonkeyPat
     )
     assert f"DIGITS_BODY_MEMORY: {message}" in rejection(DIGITS_WORKERS=16)
     assert "2 workers may need 2.2 GiB" in rejection(DIGITS_BODY_MEMORY=400 * 2**20)
-    assert Settings(workers=16, max_pixels=100_000, max_body=2**20).body_memory == 8 * 2**20
+    assert Settings(workers=8, max_pixels=100_000, max_body=2**20).body_memory == 32 * 2**20
 
 
 def test_body_memory_below_largest_body_is_rejected() -> None:
