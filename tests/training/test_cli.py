@@ -359,7 +359,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(mnist_npz: Path, tmp_
         assert process.stdout
         assert process.stderr
         output = ""
-        while "Epoch 2/20" not in output:
+        while "Epoch 4/20" not in output:
             line = process.stdout.readline()
             assert line, process.stderr.read()
             output += line
