@@ -112,7 +112,7 @@ class Shadow(Observer):
             self._log_once(route.served.model.name, reason, shadow, error)
         else:
             if predictions[0].model_version == version:
-                # Pause only if the default version has the shadow's label: a canary answers a share of the requests.
+                # Pause only if the default version has the shadow's label: a canary answers a share.
                 self._drop(route.served.model.name, "same_version", pause=route.reason == "default")
             else:
                 self._count(route.served.model.name, answers, predictions, wait.call)
