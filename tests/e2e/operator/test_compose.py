@@ -173,8 +173,9 @@ def test_compose_releases_under_load_with_a_canary_drop_no_request(project: Proj
 def test_compose_killed_model_server_restarts(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
         assert post_image(http, seven).status_code == 200
-        # Kill from inside: Docker restarts no container that it killed itself.
-        project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -KILL -1")
+        # Kill from inside: Docker restarts no container that it killed itself. The command ends with it.
+        project.compose("exec", "--detach", "model-server", "bash", "-c", "kill -KILL -1")
+        wait_until(lambda: http.get("/readyz").status_code == 503, seconds=10)
         refusal = post_image(http, seven)
         assert refusal.status_code == 503
         assert int(refusal.headers["Retry-After"]) >= 1
