@@ -222,7 +222,8 @@ Result = TypeVar("Result", Prediction, Reading)
 class Network:
     """A version's network, from its model card."""
 
-    name: str
+    name: str | None = field(default=None, metadata=_NULL)
+    """Name of the network; null if the model card does not say it."""
     accuracy: Share | None = field(default=None, metadata=_NULL)
     """Accuracy on its test set; null if it was not tested."""
 

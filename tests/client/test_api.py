@@ -24,6 +24,7 @@ from digit_client import (
     UnavailableError,
     _api,
 )
+from digit_core.results import Network
 
 MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
 DIGIT = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
@@ -198,6 +199,12 @@ def test_parse_answer_of_a_newer_service_takes_what_is_known() -> None:
     models = parse(_api.parse_models, MODELS_ANSWER | {"task": task, "versions": versions} | new)
     assert models.task == TaskCard.from_document(MODELS_ANSWER["task"])  # type: ignore[arg-type]
     assert (models.versions[0].state, models.versions[0].is_available) == ("SLEEPING", False)
+
+
+@pytest.mark.parametrize("network", [{}, {"name": None, "accuracy": None}], ids=str)
+def test_parse_models_takes_a_network_that_its_card_does_not_name(network: dict[str, Any]) -> None:
+    versions = [{"version": 1, "state": "AVAILABLE", "network": network}]
+    assert parse(_api.parse_models, MODELS_ANSWER | {"versions": versions}).versions[0].network == Network()
 
 
 def test_parse_predictions_other_number_of_answers_raises_service_error() -> None:

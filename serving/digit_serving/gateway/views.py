@@ -98,7 +98,7 @@ class Views:
 
     def _describe_version(self, name: str, status: VersionStatus) -> ModelVersion:
         network = self._upstream.network(g.context, name, status.version) if status.is_available else None
-        described = Network(network["name"], network.get("accuracy")) if network else None
+        described = Network(network.get("name"), network.get("accuracy")) if network else None
         return ModelVersion(status.version, status.state, network=described)
 
     def _answer(
