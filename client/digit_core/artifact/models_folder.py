@@ -74,13 +74,16 @@ class ModelsFolder:
         return [name for name in self.names() if name != READER_NAME]
 
     def left_out(self) -> dict[str, str]:
-        """Return why each model that models.config does not name is not served, by its name."""
+        """Return why each model that models.config does not name is not served, by its name.
+
+        Reads no checksums, which `verify` does: probes ask, and a large version would hold them up.
+        """
         names, served = self.names(), self.read_config().base_paths
         reasons = {}
         for name in sorted(self._folders() - served.keys()):
             number, version = next(iter(self.versions(name).items()))
             remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
-            state = version.defect() or f"not in models.config; {remedy}"
+            state = f"not in models.config; {remedy}" if version.is_complete else "missing or incomplete"
             reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
         return reasons
 
