@@ -36,6 +36,8 @@ names of its outputs begin with the layer's number, in two digits."""
 
 PAGES_INPUT = "pages"
 """Input of the reader: grey pages, uint8 [n, h, w]."""
+LINE_WEIGHTS_OUTPUT = "line_weights"
+"""Output of the reader: weights of the certainty of a line, float32 [n, m], the same for each page."""
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
@@ -126,7 +128,8 @@ def decode_peaks(response: PredictResponse) -> Peaks:
     """Convert a reader's response for one page to its k peaks.
 
     Raise ValueError unless it has finite `scores` float32 [1, k], `classes` float32 [1, k, 11] and `boxes`
-    float32 [1, k, 4].
+    float32 [1, k, 4]. `line_weights` float32 [1, m] are
+    optional.
     """
     arrays = []
     for name, sizes in (("scores", ()), ("classes", (CLASSES,)), ("boxes", (4,))):
@@ -138,7 +141,9 @@ def decode_peaks(response: PredictResponse) -> Peaks:
         arrays.append(values[0])
     if len({len(values) for values in arrays}) != 1:
         raise ValueError("the response has other numbers of scores, classes and boxes")
-    return Peaks(*arrays)
+    scores, classes, boxes = arrays
+    weights = response.outputs.get(LINE_WEIGHTS_OUTPUT)
+    return Peaks(scores, classes, boxes, None if weights is None else _decode_tensor(weights)[0])
 
 
 def version_of(response: PredictResponse) -> int:
@@ -175,7 +180,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     return [
         Prediction(
             index,
-            row[index] * (1.0 if is_digit is None else is_digit),
+            row[index],
             tuple(row),
             labels,
             version,
