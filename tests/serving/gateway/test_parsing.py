@@ -154,6 +154,8 @@ def test_parse_files_returns_them_in_every_format() -> None:
         assert parse(PNG, content_type).content == [PNG]
     assert parse_json({"images": texts}).content == files
     assert parse(parts, "multipart/form-data").content == files
+    for content_type in ("application/x-npy", "application/octet-stream", None):
+        assert np.array_equal(parse(npy(IMAGE[None]), content_type).content, IMAGE[None])
 
 
 @pytest.mark.parametrize("content_encoding", ["gzip", "identity, gzip"])
