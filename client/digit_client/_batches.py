@@ -13,7 +13,7 @@ from digit_core.inputs import ImageSource, is_batch
 _MAX_ARRAY_ITEMS = 256
 """Default limits of the gateway, and of TensorFlow Serving's batching."""
 _SMALL = 64 * 64 * 3
-"""Bytes of the largest array that takes no longer than a digit: on a photograph, the reader looks for one."""
+"""Bytes of the largest picture in an array that is no photograph or page, which takes as long as a file."""
 
 
 @dataclass(frozen=True, slots=True)
