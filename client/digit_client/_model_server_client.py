@@ -227,7 +227,8 @@ class ModelServerClient(ImageClient, GrpcClient):
     for the newest one, on a model server without labels. The model's task card says how images are prepared;
     the client asks for it once a version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
     time that an image waits for the model server, over all calls and attempts; of many images, it bounds each
-    call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
+    call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials
+    enable TLS.
 
     Images, results, errors and options are those of Client. The client connects at its first call, an asyncio
     client in that call's event loop. It can be pickled unless it was given credentials. Threads may share a
