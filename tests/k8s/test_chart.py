@@ -1,6 +1,5 @@
 """Chart: the overlays rendered from it, choices that it refuses, and the objects of single choices."""
 
-import json
 import re
 import shutil
 import subprocess
@@ -82,37 +81,15 @@ def test_chart_passes_helm_lint() -> None:
         (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "publishes on the volume"),
         ({"autoscaling": {"metric": "queue"}}, "queue needs monitoring.enabled"),
         ({"gateway": {"replicas": {"min": 30}}}, "gateway.replicas: min is more than max"),
-        ({"route": {"kind": "ingres"}}, "/route/kind"),
         ({"gateways": {}}, "gateways"),
-        ({"images": {"gateway": "digits-gateway"}}, "such as digits-gateway:0.1.0"),
-        ({"gateway": {"settings": {"WORKERS": "2"}}}, "DIGITS_WORKERS"),
-        ({"gateway": {"settings": {"DIGITS_API_KEYS": "/keys"}}}, "DIGITS_API_KEYS: set apiKeys"),
         ({"gateway": {"tls": True}, "route": {"kind": "ingress"}}, "gateway.tls: a route ends TLS itself"),
         ({"redis": {"external": True}, "rateLimit": "1/second"}, "redis.external: name its addresses"),
-        (merge(BUCKET, {"models": {"bucket": {"url": "models"}}}), "such as s3://models"),
-        (merge(BUCKET, {"models": {"bucket": {"publicKey": "key.pem"}}}), "write the key itself in PEM"),
     ],
 )
 def test_chart_refuses_values_that_can_not_work(values: dict[str, Any], sentence: str) -> None:
     helm = pytest.importorskip("helm_python")
     with pytest.raises(helm.HelmError, match=re.escape(sentence)):
         render(values)
-
-
-def test_chart_takes_or_refuses_every_setting_of_the_gateway() -> None:
-    helm = pytest.importorskip("helm_python")
-    schema = json.loads((K8S / "chart" / "values.schema.json").read_text())
-    names = schema["properties"]["gateway"]["properties"]["settings"]["propertyNames"]["anyOf"][1]["enum"]
-    assert names == [f"DIGITS_{name.upper()}" for name in Settings.model_fields]
-    checks = (K8S / "chart" / "templates" / "checks.yaml").read_text()
-    refused = set(re.findall(r'"(DIGITS_\w+)" "', checks))
-    accepted = {name: "1" for name in names if name not in refused}
-    gateway = named(render({"gateway": {"settings": accepted}}), "Deployment", "gateway")
-    variables = {entry["name"] for entry in containers(pod(gateway))[0]["env"]}
-    assert variables == {*accepted, "DIGITS_MODEL_NAME"}
-    for name in refused:
-        with pytest.raises(helm.HelmError, match=f"settings.{name}: "):
-            render({"gateway": {"settings": {name: "1"}}})
 
 
 SCHEDULING: dict[str, Any] = {
@@ -145,35 +122,6 @@ def test_affinity_and_tolerations_are_added_to_those_of_the_chart() -> None:
     assert [each["key"] for each in spec["tolerations"]] == ["dedicated", "nvidia.com/gpu"]
     (gateway,) = [each for each in pods(render(values)) if component(each) == "gateway"]
     assert gateway["spec"]["affinity"] == {"nodeAffinity": {}}
-
-
-@pytest.mark.parametrize("name", ["gateway", "model-server", "training"])
-def test_extras_are_in_the_container(name: str) -> None:
-    extras: dict[str, Any] = {
-        "extraEnv": [{"name": "A", "value": "1"}],
-        "extraVolumes": [{"name": "files", "configMap": {"name": "files"}}],
-        "extraVolumeMounts": [{"name": "files", "mountPath": "/files"}],
-    }
-    key = {"model-server": "modelServer"}.get(name, name)
-    changed = [template for template in pods(render({key: extras})) if component(template) == name]
-    assert changed
-    for template in changed:
-        container = template["spec"]["containers"][0]
-        assert extras["extraEnv"][0] in container["env"]
-        assert extras["extraVolumes"][0] in template["spec"]["volumes"]
-        assert extras["extraVolumeMounts"][0] in container["volumeMounts"]
-
-
-def test_existing_claim_replaces_that_of_the_chart() -> None:
-    objects = render({"models": {"volume": {"existingClaim": "ours"}}})
-    assert not of_kind(objects, "PersistentVolumeClaim")
-    claims = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for template in pods(objects)
-        for volume in template["spec"]["volumes"]
-        if "persistentVolumeClaim" in volume
-    }
-    assert claims == {"ours"}
 
 
 SHARED_LIMITS = {"rateLimit": "1/second", "redis": {"external": True, "peers": [DATABASE], "port": 6380}}
@@ -270,20 +218,6 @@ def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> 
     objects = render(merge(FEEDBACK, {"modelName": "flowers", "training": {"command": command}}))
     assert containers(pod(named(objects, "CronJob", "training")))[0]["command"] == command
     assert not of_kind(objects, "Job")
-
-
-def test_model_image_is_mounted_or_copied() -> None:
-    values = {"models": {"source": "image", "image": {"reference": "digits-model:7"}}}
-    copied, mounted = (
-        model_server(merge(values, {"models": {"image": {"mounted": each}}})) for each in (False, True)
-    )
-    assert {"name": "models", "image": {"reference": "digits-model:7"}} in mounted["volumes"]
-    assert "initContainers" not in mounted
-    (copier,) = copied["initContainers"]
-    assert copier["image"] == "digits-model:7"
-    for spec in (mounted, copied):
-        mount = {"name": "models", "mountPath": "/models", "subPath": "models", "readOnly": True}
-        assert mount in spec["containers"][0]["volumeMounts"]
 
 
 def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def test_pod_is_restricted(installation: Installation) -> None:
     for template in pods(installation.workloads):
         security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"]
-        assert (security["runAsUser"], security["runAsGroup"]) == (1000, 1000)
+        user = installation.values["runAsUser"]
+        assert (security.get("runAsUser"), security.get("runAsGroup")) == (user, user)
+        assert security.get("fsGroup", user) == user
         assert security["seccompProfile"] == {"type": "RuntimeDefault"}
         assert template["spec"]["automountServiceAccountToken"] is False
         assert template["spec"]["enableServiceLinks"] is False
@@ -64,6 +66,7 @@ def test_pod_is_restricted(installation: Installation) -> None:
 def test_container_has_resource_limits(installation: Installation) -> None:
     for template in pods(installation.workloads):
         for container in containers(template):
+            assert container.get("imagePullPolicy", "") in ("", installation.values["imagePullPolicy"])
             for kind in ("requests", "limits"):
                 assert container["resources"][kind].keys() >= {"cpu", "memory"}
         for volume in template["spec"]["volumes"]:
@@ -181,25 +184,28 @@ def test_every_caller_of_the_model_server_has_its_tls(installation: Installation
     assert ("grpc" in server["livenessProbe"]) != encrypted
 
 
-@pytest.mark.parametrize("name", ["gateway", "model-server"])
-def test_grace_period_covers_shutdown(name: str) -> None:
-    spec = pod(named(overlay("local"), "Deployment", name))["spec"]
-    container = service(overlay("local"), name)
-    pre_stop_seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    if name == "gateway":
-        # gunicorn gives requests in flight ten seconds.
-        needed = pre_stop_seconds + 10
-    else:
-        arguments = dict(
-            pair.split("=") for pair in flags.parse(container["args"]).grpc_channel_arguments.split(",")
-        )
-        age, grace = (int(arguments[f"grpc.max_connection_{key}_ms"]) / 1000 for key in ("age", "age_grace"))
-        # gRPC varies the age of connections by 10%.
-        assert pre_stop_seconds >= 1.1 * age + grace
-        needed = pre_stop_seconds
-    assert needed < spec["terminationGracePeriodSeconds"] <= needed + 10
-    probe = container["startupProbe"]
-    assert probe["periodSeconds"] * probe["failureThreshold"] >= (300 if name == "model-server" else 30)
+def test_grace_period_covers_shutdown(installation: Installation) -> None:
+    for name in ("gateway", "model-server"):
+        spec = pod(named(installation.objects, "Deployment", name))["spec"]
+        container = service(installation.objects, name)
+        pre_stop_seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        if name == "gateway":
+            # gunicorn gives requests in flight ten seconds, and kills its workers after five more.
+            needed = pre_stop_seconds + 15
+        else:
+            options = flags.parse(container["args"])
+            arguments = dict(pair.split("=") for pair in options.grpc_channel_arguments.split(","))
+            age, grace = (
+                int(arguments[f"grpc.max_connection_{key}_ms"]) / 1000 for key in ("age", "age_grace")
+            )
+            deadline = installation.values["gateway"]["settings"].get("DIGITS_DEADLINE", Settings().deadline)
+            assert grace >= float(deadline)
+            # gRPC varies the age of connections by 10%.
+            assert pre_stop_seconds >= 1.1 * age + grace
+            needed = pre_stop_seconds
+        assert needed <= spec["terminationGracePeriodSeconds"] <= needed + 15
+        probe = container["startupProbe"]
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= (300 if name == "model-server" else 30)
 
 
 def test_models_are_writable_for_those_who_publish_only(installation: Installation) -> None:
