@@ -15,7 +15,7 @@ from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE
+from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE, promotion
 from tests.k8s.test_objects import VERSIONS
 from tests.manifests import (
     K8S,
@@ -25,6 +25,7 @@ from tests.manifests import (
     environment,
     merge,
     named,
+    notes,
     of_kind,
     overlay,
     pod,
@@ -34,6 +35,7 @@ from tests.manifests import (
 )
 from tests.processes import accepts, free_port, wait_until
 
+RELEASE = K8S.parent / ".github" / "workflows" / "release.yml"
 CONFIG = K8S.parent / "serving" / "config"
 BUCKET = {"models": {"source": "bucket", "bucket": {"peers": [STORAGE]}}}
 SIGNED = merge(BUCKET, {"models": {"bucket": {"publicKey": PUBLIC_KEY}}})
@@ -149,7 +151,12 @@ def test_address_of_a_store_is_from_secret(
 
 
 def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
-    service = {"type": "LoadBalancer", "annotations": {"internal": "true"}}
+    service = {
+        "type": "LoadBalancer",
+        "annotations": {"internal": "true"},
+        "externalTrafficPolicy": "Local",
+        "loadBalancerSourceRanges": ["203.0.113.0/24"],
+    }
     objects = render(merge(WATCHED, {"gateway": {"tls": True, "service": service}}))
     template = pod(named(objects, "Deployment", "gateway"))
     (gateway,) = containers(template)
@@ -161,8 +168,7 @@ def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
     for variable in ("DIGITS_TLS_CERTIFICATE", "DIGITS_TLS_KEY"):
         assert str(Path(variables[variable]).parent) == mounted["server-tls"]
     exposed = named(objects, "Service", "gateway")
-    assert exposed["spec"]["type"] == "LoadBalancer"
-    assert exposed["metadata"]["annotations"] == {"internal": "true"}
+    assert service.items() <= (exposed["spec"] | exposed["metadata"]).items()
     (endpoint,) = named(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["scheme"]) == ("https", "https")
     release = named(objects, "ConfigMap", "releases")["data"]
@@ -172,12 +178,8 @@ def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
 def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
     helm = pytest.importorskip("helm_python")
 
-    def files(values: dict[str, Any]) -> dict[str, str]:
-        with helm.Chart.load(K8S / "chart") as chart:
-            return {Path(path).name: text for path, text in chart.render(values, name="digits").items()}
-
-    assert "every pod of the cluster may call the gateways" in files({})["NOTES.txt"]
-    assert "WARNING" not in files({"gateway": {"callers": [DATABASE]}})["NOTES.txt"]
+    assert "every pod of the cluster may call the gateways" in notes({})
+    assert "WARNING" not in notes({"gateway": {"callers": [DATABASE]}})
     with helm.Chart.load(K8S / "chart") as chart:
         texts = chart.render({"gateway": {"callers": [DATABASE]}}, name="digits", namespace="digits")
     test_pod, policy = yaml.safe_load_all(texts["digits/templates/tests/gateway.yaml"])
@@ -189,6 +191,50 @@ def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
     gateway = named(render({}), "Deployment", "gateway")
     assert test_pod["spec"]["securityContext"] == pod(gateway)["spec"]["securityContext"]
     compile(test_pod["spec"]["containers"][0]["command"][-1], "test", "exec")
+
+
+def test_notes_adapt_the_job_of_a_promotion_to_the_installation() -> None:
+    values: dict[str, Any] = {
+        "models": {"volume": {"existingClaim": "ours"}},
+        "secrets": {"gatewayTls": "client", "gatewayServerTls": "server", "releases": "promoter"},
+    }
+    assert not of_kind(render(values), "PersistentVolumeClaim")
+    assert "--job" not in notes({})
+    training = pod(training_job(render(values)))["spec"]
+    for user in (None, 2000):
+        job = pod(promotion(notes({**values, "runAsUser": user})))["spec"]
+        volumes = {volume["name"]: volume for volume in job["volumes"]}
+        assert volumes["models"] in training["volumes"]
+        assert volumes["tls"]["secret"]["secretName"] == "client"
+        assert volumes["server-tls"]["secret"]["secretName"] == "server"
+        (key,) = [each for each in job["containers"][0]["env"] if each["name"] == "DIGITS_API_KEY"]
+        assert key["valueFrom"]["secretKeyRef"]["name"] == "promoter"
+        expected = pod(training_job(render({"runAsUser": user})))["spec"]["securityContext"]
+        assert job["securityContext"] == expected
+
+
+def test_released_chart_links_the_runbook_of_its_tag() -> None:
+    (step,) = [
+        step
+        for job in yaml.safe_load(RELEASE.read_text())["jobs"].values()
+        for step in job["steps"]
+        if "RUNBOOK" in step.get("env", {})
+    ]
+    address = step["env"]["RUNBOOK"]
+    for name, value in {
+        "github.server_url": "https://git.example.com",
+        "github.repository": "team/digits",
+        "github.ref_name": "v0.1.0",
+    }.items():
+        address = address.replace(f"${{{{ {name} }}}}", value)
+    place, _, path = address.partition("/blob/v0.1.0/")
+    assert place == "https://git.example.com/team/digits"
+    assert (K8S.parent / path).is_file()
+    assert ".monitoring.runbook = strenv(RUNBOOK)" in step["run"]
+    rule = named(render(merge(WATCHED, {"monitoring": {"runbook": address}})), "PrometheusRule", "digits")
+    links = re.findall(r"runbook_url: (\S+)", yaml.safe_dump(rule, width=1000))
+    assert links
+    assert all(link.startswith(f"{address}#") for link in links)
 
 
 def model_server(values: dict[str, Any]) -> Any:
@@ -290,12 +336,12 @@ def test_route_has_public_paths_only(kind: str, tmp_path: Path) -> None:
 
 
 def test_monitoring_has_the_alerts_and_the_dashboard_of_compose() -> None:
-    runbook, labels = "https://wiki.example.com/digits", {"release": "prometheus"}
+    runbook, labels = "https://wiki.example.com/it's\"]", {"release": "prometheus"}
     objects = render(merge(WATCHED, {"monitoring": {"labels": labels, "runbook": runbook}}))
     rule = named(objects, "PrometheusRule", "digits")
     address = '{{ or $externalLabels.runbook "docs/how-to/runbook.md" }}'
     alerts = (CONFIG / "alerts.yml").read_text()
-    assert rule["spec"] == yaml.safe_load(alerts.replace(address, runbook))
+    assert rule["spec"] == yaml.safe_load(alerts.replace(address, runbook.replace("'", "''")))
     dashboard = named(objects, "ConfigMap", "grafana-dashboard")
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     text = (CONFIG / "grafana" / "dashboards" / "digits.json").read_text()
