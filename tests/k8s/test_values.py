@@ -155,6 +155,7 @@ def test_null_is_refused_by_its_name() -> None:
     ("path", "value"),
     [
         ("rateLimit", "fast"),
+        ("rateLimit", "5/second;"),
         ("training.schedule", "every day"),
         ("models.size", "big"),
         ("models.bucket.url", "models"),
