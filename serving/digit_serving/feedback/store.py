@@ -89,6 +89,7 @@ class Criteria(TypedDict, total=False):
     before: datetime | None
     """End of the times of the answer, itself excluded."""
     request_id: str | None
+    caller: str | None
     model: str | None
     labelled: bool | None
 
@@ -400,6 +401,7 @@ def _criteria(table: sa.Table, **given: Unpack[Criteria]) -> list[sa.ColumnEleme
         "since": lambda time: columns.answered_at >= time,
         "before": lambda time: columns.answered_at < time,
         "request_id": lambda name: columns.request_id == name,
+        "caller": lambda name: columns.caller == name,
         "model": lambda name: columns.model == name,
         "labelled": lambda is_labelled: columns.label.is_not(None) == is_labelled,
     }
