@@ -96,6 +96,7 @@ class Job:
         """
         started, report = time.monotonic(), partial(click.echo, err=True)
         results = ResultsFolder(files.absolute(self.output))
+        results.check_writable()
         self.run, version = run, _ = self._pin(results.read_run())
         report(f"Listing {run.source} ...")
         images, self.others = files.list_images(self.source)
