@@ -16,6 +16,7 @@ from digit_core.artifact.models_config import ModelsConfig
 
 _SECRETS = re.compile(r"(://)(?:.*@)?([^?]*)(?:\?.*)?")
 
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """Change of a label of a model: `version` is None once no version has it, `previous` if none had it."""

@@ -144,7 +144,10 @@ class ModelsFolder:
             raise ArtifactError(f"{self.config_path}: {error}") from error
 
     def write_config(self, config: ModelsConfig) -> None:
-        """Replace models.config as a whole, and add what it changes to the history. The caller holds the lock."""
+        """Replace models.config as a whole, and add changes of labels to their history.
+
+        The caller holds the lock.
+        """
         try:
             old = self.read_config()
         except ArtifactError:

@@ -379,8 +379,8 @@ class FeedbackStore:
         current: str = connection.scalar(sa.select(_revision.c.version_num)) or ""
         if current not in (_REVISION, _UNRELEASED_REVISION):
             raise StoreError(
-                f"{without_password(self._url)} has schema {current}, and this installation knows {_REVISION} "
-                "alone: another minor version of digits changed it; use that"
+                f"{without_password(self._url)} has schema {current}, and this installation knows "
+                f"{_REVISION} alone: another minor version of digits changed it; use that"
             )
         return current, missing
 

@@ -130,7 +130,7 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "models")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="/file can't be written: Not a directory$"):
+    with pytest.raises(OSError, match=r"/file can't be written: Not a directory$"):
         check_writable(tmp_path / "file")
 
 
