@@ -253,7 +253,7 @@ def test_delete_takes_what_meets_all_options_and_leaves_no_byte_of_it(
         assert run("delete", *arguments, "--yes").stdout == "Deleted 1 answer.\n"
         assert name not in {record.request_id for record in store.records()}
     # By another process: a process that closes a file loses SQLite's locks on it.
-    command = ["cat", *tmp_path.glob("feedback.db*")]
+    command: list[str | Path] = ["cat", *tmp_path.glob("feedback.db*")]
     content = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
     assert [name for name in fields if inputs[name] in content] == ["left"]
 
