@@ -21,7 +21,7 @@ SECRETS = {
 
 
 # Their schemas are those of operators; other tests read what the chart writes.
-CUSTOM_RESOURCES = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
+CUSTOM_RESOURCES = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 
 
 @cache
