@@ -378,8 +378,9 @@ CASES = [
             {},
             "50%",
             minutes=minutes,
+            evaluation=evaluation,
         )
-        for minutes in (42, 150)
+        for minutes, evaluation in ((42, 1), (150, 5))
     ),
     # A scanner without a key calls beside others, or a service that nobody else does.
     Case("CallersUnauthorized", answered((100, 59)) | answered((0, 29), (900, 30), status="401")),
@@ -392,9 +393,10 @@ CASES = [
             {},
             "100%",
             minutes=minutes,
+            evaluation=evaluation,
         )
         for status in ("400", "422")
-        for minutes in (42, 150)
+        for minutes, evaluation in ((42, 1), (150, 5))
     ),
     # One clumsy client sends more than all others; the traffic ends, as after the office hours.
     Case("RequestsInvalid", answered((100, 59)) | answered((0, 29), (900, 30), status="422")),
