@@ -163,8 +163,8 @@ def test_outages_page_or_open_tickets_by_their_cause(tmp_path: Path) -> None:
         )
         hanging = stack.enter_context(gateway_process(stubs[1].target, deadline=6))
         pair = certificates.make(tmp_path, "localhost")
-        end = datetime.now(UTC) + timedelta(seconds=CERTIFICATE_SECONDS)
-        pair = certificates.ending(pair, tmp_path / "ending.pem", end)
+        expiry = datetime.now(UTC) + timedelta(seconds=CERTIFICATE_SECONDS)
+        pair = certificates.ending(pair, tmp_path / "ending.pem", expiry)
         secure = free_port()
         tls = {"DIGITS_TLS_CERTIFICATE": str(pair.certificate), "DIGITS_TLS_KEY": str(pair.key)}
         environment = {"DIGITS_PORT": str(secure), "DIGITS_MODEL_SERVER": stubs[0].target, **tls}
@@ -223,7 +223,7 @@ def calling(url: str, key: str = "", callers: int = 1) -> Iterator[None]:
     headers = {"Content-Type": "image/png", **({"Authorization": f"Bearer {key}"} if key else {})}
 
     def call() -> None:
-        # Callers of before must not be faster once others have ended: their answers would replace the lost ones.
+        # Callers that wait for answers only would send more, once others have ended.
         time.sleep(1)
         with suppress(httpx.HTTPError):
             httpx.post(f"{url}/v1/predict", content=PNG, headers=headers, timeout=10)
