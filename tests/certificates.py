@@ -3,7 +3,13 @@
 import json
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,19 @@ def make(folder: Path, name: str) -> Pair:
     names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     subprocess.run([*command.split(), *names, *files], check=True, capture_output=True)
     return pair
+
+
+def ending(pair: Pair, file: Path, end: datetime) -> Pair:
+    """Write another certificate of the key, for localhost, which is valid for 30 days until `end`."""
+    key = load_pem_private_key(pair.key.read_bytes(), None)
+    assert isinstance(key, RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(x509.random_serial_number()).add_extension(names, critical=False)
+    built = built.not_valid_before(end - timedelta(days=30)).not_valid_after(end)
+    file.write_bytes(built.sign(key, SHA256()).public_bytes(Encoding.PEM))
+    return Pair(pair.key, file)
 
 
 def ssl_config(folder: Path, server: Pair, client: Pair) -> Path:

@@ -8,6 +8,9 @@ import fsspec
 import httpx
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
+from werkzeug.wrappers import Response
+
+_EXPIRED = "<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
 
 
 class S3Server:
@@ -15,6 +18,8 @@ class S3Server:
 
     def __init__(self) -> None:
         self.before: Callable[[str, str], None] = lambda _method, _path: None
+        self.has_expired = False
+        """True refuses every request, as with temporary credentials after their end."""
         self._app = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._respond, threaded=True)
         self._thread = Thread(target=self._server.serve_forever, daemon=True)
@@ -36,6 +41,7 @@ class S3Server:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.has_expired = False
         # Moto keeps its buckets in this process.
         httpx.post(f"{self.environment['AWS_ENDPOINT_URL']}/moto-api/reset").raise_for_status()
         self._server.shutdown()
@@ -48,5 +54,7 @@ class S3Server:
 
     def _respond(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         self.before(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        if self.has_expired:
+            return Response(_EXPIRED, 400, content_type="application/xml")(environ, start_response)
         answer: Iterable[bytes] = self._app(environ, start_response)
         return answer

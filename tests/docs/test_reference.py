@@ -54,9 +54,13 @@ def test_observability_page_has_every_metric() -> None:
     names = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     # prometheus_client adds these in a single process only, which a gateway is not.
     created = {name for name in names if name.endswith("_created")}
-    with_tls = {"digits_tls_certificate_expiry_timestamp_seconds"}
+    # Of gateways with TLS or feedback, and of `digits models pull`.
+    others = {
+        f"digits_{name}_timestamp_seconds"
+        for name in ("tls_certificate_expiry", "feedback_written", "models_pulled")
+    }
     documented = set(re.findall(r"^- `(digits_\w+)`", OBSERVABILITY, re.MULTILINE))
-    assert documented == names - created | with_tls
+    assert documented == names - created | others
 
 
 def test_observability_page_has_every_image_error() -> None:

@@ -94,7 +94,8 @@ def test_pods_may_be_called_by_those_who_call_and_by_no_others(installation: Ins
     values = installation.values
     expected = {(callee, caller, port) for caller, callee, port in needed(installation)}
     if values["monitoring"]["enabled"]:
-        expected |= {(name, monitoring(installation), port) for name, port in SCRAPED.items()}
+        scraped = [*SCRAPED.items(), *([("model-server", 8502)] if is_pulled(installation) else [])]
+        expected |= {(name, monitoring(installation), port) for name, port in scraped}
     callers = values["gateway"]["callers"]
     if callers:
         expected |= {("gateway", json.dumps(peer), 8080) for peer in callers}
@@ -105,6 +106,10 @@ def test_pods_may_be_called_by_those_who_call_and_by_no_others(installation: Ins
 
 
 SCRAPED = {"gateway": 8080, "model-server": 8501}
+
+
+def is_pulled(installation: Installation) -> bool:
+    return bool(installation.values["models"]["source"] == "bucket")
 
 
 def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Installation) -> None:
@@ -155,4 +160,20 @@ def test_scraped_ports_are_those_of_the_monitors(installation: Installation) -> 
         (scraped[job],) = [
             port["containerPort"] for port in server["ports"] if port["name"] == endpoint["port"]
         ]
-    assert scraped == (SCRAPED if installation.values["monitoring"]["enabled"] else {})
+    is_enabled = installation.values["monitoring"]["enabled"]
+    assert scraped == (SCRAPED if is_enabled else {})
+    monitors = of_kind(installation.objects, "PodMonitor")
+    assert len(monitors) == (is_enabled and is_pulled(installation))
+    for monitor in monitors:
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        selector = monitor["spec"]["selector"]["matchLabels"].items()
+        (template,) = [
+            each for each in pods(installation.objects) if selector <= each["metadata"]["labels"].items()
+        ]
+        (port,) = [
+            port["containerPort"]
+            for container in containers(template)
+            for port in container.get("ports", [])
+            if port["name"] == endpoint["port"]
+        ]
+        assert port == 8502

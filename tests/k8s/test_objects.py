@@ -16,7 +16,7 @@ VERSIONS = ["1.32", "1.35", "1.37"]
 
 
 # Their schemas are those of operators; other tests read what the chart writes.
-CUSTOM_RESOURCES = {"ServiceMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
+CUSTOM_RESOURCES = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 
 
 @cache

@@ -33,7 +33,7 @@ Series = dict[str, str]
 class Case:
     """Series with a value every `step` minutes, and the alert's labels after `minutes`, None if it is silent.
 
-    `value` is the rule's value as the annotations print it.
+    `value` is the rule's value as the annotations print it; `severity` may be `critical warning`, for both.
     """
 
     alert: str
@@ -53,13 +53,12 @@ class Case:
         """Return the alerts that fire, with the texts of the rule."""
         if self.labels is None:
             return []
-        labels = {"job": "gateway", "severity": self.severity} | self.labels
+        rules = {rule["labels"]["severity"]: rule for rule in ALERTS if rule["alert"] == self.alert}
+        return [self._alert(severity, rules[severity], self.labels) for severity in self.severity.split()]
+
+    def _alert(self, severity: str, rule: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
+        labels = {"job": "gateway", "severity": severity} | labels
         labels = {name: value for name, value in labels.items() if value}
-        (rule,) = [
-            rule
-            for rule in ALERTS
-            if (rule["alert"], rule["labels"]["severity"]) == (self.alert, self.severity)
-        ]
         annotations = {
             name: re.sub(
                 r"\{\{ \$(?:value|labels\.(\w+)).*?\}\}",
@@ -68,7 +67,7 @@ class Case:
             )
             for name, text in rule["annotations"].items()
         }
-        return [{"exp_labels": labels, "exp_annotations": annotations}]
+        return {"exp_labels": labels, "exp_annotations": annotations}
 
     def to_document(self) -> dict[str, Any]:
         """Return the case as promtool's group of tests; its name is printed where it fails."""
@@ -171,6 +170,7 @@ PREDICT, READ = "/v1/predict", "/v1/read"
 SHORT: tuple[tuple[float, int], ...] = ((0, 2), (100, 1), (0, HOUR))
 DIGITS = {"model": "digits"}
 MODEL_SERVER = {"job": "model-server"}
+PULL = {"job": "pull"}
 OURS = {"namespace": "digits"}
 FAILED_LOAD = series(
     ":tensorflow:cc:saved_model:load_attempt_count",
@@ -188,6 +188,10 @@ LATER_THAT_DAY: dict[str, Any] = {"minutes": 27 * HOUR, "step": 10, "evaluation"
 
 def objective(kind: str, route: str) -> dict[str, str]:
     return {"objective": kind, "route": route}
+
+
+def exits(*phases: tuple[float, int]) -> Series:
+    return counter("digits_worker_exits_total", *phases, instance="gateway:8080")
 
 
 def failures(*phases: tuple[float, int], asked: str = "default", code: str = "model_unavailable") -> Series:
@@ -217,15 +221,52 @@ def volume(available: int, namespace: str) -> Series:
     } | build_info("1x60", **OURS)
 
 
-def certificate(days: int) -> Series:
-    """Return a certificate that ends so many days after the start of the test, at the Unix time 0."""
-    return {series("digits_tls_certificate_expiry_timestamp_seconds", job="gateway"): f"{86400 * days}x60"}
+def certificate(ends: float, *values: str) -> Series:
+    """Return certificates that end so many days after the start of the test, at the Unix time 0."""
+    name = "digits_tls_certificate_expiry_timestamp_seconds"
+    return up("gateway", *(value.format(86400 * ends) for value in values or ["{}x60"]), name=name)
+
+
+def answered(*phases: tuple[float, int], **labels: str) -> Series:
+    """Return predictions a minute with this status, by default 200."""
+    return counter("digits_requests_total", *phases, route=PREDICT, **{"status": "200"} | labels)
+
+
+def written(*values: str) -> Series:
+    """Return the times at which each worker's instance wrote into the store of feedback."""
+    return up("gateway", *values, name="digits_feedback_written_timestamp_seconds")
+
+
+def pulled(value: str, **labels: str) -> Series:
+    return up("pull", value, name="digits_models_pulled_timestamp_seconds", **labels)
+
+
+def killed_containers(reason: str, name: str = "gateway") -> Series:
+    """Return the restarts of a container: two in the last ten minutes, for this reason."""
+    labels = {"job": "kube-state-metrics", "namespace": "digits", "pod": "gateway-0", "container": name}
+    terminated = "kube_pod_container_status_last_terminated_reason"
+    return (
+        {series("kube_pod_container_status_restarts_total", **labels): "0x55 1 1 2 2 2"}
+        | {series(terminated, **labels, reason=reason): "1x60"}
+        | build_info("1x60", **OURS)
+    )
 
 
 def failed_job(namespace: str) -> Series:
     """Return a failed Job of a namespace; ours has a gateway."""
     labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
     return {series("kube_job_failed", **labels): "1x60"} | build_info("1x60", **OURS)
+
+
+FLOOR = {series("digits:traffic_floor:rate1m", namespace="digits"): "6x60"} | build_info(
+    "1x60", namespace="digits"
+)
+HUNG = (
+    answered((100, 29), (0, 30))
+    | {series("digits_requests_total", job="gateway", route=PREDICT, status="504"): "_x30 100+100x30"}
+    | counter("digits_request_duration_seconds_bucket", (100, 29), (0, 30), route=PREDICT, le="0.5")
+    | counter("digits_request_duration_seconds_count", (100, 60), route=PREDICT)
+)
 
 
 CASES = [
@@ -266,9 +307,13 @@ CASES = [
     Case(
         "RequestsFail",
         up("model-server", "1x30 0x9 1x20")
-        | counter("digits_requests_total", (100, 29), (0, 9), (100, 20), route=PREDICT, status="200")
-        | counter("digits_requests_total", (0, 29), (100, 9), (0, 20), route=PREDICT, status="503"),
+        | answered((100, 29), (0, 9), (100, 20))
+        | answered((0, 29), (100, 9), (0, 20), status="503"),
     ),
+    # Calls that hang: each request fails, after five seconds. A rate does not know the first value of a new
+    # status, so that requests are slow one minute before they fail.
+    Case("RequestsSlow", HUNG, minutes=40),
+    Case("RequestsFail", HUNG, objective("availability", PREDICT), "220.8", "critical", minutes=40),
     Case("GatewayDown", up("gateway", "1x10 0x50") | build_info("1x10 stale"), {}, severity="critical"),
     # Another team's gateway in the same Prometheus; ours have left its list of targets.
     Case(
@@ -320,49 +365,106 @@ CASES = [
     Case("Overloaded", counter("digits_overload_total", *SHORT, route=PREDICT), minutes=9),
     Case(
         "CallersUnauthorized",
-        counter("digits_requests_total", (100, 29), (0, HOUR), route=PREDICT, status="200")
-        | counter("digits_requests_total", (0, 29), (100, HOUR), route=PREDICT, status="401"),
+        answered((100, 29), (0, HOUR)) | answered((0, 29), (100, HOUR), status="401"),
         {},
         "100%",
-        "critical",
+        "critical warning",
     ),
-    # One key of many is wrong; a scanner without a key calls a service that nobody else does.
+    # Half of the callers do not know of a key's rotation: within a quarter of an hour, and two hours later.
+    *(
+        Case(
+            "CallersUnauthorized",
+            answered((100, 29), (50, 3 * HOUR)) | answered((0, 29), (50, 3 * HOUR), status="401"),
+            {},
+            "50%",
+            minutes=minutes,
+            evaluation=evaluation,
+        )
+        for minutes, evaluation in ((42, 1), (150, 5))
+    ),
+    # A scanner without a key calls beside others, or a service that nobody else does.
+    Case("CallersUnauthorized", answered((100, 59)) | answered((0, 29), (900, 30), status="401")),
     Case("CallersUnauthorized", requests(PREDICT, s401=500)),
     Case("CallersUnauthorized", requests(PREDICT, each=100, s401=100)),
+    *(
+        Case(
+            "RequestsInvalid",
+            answered((100, 29), (0, 3 * HOUR)) | answered((0, 29), (100, 3 * HOUR), status=status),
+            {},
+            "100%",
+            minutes=minutes,
+            evaluation=evaluation,
+        )
+        for status in ("400", "422")
+        for minutes, evaluation in ((42, 1), (150, 5))
+    ),
+    # One clumsy client sends more than all others; the traffic ends, as after the office hours.
+    Case("RequestsInvalid", answered((100, 59)) | answered((0, 29), (900, 30), status="422")),
+    Case("RequestsInvalid", answered((100, 29), (10, 30)) | answered((5, 59), status="422")),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | build_info("1x60"), {}, "90%"),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | refusals(PREDICT, 900) | build_info("1x60")),
-    Case("CertificateEnds", certificate(days=13), {}, "12d 23h 0m 0s"),
-    Case("CertificateEnds", certificate(days=15)),
+    Case("CertificateEnds", certificate(13), {}, "12d 23h 0m 0s"),
+    Case("CertificateEnds", certificate(15)),
+    # It has expired: no scrape succeeds any more, or one by a connection of before.
+    Case(
+        "CertificateEnds",
+        certificate(0.01, "{}x14 stale") | up("gateway", "1x14 0x46"),
+        severity="critical",
+        labels={},
+    ),
+    Case("CertificateEnds", certificate(0.01) | up("gateway", "1x60"), {}, "-45m 36s", "critical warning"),
+    # Another one, which pods have that have replaced the others.
+    Case(
+        "CertificateEnds",
+        certificate(0.01, "{}x14 stale", "8640000x60") | up("gateway", "1x14 stale", "1x60"),
+    ),
     Case(
         "TrafficStops",
-        counter("digits_requests_total", (120, 4 * DAY - HOUR), (0, HOUR), route=PREDICT, status="200"),
+        answered((120, 4 * DAY - HOUR), (0, HOUR)),
         {},
         "1.0",
         "critical",
         **EIGHT_DAYS,
     ),
     # It began two days ago.
+    Case("TrafficStops", answered((0, 3 * DAY), (120, DAY - HOUR), (0, HOUR)), **EIGHT_DAYS),
+    # Below the floor: traffic that has ended, and none ever. Above it, a new gateway, and a floor of others.
+    Case("TrafficStops", FLOOR | answered((20, 29), (0, 30), **OURS), OURS, "0.0"),
+    Case("TrafficStops", FLOOR, OURS, "0.0"),
+    Case("TrafficStops", FLOOR | answered((7, 59), **OURS)),
+    Case("TrafficStops", FLOOR | build_info("_x45 1x15", **OURS)),
     Case(
-        "TrafficStops",
-        counter(
-            "digits_requests_total", (0, 3 * DAY), (120, DAY - HOUR), (0, HOUR), route=PREDICT, status="200"
-        ),
-        **EIGHT_DAYS,
+        "TrafficStops", FLOOR | build_info("1x60", **OURS) | build_info("1x60", namespace="mail"), OURS, "0.0"
     ),
+    Case("WorkersRestart", exits((0, 53), (1, 1), (0, 4)), {}, severity="critical warning"),
+    Case("WorkersRestart", exits((0, 58), (1, 1)), {}),
+    Case("WorkersRestart", exits((1, 1), (0, 58))),
     Case(
         "WorkersRestart",
-        counter("digits_worker_exits_total", (1, HOUR), instance="gateway:8080"),
-        {"instance": "gateway:8080"},
+        killed_containers("OOMKilled"),
+        {"job": "kube-state-metrics", **OURS},
+        severity="critical",
     ),
-    Case("WorkersRestart", counter("digits_worker_exits_total", (0, 58), (1, 1), instance="gateway:8080")),
+    Case("WorkersRestart", killed_containers("Error")),
+    Case("WorkersRestart", killed_containers("OOMKilled", "model-server")),
     Case("RateLimitsOff", counter("digits_rate_limit_store_failures_total", (1, HOUR)), {}),
     Case("RateLimitsOff", counter("digits_rate_limit_store_failures_total", *SHORT), minutes=9),
     Case("FeedbackStoreFails", counter("digits_feedback_dropped_total", (1, HOUR)), {}),
     Case("FeedbackStoreFails", requests("/v1/feedback", s503=1), {}),
+    # Nobody sends, and the database is down: for half an hour, or from the start. One of two gateways writes.
+    Case("FeedbackStoreFails", written("0+60x30 1800x30", "0+60x30 1800x30"), {}),
+    Case("FeedbackStoreFails", written("0x60"), {}),
+    Case("FeedbackStoreFails", written("0+60x60", "0+60x30 1800x30")),
     Case(
         "FeedbackStoreFails",
         requests("/v1/feedback", s404=100) | counter("digits_feedback_dropped_total", (0, HOUR)),
     ),
+    # The bucket refuses; the sidecar restarts again and again; a pod that is gone.
+    Case("PullFails", pulled("0+60x30 1800x30", **OURS) | up("pull", "1x60", **OURS), PULL | OURS),
+    Case("PullFails", pulled("0x10 stale", **OURS) | up("pull", "1x10 0x50", **OURS), PULL | OURS),
+    Case("PullFails", pulled("0+60x30 stale", **OURS) | up("pull", "1x30 stale", **OURS)),
+    # A large version took five minutes.
+    Case("PullFails", pulled("0+60x50 3000x5 3360+60x10") | up("pull", "1x60"), minutes=56),
     Case(
         "DiskFills",
         {

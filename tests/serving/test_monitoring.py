@@ -88,6 +88,7 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
     optional = Metrics()
     optional.feedback("digits", 1, "true").inc()
+    optional.feedback_written()
     optional.count_overload("/v1/predict")
     for agrees in ("true", "false"):
         optional.shadow_predictions("digits", 1, 2, agrees).inc()
@@ -97,9 +98,10 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
 
 
 def test_gateway_metrics_and_bucket_bounds_in_queries_exist(exposition: str) -> None:
-    # Only a gateway's process with TLS has the last one.
+    # Only a gateway's process with TLS has the first, `digits models pull` the other.
     used = {name for name in USED_METRICS if name.startswith("digits_")} - {
-        "digits_tls_certificate_expiry_timestamp_seconds"
+        "digits_tls_certificate_expiry_timestamp_seconds",
+        "digits_models_pulled_timestamp_seconds",
     }
     assert used
     assert used <= metrics_in_exposition(exposition)

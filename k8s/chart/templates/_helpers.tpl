@@ -220,8 +220,9 @@ initContainers:
   - name: pull
     # The gateway's image has neither S3 nor signatures.
     {{- include "digits.image" (list . .Values.images.training) | nindent 4 }}
-    command: [sh, -c, "while digits models pull {{ $models.bucket.url }}; sleep 30; do :; done"]
+    command: [digits, models, pull, {{ quote $models.bucket.url }}, --every=30, --metrics-port=8502]
     restartPolicy: Always
+    ports: [{name: pull, containerPort: 8502}]
     startupProbe:
       exec: {command: [test, -e, /models/models.config]}
       periodSeconds: 2

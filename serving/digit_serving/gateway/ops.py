@@ -21,6 +21,7 @@ from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection
+from digit_serving.gateway import tls
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.observers.metrics import CONTENT_TYPE
@@ -75,13 +76,14 @@ def probes(services: Services) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
-    the others, and Kubernetes would withdraw it from all of them. So does a pod that has lost a store: it is
-    ready, with a warning.
+    the others, and Kubernetes would withdraw it from all of them. So does a pod that has lost a store, or
+    whose certificate has expired: it is ready, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
     settings, model_server = services.settings, services.model_server
     name = settings.model_name
     model_warnings = ModelWarnings(settings, model_server)
+    certificate_expiry = tls.server_expiry(settings)
 
     @blueprint.get("/livez")
     def livez() -> Response:
@@ -111,6 +113,8 @@ def probes(services: Services) -> Blueprint:
             warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
         if services.keeper and not services.keeper.is_available:
             warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
+        if certificate_expiry < time.time():
+            warnings.append("The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it.")
         document: Ready = {"status": "ready", "versions": available}
         return json_response({**document, "warnings": warnings} if warnings else document)
 

@@ -245,5 +245,5 @@ class Ready(TypedDict):
     status: Literal["ready"]
     versions: Annotated[Sequence[VersionNumber], Field(min_length=1)]
     warnings: NotRequired[Annotated[Sequence[str], Field(min_length=1)]]
-    """Sentences on versions that failed to load, on models that are left out, and on stores that can't be
-    reached."""
+    """Sentences on versions that failed to load, on models that are left out, on stores that can't be
+    reached, and on a certificate that has expired."""

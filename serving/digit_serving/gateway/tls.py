@@ -1,5 +1,6 @@
 """TLS: the server context for callers, and gRPC channel credentials for the model server."""
 
+import math
 import ssl
 from contextlib import suppress
 from pathlib import Path
@@ -40,6 +41,17 @@ def expiry(certificate: Path, key: Path | None) -> float:
     fields = caller.getpeercert()
     assert fields
     return ssl.cert_time_to_seconds(str(fields["notAfter"]))
+
+
+def server_expiry(settings: Settings) -> float:
+    """Return the Unix time at which callers begin to refuse the gateway's certificate: infinity without one.
+
+    Also infinity for a certificate that is none for a server: the supervisor logs it at the start.
+    """
+    with suppress(ssl.SSLCertVerificationError):
+        if settings.tls_certificate:
+            return expiry(settings.tls_certificate, settings.tls_key)
+    return math.inf
 
 
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:

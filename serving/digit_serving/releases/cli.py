@@ -1,11 +1,14 @@
 """`digits models`: list, promote, remove, copy and verify versions. Commands import their modules lazily."""
 
 import json
+import signal
+import sys
+import time
 import typing
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -192,9 +195,28 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
 @models_option
 @name_option
 @option("--timeout", default=600.0, type=POSITIVE, help="Seconds to wait for another change of the folder.")
+@click.option(
+    "--every",
+    metavar="SECONDS",
+    type=POSITIVE,
+    help="Pull again and again, with this pause, after failures too.",
+)
+@click.option(
+    "--metrics-port",
+    metavar="PORT",
+    type=click.IntRange(1, 65535),
+    help="With --every, port of /metrics: the time of the latest success.",
+)
 @_public_key_option
 def pull(
-    url: str, numbers: tuple[int, ...], root: Path, name: str | None, timeout: float, public_key: Path | None
+    url: str,
+    numbers: tuple[int, ...],
+    root: Path,
+    name: str | None,
+    timeout: float,
+    every: float | None,
+    metrics_port: int | None,
+    public_key: Path | None,
 ) -> None:
     """Copy from a bucket what its models.config names: versions, then labels.
 
@@ -203,15 +225,21 @@ def pull(
     removed here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
     signature is left out.
     """
-    with click_errors(), needs_extra("s3"):
-        from digit_core.artifact.models_folder import ModelsFolder
-        from digit_serving.releases.bucket import Bucket, pull_versions
 
-        check = _signature_check(public_key) if public_key else lambda _: None
-        root.mkdir(parents=True, exist_ok=True)
-        folder = ModelsFolder(root)
-        with folder.lock(timeout):
-            pull_versions(Bucket(url, click.echo), folder, name, numbers, check)
+    def pull_once() -> None:
+        with click_errors(), needs_extra("s3"):
+            from digit_core.artifact.models_folder import ModelsFolder
+            from digit_serving.releases.bucket import Bucket, pull_versions
+
+            check = _signature_check(public_key) if public_key else lambda _: None
+            root.mkdir(parents=True, exist_ok=True)
+            folder = ModelsFolder(root)
+            with folder.lock(timeout):
+                pull_versions(Bucket(url, click.echo), folder, name, numbers, check)
+
+    if every:
+        _repeat(pull_once, every, metrics_port)
+    pull_once()
 
 
 @models.command()
@@ -282,6 +310,27 @@ def check(root: Path, name: str | None) -> None:
                 f"{folder.config_path} has no model named {name}; "
                 "publish one with `digits train` or `digits export`"
             )
+
+
+def _repeat(pull: Callable[[], None], pause: float, metrics_port: int | None) -> NoReturn:
+    """Pull until SIGTERM, after failures too; /metrics at the port tells when a pull last succeeded."""
+    with click_errors(), needs_extra("s3"):
+        from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+        registry = CollectorRegistry()
+        text = "Unix time of the latest pull without an error, 0 before the first."
+        pulled = Gauge("digits_models_pulled_timestamp_seconds", text, registry=registry)
+        if metrics_port:
+            start_http_server(metrics_port, registry=registry)
+    # The first process of a container ignores signals that it does not handle.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    while True:
+        try:
+            pull()
+            pulled.set_to_current_time()
+        except click.ClickException as error:
+            error.show()
+        time.sleep(pause)
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:

@@ -6,14 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import SUMS
-from tests.processes import DIGITS
+from tests.processes import DIGITS, free_port, wait_until
 from tests.readme import ROOT
 from tests.s3 import S3Server
 
@@ -92,6 +94,42 @@ def killing_in_second_file(process: "subprocess.Popen[str]") -> Callable[[str, s
                 process.kill()
 
     return before
+
+
+def test_pull_every_second_outlives_failures_and_tells_its_latest_success(
+    server: S3Server, folder: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    assert start("push", URL, "--models", folder).communicate(timeout=60)[1] == ""
+    expired, metric = f"Error: {URL}/models.config: ", "digits_models_pulled_timestamp_seconds"
+
+    def pulled() -> float:
+        page = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        return float(re.findall(rf"^{metric} (\S+)$", page, re.MULTILINE)[0])
+
+    server.has_expired = True
+    to = tmp_path / "pulled"
+    with start("pull", URL, "--models", to, "--every", 0.5, "--metrics-port", port) as process:
+        lines = process.stderr
+        assert lines
+        try:
+            assert all(lines.readline().startswith(expired) for _ in range(2))
+            assert pulled() == 0
+            server.has_expired = False
+            wait_until(lambda: pulled() > 0, process)
+            assert (to / "models.config").exists()
+            server.has_expired = True
+            assert lines.readline().startswith(expired)
+            before = pulled()
+            assert 0 < time.time() - before < 60
+            assert lines.readline().startswith(expired)
+            assert pulled() == before
+            server.has_expired = False
+            wait_until(lambda: pulled() > before, process)
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 def documented(heading: str) -> list[str]:

@@ -382,8 +382,29 @@ def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway,
     ready = http.get("/readyz")
     warnings = ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
     assert (ready.status_code, ready.get_json()["warnings"]) == (200, warnings)
+    assert delta("digits_feedback_written_timestamp_seconds") == 0
     (tmp_path / "missing").mkdir()
     wait_until(lambda: is_known(http, "id-2") and "warnings" not in http.get("/readyz").get_json())
+
+
+def test_store_is_used_without_requests_and_its_latest_use_is_a_metric(
+    start: StartGateway, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, idle=0.1, expiry=0.1))
+    http = start()
+    delta = MetricsDelta(http)
+    name = "digits_feedback_written_timestamp_seconds"
+    wait_until(lambda: delta(name) > 0)
+    file = Path(url.removeprefix("sqlite:///"))
+    file.unlink()
+    file.mkdir()
+    wait_until(lambda: "warnings" in http.get("/readyz").get_json())
+    failed = MetricsDelta(http)
+    time.sleep(0.5)
+    assert failed(name) == 0
+    file.rmdir()
+    wait_until(lambda: failed(name) > 0)
+    assert name not in greenlet_loop.client(Settings()).get("/metrics").text
 
 
 def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(

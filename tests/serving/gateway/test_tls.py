@@ -5,16 +5,12 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from digit_core.images import to_png
 from digit_serving.gateway import tls
@@ -22,6 +18,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
+from tests.serving.gateway.conftest import StubModelServer
 from tests.serving.gateway.test_probe import probe
 
 
@@ -78,16 +75,18 @@ def test_server_context_takes_only_tls_1_3(pairs: Pairs) -> None:
 def test_expiry_is_that_of_the_certificate_also_after_its_end(pairs: Pairs, tmp_path: Path) -> None:
     two_days = tls.expiry(pairs.server.certificate, pairs.server.key) - time.time()
     assert 0 < two_days <= 2 * 86400
-    key = load_pem_private_key(pairs.server.key.read_bytes(), None)
-    assert isinstance(key, RSAPrivateKey)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "past")])
-    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    built = (
-        built.serial_number(1).not_valid_before(datetime(2020, 1, 1)).not_valid_after(datetime(2020, 2, 1))
-    )
-    past = tmp_path / "past.pem"
-    past.write_bytes(built.sign(key, SHA256()).public_bytes(Encoding.PEM))
-    assert tls.expiry(past, pairs.server.key) == datetime(2020, 2, 1, tzinfo=UTC).timestamp()
+    end = datetime(2020, 2, 1, tzinfo=UTC)
+    past = certificates.ending(pairs.server, tmp_path / "past.pem", end)
+    assert tls.expiry(past.certificate, past.key) == end.timestamp()
+
+
+def test_readyz_warns_of_an_expired_certificate(stub: StubModelServer, pairs: Pairs, tmp_path: Path) -> None:
+    past = certificates.ending(pairs.server, tmp_path / "past.pem", datetime.now(UTC) - timedelta(minutes=1))
+    warning = "The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it."
+    for pair, warnings in ((pairs.server, None), (past, [warning])):
+        settings = Settings(model_server=stub.target, tls_certificate=pair.certificate, tls_key=pair.key)
+        ready = greenlet_loop.client(settings).get("/readyz")
+        assert (ready.status_code, ready.get_json().get("warnings")) == (200, warnings)
 
 
 @pytest.mark.parametrize("setting", ["certificate", "key"])

@@ -113,6 +113,7 @@ class AnswerKeeper(Observer):
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._written = metrics.feedback_written()
         self._answers: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._written_bytes = 0
@@ -259,6 +260,7 @@ class AnswerKeeper(Observer):
                 # Each worker closes a removed file before any worker can make a new one.
                 self._use(FeedbackStore.check_file)
                 self.is_available = True
+                self._written.set_to_current_time()
             except Exception as error:
                 # Every failure: the thread must outlive it, and the next answers get another attempt.
                 if self.is_available:

@@ -111,6 +111,8 @@ class Metrics(Observer):
         self.feedback_dropped = self._counter(
             "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
         )
+        # Exposed by gateways with feedback only.
+        self.feedback_written = cache(lambda: self._time("feedback_written", "the latest write to the store"))
         self.feedback_sampled = self._counter(
             "feedback_sampled", "Model inputs of unsure answers that were stored.", *_VERSION
         )
@@ -197,6 +199,14 @@ class Metrics(Observer):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+    def _time(self, name: str, event: str) -> Gauge:
+        return Gauge(
+            f"digits_{name}_timestamp_seconds",
+            f"Unix time of {event}, 0 before the first.",
+            multiprocess_mode="max",
+            registry=self._registry,
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))
