@@ -10,6 +10,8 @@ const SHORT_LENGTH = 2;
 const MAX_LABELS = 11;
 const BEST = 5;
 const ZERO = formatPercent(0);
+// Width in pixels of a unit of a layer, of which a row has up to 16.
+const UNIT_SIDE = 30;
 
 export class AnswerView {
   #root;
@@ -159,8 +161,8 @@ function createLayer(layer, layers, input) {
   const text = shape.length > 1 ? `${count} maps of ${shape[0]}×${shape[1]}` : `${count} unit${count > 1 ? "s" : ""}`;
   const item = createElement("li", describeLayer(layer, layers.indexOf(layer), layers.length));
   item.prepend(createElement("b", `${name}: ${text}`), " ");
-  const activations = Object.assign(new Image(), { src: toDataUrl(image), alt: "", className: shape.length > 1 ? "maps" : "units" });
-  const pictures = [activations];
+  const pictures = [Object.assign(new Image(), { src: toDataUrl(image), alt: "" })];
+  if (shape.length === 1) pictures[0].width = UNIT_SIDE * Math.min(count, 16);
   if (weights) pictures.unshift(createElement("canvas", ""));
   if (weights) paintWeights(pictures[0], weights, input);
   for (const picture of pictures) {

@@ -42,7 +42,7 @@ export async function read(file, selection, signal, isAlone) {
   });
   const seen = item.lines.map(({ text, digits }) => withDigits(text, digits.map(({ opinions }) => opinions?.reader)));
   const answers = lines.flatMap((line) => line.answers);
-  return { ...item, ...source, lines, answers, readerText: seen.join(" "), isNumber: true };
+  return { ...item, ...source, lines, answers, readerText: seen.every(Boolean) ? seen.join(" ") : "", isNumber: true };
 }
 
 /** Return the text with other digits {digit} at the places of its own; "" if one is missing. */
@@ -63,7 +63,9 @@ export async function classify(file, selection, signal) {
 /** Add `shares`, the lengths of the bars: the probabilities, and at last the share of no digit, which takes from them only
  *  where it is in doubt that it is one. It is the largest if, and only if, the picture is refused as no digit. */
 function withShares(answer) {
-  const { index, probabilities, refusal, is_digit: isDigit = 1 } = answer;
+  const { index, probabilities, refusal } = answer;
+  // A network without this output refuses by the reader's word, or where nothing is written.
+  const { is_digit: isDigit = refusal === "no_digit" ? 0 : 1 } = answer;
   const tie = 1 / (1 + probabilities[index]);
   const accepted = isDigit < LOOKS_LIKE_DIGIT ? Math.max(isDigit, tie) : 1;
   const rest = refusal === "no_digit" ? Math.min(isDigit, tie) : accepted;

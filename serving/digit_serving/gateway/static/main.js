@@ -33,6 +33,8 @@ const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const openButton = find("#open");
 const errorText = find("#error");
+/** Turns the picture; beside the hint that it seems to be turned. */
+const turnButton = Object.assign(document.createElement("button"), { type: "button", textContent: "Turn" });
 
 let task;
 /** False once the service has said that it has no reader. */
@@ -107,7 +109,7 @@ async function readPicture(content, picture, signal) {
   const certainty = lines.length ? messages.describeCertainty(answers) + messages.describeReader(result) : describeRefusal(result);
   const sentence = messages.describeOrientation(result) ?? certainty;
   answerView.show(result, sentence, ...describeSource(result));
-  find("#turn").hidden = !result.orientation;
+  if (result.orientation) find(".certainty").append(" ", turnButton);
   boxes.show(lines.length ? answers.filter(({ isFound }) => isFound) : []);
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
@@ -262,7 +264,6 @@ function clearAnswer(message) {
   boxes.clear();
   answerView.clear(message);
   otherView.clear("");
-  find("#turn").hidden = true;
   feedbackView.clear();
   announce("");
   updateWhy(true);
@@ -442,7 +443,7 @@ for (const button of [whyButton, openButton]) {
     scheduler.schedule(refresh);
   });
 }
-find("#turn").addEventListener("click", () => showImage(turnImage(canvas.content.image, answer.orientation)));
+turnButton.addEventListener("click", () => showImage(turnImage(canvas.content.image, answer.orientation)));
 onImageFile(document.querySelectorAll("input[type=file]"), (file) => showImage(openImage(file)));
 document.addEventListener("keydown", onKeyDown);
 find("#share").addEventListener("click", showCopy);

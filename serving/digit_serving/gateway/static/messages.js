@@ -28,7 +28,7 @@ export function describeCertainty(answers) {
 
 /** Describe how a picture that seems to be turned has to be turned back; null for any other. */
 export function describeOrientation({ orientation }) {
-  return orientation ? `Turn the picture by ${orientation}° clockwise: it seems to show a number then.` : null;
+  return orientation ? `Turned by ${orientation}° clockwise, it seems to show a number.` : null;
 }
 
 /** Describe why the service gives no answer, in its own word if it is a newer one. */
@@ -51,7 +51,8 @@ export function describeAnswer({ label, shares, index, predicted_labels: named }
 export function describeReader({ lines, readerText, text }) {
   if (!readerText) return "";
   if (readerText === textOf(lines)) return " The reader agrees.";
-  return ` The reader sees ${readerText}; together: ${text.replaceAll("\n", " ")}.`;
+  const together = text.replaceAll("\n", " ");
+  return ` The reader reads ${readerText}${together === readerText ? " and prevails" : `; together: ${together}`}.`;
 }
 
 /** Describe if two versions read the same; `noLabel` names the answer of no line. */
@@ -95,7 +96,7 @@ export function describeLayer({ name, shape, weights }, place, count) {
   if (name === "is_digit") return "Bright if it looks like a digit.";
   const isLast = name === "probabilities" || place === count - 1;
   const unit = isLast ? "label" : "unit";
-  if (weights) return `Blue ink speaks for this ${unit}, red ink against it. Below, how much each has of both.`;
+  if (weights) return `Blue ink speaks for a ${unit}, red ink against it; below, how bright each one is then.`;
   if (isLast) return "A unit for each label: the brightest one is the answer.";
   if (shape.length === 1) return "Each unit weighs all that the layer before has found.";
   if (place) return "Each map is bright where patterns of the layer before meet.";
