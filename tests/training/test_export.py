@@ -97,7 +97,9 @@ def test_signature_layers_of_exported_model_looks_into_nested_models(tmp_path: P
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8))
     activations = signatures["layers"](images=images)
     assert sorted(activations) == ["00_Dense", "00_Dense_weights", "01_Softmax"]
-    assert np.allclose(activations["00_Dense"], inner(np.reshape(images, (2, 784)) / np.float32(255)), atol=1e-5)
+    assert np.allclose(
+        activations["00_Dense"], inner(np.reshape(images, (2, 784)) / np.float32(255)), atol=1e-5
+    )
     assert np.array_equal(activations["01_Softmax"], signatures["images"](images=images)["probabilities"])
 
 

@@ -92,7 +92,7 @@ def save_model(
     takes images uint8 [n, *shape] and scales them; both give `probabilities` float32 [n, k], and `is_digit`
     float32 [n] if the model has this output. `card` takes `unused` uint8 [n] and gives the task card as JSON,
     string [n], and `network`, as JSON, too; `layers` takes what `images` takes, and gives the activations of
-    a network of digits and, if its first layer takes the pixels themselves, the weights of its units as float32
+    a network of digits and, if its first layer takes the pixels themselves, the weights of its units, float32
     [n, *shape, units]. Raise ModelError if the directory cannot be written.
     """
     low, high = task.range

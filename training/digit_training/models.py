@@ -103,10 +103,10 @@ def output_layers(model: keras.Model) -> dict[str, keras.Layer]:
 
 
 def activated(model: keras.Model) -> dict[str, Any]:
-    """Return the outputs of the layers with an activation function, in their order, within nested models, too.
+    """Return the outputs of the layers with an activation function, in their order.
 
-    The names have the layer's number, in two digits, and the output's name or the kind of the layer that is
-    activated.
+    Layers of nested models are among them. The names have the layer's number, in two digits, and the output's
+    name or the kind of the layer that is activated.
     """
     outputs: dict[str, Any] = {}
     kind = ""

@@ -60,9 +60,7 @@ def answers_of(count: int = 1, none: float = 0, **probabilities: float) -> list[
     """Return equal answers in the form of api.js, of the same probabilities and this share of no digit."""
     numbers = probabilities_of(**probabilities)
     shares = [*(number * (1 - none) for number in numbers), none]
-    return [
-        {"index": numbers.index(max(numbers)), "shares": shares, "labels": list("0123456789")}
-    ] * count
+    return [{"index": numbers.index(max(numbers)), "shares": shares, "labels": list("0123456789")}] * count
 
 
 def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page: Page) -> None:

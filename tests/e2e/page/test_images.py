@@ -41,6 +41,17 @@ RECORD_SENT = """(() => {
 })()"""
 
 
+# Lets the browser take a second longer to decode a large file.
+DECODE_SLOWLY = """() => {
+  const { createImageBitmap } = window;
+  window.createImageBitmap = async (file) => {
+    const bitmap = await createImageBitmap(file);
+    if (file.size > 1e6) await new Promise((resolve) => setTimeout(resolve, 1000));
+    return bitmap;
+  };
+}"""
+
+
 @pytest.fixture
 def page(page: Page) -> Page:
     """The page, which keeps what it sends."""
@@ -76,8 +87,8 @@ def test_turned_picture_is_turned_back_by_a_button_and_read(page: Page, tmp_path
 def test_picture_that_opens_late_replaces_no_newer_content(page: Page, tmp_path: Path) -> None:
     with Image.open(ROOT / "docs" / "number.jpg") as picture:
         picture.resize((4000, 3000)).save(tmp_path / "large.jpg", quality=95)
+    page.evaluate(DECODE_SLOWLY)
     for newer in ("Example: five", "Example: 7", "drawing"):
-        # The service of the file is delayed no further: decoding 12 megapixels takes long enough.
         page.get_by_label("Image").set_input_files(tmp_path / "large.jpg")
         expect(page.locator("#paper[aria-busy=true]")).to_have_count(1)
         if newer == "drawing":
@@ -86,7 +97,9 @@ def test_picture_that_opens_late_replaces_no_newer_content(page: Page, tmp_path:
             page.get_by_role("button", name=newer).dispatch_event("click")
         expect(page.locator("#paper[aria-busy=true]")).to_have_count(0)
         page.wait_for_timeout(2000)
-        expect(page.locator(".reading")).to_have_text({"drawing": "1"}.get(newer, newer[-1].replace("e", "5")))
+        expect(page.locator(".reading")).to_have_text(
+            {"drawing": "1"}.get(newer, newer[-1].replace("e", "5"))
+        )
         page.get_by_role("button", name="Clear").click()
 
 
