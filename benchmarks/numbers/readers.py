@@ -14,7 +14,7 @@ from digit_core import recognition
 from digit_core.artifact.task_card import DIGITS
 from digit_core.images import Peaks
 from digit_core.results import Prediction, Reading
-from digit_core.tfserving.codec import Batch
+from digit_core.tfserving.codec import LINE_WEIGHTS_OUTPUT, Batch
 
 T = TypeVar("T")
 
@@ -23,14 +23,15 @@ T = TypeVar("T")
 class Answer:
     """Answers to a picture; None is a refusal.
 
-    `text` and `text_confidence` are from reading, the latter the highest of its digits; `digit` and
-    `digit_confidence` from predicting one digit. The seconds are 0 where the work is done elsewhere.
+    `text` and `text_confidence` are from reading; `digit`, `digit_confidence` and `is_digit` from predicting
+    one digit. The seconds are 0 where the work is done elsewhere.
     """
 
     text: str | None
     text_confidence: float
     digit: int | None
     digit_confidence: float
+    is_digit: float
     read_seconds: float = 0
     predict_seconds: float = 0
 
@@ -100,7 +101,7 @@ def load_model(directory: Path) -> Model:
         return [
             Prediction(
                 int(row.argmax()),
-                float(row.max()) * (1.0 if score is None else score),
+                float(row.max()),
                 tuple(row.tolist()),
                 DIGITS.labels,
                 version,
@@ -123,7 +124,8 @@ def load_reader(directory: Path) -> Find:
 
     def find(page: NDArray[np.uint8]) -> Peaks:
         outputs = signature(pages=tf.constant(page[np.newaxis]))
-        return Peaks(*(outputs[name].numpy()[0] for name in ("scores", "classes", "boxes")))
+        names = ("scores", "classes", "boxes", LINE_WEIGHTS_OUTPUT)
+        return Peaks(*(outputs[name].numpy()[0] for name in names))
 
     # As of the model above.
     find.model = model  # type: ignore[attr-defined]
@@ -140,8 +142,9 @@ def _answer(
 ) -> Answer:
     text, text_confidence = None, 0.0
     if not reading.refusal:
-        text, text_confidence = reading.text, max(digit.confidence for digit in reading.digits)
+        text, text_confidence = reading.text, reading.confidence
     digit, confidence = (None, 0.0) if prediction.refusal else (prediction.digit, prediction.confidence)
     # Families write groups of digits, whose gaps the reading keeps as spaces.
     text = text and text.replace(" ", "")
-    return Answer(text, text_confidence, digit, confidence, read_seconds, predict_seconds)
+    is_digit = prediction.is_digit or 0.0
+    return Answer(text, text_confidence, digit, confidence, is_digit, read_seconds, predict_seconds)

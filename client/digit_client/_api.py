@@ -60,7 +60,8 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
 
 def query(options: Options) -> dict[str, str]:
     """Return the query parameters of the options."""
-    values = {name: getattr(options, name) for name in ("version", "label", "min_is_digit", "include")}
+    values = {name: getattr(options, name) for name in ("version", "label", "min_is_digit")}
+    values["include"] = ",".join(sorted(options.included)) or None
     return {name: str(value) for name, value in values.items() if value is not None}
 
 

@@ -27,14 +27,14 @@ PREDICTION_COLUMNS = (
 """Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
 image too."""
 READING_COLUMNS = (
-    *("image", "line", "text", *_BOX_COLUMNS, "confidence"),
+    *("image", "line", "text", *_BOX_COLUMNS),
     *_others(Reading, "text", "lines"),
-    *_others(Line, "text", "digits"),
+    *_others(Line, "text", "confidence", "digits"),
     *("model_version", "error"),
 )
 """Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
 
-`line` counts from 1; `confidence` is the lowest of the line's digits.
+`line` counts from 1.
 """
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters of a cell that a spreadsheet takes for a formula."""
@@ -43,8 +43,6 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 _CHART_LABELS = 5
 # Largest number of classes that a line shows as bars.
 _MAX_LINE_BARS = 10
-# Share of no digit that may come from the rounding of float32.
-_ROUNDING = 1e-6
 # Characters that a probability of 1 fills.
 _BAR_WIDTH = 24
 # Block characters of zero to eight eighths of a character's width, and of one to eight eighths of its height.
@@ -130,10 +128,7 @@ def format_prediction_row(name: str, prediction: Prediction) -> str:
 def format_reading_rows(name: str, reading: Reading) -> str:
     """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
     shared = _cells(reading) | {"image": name}
-    lines = [
-        shared | _cells(line) | {"line": number, "confidence": min(each.confidence for each in line.digits)}
-        for number, line in enumerate(reading.lines, 1)
-    ]
+    lines = [shared | _cells(line) | {"line": number} for number, line in enumerate(reading.lines, 1)]
     return _format_rows(READING_COLUMNS, *(lines or [shared]))
 
 
@@ -149,19 +144,19 @@ def format_lines(name: str, reading: Reading, with_name: bool) -> str:
 def format_chart(name: str, prediction: Prediction) -> str:
     """Return a headline, and a bar for each of the ten digits in order, or of the most probable labels.
 
-    A model that tells whether an image shows a digit has a bar for none, too. The best label's bar is the
-    confidence.
+    A model that tells whether an image shows a digit has a bar for that, too.
     """
-    shares, none = _shares(prediction)
-    shown = list(zip(prediction.labels, shares, strict=True))
-    if not prediction.has_digit_labels:
-        shown = sorted(shown, key=lambda pair: -pair[1])[:_CHART_LABELS]
-    if prediction.is_digit is not None or none > _ROUNDING:
-        shown.append(("no digit", none))
+    if prediction.has_digit_labels:
+        shown = list(zip(prediction.labels, prediction.probabilities, strict=True))
+    else:
+        shown = prediction.top(_CHART_LABELS)
+    if prediction.is_digit is not None:
+        shown.append(("is digit", prediction.is_digit))
     width = max(len(label) for label, _ in shown)
     rows = [f"  {label:<{width}} {_bar(value)} {_percent(value):>6}" for label, value in shown]
     answer = _describe_refusal(prediction) or _named(prediction) or "none"
-    return "\n".join([f"{name}: {answer} ({_percent(prediction.confidence)})", *rows])
+    sure = f" ({_percent(prediction.confidence)})" if _has_confidence(prediction) else ""
+    return "\n".join([f"{name}: {answer}{sure}", *rows])
 
 
 def format_line(name: str, prediction: Prediction) -> str:
@@ -170,23 +165,22 @@ def format_line(name: str, prediction: Prediction) -> str:
     A refused image has no label; the refusal follows its name.
     """
     width = max(map(len, prediction.labels))
-    columns = [f"{_named(prediction) or '-':<{width}}", f"{_percent(prediction.confidence):>6}"]
+    sure = _percent(prediction.confidence) if _has_confidence(prediction) else ""
+    columns = [f"{_named(prediction) or '-':<{width}}", f"{sure:>6}"]
     if len(prediction.labels) <= _MAX_LINE_BARS:
-        columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in _shares(prediction)[0]))
+        columns.append("".join(_HEIGHT_BLOCKS[min(int(value * 8), 7)] for value in prediction.probabilities))
     refusal = _describe_refusal(prediction)
     return "  ".join([*columns, f"{name}: {refusal}" if refusal else name])
-
-
-def _shares(prediction: Prediction) -> tuple[list[float], float]:
-    """Return the share of each class, that of the best being the confidence, and the share of no digit."""
-    best = prediction.probabilities[prediction.index]
-    share = min(1.0, prediction.confidence / best) if best else 0.0
-    return [share * value for value in prediction.probabilities], 1 - share
 
 
 def _named(prediction: Prediction) -> str | None:
     """Return the label, or those of a multi-label model; None if there is none."""
     return prediction.label or ", ".join(prediction.predicted_labels or ()) or None
+
+
+def _has_confidence(prediction: Prediction) -> bool:
+    """True unless the picture shows no digit or several: the confidence is given that it shows one."""
+    return prediction.refusal not in ("no_digit", "several_digits")
 
 
 def _best(prediction: Prediction) -> str:

@@ -200,7 +200,7 @@ class _ModelServerClient(BaseClient):
         with adding_request_id(request_id):
             served = await call(connection.served, model=model)
             while True:
-                recognition = Recognition(served.card, min_is_digit)
+                recognition = Recognition(served.card, min_is_digit, opinions="opinions" in options.included)
                 steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
                 try:
                     outcomes = await _drive(steps, ask, self._backend)
@@ -208,7 +208,7 @@ class _ModelServerClient(BaseClient):
                 except VersionMovedError as error:
                     served = error.served
             results: list[tuple[int, Any]] = await self._backend.to_thread(
-                _to_results, outcomes, served.card, batch.start, request_id, options.include is not None
+                _to_results, outcomes, served.card, batch.start, request_id, "image" in options.included
             )
             return results
 

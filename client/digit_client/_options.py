@@ -1,8 +1,9 @@
 """Options of a call, and the result of feedback."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict, get_args
 
 from digit_core.results import Response
 
@@ -15,6 +16,9 @@ _MAX_TIMEOUT = 86_400.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
+Include: TypeAlias = Literal["image", "opinions"]
+
+
 class CallOptions(TypedDict, total=False):
     """Keyword options of a call for answers; one that is missing or None has its default."""
 
@@ -24,8 +28,9 @@ class CallOptions(TypedDict, total=False):
     """Label of the model's version, such as "canary", in place of a number."""
     min_is_digit: float | None
     """Least `is_digit` of a digit, from 0 to 1: what is below is refused."""
-    include: Literal["image"] | None
-    """"image" adds the model's input to each result, as a PNG file."""
+    include: Include | Sequence[Include] | None
+    """"image" adds the model's input to each result, as a PNG file; "opinions" adds what each network alone
+    takes a digit of a reading for."""
     timeout: float | None
     """Seconds for each request with all its retries, in place of the client's."""
     request_id: str | None
@@ -39,7 +44,7 @@ class Options:
     version: int | None = None
     label: str | None = None
     min_is_digit: float | None = None
-    include: Literal["image"] | None = None
+    include: Include | Sequence[Include] | None = None
     timeout: float | None = None
     request_id: str | None = None
 
@@ -48,8 +53,8 @@ class Options:
             raise ValueError("name a version or a label, not both")
         if self.min_is_digit is not None and not 0 <= self.min_is_digit <= 1:
             raise ValueError(f"min_is_digit is a probability, from 0 to 1, not {self.min_is_digit:g}")
-        if self.include not in (None, "image"):
-            raise ValueError(f'include is "image" or None, not {self.include!r}')
+        if unknown := self.included - set(get_args(Include)):
+            raise ValueError(f'include is "image" or "opinions", not {min(unknown)!r}')
         if self.timeout is not None:
             check_timeout(self.timeout)
         if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
@@ -57,6 +62,11 @@ class Options:
                 "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
                 f"unlike {self.request_id!r}"
             )
+
+    @property
+    def included(self) -> set[str]:
+        """What the results include besides the answers."""
+        return {self.include} if isinstance(self.include, str) else {*(self.include or ())}
 
 
 def check_timeout(seconds: float) -> float:

@@ -38,13 +38,13 @@ _GROUP_BYTES = 8 * 1024 * 1024
 """Bytes of the prepared pictures of a group; gRPC buffers 16 MiB for a retry."""
 
 _SURE = 0.5
-"""Least confidence at which a view of a low resolution decides: small digits of a number may leave one
-digit there."""
+"""Least certainty at which a view of a low resolution decides: small digits of a number may leave one digit
+there."""
 _SURE_OF_ALL_INK = 0.88
-"""Least confidence of the model in all ink, as one digit that the reader does not find: it may be cut off."""
+"""Least certainty of the model in all ink, as one digit that the reader does not find: it may be cut off."""
 
-_SURE_NUMBER = 0.9
-"""Least mean confidence of a number's digits from which its page is upright."""
+_SURE_NUMBER = 0.6
+"""Least confidence of a number from which its page is upright."""
 
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded, taken by the model or answered."""
@@ -172,12 +172,18 @@ class Recognition:
     """Recognition of pictures by a model of this task, with the help of a reader.
 
     `min_is_digit` is the least `is_digit` of a digit, `max_batch` the largest number of rows of a Classify.
+    With `opinions`, the digits of a reading have those of both networks.
     """
 
     def __init__(
-        self, task: TaskCard, min_is_digit: float = MIN_IS_DIGIT, max_batch: int = MAX_BATCH
+        self,
+        task: TaskCard,
+        min_is_digit: float = MIN_IS_DIGIT,
+        max_batch: int = MAX_BATCH,
+        opinions: bool = False,
     ) -> None:
         self._task, self._min_is_digit, self._max_batch = task, min_is_digit, max_batch
+        self._opinions = opinions
         self._reads_numbers = task.reads_numbers
 
     def predict(self, pictures: Pictures) -> Steps[Prediction]:
@@ -270,22 +276,21 @@ class Recognition:
             for levels, factor in page.views():
                 found = images.detect(page, (yield Find(levels)).scaled(factor))
                 found, answers = images.settle(found, (yield from self._classify(found.glyphs)))
-                digits = images.digit_indexes(found, answers, self._min_is_digit)
+                digits, is_digit = images.choose_digits(found, answers, self._min_is_digit)
                 count = len(digits)
                 if count == 1:
                     (index,) = digits
-                    confidence = float(found.digits.scores[index]) * answers[index].confidence
-                    if confidence >= _SURE or factor == 1:
+                    answer = answers[index]
+                    if float(found.digits.scores[index]) * _certainty(answer) >= _SURE or factor == 1:
                         box = page.to_picture(found.digits.boxes[index])
-                        answer = replace(answers[index], confidence=confidence, box=box)
-                        return Outcome(answer, (found.glyphs[index],))
+                        return Outcome(_found(answer, is_digit, box=box), (found.glyphs[index],))
         whole = whole or (yield from self._ask_whole(page))
-        if not isinstance(whole.result, Prediction):
+        if not isinstance(whole.result, Prediction) or count is None:
             return whole
-        if count or (count == 0 and not (found.is_anything and _sure_of_all_ink(whole.result))):
-            refusal = "several_digits" if count else "no_digit"
-            return replace(whole, result=replace(whole.result, refusal=refusal, count=count or None))
-        return whole
+        if count == 0 and found.is_anything and _is_sure_of_all_ink(whole.result):
+            return whole
+        refusal = "several_digits" if count else "no_digit"
+        return replace(whole, result=_found(whole.result, is_digit, refusal=refusal, count=count or None))
 
     def _ask_whole(self, page: Page) -> _Asking[Outcome[Prediction]]:
         crop = images.crop_picture(page)
@@ -298,7 +303,7 @@ class Recognition:
             return Outcome(answer)
         refusal: Refusal | None = None
         if self._task.kind == "digits" and not np.count_nonzero(row):
-            refusal = "no_digit"
+            answer, refusal = _found(answer, 0.0), "no_digit"
         elif self._reads_numbers:
             refusal = None if answer.looks_like_digit(self._min_is_digit) else "no_digit"
         elif answer.confidence < self._task.refuse_below:
@@ -320,12 +325,12 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs = images.read(found, answers, self._min_is_digit)
+        reading, inputs = images.read(found, answers, self._min_is_digit, self._opinions)
         if reading.refusal and found.is_anything:
             whole = yield from self._ask_whole(found.page)
-            if isinstance(whole.result, Prediction) and (score := _sure_of_all_ink(whole.result)) is not None:
-                lone = images.lone_digit(found.page, whole.inputs[0], score)
-                reading, inputs = images.read(lone, [whole.result])
+            if isinstance(whole.result, Prediction) and _is_sure_of_all_ink(whole.result):
+                lone = images.lone_digit(found.page, whole.inputs[0])
+                reading, inputs = images.read(lone, [whole.result], self._min_is_digit, self._opinions)
         if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
             reading = replace(reading, orientation=(yield from self._orientation(found.page)))
         return Outcome(reading, inputs)
@@ -402,9 +407,19 @@ def _or_invalid(asking: _Asking[Outcome[_Result]]) -> _Asking[Outcome[_Result]]:
         return Outcome(without_tracebacks(error))
 
 
-def _sure_of_all_ink(answer: Prediction) -> float | None:
-    """Return `is_digit` if the model alone is sure of the digit, of which the reader sees parts."""
-    return answer.is_digit if answer.confidence >= _SURE_OF_ALL_INK else None
+def _found(answer: Prediction, is_digit: float, **changes: Any) -> Prediction:
+    """Return the answer with the `is_digit` that decided, if the model learns one, and the changes."""
+    return replace(answer, is_digit=answer.is_digit if answer.is_digit is None else is_digit, **changes)
+
+
+def _certainty(answer: Prediction) -> float:
+    """Return the probability of the class and, if the model learns it, that of a digit."""
+    return answer.confidence * (1.0 if answer.is_digit is None else answer.is_digit)
+
+
+def _is_sure_of_all_ink(answer: Prediction) -> bool:
+    """True if the model alone is sure of the digit, of which the reader sees parts."""
+    return answer.is_digit is not None and _certainty(answer) >= _SURE_OF_ALL_INK
 
 
 def _crop(page: Page) -> NDArray[np.uint8] | None:

@@ -61,6 +61,8 @@ _NULL = {"null": True}
 """Metadata of a field that is null in JSON if it is None; JSON leaves out others."""
 _OF_CALL = {"of_call": True}
 """Metadata of a field that the gateway's answers say once for all results, or not at all."""
+_ON_REQUEST = {"on_request": True}
+"""Metadata of a field that an answer has only if the request asks for it."""
 _SCALARS = {str, int, float, bool}
 
 
@@ -90,10 +92,10 @@ class Prediction(_Result):
     index: ClassIndex = field(repr=False)
     """Position of the most probable class in the model's labels, of a refused image, too."""
     confidence: Share
-    """Probability of the class at `index`, times `is_digit` where the model learns it, and times the reader's
-    score where that found the digit."""
+    """Probability of the class at `index`; of digits, given that the image shows one."""
     is_digit: Share | None = field(default=None, kw_only=True)
-    """Probability that the image shows a digit at all, of a model that learns it."""
+    """Measure of whether the image shows a digit at all, of a model that learns it, and of the reader where
+    that looked: what has less than `min_is_digit` is refused. 0 if nothing is written."""
     count: Annotated[int, Schema(minimum=2)] | None = field(default=None, kw_only=True)
     """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
     predicted_labels: tuple[str, ...] | None = field(default=None, kw_only=True)
@@ -110,7 +112,7 @@ class Prediction(_Result):
     """Version of the model that answered."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
     """ID of the request in the service's log."""
-    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False)
+    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False, metadata=_ON_REQUEST)
     """The model's input, if requested by `include=image`: a PNG of the shape in the task card; for digits
     28×28, light ink on dark."""
     response: Response | None = field(default=None, compare=False, repr=False)
@@ -151,18 +153,46 @@ Answer: TypeAlias = Prediction | InvalidOutputError
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What one network alone takes a digit for."""
+
+    digit: DigitNumber
+    """The most probable digit."""
+    confidence: Share
+    """Probability of `digit`."""
+    probabilities: Annotated[tuple[Share, ...], Schema(minItems=10, maxItems=10)] = field(repr=False)
+    """Probability of each digit, 0 to 9."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """Opinions of both networks on a digit, which are mixed into its probabilities."""
+
+    classifier: Opinion
+    """By the classifier, the model that the request names, on the digit's crop."""
+    reader: Opinion | None = None
+    """By the reader, on the page; none of a drawing, which the reader does not look at."""
+
+
+@dataclass(frozen=True, slots=True)
 class Digit(_Result):
     """A digit of a line."""
 
     digit: DigitNumber
     """The most probable digit."""
     confidence: Share
-    """Probability that the box shows `digit`: its probability times `is_digit`."""
+    """Probability of `digit`, given that the box shows a digit."""
     probabilities: Annotated[tuple[Share, ...], Schema(minItems=10, maxItems=10)] = field(repr=False)
     """Probability of each digit, 0 to 9, given that the box shows one."""
+    is_digit: Share = field(kw_only=True)
+    """Measure of whether the box shows a digit at all, by reader and classifier together."""
     box: Box
     """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
-    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False)
+    opinions: Opinions | None = field(
+        default=None, kw_only=True, compare=False, repr=False, metadata=_ON_REQUEST
+    )
+    """What each network alone takes the digit for, if requested by `include=opinions`."""
+    image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False, metadata=_ON_REQUEST)
     """The model's input, if requested by `include=image`: a PNG, 28×28, light ink on dark."""
 
 
@@ -172,6 +202,8 @@ class Line(_Result):
 
     text: Annotated[str, Schema(pattern="^[0-9]+( [0-9]+)*$", examples=["2026", "9 10 11"])]
     """The digits, with a space where a wide gap parts two numbers."""
+    confidence: Share = field(kw_only=True)
+    """Probability that `text` is right."""
     box: Box
     """Rectangle around the digits."""
     digits: Annotated[tuple[Digit, ...], Schema(minItems=1)]
@@ -185,6 +217,8 @@ class Reading(_Result):
 
     text: Annotated[str, Schema(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
     """The texts of the lines, joined by line breaks."""
+    confidence: Share = field(kw_only=True)
+    """Probability that `text` is right: the product of the lines' confidences; 0 if nothing is read."""
     lines: tuple[Line, ...]
     refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
     """`no_digit` if nothing on the image looks like a digit. Later services may have other reasons."""
@@ -208,11 +242,6 @@ class Reading(_Result):
     def digits(self) -> tuple[Digit, ...]:
         """The digits of all lines, in reading order."""
         return tuple(digit for line in self.lines for digit in line.digits)
-
-    @property
-    def confidence(self) -> float:
-        """The mean confidence of the digits; 0 without any."""
-        return sum(digit.confidence for digit in self.digits) / max(1, len(self.digits))
 
 
 Result = TypeVar("Result", Prediction, Reading)
@@ -280,28 +309,28 @@ def add_images(result: Result, files: Sequence[bytes]) -> Result:
     return replace(result, lines=tuple(lines))
 
 
-def to_json(
-    result: Any, of_call: bool = True, numbers: Callable[[tuple[float, ...]], Any] = list
-) -> dict[str, Any]:
+def to_json(result: Any, of_call: bool = True, numbers: Callable[[Any], Any] | None = None) -> dict[str, Any]:
     """Return the JSON object of a result, with the fields of the call or without; files are base64.
 
-    `numbers` converts probabilities.
+    `numbers` converts a float, and a tuple of them.
     """
     document = {}
     kind: Any = type(result)
     for name, null in _members(kind, of_call):
         value = getattr(result, name)
-        if value is not None:
+        if type(value) is float and numbers:
+            document[name] = numbers(value)
+        elif value is not None:
             document[name] = value if type(value) in _SCALARS else _to_value(value, of_call, numbers)
         elif null is True or (null and getattr(result, null)):
             document[name] = None
     return document
 
 
-def _to_value(value: Any, of_call: bool, numbers: Callable[[tuple[float, ...]], Any]) -> Any:
+def _to_value(value: Any, of_call: bool, numbers: Callable[[Any], Any] | None) -> Any:
     if isinstance(value, tuple):
         first = type(value[0]) if value else None
-        if first is float:
+        if first is float and numbers:
             return numbers(value)
         return list(value) if first in _SCALARS else [_to_value(item, of_call, numbers) for item in value]
     if isinstance(value, bytes):

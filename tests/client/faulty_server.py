@@ -69,7 +69,9 @@ def read_success() -> Response:
         _line("12", [5, 5, 50, 30], [5, 5, 20, 30], [35, 5, 20, 30]) | {"separators": [[28, 30, 4, 4]]},
         _line("3", [5, 75, 20, 30], [5, 75, 20, 30]),
     ]
-    return Response(json.dumps({"model": DIGITS, "readings": [{"text": "12\n3", "lines": lines}]}))
+    return Response(
+        json.dumps({"model": DIGITS, "readings": [{"text": "12\n3", "confidence": 0.8, "lines": lines}]})
+    )
 
 
 def _line(text: str, box: list[int], *boxes: list[int]) -> dict[str, Any]:
@@ -78,11 +80,12 @@ def _line(text: str, box: list[int], *boxes: list[int]) -> dict[str, Any]:
             "digit": int(digit),
             "confidence": 1.0,
             "probabilities": [float(digit == str(other)) for other in range(10)],
+            "is_digit": 0.9,
             "box": digit_box,
         }
         for digit, digit_box in zip(text, boxes, strict=True)
     ]
-    return {"text": text, "box": box, "digits": digits}
+    return {"text": text, "confidence": 0.9, "box": box, "digits": digits}
 
 
 def failure(status: int, **headers: str) -> Callable[[], Response]:

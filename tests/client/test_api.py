@@ -28,6 +28,9 @@ from digit_core.results import Network
 
 MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
 DIGIT = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
+BOXED = DIGIT | {"is_digit": 0.9, "box": [1, 2, 3, 4]}
+LINE: dict[str, Any] = {"text": "2", "confidence": 0.9, "box": [1, 2, 3, 4], "digits": [BOXED]}
+NOTHING: dict[str, Any] = {"text": "", "confidence": 0, "lines": []}
 PREDICTION = DIGIT | {"label": "2", "index": 2}
 ANSWER = {"model": MODEL, "predictions": [PREDICTION], "request_id": "r"}
 READ_ANSWER = {
@@ -35,10 +38,8 @@ READ_ANSWER = {
     "readings": [
         {
             "text": "2\n2",
-            "lines": [
-                {"text": "2", "box": [1, top, 3, 4], "digits": [DIGIT | {"box": [1, top, 3, 4]}]}
-                for top in (2, 12)
-            ],
+            "confidence": 0.8,
+            "lines": [LINE | {"box": [1, top, 3, 4]} for top in (2, 12)],
         }
     ],
     "request_id": "r",
@@ -158,11 +159,10 @@ def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
             )
         ),
         (_api.parse_readings, READ_ANSWER | {"readings": None}),
-        (_api.parse_readings, READ_ANSWER | {"readings": [{"text": "", "lines": [], "orientation": "up"}]}),
+        (_api.parse_readings, READ_ANSWER | {"readings": [NOTHING | {"orientation": "up"}]}),
         (
             _api.parse_readings,
-            READ_ANSWER
-            | {"readings": [{"text": "1", "lines": [{"text": "1", "box": [1, 2, 3], "digits": []}]}]},
+            READ_ANSWER | {"readings": [NOTHING | {"lines": [LINE | {"box": [1, 2, 3]}]}]},
         ),
         (_api.parse_feedback, {"feedback": None}),
         (_api.parse_models, MODELS_ANSWER | {"versions": [{}]}),
@@ -184,10 +184,10 @@ def test_parse_answer_of_a_newer_service_takes_what_is_known() -> None:
     predicted = PREDICTION | {"label": None, "refusal": "blurred"} | new
     (prediction,) = parse(_api.parse_predictions, {"model": model, "predictions": [predicted]} | new)
     assert (prediction.label, prediction.refusal, prediction.index) == (None, "blurred", 2)
-    line = {"text": "2", "box": [1, 2, 3, 4], "digits": [DIGIT | {"box": [1, 2, 3, 4]} | new]} | new
+    line = LINE | {"digits": [BOXED | new]} | new
     readings = [
-        {"text": "2", "lines": [line], "refusal": None, "orientation": 45},
-        {"text": "", "lines": [], "refusal": "blurred"} | new,
+        {"text": "2", "confidence": 1, "lines": [line], "refusal": None, "orientation": 45},
+        NOTHING | {"refusal": "blurred"} | new,
     ]
     answer = {"model": model, "readings": readings} | new
     first, second = parse(_api.parse_readings, answer, indices=[0, 1])
@@ -218,7 +218,7 @@ def test_parse_predictions_other_number_of_answers_raises_service_error() -> Non
 )
 def test_encode_feedback_names_answered_image_and_label(label: Any, verdict: dict[str, str]) -> None:
     prediction = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
-    reading = Reading("", (), 1, request_id="r", request_index=7)
+    reading = Reading("", (), 1, request_id="r", request_index=7, confidence=0.0)
     for answer, position in ((prediction, 7), (reading, 7), ("r", 0)):
         for index, expected in ((None, position), (3, 3)):
             document = _api.encode_feedback(answer, label, index)["json"]

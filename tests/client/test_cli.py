@@ -35,7 +35,7 @@ ROSE = [0.0, 0.125, 0.0, 0.75, 0.0, 0.125]
 
 
 REFUSALS: dict[bytes, dict[str, Any]] = {
-    b"none": {"label": None, "digit": None, "refusal": "no_digit", "is_digit": 0.25, "confidence": 0.25},
+    b"none": {"label": None, "digit": None, "refusal": "no_digit", "is_digit": 0.25},
     b"several": {"label": None, "digit": None, "refusal": "several_digits", "count": 3, "box": [1, 2, 3, 4]},
     b"turned": {"label": None, "digit": None, "refusal": "no_digit"},
     b"blurred": {"label": None, "digit": None, "refusal": "blurred"},
@@ -74,7 +74,7 @@ class ContentServer(FaultyServer):
         if key == "readings" and text in REFUSALS:
             turned = {"orientation": 90} if text == b"turned" else {}
             refusal = "blurred" if text == b"blurred" else "no_digit"
-            return {"text": "", "lines": [], "refusal": refusal, **turned}
+            return {"text": "", "confidence": 0, "lines": [], "refusal": refusal, **turned}
         digit = 0 if text in REFUSALS else int(text)
         predicted = prediction(DIGITS, np.eye(10).tolist()[digit], **REFUSALS.get(text, {}))
         response = read_success() if key == "readings" else predicted()
@@ -258,7 +258,7 @@ def test_predict_csv_has_row_for_each_image(run: Run, mixed: Path) -> None:
     assert seven == ["a.JPG", "7", "", "7", "1.0", *[""] * 6, "1", ""]
     assert dangling[:-1] == ["a.png", *[""] * 11]
     assert "nowhere.png" in dangling[-1] or "No such file" in dangling[-1]
-    assert none == ["none.png", "", "no_digit", "0", "0.25", "0.25", *[""] * 5, "1", ""]
+    assert none == ["none.png", "", "no_digit", "0", "1.0", "0.25", *[""] * 5, "1", ""]
     assert several == ["several.png", "", "several_digits", "0", "1.0", "", "3", *"1234", "1", ""]
 
 
@@ -299,7 +299,7 @@ def test_predict_table_has_line_for_each_image(run: Run, mixed: Path) -> None:
     for name, line in zip(NAMES, lines, strict=True):
         assert str(mixed / name) in line
     assert lines[0] == f"{mixed / NAMES[0]}: The data is no image."
-    assert lines[3].startswith("-   25.0%")
+    assert lines[3].startswith("-          ")
     assert lines[3].endswith(": no digit; most like 0")
     assert lines[4].endswith(": 3 digits, which `digits read` reads; most like 0")
 
@@ -317,9 +317,9 @@ def test_refused_image_alone_prints_what_the_model_said_and_exits_0(run: Run, mi
     result = run("predict", mixed / "none.png")
     assert (result.exit_code, result.stderr) == (0, "")
     headline, *bars = result.stdout.splitlines()
-    assert headline == f"{mixed / 'none.png'}: no digit; most like 0 (25.0%)"
-    assert [bar.split()[-1] for bar in bars] == ["25.0%", *["0.0%"] * 9, "75.0%"]
-    assert bars[-1].startswith("  no digit ")
+    assert headline == f"{mixed / 'none.png'}: no digit; most like 0"
+    assert [bar.split()[-1] for bar in bars] == ["100.0%", *["0.0%"] * 9, "25.0%"]
+    assert bars[-1].startswith("  is digit ")
     result = run("read", mixed / "none.png")
     assert (result.exit_code, result.stdout) == (0, f"{mixed / 'none.png'}: no digit\n")
 
@@ -483,10 +483,10 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     assert broken["image"] == str(mixed / "a, broken.png")
     assert broken["error"] == "The data is no image."
     assert [[*line.values()] for line in lines] == [
-        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "1.0", "", "", "[[28, 30, 4, 4]]", "1", ""],
-        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "1.0", "", "", "", "1", ""],
+        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "0.9", "", "", "[[28, 30, 4, 4]]", "1", ""],
+        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "0.9", "", "", "", "1", ""],
     ]
-    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 7, "no_digit", "", "", "1", ""]
+    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 6, "0.0", "no_digit", "", "", "1", ""]
 
 
 def test_refusal_of_a_newer_service_is_shown_in_its_word(run: Run, tmp_path: Path) -> None:

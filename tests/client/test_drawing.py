@@ -8,9 +8,17 @@ from PIL import ExifTags, Image
 
 from digit_client import Digit, Line, Reading
 from digit_client._drawing import draw_boxes, save_boxes
+from digit_core.results import Box
 
 BOX = (40, 30, 20, 30)
-READING = Reading("7", (Line("7", BOX, (Digit(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), BOX),)),), 1)
+
+
+def seven(box: Box) -> Reading:
+    digit = Digit(7, 1.0, (0.0,) * 7 + (1.0, 0.0, 0.0), box, is_digit=1.0)
+    return Reading("7", (Line("7", box, (digit,), confidence=1.0),), 1, confidence=1.0)
+
+
+READING = seven(BOX)
 
 
 def drawn_extent(before: Image.Image, after: Image.Image) -> tuple[int, int, int, int]:
@@ -33,8 +41,7 @@ def test_draw_boxes_draws_around_ink_of_copy(mode: str) -> None:
 
 def test_draw_boxes_without_room_above_writes_below() -> None:
     picture = Image.new("RGB", (100, 80))
-    digit = Digit(7, 1.0, (), (40, 2, 20, 30))
-    drawn = draw_boxes(picture, Reading("7", (Line("7", digit.box, (digit,)),), 1))
+    drawn = draw_boxes(picture, seven((40, 2, 20, 30)))
     _, top, _, bottom = drawn_extent(picture, drawn)
     assert top == 1
     assert bottom > 34
@@ -46,7 +53,7 @@ def test_save_boxes_keeps_size_of_jpeg_and_applies_orientation(tmp_path: Path) -
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (600, 800), "white").save(source, exif=exif)
     box = (400, 300, 80, 160)
-    save_boxes(source, Reading("7", (Line("7", box, (Digit(7, 1.0, (), box),)),), 1), target)
+    save_boxes(source, seven(box), target)
     with Image.open(target) as shown:
         assert shown.size == (800, 600)
         left, _, right, bottom = drawn_extent(Image.new("RGB", shown.size, "white"), shown)

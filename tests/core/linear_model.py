@@ -42,7 +42,7 @@ class LinearModel:
         return [
             Prediction(
                 int(row.argmax()),
-                float(row.max()) * (1.0 if each is None else each),
+                float(row.max()),
                 tuple(row.tolist()),
                 self.task.labels,
                 1,

@@ -20,7 +20,7 @@ from digit_core.errors import (
 )
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
-from digit_core.results import Answer, Prediction, Reading
+from digit_core.results import MIN_IS_DIGIT, Answer, Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
@@ -124,9 +124,20 @@ def test_predict_refusal_has_numbers_of_the_model(recognition: Recognizer, pictu
         (shown,) = outcome.inputs
         (expected,) = recognition.classify(shown[np.newaxis])
         assert refused.index == expected.index
-        assert (*refused.probabilities, refused.is_digit, refused.confidence) == pytest.approx(
-            (*expected.probabilities, expected.is_digit, expected.confidence), abs=1e-5
+        assert (*refused.probabilities, refused.confidence) == pytest.approx(
+            (*expected.probabilities, expected.confidence), abs=1e-5
         )
+
+
+@pytest.mark.parametrize(("name", "is_refused"), [("dash", True), ("blank", True), ("two lines", False)])
+def test_predict_is_digit_alone_decides_if_there_is_a_digit(
+    recognition: Recognizer, pictures: Any, name: str, is_refused: bool
+) -> None:
+    ((outcome,),) = [[*recognition.predict([pictures[name]])]]
+    assert isinstance(outcome.result, Prediction)
+    assert outcome.result.is_digit is not None
+    assert (outcome.result.refusal == "no_digit") is is_refused is (outcome.result.is_digit < MIN_IS_DIGIT)
+    assert (outcome.result.is_digit == 0) is (name == "blank")
 
 
 def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
@@ -137,7 +148,11 @@ def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
     (expected,) = recognition.classify(np.stack(outcome.inputs))
     assert isinstance(outcome.result, Prediction)
     assert outcome.result.digit == expected.digit == 3
-    assert outcome.result.confidence == pytest.approx(0.98 * expected.confidence, abs=1e-5)
+    assert outcome.result.confidence == max(outcome.result.probabilities)
+    assert outcome.result.confidence == pytest.approx(expected.confidence, abs=1e-4)
+    assert expected.is_digit is not None
+    assert outcome.result.is_digit is not None
+    assert outcome.result.is_digit != expected.is_digit
     assert expected.box is None
     assert outcome.result.box is not None
     left, top, width, height = outcome.result.box
@@ -170,7 +185,7 @@ def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_rea
         return peaks.scaled(len(levels) / len(page))
 
     def classify(batch: Any) -> list[Prediction]:
-        return [replace(each, confidence=0.9, is_digit=0.9) for each in model.classify(batch)]
+        return [replace(each, confidence=0.95, is_digit=0.95) for each in model.classify(batch)]
 
     recognizer = Recognizer(classify, DIGITS, find=find)
     assert [answer(outcome) for outcome in recognizer.predict([page])] == [predicted]
@@ -299,14 +314,14 @@ def test_read_many_pictures_share_a_call(recognition: Recognizer, pictures: Any)
     assert len(recognition.sizes) == 1
 
 
-@pytest.mark.parametrize(("turned", "seen", "orientation"), [
-    (0, [0.98, 0.98], None), (1, [0.98, 0.98], 90), (2, [0.98, 0.98], 180), (3, [0.98, 0.98], 270),
-    (1, [0.98], None), (1, [0.98, 0.7], None),
+@pytest.mark.parametrize(("turned", "count", "probability", "orientation"), [
+    (0, 2, 0.95, None), (1, 2, 0.95, 90), (2, 2, 0.95, 180), (3, 2, 0.95, 270),
+    (1, 1, 0.95, None), (1, 2, 0.3, None),
 ])  # fmt: skip
 def test_read_picture_turned_has_orientation_of_a_sure_number(
-    model: LinearModel, turned: int, seen: list[float], orientation: int | None
+    model: LinearModel, turned: int, count: int, probability: float, orientation: int | None
 ) -> None:
-    """The reader sees digits of these scores where the dark corner is at the top left, else only a sign."""
+    """The reader sees so many digits where the dark corner is at the top left, else only a sign."""
     upright = np.full((480, 640), 250, np.uint8)
     upright[:100, :100] = 20
     asked = []
@@ -314,12 +329,15 @@ def test_read_picture_turned_has_orientation_of_a_sure_number(
     def find(levels: NDArray[np.uint8]) -> Peaks:
         asked.append(levels.shape)
         is_upright = levels[0, 0] < 100
-        scores = np.array(seen if is_upright else [0.98], np.float32)
+        scores = np.full(count if is_upright else 1, 0.98, np.float32)
         boxes = np.array([[10, 10, 40, 50], [60, 10, 40, 50]], np.float32)[: len(scores)]
-        return Peaks(scores, np.eye(11, dtype=np.float32)[[3 if is_upright else 10] * len(scores)], boxes)
+        classes = np.full((len(scores), 11), (1 - probability) / 10, np.float32)
+        classes[:, 3 if is_upright else 10] = probability
+        return Peaks(scores, classes, boxes)
 
     def classify(batch: Any) -> list[Prediction]:
-        threes = tuple(np.eye(10)[3].tolist())
+        rest = (1 - probability) / 9
+        threes = tuple(probability if label == 3 else rest for label in range(10))
         return [
             replace(each, probabilities=threes, confidence=0.5, is_digit=0.99)
             for each in model.classify(batch)

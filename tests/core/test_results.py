@@ -92,17 +92,32 @@ def test_prediction_looks_like_digit_by_is_digit_or_confidence(
 
 def test_reading_has_digits_of_all_lines_and_is_json() -> None:
     box = (0, 0, 1, 1)
-    one, two = Digit(1, 1.0, (0.0, 1.0), box, b"image"), Digit(2, 1.0, (), box)
-    reading = Reading("1\n2", (Line("1", box, (one,), (box,)), Line("2", box, (two,))), 2, "r")
+    one, two = (
+        Digit(1, 1.0, (0.0, 1.0), box, b"image", is_digit=0.9),
+        Digit(2, 1.0, (), box, is_digit=0.8),
+    )
+    lines = Line("1", box, (one,), (box,), confidence=0.5), Line("2", box, (two,), confidence=0.5)
+    reading = Reading("1\n2", lines, 2, "r", confidence=0.25)
     assert reading.digits == (one, two)
     document = reading.to_dict()
     assert json.loads(json.dumps(document)) == document
-    number = {"digit": 1, "confidence": 1.0, "probabilities": [0.0, 1.0], "box": [*box], "image": "aW1hZ2U="}
-    assert document["lines"][0] == {"text": "1", "box": [*box], "digits": [number], "separators": [[*box]]}
-    del document["lines"]
-    expected = {"text": "1\n2", "refusal": None, "model_version": 2, "request_id": "r", "request_index": 0}
-    assert document == expected
-    assert Reading("", (), 2).to_dict()["refusal"] == "no_digit"
+    number = {"digit": 1, "confidence": 1.0, "probabilities": [0.0, 1.0], "is_digit": 0.9, "box": [*box]}
+    assert document.pop("lines")[0] == {
+        "text": "1",
+        "confidence": 0.5,
+        "box": [*box],
+        "digits": [number | {"image": "aW1hZ2U="}],
+        "separators": [[*box]],
+    }
+    assert document == {
+        "text": "1\n2",
+        "confidence": 0.25,
+        "refusal": None,
+        "model_version": 2,
+        "request_id": "r",
+        "request_index": 0,
+    }
+    assert Reading("", (), 2, confidence=0.0).to_dict()["refusal"] == "no_digit"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +127,7 @@ def test_reading_has_digits_of_all_lines_and_is_json() -> None:
         # The gateway replaces such an ID.
         ("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129], "a request ID has"),
         ("min_is_digit", [-0.01, 1.01, float("nan")], "min_is_digit is a probability"),
-        ("include", ["labels"], "include is \"image\" or None, not 'labels'"),
+        ("include", ["labels"], 'include is "image" or "opinions", not \'labels\''),
     ],
 )
 def test_options_value_out_of_range_raises_value_error(name: str, values: list[Any], sentence: str) -> None:

@@ -107,7 +107,8 @@ def test_accuracy_interval_is_the_wilson_score_interval(
 
 def test_calibration_error_is_the_weighted_gap_between_confidence_and_accuracy_of_the_bins() -> None:
     labels = np.array([4, 5, 6, 7], np.uint8)
-    bins = evaluation.reliability_bins(labels, probabilities_of((4, 0.9), (0, 0.9), (6, 0.5), (7, 1.0)))
+    probabilities = probabilities_of((4, 0.9), (0, 0.9), (6, 0.5), (7, 1.0))
+    bins = evaluation.reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
     assert [part.accuracy for part in bins] == [Accuracy(1, 1), Accuracy(1, 2), Accuracy(1, 1)]
     assert all(part.low <= part.confidence <= part.high for part in bins)
     # Gaps by bin: 1 - 0.5 for one of four answers, 0.9 - 0.5 for two, and 0 for one.

@@ -140,7 +140,7 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
     refusals = None
     if IS_DIGIT in outputs:
         refusals = Refusals(Scored(examples.images, outputs[IS_DIGIT]), _score_negatives(model, examples))
-    error = calibration_error(reliability_bins(examples.labels, probabilities))
+    error = calibration_error(reliability_bins(probabilities.max(axis=1), correct))
     return Evaluation(float(correct.mean()), error, probabilities, refusals)
 
 
@@ -212,9 +212,8 @@ def accuracy_per_label(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
     }
 
 
-def reliability_bins(labels: Labels, probabilities: Probabilities) -> list[ReliabilityBin]:
-    """Return the bins of the confidence, of equal width and rising, without the empty ones."""
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+def reliability_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[ReliabilityBin]:
+    """Return the bins of the confidences [n], of equal width and rising, without the empty ones."""
     indices = np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
     return [
         ReliabilityBin(

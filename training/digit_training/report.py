@@ -141,7 +141,7 @@ def render_page(
             }
             for index in mistakes[:MAX_MISTAKES].tolist()
         ],
-        reliability=reliability_bins(labels, probabilities),
+        reliability=reliability_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels),
         max_refused=MAX_REFUSED,
         refused=_refused(refusals.digits, pictures) if refusals else [],
         kinds=[_kind(name, scored) for name, scored in refusals.negatives.items()] if refusals else [],

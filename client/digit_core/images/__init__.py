@@ -22,6 +22,7 @@ difference of each pixel from the paper, in levels; `ink`, float32 [h, w], is a 
 """
 
 from digit_core.errors import NoInkError
+from digit_core.images.certainty import line_features
 from digit_core.images.crops import crop_digit, crop_drawing, crop_picture, normalise
 from digit_core.images.decode import MAX_PIXELS, ImageFile, decode, open_image
 from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
@@ -29,9 +30,10 @@ from digit_core.images.pages import Page, to_page
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
 from digit_core.images.reading import (
     Detected,
+    choose_digits,
     detect,
-    digit_indexes,
     digits_and_signs,
+    find_lines,
     lone_digit,
     read,
     settle,
@@ -48,16 +50,18 @@ __all__ = [
     "Peaks",
     "Pixels",
     "are_normalized",
+    "choose_digits",
     "crop_digit",
     "crop_drawing",
     "crop_picture",
     "decode",
     "decode_for_task",
     "detect",
-    "digit_indexes",
     "digits_and_signs",
+    "find_lines",
     "fit_to_mnist_canvas",
     "is_normalized",
+    "line_features",
     "lone_digit",
     "normalise",
     "open_for_task",

@@ -3,23 +3,34 @@
 The reader says where digits are, and both say which: their probabilities are mixed.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.errors import InvalidOutputError
+from digit_core.images.boxes import areas, common_rows, intersections, overlaps
+from digit_core.images.certainty import line_confidence, log_odds, sigmoid
 from digit_core.images.crops import crop_digit
 from digit_core.images.normalisation import SIDE
 from digit_core.images.pages import Page
 from digit_core.peaks import SIGN, Peaks
-from digit_core.results import MIN_IS_DIGIT, Answer, Box, Digit, Line, Prediction, Reading
+from digit_core.results import (
+    MIN_IS_DIGIT,
+    Answer,
+    Box,
+    Digit,
+    Line,
+    Opinion,
+    Opinions,
+    Prediction,
+    Reading,
+)
 
-_LEAST_DOUBT = 1e-4
-"""Least doubt of a network: it is never surer than this."""
 _TINY = float(np.finfo(float).eps)
 
 
@@ -61,6 +72,8 @@ class Detected:
     digits: Peaks
     glyphs: Sequence[NDArray[np.uint8]]
     signs: Peaks
+    rivals: Peaks
+    """Peaks of digits that `settle` left out."""
 
     @property
     def is_anything(self) -> bool:
@@ -68,11 +81,31 @@ class Detected:
         return len(self.digits) + len(self.signs) > 0
 
 
+@dataclass(frozen=True, slots=True)
+class FoundLines:
+    """Lines of digits on a page.
+
+    `detected` is what `settle` leaves, `predictions` its n, and `probabilities` float32 [n, 10] those by both
+    networks. `lines` has the indexes of the digits of each line, `slashes` those of signs that look like 1s.
+    """
+
+    detected: Detected
+    predictions: Sequence[Prediction]
+    probabilities: NDArray[np.float32]
+    lines: Sequence[Sequence[int]]
+    slashes: Sequence[int]
+
+    def omitted(self) -> Peaks:
+        """Return the peaks of digits that are in no line."""
+        used = [*self.slashes, *chain.from_iterable(self.lines)]
+        return self.detected.rivals + self.detected.digits.without(used)
+
+
 def detect(page: Page, peaks: Peaks) -> Detected:
     """Return what may be on the page: rivals, which overlap, are left to `settle`."""
     digits, signs = _by_kind(_merge(peaks))
     glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
-    return Detected(page, digits, glyphs, signs)
+    return Detected(page, digits, glyphs, signs, digits[[]])
 
 
 def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Sequence[Prediction]]:
@@ -90,13 +123,14 @@ def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Seq
             raise answer
         predictions.append(answer)
     is_digit = _is_digit(predictions)
-    evidence = _log_odds(digits.scores) + _CONFIG.model_weight * _log_odds(is_digit)
+    evidence = log_odds(digits.scores) + _CONFIG.model_weight * log_odds(is_digit)
     rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
-    kept = np.array(_suppress(rivals, np.concatenate((evidence, _log_odds(signs.scores)))))
+    kept = np.array(_suppress(rivals, np.concatenate((evidence, log_odds(signs.scores)))))
     chosen = kept[kept < len(digits)]
     glyphs = [detected.glyphs[index] for index in chosen]
     signs = signs[kept[kept >= len(digits)] - len(digits)]
-    return Detected(detected.page, digits[chosen], glyphs, signs), [predictions[index] for index in chosen]
+    settled = Detected(detected.page, digits[chosen], glyphs, signs, digits.without(chosen))
+    return settled, [predictions[index] for index in chosen]
 
 
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
@@ -105,67 +139,97 @@ def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
     return _by_kind(peaks[_suppress(_are_rivals(peaks.boxes), peaks.scores)])
 
 
-def lone_digit(page: Page, digit: NDArray[np.uint8], score: float = 1.0) -> Detected:
-    """Return what is found on a page whose ink is one digit, uint8 [28, 28], for which nobody has to look."""
+def lone_digit(page: Page, digit: NDArray[np.uint8]) -> Detected:
+    """Return what is found on a page whose ink is one digit, uint8 [28, 28], for which nobody has to look.
+
+    Its score and its classes leave the decision to the model.
+    """
     rows, columns = page.levels.shape
     box = cv2.boundingRect(page.digit) if page.digit is not None else (0, 0, columns, rows)
     classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
-    found = Peaks(np.array([score], np.float32), classes, np.array([box], np.float32))
-    return Detected(page, found, [digit], found[[]])
+    found = Peaks(np.array([_CONFIG.min_together], np.float32), classes, np.array([box], np.float32))
+    return Detected(page, found, [digit], found[[]], found[[]])
 
 
 def read(
-    detected: Detected, answers: Sequence[Answer], min_is_digit: float = MIN_IS_DIGIT
+    detected: Detected,
+    answers: Sequence[Answer],
+    min_is_digit: float = MIN_IS_DIGIT,
+    opinions: bool = False,
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
     """Return the numbers on the page, and the crop of each digit, in the same order.
 
     Takes one answer for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
+    With `opinions`, each digit has those of both networks.
     """
     version = answers[0].model_version
-    detected, predictions = settle(detected, answers)
-    chosen = digit_indexes(detected, predictions, min_is_digit)
-    scores, probabilities = detected.digits.scores, _mix(detected.digits, predictions)
-    found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
-    grouped = [_without_slashes(line, detected.digits, probabilities) for line in found]
-    slashes = sorted({*chosen} - {index for line in grouped for index in line})
-    separators = _separators(detected, grouped, slashes)
+    found = find_lines(detected, answers, min_is_digit)
+    detected, predictions, probabilities = found.detected, found.predictions, found.probabilities
+    is_digit = sigmoid(_evidence(detected.digits.scores, predictions))
+    omitted = found.omitted()
     lines = []
-    for indexes, signs in zip(grouped, separators, strict=True):
+    for indexes, signs in zip(found.lines, _separators(found), strict=True):
+        confidence = line_confidence(detected.digits[indexes], probabilities[indexes], omitted)
         digits = [
             Digit(
                 int(probabilities[index].argmax()),
-                float(scores[index] * probabilities[index].max()),
+                float(probabilities[index].max()),
                 tuple(probabilities[index].tolist()),
                 detected.page.to_picture(detected.digits.boxes[index]),
+                is_digit=float(is_digit[index]),
+                opinions=_opinions(detected, predictions, index) if opinions else None,
             )
             for index in indexes
         ]
-        lines.append(_line(digits, signs))
+        lines.append(_line(digits, signs, confidence))
     text = "\n".join(line.text for line in lines)
-    reading = Reading(text, tuple(lines), version)
-    return reading, [detected.glyphs[index] for indexes in grouped for index in indexes]
+    confidence = math.prod(line.confidence for line in lines) if lines else 0.0
+    reading = Reading(text, tuple(lines), version, confidence=confidence)
+    return reading, [detected.glyphs[index] for index in chain.from_iterable(found.lines)]
 
 
-def digit_indexes(
+def find_lines(
+    detected: Detected, answers: Sequence[Answer], min_is_digit: float = MIN_IS_DIGIT
+) -> FoundLines:
+    """Return the lines of digits on the page, by one answer for each crop."""
+    detected, predictions = settle(detected, answers)
+    chosen, _ = choose_digits(detected, predictions, min_is_digit)
+    probabilities = _mix(detected.digits, predictions)
+    found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
+    lines = [_without_slashes(line, detected.digits, probabilities) for line in found]
+    slashes = sorted({*chosen} - {*chain.from_iterable(lines)})
+    return FoundLines(detected, predictions, probabilities, lines, slashes)
+
+
+def choose_digits(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
-) -> list[int]:
-    """Return the indexes of the digits; none if reader and model together are not sure of them in the mean.
+) -> tuple[list[int], float]:
+    """Return the indexes of the digits, none if their `is_digit` is less than the least one; and that.
 
-    Takes what `settle` returns.
+    Takes what `settle` returns. The `is_digit` is the mean of the digits', in log-odds; 0 if nothing is seen.
 
-    Naive Bayes: the odds of both are multiplied. Hysteresis: beside a digit of which the reader is sure, a
-    weaker peak is a digit if both together are sure, such as a plain stroke, which is a 1 only in a number.
-    J. Canny, "A computational approach to edge detection", IEEE PAMI 8, 1986.
+    Hysteresis: beside a digit of which the reader is sure, a weaker peak is a digit if both networks together
+    are sure, such as a plain stroke, which is a 1 only in a number. J. Canny, "A computational approach to
+    edge detection", IEEE PAMI 8, 1986.
     """
     scores = detected.digits.scores
     if not len(scores):
-        return []
-    is_digit = _is_digit(predictions)
-    together = _log_odds(scores) + _log_odds(is_digit)
-    least = _log_odds(np.array((_CONFIG.min_together, min_is_digit)), _TINY).sum()
+        return [], 0.0
+    evidence = _evidence(scores, predictions)
     is_sure = scores >= _CONFIG.min_score
-    chosen = np.flatnonzero(is_sure | (together >= least)) if is_sure.any() else np.array([scores.argmax()])
-    return chosen.tolist() if together[chosen].mean() >= least else []
+    is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
+    chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([scores.argmax()])
+    together = float(sigmoid(evidence[chosen].mean()))
+    return chosen.tolist() if together >= min_is_digit else [], together
+
+
+def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:
+    """Return the log-odds of each `is_digit`, by reader and model.
+
+    Naive Bayes: the odds of both are multiplied. A score of `min_together` leaves the model's as they are.
+    """
+    neutral = log_odds(np.array(_CONFIG.min_together))
+    return np.asarray(log_odds(scores) + log_odds(_is_digit(predictions)) - neutral)
 
 
 def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
@@ -175,9 +239,16 @@ def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
     )
 
 
-def _log_odds(probabilities: NDArray[np.floating], least: float = _LEAST_DOUBT) -> NDArray[np.floating]:
-    clipped = np.clip(probabilities, least, 1 - least)
-    return np.asarray(np.log(clipped / (1 - clipped)))
+def _opinions(detected: Detected, predictions: Sequence[Prediction], index: int) -> Opinions:
+    """Return what each network alone takes a digit for. Uniform classes, of a lone digit, are no opinion."""
+    classes = detected.digits.classes[index, :SIGN]
+    by_reader = _opinion((classes / classes.sum()).tolist()) if np.ptp(classes) else None
+    return Opinions(_opinion(predictions[index].probabilities), by_reader)
+
+
+def _opinion(probabilities: Sequence[float]) -> Opinion:
+    confidence = max(probabilities)
+    return Opinion(probabilities.index(confidence), confidence, tuple(probabilities))
 
 
 def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
@@ -195,18 +266,14 @@ def _merge(peaks: Peaks) -> Peaks:
     votes = same * peaks.scores**2
     total = np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
     classes = np.asarray(votes @ peaks.classes / total, np.float32)
-    return Peaks(peaks.scores, classes, peaks.boxes)[_suppress(same, peaks.scores)]
+    return replace(peaks, classes=classes)[_suppress(same, peaks.scores)]
 
 
 def _are_rivals(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return of each two boxes whether one covers too much of the other for both to be digits: [k, k]."""
-    area = _areas(boxes)
+    area = areas(boxes)
     smaller = np.minimum(area[:, np.newaxis], area)
     return np.asarray(intersections(boxes, boxes) > _CONFIG.max_covered * smaller)
-
-
-def _areas(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(np.maximum(boxes[:, 2] * boxes[:, 3], 1.0), np.float32)
 
 
 def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list[int]:
@@ -230,26 +297,11 @@ def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]
     classified = np.maximum([answer.probabilities for answer in predictions], _TINY)
     common = intersections(peaks.boxes, peaks.boxes)
     np.fill_diagonal(common, 0)
-    covered = common.max(axis=1) / _areas(peaks.boxes)
+    covered = common.max(axis=1) / areas(peaks.boxes)
     weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
     logs = np.log(found) + weight * np.log(classified)
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
-
-
-def intersections(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the area that each box, [k, 4], has in common with each other one, [m, 4]: float32 [k, m]."""
-    left, top, width, height = (column[:, np.newaxis] for column in boxes.T)
-    x, y, w, h = others.T
-    across = np.minimum(left + width, x + w) - np.maximum(left, x)
-    down = np.minimum(top + height, y + h) - np.maximum(top, y)
-    return np.asarray(np.maximum(across, 0) * np.maximum(down, 0), np.float32)
-
-
-def overlaps(boxes: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the intersection over union of each box, [k, 4], and each other one, [m, 4]: float32 [k, m]."""
-    common = intersections(boxes, others)
-    return np.asarray(common / (_areas(boxes)[:, np.newaxis] + _areas(others) - common), np.float32)
 
 
 def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
@@ -259,18 +311,12 @@ def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
     """
     lines: list[list[int]] = []
     for index in np.argsort(boxes[:, 0], kind="stable").tolist():
-        shares = [_common_rows(boxes[line[-1]], boxes[index]) for line in lines]
-        if shares and max(shares) > _CONFIG.min_line_overlap:
-            lines[shares.index(max(shares))].append(index)
+        shares = common_rows(boxes[[line[-1] for line in lines]], boxes[[index]])[:, 0]
+        if shares.max(initial=0) > _CONFIG.min_line_overlap:
+            lines[shares.argmax()].append(index)
         else:
             lines.append([index])
     return sorted(lines, key=lambda line: float(np.mean(boxes[line, 1] + boxes[line, 3] / 2)))
-
-
-def _common_rows(box: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the common rows of two boxes as a share of the lower one's height."""
-    common = min(box[1] + box[3], other[1] + other[3]) - max(box[1], other[1])
-    return float(common / max(1.0, min(box[3], other[3])))
 
 
 def _without_slashes(line: Sequence[int], digits: Peaks, probabilities: NDArray[np.float32]) -> list[int]:
@@ -288,22 +334,20 @@ def _without_slashes(line: Sequence[int], digits: Peaks, probabilities: NDArray[
     ]
 
 
-def _separators(
-    detected: Detected, lines: Sequence[Sequence[int]], slashes: Sequence[int]
-) -> list[list[Box]]:
+def _separators(found: FoundLines) -> list[list[Box]]:
     """Return the boxes of the signs and slashes on each line of digits, from left to right."""
-    found: list[list[Box]] = [[] for _ in lines]
-    boxes, signs = detected.digits.boxes, detected.signs
-    sure = signs.boxes[signs.scores >= _CONFIG.min_score] if lines else signs.boxes[:0]
-    marks = np.concatenate((sure, boxes[slashes]))
+    separators: list[list[Box]] = [[] for _ in found.lines]
+    boxes, signs = found.detected.digits.boxes, found.detected.signs
+    sure = signs.boxes[signs.scores >= _CONFIG.min_score] if found.lines else signs.boxes[:0]
+    marks = np.concatenate((sure, boxes[found.slashes]))
     for sign in marks[np.argsort(marks[:, 0], kind="stable")]:
-        shares = [max(_common_rows(boxes[digit], sign) for digit in line) for line in lines]
+        shares = [common_rows(boxes[line], sign[np.newaxis]).max() for line in found.lines]
         if max(shares) > _CONFIG.min_line_overlap:
-            found[shares.index(max(shares))].append(detected.page.to_picture(sign))
-    return found
+            separators[shares.index(max(shares))].append(found.detected.page.to_picture(sign))
+    return separators
 
 
-def _line(digits: Sequence[Digit], separators: Sequence[Box]) -> Line:
+def _line(digits: Sequence[Digit], separators: Sequence[Box], confidence: float) -> Line:
     """Return a line, whose text has a space where a gap without a sign parts two numbers."""
     text = str(digits[0].digit)
     for before, digit in pairwise(digits):
@@ -311,7 +355,8 @@ def _line(digits: Sequence[Digit], separators: Sequence[Box]) -> Line:
         is_wide = end - start > _CONFIG.max_pitch * max(before.box[3], digit.box[3])
         has_sign = any(start <= left + width / 2 <= end for left, _, width, _ in separators)
         text += (" " if is_wide and not has_sign else "") + str(digit.digit)
-    return Line(text, _enclose([digit.box for digit in digits]), tuple(digits), tuple(separators))
+    box = _enclose([digit.box for digit in digits])
+    return Line(text, box, tuple(digits), tuple(separators), confidence=confidence)
 
 
 def _enclose(boxes: Sequence[Box]) -> Box:

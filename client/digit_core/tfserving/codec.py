@@ -38,6 +38,8 @@ WEIGHTS_SUFFIX = "_weights"
 
 PAGES_INPUT = "pages"
 """Input of the reader: grey pages, uint8 [n, h, w]."""
+LINE_WEIGHTS_OUTPUT = "line_weights"
+"""Output of the reader: weights of the certainty of a line, float32 [n, m], the same for each page."""
 
 Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
@@ -135,7 +137,8 @@ def decode_peaks(response: PredictResponse) -> Peaks:
     """Convert a reader's response for one page to its k peaks.
 
     Raise ValueError unless it has finite `scores` float32 [1, k], `classes` float32 [1, k, 11] and `boxes`
-    float32 [1, k, 4].
+    float32 [1, k, 4]. `line_weights` float32 [1, m] are
+    optional.
     """
     arrays = []
     for name, sizes in (("scores", ()), ("classes", (CLASSES,)), ("boxes", (4,))):
@@ -147,7 +150,9 @@ def decode_peaks(response: PredictResponse) -> Peaks:
         arrays.append(values[0])
     if len({len(values) for values in arrays}) != 1:
         raise ValueError("the response has other numbers of scores, classes and boxes")
-    return Peaks(*arrays)
+    scores, classes, boxes = arrays
+    weights = response.outputs.get(LINE_WEIGHTS_OUTPUT)
+    return Peaks(scores, classes, boxes, None if weights is None else _decode_tensor(weights)[0])
 
 
 def version_of(response: PredictResponse) -> int:
@@ -184,7 +189,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     return [
         Prediction(
             index,
-            row[index] * (1.0 if is_digit is None else is_digit),
+            row[index],
             tuple(row),
             labels,
             version,

@@ -102,8 +102,10 @@ class PredictQuery(VersionQuery):
 class ReadQuery(VersionQuery):
     """Query of /v1/read."""
 
-    include: Literal["image"] | None = None
-    """Include the model's input of each digit."""
+    include: Annotated[
+        tuple[Literal["image", "opinions"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
+    ] = ()
+    """Include the model's input of each digit, or what each network alone takes it for."""
 
 
 class UnlabelledQuery(ModelQuery):

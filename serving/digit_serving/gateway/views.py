@@ -43,7 +43,7 @@ _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
 _ZERO_LEVEL = 128
 """Grey level of the weight 0."""
-_shortest = partial(np.array, dtype=np.float32)
+_shortest: Any = np.float32
 """Conversion to the model's float32, of which JSON gets the shortest decimals that read back the same."""
 
 
@@ -118,7 +118,7 @@ class Views:
         route = self._upstream.route(context, requested)
         while True:
             body = self._parser.parse(received, route.served.card, context)
-            if "layers" in (query.include or ()) and len(body) > 1:
+            if "layers" in query.include and len(body) > 1:
                 # Each picture's layers are a call of its own, outside the batches.
                 reason = f"`layers` needs a request with one image; this request has {len(body)}"
                 raise InvalidSelectionError(f"Parameter `include`: {reason}.")
@@ -148,7 +148,9 @@ class Views:
         card = route.served.card
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
         outcomes = drive(
-            recognise(Recognition(card, query.min_is_digit, limit), body.content),
+            recognise(
+                Recognition(card, query.min_is_digit, limit, "opinions" in query.include), body.content
+            ),
             self._upstream.asking(context, route),
             partial(self._work.prepare, context),
         )
@@ -216,7 +218,7 @@ def _describe_failure(
 def _describe_reading(
     reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
 ) -> dict[str, Any]:
-    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if query.include]
+    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if "image" in query.include]
     return to_json(add_images(reading, files), of_call=False, numbers=_shortest)
 
 

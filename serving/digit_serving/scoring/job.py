@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+import pyarrow as pa
 
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
@@ -51,6 +52,8 @@ class Job:
     workers: int | None
     batch_size: int
     timeout: float
+    doubtful: float | None = None
+    """Percentage of the answers, the least sure ones, that are listed for a check by hand."""
 
     run: Run | None = None
     counts: Counter[str | None] = field(default_factory=Counter)
@@ -61,6 +64,8 @@ class Job:
     """Number of pictures that had a row."""
     removed: int = 0
     """Number of rows whose picture is gone."""
+    listed: tuple[str, int] | None = None
+    """File of doubtful answers, and their number."""
     start_seconds: float = 0.0
     """Time until the first batch starts."""
     seconds: float = 0.0
@@ -84,6 +89,8 @@ class Job:
             ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
         ]
         text = "".join(f"{name:<10} {count:,}{text}\n" for name, count, text in lines if count)
+        if self.listed:
+            text += f"Doubtful   {self.listed[1]:,} answers, the least sure first, in {self.listed[0]}\n"
         if self.run:
             text += f"Results    {self.output}  ({self.run.model}, version {self.run.version})\n"
         return text
@@ -94,18 +101,23 @@ class Job:
         Raise SettingError if the earlier results are of another kind; DigitServingError, ArtifactError,
         DigitError or OSError if the run can't start or go on.
         """
-        started, report = time.monotonic(), partial(click.echo, err=True)
         results = ResultsFolder(files.absolute(self.output))
         self.run, version = run, _ = self._pin(results.read_run())
-        report(f"Listing {run.source} ...")
+        click.echo(f"Listing {run.source} ...", err=True)
         images, self.others = files.list_images(self.source)
         if not len(images):
             others = f", but other files: {_by_name(self.others)}" if self.others else ""
             raise DigitServingError(f"no image in {self.source}{others}")
         pending, self.removed = results.tidy(images)
         self.scored = len(images) - len(pending)
-        if not len(pending):
-            return
+        if len(pending):
+            self._score(pending, run, version, results)
+        if self.doubtful:
+            self.listed = results.write_doubtful(self.doubtful / 100, run.read)
+
+    def _score(self, pending: pa.Table, run: Run, version: Version | None, results: ResultsFolder) -> None:
+        report = partial(click.echo, err=True)
+        started = time.monotonic()
         if version:
             report(f"Starting a model server, which loads {run.model}, version {run.version} ...")
         with (

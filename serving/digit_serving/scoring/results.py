@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import math
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.utils import get_protocol
-from pyarrow import parquet
+from pyarrow import csv, parquet
 from pyarrow.dataset import dataset
 
 from digit_core.errors import ImageError
@@ -41,9 +43,11 @@ def _type(annotation: Any) -> pa.DataType:
 
 
 def _columns(kind: Any) -> dict[str, pa.DataType]:
-    """Return the columns of a result, those of its fields that are no file."""
+    """Return the columns of a result, those of the fields that every answer may have."""
     hints = get_type_hints(kind, include_extras=True)
-    return {each.name: _type(hints[each.name]) for each in members(kind) if each.name != "image"}
+    return {
+        each.name: _type(hints[each.name]) for each in members(kind) if not each.metadata.get("on_request")
+    }
 
 
 def _schema(kind: Any) -> pa.Schema:
@@ -76,6 +80,7 @@ NOT_FOUND, UNREADABLE = READ_CODES = "not_found", "unreadable"
 
 _RUN_FILE = "_score.json"
 """Readers of a folder of Parquet files ignore names that begin with an underscore or a dot."""
+_DOUBTFUL_FILE = "_doubtful.csv"
 _UNFINISHED = ".unfinished"
 _KEYS = ("path", "etag")
 _OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"}
@@ -166,11 +171,29 @@ class ResultsFolder:
         pending = listing.join(kept, _KEYS, join_type="left anti").sort_by("path")
         return pending, len(pc.unique(removed["path"]))
 
+    def write_doubtful(self, share: float, read: bool) -> tuple[str, int]:
+        """Write the least sure share, 0 to 1, of the answers that are no refusal, the least sure first.
+
+        Return the path of the CSV file and its number of rows.
+        """
+        answer = "text" if read else "label"
+        rows = self._read(["path", answer, "confidence", "refusal"], READINGS if read else PREDICTIONS)
+        answered = rows.filter(pc.and_(pc.is_null(rows["refusal"]), pc.is_valid(rows["confidence"])))
+        count = math.ceil(share * len(answered))
+        buffer = io.BytesIO()
+        columns = ["path", answer, "confidence"]
+        csv.write_csv(answered.select(columns).sort_by("confidence").slice(0, count), buffer)
+        self._write(_DOUBTFUL_FILE, buffer.getvalue())
+        return f"{self.url}/{_DOUBTFUL_FILE}", count
+
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""
+        return self._read([*_KEYS, "error_code"], PREDICTIONS)
+
+    def _read(self, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
+        """Return columns of all rows, and the name of their file as `file`."""
         parts = [name for name in sorted(self._names()) if name.startswith("part-")]
-        columns = [*_KEYS, "error_code"]
-        schema = pa.schema([PREDICTIONS.field(name) for name in columns])
+        schema = pa.schema([schema.field(name) for name in columns])
         rows = dataset(parts, schema, format="parquet", filesystem=self._files)
         try:
             return rows.to_table([*columns, "__filename"]).rename_columns([*columns, "file"])

@@ -1,6 +1,8 @@
 """Reading: peaks of the reader and predictions of the digits' model become digits in lines."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,8 +20,7 @@ PAGE = Page(np.full((200, 400), 255, np.uint8), (200, 400))
 def prediction(digit: int, is_digit: float | None = 0.99, probability: float = 0.98) -> Prediction:
     rest = (1 - probability) / 9
     probabilities = tuple(probability if other == digit else rest for other in range(10))
-    confidence = probability if is_digit is None else probability * is_digit
-    return Prediction(digit, confidence, probabilities, DIGIT_LABELS, 3, is_digit=is_digit)
+    return Prediction(digit, probability, probabilities, DIGIT_LABELS, 3, is_digit=is_digit)
 
 
 def peaks(*found: tuple[int, tuple[int, int, int, int]], score: float = 0.95) -> Peaks:
@@ -60,7 +61,7 @@ def test_read_where_reader_or_model_doubts_is_no_digit(score: float, is_digit: f
     detected = images.detect(PAGE, peaks(*ROW, score=score))
     answers = [prediction(1, is_digit)] * len(detected.glyphs)
     assert images.read(detected, answers)[0].refusal == "no_digit"
-    assert images.digit_indexes(detected, answers) == []
+    assert images.choose_digits(detected, answers)[0] == []
 
 
 def test_read_doubtful_peak_where_the_model_is_sure_is_a_lone_digit() -> None:
@@ -85,6 +86,62 @@ def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: fl
     detected = images.detect(PAGE, peaks(*ROW, score=score))
     answers = [prediction(label, is_digit) for label in (1, 2, 4)]
     assert images.read(detected, answers)[0].text == text
+
+
+def test_read_digits_have_the_classes_probability_and_is_digit_by_both_networks() -> None:
+    answers = [prediction(label, 0.4) for label in (1, 2, 4)]
+    doubted = images.read(images.detect(PAGE, peaks(*ROW)), answers)[0]
+    for digit, doubt in zip(read(peaks(*ROW)).digits, doubted.digits, strict=True):
+        assert digit.confidence == doubt.confidence == max(digit.probabilities)
+        assert doubt.is_digit < 0.6 < 0.9 < digit.is_digit
+
+
+def test_read_opinions_are_those_of_each_network_alone() -> None:
+    detected = images.detect(PAGE, peaks((7, (10, 50, 20, 40))))
+    (digit,) = images.read(detected, [prediction(1)], opinions=True)[0].digits
+    assert digit.opinions is not None
+    assert digit.opinions.reader is not None
+    assert (digit.opinions.classifier.digit, digit.opinions.reader.digit) == (1, 7)
+    assert sum(digit.opinions.reader.probabilities) == pytest.approx(1)
+    assert digit.opinions.reader.confidence == pytest.approx(0.8 / 0.98, abs=1e-6)
+    assert digit.opinions.classifier.probabilities == prediction(1).probabilities
+    drawing = images.lone_digit(PAGE, detected.glyphs[0])
+    (alone,) = images.read(drawing, [prediction(1)], opinions=True)[0].digits
+    assert alone.opinions is not None
+    assert alone.opinions.reader is None
+    assert read(peaks(*ROW)).digits[0].opinions is None
+
+
+def test_read_confidence_is_that_of_the_whole_text() -> None:
+    """Weights of the least digit, the least score, a peak left out, and a bias."""
+    found = peaks(*ROW, (5, (120, 50, 20, 40)))
+    found.scores[3] = 0.3
+    sure = replace(found, line_weights=np.array([0.4, 0.4, 0.0, 0.0], np.float32))
+    doubting = replace(found, line_weights=np.array([0.4, 0.4, -5.0, 0.0], np.float32))
+    labels = (1, 2, 4, 5)
+
+    def confidence(found: Peaks) -> float:
+        answers = [prediction(label, 0.999 if label < 5 else 0.3) for label in labels]
+        reading, _ = images.read(images.detect(PAGE, found), answers)
+        assert reading.text == "124"
+        (line,) = reading.lines
+        assert reading.confidence == line.confidence
+        return reading.confidence
+
+    assert confidence(sure) > 0.9
+    assert confidence(doubting) == pytest.approx(
+        1 / (1 + (1 / confidence(sure) - 1) * np.exp(5 * 0.3)), rel=1e-3
+    )
+    independent = math.prod(digit.confidence for digit in read(peaks(*ROW)).digits)
+    assert confidence(found) == pytest.approx(independent, rel=1e-5)
+
+
+def test_read_confidence_of_lines_is_their_product() -> None:
+    lower = [(digit, (left, top + 80, width, height)) for digit, (left, top, width, height) in ROW]
+    reading = read(peaks(*ROW, *lower))
+    assert len(reading.lines) == 2
+    assert reading.confidence == pytest.approx(reading.lines[0].confidence * reading.lines[1].confidence)
+    assert read(peaks()).confidence == 0
 
 
 def test_read_with_lower_min_is_digit_leaves_it_to_the_reader() -> None:

@@ -138,8 +138,8 @@ def test_predict_gives_each_picture_of_a_batch_its_result(http: FlaskClient, dig
         else:
             assert result.items() >= PREDICTED[kind].items(), kind
             assert len(result["probabilities"]) == 10
-            assert result["confidence"] <= result["probabilities"][result["index"]]
-            assert (result["is_digit"] >= 0.345) == (kind == "digit")
+            assert result["confidence"] == result["probabilities"][result["index"]]
+            assert (result["is_digit"] >= 0.345) == (result["refusal"] != "no_digit")
 
 
 @pytest.mark.parametrize("pack", [form, json_images])
@@ -238,13 +238,36 @@ def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateMo
         left, top, width, height = digit["box"]
         assert 112 * position <= left < left + width <= 112 * (position + 1)
         assert 0 <= top < top + height <= 112
-        assert 0.9 < digit["confidence"] <= digit["probabilities"][digit["digit"]]
+        assert 0.9 < digit["confidence"] == digit["probabilities"][digit["digit"]]
     assert len(model.sizes) == 1
 
 
 def test_read_number_on_its_side_returns_how_to_turn_it(http: FlaskClient, digits: Any) -> None:
     (reading,) = post(http, "/v1/read", np.rot90(draw_number(digits, "2743")))
-    assert reading == {"text": "", "lines": [], "refusal": "no_digit", "orientation": 90}
+    assert reading == {
+        "text": "",
+        "confidence": 0,
+        "lines": [],
+        "refusal": "no_digit",
+        "orientation": 90,
+    }
+
+
+def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(
+    http: FlaskClient, digits: Any
+) -> None:
+    (reading,) = post(http, "/v1/read?include=opinions,image", draw_number(digits, "27"))
+    found = reading["lines"][0]["digits"]
+    alone = results(post_npy(http, np.stack([*map(shown, found)])))
+    for digit, prediction in zip(found, alone, strict=True):
+        # The classes of this test's reader are uniform, which is no opinion.
+        assert set(digit["opinions"]) == {"classifier"}
+        assert digit["opinions"]["classifier"]["digit"] == prediction["index"]
+        assert digit["opinions"]["classifier"]["confidence"] == pytest.approx(
+            prediction["confidence"], abs=1e-5
+        )
+    (plain,) = post(http, "/v1/read", draw_number(digits, "27"))
+    assert "opinions" not in plain["lines"][0]["digits"][0]
 
 
 def test_read_include_image_returns_input_of_each_digit(http: FlaskClient, digits: Any) -> None:

@@ -15,8 +15,8 @@ RUN = Run("/photos", "digits", 7, False)
 
 
 BOX = {"left": 1, "top": 2, "width": 3, "height": 4}
-DIGIT = {"digit": 0, "confidence": 0.25, "probabilities": [0.25, 0.75], "box": BOX}
-LINES = [{"text": "0", "box": BOX, "digits": [DIGIT]}] * 2
+DIGIT = {"digit": 0, "confidence": 0.25, "probabilities": [0.25, 0.75], "is_digit": 0.5, "box": BOX}
+LINES = [{"text": "0", "confidence": 0.2, "box": BOX, "digits": [DIGIT]}] * 2
 
 
 def table(*rows: dict[str, Any], schema: pa.Schema = PREDICTIONS) -> pa.Table:
@@ -62,6 +62,31 @@ def test_write_read_returns_the_same_rows(
     rows = table(answer, prediction("ö,\n.png", code="unreadable"), schema=schema)
     results.write(rows)
     assert read(results) == rows.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.3, ["c", "a"]), (0.001, ["c"]), (1, ["c", "a", "d", "b"])]
+)
+def test_write_doubtful_lists_the_least_sure_answers_first(
+    results: ResultsFolder, share: float, expected: list[str]
+) -> None:
+    confidences = {"a": 0.5, "b": 1.0, "c": 0.25, "d": 0.9, "refused": 0.1}
+    rows = [prediction(path) | {"confidence": value} for path, value in confidences.items()]
+    rows[-1] |= {"label": None, "refusal": "no_digit"}
+    results.write(table(*rows, prediction("broken", code="unreadable")))
+    path, count = results.write_doubtful(share, read=False)
+    first, *lines = Path(path).read_text().splitlines()
+    assert first == '"path","label","confidence"'
+    assert [line.split(",")[0].strip('"') for line in lines] == expected
+    assert count == len(expected)
+    assert len(read(results)) == 6
+
+
+def test_write_doubtful_of_readings_has_their_text(results: ResultsFolder) -> None:
+    rows = [{"path": text, "etag": "1", "text": text, "confidence": 1 / int(text)} for text in ("2", "3")]
+    results.write(table(*rows, schema=READINGS))
+    path, _ = results.write_doubtful(1.0, read=True)
+    assert [line.split(",")[1] for line in Path(path).read_text().splitlines()] == ['"text"', '"3"', '"2"']
 
 
 def test_write_same_pictures_replaces_their_file(results: ResultsFolder) -> None:

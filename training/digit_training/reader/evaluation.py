@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images.reading import digits_and_signs, overlaps
+from digit_core.images.boxes import overlaps
+from digit_core.images.certainty import log_odds, sigmoid
+from digit_core.images.reading import digits_and_signs
 from digit_core.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 
@@ -33,17 +35,11 @@ class Finds:
     def slope(self) -> float:
         """Platt scaling: return the factor of the logits that makes scores probabilities of being right.
 
-        J. Platt, "Probabilistic outputs for support vector machines", 1999; fitted by Newton's method.
+        J. Platt, "Probabilistic outputs for support vector machines", 1999.
         """
-        scores = np.clip(np.concatenate((self.right, self.wrong)).astype(float), 1e-4, 1 - 1e-4)
-        inputs = np.stack((np.log(scores / (1 - scores)), np.ones(len(scores))), axis=1)
-        is_right = np.arange(len(scores)) < len(self.right)
-        weights = np.array([1.0, 0.0])
-        for _ in range(NEWTON_STEPS):
-            expected = 1 / (1 + np.exp(-inputs @ weights))
-            curvature = inputs.T @ (inputs * (expected * (1 - expected))[:, np.newaxis])
-            weights += np.linalg.solve(curvature + 1e-6 * np.eye(2), inputs.T @ (is_right - expected))
-        return float(weights[0])
+        logits = log_odds(np.concatenate((self.right, self.wrong)).astype(float))
+        is_right = np.arange(len(logits)) < len(self.right)
+        return float(fit_logistic(np.stack((logits, np.ones(len(logits))), axis=1), is_right)[0])
 
     def recall(self, threshold: float) -> float:
         """Return the share of digits that are found, and read right, at this threshold."""
@@ -53,6 +49,16 @@ class Finds:
         """Return the share of right digits among what is found at this threshold."""
         right, wrong = int((self.right >= threshold).sum()), int((self.wrong >= threshold).sum())
         return right / max(1, right + wrong)
+
+
+def fit_logistic(inputs: NDArray[np.float64], is_right: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Logistic regression by Newton's method: return the weights [m] of inputs [n, m]."""
+    weights = np.zeros(inputs.shape[1])
+    for _ in range(NEWTON_STEPS):
+        expected = sigmoid(inputs @ weights)
+        curvature = inputs.T @ (inputs * (expected * (1 - expected))[:, np.newaxis])
+        weights += np.linalg.solve(curvature + 1e-6 * np.eye(len(weights)), inputs.T @ (is_right - expected))
+    return weights
 
 
 def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:

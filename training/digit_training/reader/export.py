@@ -1,7 +1,6 @@
 """Export of the reader: a SavedModel that takes grey pages of any size and returns the peaks it finds."""
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,13 @@ import tensorflow as tf
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
 from digit_core.artifact.task_card import READER_NAME
-from digit_core.tfserving.codec import PAGES_INPUT, PIXELS_SIGNATURE, ModelRef, encode_page
+from digit_core.tfserving.codec import (
+    LINE_WEIGHTS_OUTPUT,
+    PAGES_INPUT,
+    PIXELS_SIGNATURE,
+    ModelRef,
+    encode_page,
+)
 from digit_training.export import write_extra
 from digit_training.reader.peaks import find_peaks
 
@@ -22,12 +27,17 @@ WARMUP_SHAPES = ((480, 640), (96, 192))
 def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) -> None:
     """Write the SavedModel of a detector, and into `assets.extra` the warm-up requests and the model card.
 
-    Its signature `serving_default` takes `pages` uint8 [n, h, w] and answers as `find_peaks` does.
+    Its signature `serving_default` takes `pages` uint8 [n, h, w] and answers as `find_peaks` does, with the
+    card's weights of lines for each page, so that a version's answer brings its own.
     """
-    find = tf.function(
-        partial(find_peaks, _with_constant_weights(network)),
-        input_signature=[tf.TensorSpec([None, None, None], tf.uint8, PAGES_INPUT)],
-    )
+    constant = _with_constant_weights(network)
+    line_weights = tf.constant([card["lines"]["weights"]], tf.float32)
+
+    def answer(pages: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = find_peaks(constant, pages)
+        return found | {LINE_WEIGHTS_OUTPUT: tf.repeat(line_weights, tf.shape(pages)[0], axis=0)}
+
+    find = tf.function(answer, input_signature=[tf.TensorSpec([None, None, None], tf.uint8, PAGES_INPUT)])
     module = tf.Module()
     module.weights = [weight.value for weight in network.weights]
     tf.saved_model.save(module, str(directory), {PIXELS_SIGNATURE: find})

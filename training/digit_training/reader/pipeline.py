@@ -1,6 +1,6 @@
 """Reader pipeline: fit, threshold, quality gate, publication."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from digit_training.drawing.pages import Page, PageWriter
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import Origin, read_weights, versions
 from digit_training.publication import Target
-from digit_training.reader import evaluation, sheets
+from digit_training.reader import certainty, evaluation, sheets
 from digit_training.reader.detector import detector
 from digit_training.reader.export import write_reader
 from digit_training.reader.fitting import Plan, fit
@@ -34,6 +34,8 @@ MIN_RECALL = 0.65
 TEST_PAGES = 800
 TEST_SEED = 1_000_003
 TEST_GLYPHS = 1500
+LINE_PAGES = 8000
+"""Pages drawn for the weights of lines; an eighth of them shows whole lines."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def train(run: ReaderRun, target: Target) -> None:
     finds = evaluation.score(pages, _find_all(network, pages))
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
-    card = _card(network, run, finds, threshold) | {"started_from": start.card() if start else None}
+    lines = fit_line_weights(network, dataset.test)
+    card = _card(network, run, finds, threshold, lines) | {"started_from": start.card() if start else None}
     card = shipped.save(network, card, READER_NAME, folder)
     shown = pages[: sheets.COUNT]
     sheets.save(shown, _find_all(network, shown), folder / "pages.png")
@@ -100,9 +103,21 @@ def train(run: ReaderRun, target: Target) -> None:
 
 def draw_test_pages(digits: Examples, count: int) -> list[Page]:
     """Return pages drawn from digits that no network is fitted on."""
-    rng = np.random.default_rng(TEST_SEED)
+    return [*_draw_pages(digits, count, TEST_SEED)]
+
+
+def fit_line_weights(network: keras.Model, digits: Examples) -> certainty.LineWeights:
+    """Fit the weights of a reader's lines to pages drawn from digits that no network is fitted on."""
+    find = finder(network)
+    return certainty.fit_line_weights(
+        _draw_pages(digits, LINE_PAGES, TEST_SEED + 1), lambda levels: find(levels[np.newaxis])[0]
+    )
+
+
+def _draw_pages(digits: Examples, count: int, seed: int) -> Iterator[Page]:
+    rng = np.random.default_rng(seed)
     writer = PageWriter(GlyphBank(digits, TEST_GLYPHS, rng))
-    return [writer.draw(rng) for _ in range(count)]
+    return (writer.draw(rng) for _ in range(count))
 
 
 def _stable(target: Target) -> Version:
@@ -126,7 +141,13 @@ def _fold(network: keras.Model, threshold: float, slope: float) -> None:
     layer.set_weights([kernel, bias])
 
 
-def _card(network: keras.Model, run: ReaderRun, finds: evaluation.Finds, threshold: float) -> dict[str, Any]:
+def _card(
+    network: keras.Model,
+    run: ReaderRun,
+    finds: evaluation.Finds,
+    threshold: float,
+    lines: certainty.LineWeights,
+) -> dict[str, Any]:
     return {
         "model": network.name,
         "origin": Origin.FITTED,
@@ -141,6 +162,7 @@ def _card(network: keras.Model, run: ReaderRun, finds: evaluation.Finds, thresho
             "slope": round(finds.slope(), 3),
             "max_false_pages": evaluation.MAX_FALSE_PAGES,
         },
+        "lines": lines.to_document(),
         "fit": {
             **asdict(run.plan),
             "seed": run.seed,

@@ -248,7 +248,7 @@ class AnswerKeeper(Observer):
                 samples = [
                     replace(record, source="sample", original=None)
                     for record in records
-                    if record.confidence < _LIMITS.sure
+                    if (record.confidence < _LIMITS.sure or record.predicted == NO_CLASS)
                     and in_share(self._settings.feedback_sample, record.request_id, b"sample")
                 ]
                 unwritten = len(samples)

@@ -1,0 +1,164 @@
+"""How far the certainty of answers can be trusted: `python -m benchmarks.certainty MNIST.npz`.
+
+Reads drawn digits, numbers and pictures without a digit in this process, and prints how right answers are
+by their confidence, and how many errors the least sure answers hold. `--save` keeps the answers for
+`--before` of a later run, and `--diagram` draws both as an SVG file.
+"""
+
+import argparse
+import json
+import sys
+import zlib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from benchmarks.handwriting.__main__ import choose
+from benchmarks.handwriting.families import FAMILIES
+from benchmarks.numbers.families import NUMBERS
+from benchmarks.numbers.negatives import NEGATIVES
+from benchmarks.numbers.readers import LocalReader, load_model, load_reader, newest
+from benchmarks.numbers.writing import Digits
+
+Answers: TypeAlias = list[tuple[float, bool]]
+"""Certainty of each answer, 0 to 1, and whether it is right."""
+
+_KINDS = {
+    "digits": "`confidence` of predictions",
+    "numbers": "`confidence` of readings",
+    "is_digit": "`is_digit` of predictions, and whether there is a digit",
+}
+_BINS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.001)
+_LEAST_SURE = (0.01, 0.05, 0.1, 0.2)
+
+
+def main() -> None:
+    """Print a table of each kind of certainty."""
+    arguments = _arguments()
+    answers: dict[str, Answers] = {kind: [] for kind in _KINDS}
+    for kind, certainty, is_right in _ask(arguments):
+        answers[kind].append((certainty, is_right))
+    for kind, title in _KINDS.items():
+        _print(title, answers[kind])
+    if arguments.save:
+        arguments.save.write_text(json.dumps(answers))
+    if arguments.diagram:
+        before = json.loads(arguments.before.read_text()) if arguments.before else None
+        _draw(arguments.diagram, answers, before)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.certainty", description=__doc__)
+    parser.add_argument("mnist", type=Path, help="path of mnist.npz, in Keras's layout")
+    parser.add_argument("--count", type=int, default=60, help="number of pictures of each family")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the pictures")
+    parser.add_argument(
+        "--models", type=Path, default=Path("models"), help="models folder, whose newest read"
+    )
+    parser.add_argument("--save", type=Path, help="JSON file for the answers")
+    parser.add_argument("--before", type=Path, help="JSON file of an earlier run, for the diagram")
+    parser.add_argument("--diagram", type=Path, help="SVG file for the reliability diagrams")
+    return parser.parse_args()
+
+
+def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
+    """Yield the kind of each certainty, the certainty, and whether the answer is right; none of a refusal."""
+    models = arguments.models
+    reader = LocalReader(load_model(newest(models / "digits")), load_reader(newest(models / "reader")))
+    with np.load(arguments.mnist) as mnist:
+        images, labels = mnist["x_test"], mnist["y_test"]
+    chosen = choose(images, arguments.count, arguments.seed)
+    for family, draw in FAMILIES.items():
+        for number, index in enumerate(chosen):
+            answer = reader(draw(images[index], _rng(arguments.seed, family, number)))
+            if answer.digit is not None:
+                yield "digits", answer.digit_confidence, answer.digit == labels[index]
+            yield "is_digit", answer.is_digit, True
+    digits = Digits(images, labels)
+    for family, write in NUMBERS.items():
+        for number in range(arguments.count):
+            file, text = write(digits, _rng(arguments.seed, family, number))
+            answer = reader(file)
+            if answer.text is not None:
+                yield "numbers", answer.text_confidence, answer.text == text
+    for family, sketch in NEGATIVES.items():
+        for number in range(arguments.count):
+            file, _ = sketch(_rng(arguments.seed, family, number))
+            yield "is_digit", reader(file).is_digit, False
+
+
+def _rng(seed: int, family: str, number: int) -> np.random.Generator:
+    return np.random.default_rng([seed, zlib.crc32(family.encode()), number])
+
+
+def _print(title: str, answers: Answers) -> None:
+    certainty, is_right = _columns(answers)
+    order = np.argsort(certainty, kind="stable")
+    errors = int((~is_right).sum())
+    rates = np.cumsum(~is_right[order[::-1]]) / np.arange(1, len(order) + 1)
+    kept = {share: int(np.flatnonzero(rates <= 1 - share).max(initial=-1)) + 1 for share in (0.99, 0.995)}
+    sys.stdout.write(
+        f"{title}: {len(answers):,}, {errors} wrong; calibration error {calibration_error(answers):.3f}; "
+        f"area under the risk-coverage curve {rates.mean():.4f}; kept at 99 % right {kept[0.99]:,}, "
+        f"at 99.5 % {kept[0.995]:,}; errors in the least sure "
+    )
+    held = ((share, int((~is_right[order[: round(share * len(order))]]).sum())) for share in _LEAST_SURE)
+    sys.stdout.write(", ".join(f"{share:.0%} {count}" for share, count in held) + "\n\n")
+    sys.stdout.write("| from | below | answers | mean | right |\n| ---: | ---: | ---: | ---: | ---: |\n")
+    for low, high, mean, right, count in _bins(answers):
+        cells = f"{low:g}", f"{min(high, 1):g}", f"{count:,}", f"{mean:.3f}", f"{right:.3f}"
+        sys.stdout.write(f"| {' | '.join(cells)} |\n")
+    sys.stdout.write("\n")
+
+
+def calibration_error(answers: Answers) -> float:
+    """Return the expected calibration error over the bins of the table (Guo et al., 2017)."""
+    return sum(count * abs(mean - right) for _, _, mean, right, count in _bins(answers)) / len(answers)
+
+
+def _bins(answers: Answers) -> Iterator[tuple[float, float, float, float, int]]:
+    """Yield bounds, mean certainty, share of right answers and number of answers of each bin."""
+    certainty, is_right = _columns(answers)
+    for low, high in pairwise(_BINS):
+        inside = (certainty >= low) & (certainty < high)
+        if inside.any():
+            yield (
+                low,
+                high,
+                float(certainty[inside].mean()),
+                float(is_right[inside].mean()),
+                int(inside.sum()),
+            )
+
+
+def _columns(answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    return np.array([value for value, _ in answers]), np.array([right for _, right in answers], bool)
+
+
+def _draw(file: Path, answers: dict[str, Answers], before: dict[str, Any] | None) -> None:
+    """Draw a reliability diagram of each kind: A. Niculescu-Mizil and R. Caruana, ICML 2005."""
+    figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
+    for axis, (kind, title) in zip(axes, _KINDS.items(), strict=True):
+        axis.plot([0, 1], [0, 1], color="0.7", linestyle=":")
+        if before:
+            _plot(axis, before[kind], "before", color="0.55", marker="s")
+        _plot(axis, answers[kind], "now", color="tab:blue", marker="o")
+        axis.set(title=title.replace("`", ""), xlabel="mean certainty", ylabel="right", xlim=(0, 1.02))
+        axis.set_ylim(0, 1.02)
+        axis.legend(loc="upper left")
+    figure.savefig(file, metadata={"Date": None})
+
+
+def _plot(axis: Axes, answers: Answers, name: str, **style: Any) -> None:
+    _, _, means, rights, _ = zip(*_bins(answers), strict=True)
+    axis.plot(means, rights, label=f"{name}: {calibration_error(answers):.3f}", **style)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Certainty: the probability that the text of a line is right, from what both networks saw there.
+
+Logistic regression on a few features of the line. The training fits its weights on drawn pages, and they
+travel with the reader, so that each version has its own.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.images.boxes import areas, common_rows, intersections
+from digit_core.peaks import Peaks
+
+FEATURES = 4
+"""Number of a line's features, and of their weights."""
+_LEAST_DOUBT = 1e-4
+"""Least doubt of a network: it is never surer than this."""
+MIN_COMMON_ROWS = 0.35
+"""Least share of the lower one's rows that a peak has in common with a digit, if it belongs to the line."""
+_MAX_DISTANCE = 1.5
+"""Largest distance of a peak from the ends of the line, as a multiple of the median height of its digits."""
+
+
+def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> float:
+    """Return the probability that the text of a line is right.
+
+    `line` has its k digits and `probabilities` [k, 10] theirs; `omitted` are the peaks of digits that are in
+    no text. Without the reader's weights, the digits are taken for independent.
+    """
+    weights = line.line_weights
+    if weights is None or len(weights) != FEATURES:
+        return float(probabilities.max(axis=1).prod(dtype=float))
+    return float(sigmoid(line_features(line, probabilities, omitted) @ weights))
+
+
+def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> NDArray[np.float64]:
+    """Return the features of a line, float64 [FEATURES].
+
+    They are the log-odds of its least probable digit, those of its least score, the highest score of a peak
+    that the text omits, times the share of it that no digit covers, and 1.
+    """
+    return np.array(
+        [
+            log_odds(probabilities.max(axis=1)).min(),
+            log_odds(line.scores).min(),
+            _best_omitted(line.boxes, omitted),
+            1.0,
+        ]
+    )
+
+
+def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the log-odds of probabilities, none of them surer than the networks may be."""
+    clipped = np.clip(probabilities, _LEAST_DOUBT, 1 - _LEAST_DOUBT)
+    return np.asarray(np.log(clipped / (1 - clipped)))
+
+
+def sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the probabilities of log-odds."""
+    return np.asarray(1 / (1 + np.exp(-values)))
+
+
+def _best_omitted(boxes: NDArray[np.float32], omitted: Peaks) -> float:
+    """Return the highest score of the peaks near the line, times the share that none of its boxes covers."""
+    left, _, width, height = boxes.T
+    reach = _MAX_DISTANCE * np.median(height)
+    start, end = omitted.boxes[:, 0], omitted.boxes[:, 0] + omitted.boxes[:, 2]
+    is_near = (start < (left + width).max() + reach) & (end > left.min() - reach)
+    is_near &= (common_rows(omitted.boxes, boxes) > MIN_COMMON_ROWS).any(axis=1)
+    covered = intersections(omitted.boxes, boxes).max(axis=1) / areas(omitted.boxes)
+    return float((omitted.scores * (1 - covered) * is_near).max(initial=0.0))
