@@ -309,7 +309,9 @@ def add_images(result: Result, files: Sequence[bytes]) -> Result:
     return replace(result, lines=tuple(lines))
 
 
-def to_json(result: Any, of_call: bool = True, numbers: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+def to_json(
+    result: Any, of_call: bool = True, numbers: Callable[[Any], Any] | None = None
+) -> dict[str, Any]:
     """Return the JSON object of a result, with the fields of the call or without; files are base64.
 
     `numbers` converts a float, and a tuple of them.
