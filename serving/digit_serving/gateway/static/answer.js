@@ -2,7 +2,6 @@
 // input are those of the chosen one.
 import { isLarge, toDataUrl } from "./images.js";
 import { describeLayer, formatPercent, ranked } from "./messages.js";
-import { paintWeights } from "./why.js";
 
 // Labels up to this length are shown in the size of a digit, and fit under vertical bars.
 const SHORT_LENGTH = 2;
@@ -10,8 +9,8 @@ const SHORT_LENGTH = 2;
 const MAX_LABELS = 11;
 const BEST = 5;
 const ZERO = formatPercent(0);
-// Width in pixels of a unit of a layer, of which a row has up to 16.
-const UNIT_SIDE = 30;
+// Width of a layer's unit, scale of its maps, and largest width, in pixels of the page.
+const [UNIT_SIDE, MAP_SCALE, MAX_WIDTH] = [30, 8, 480];
 
 export class AnswerView {
   #root;
@@ -90,10 +89,12 @@ export class AnswerView {
     return this.#answers[this.#chosen];
   }
 
-  /** Show the network's layers {name, shape, image, weights}, and scroll to them if `isNew`. */
-  async showLayers(layers, isNew) {
+  /** Show the network's layers {name, shape, image, weights}, and scroll to them if `isNew`. `paintWeights` receives a
+   *  canvas, weights and the network's input. */
+  async showLayers(layers, paintWeights, isNew) {
     const list = this.#find(".layers");
-    list.replaceChildren(...layers.map((layer) => createLayer(layer, layers, this.chosen.image)));
+    const paint = (canvas, weights) => paintWeights(canvas, weights, this.chosen.image);
+    list.replaceChildren(...layers.map((layer) => createLayer(layer, layers, paint)));
     if (!layers.length) list.append(createElement("li", "This version was published without a look inside."));
     // Pictures have their heights once they are decoded.
     await Promise.all([...list.querySelectorAll("img")].map((picture) => picture.decode()));
@@ -155,16 +156,17 @@ function createLine(choices) {
   return line;
 }
 
-function createLayer(layer, layers, input) {
+function createLayer(layer, layers, paint) {
   const { name, shape, image, weights } = layer;
   const count = shape.at(-1);
   const text = shape.length > 1 ? `${count} maps of ${shape[0]}×${shape[1]}` : `${count} unit${count > 1 ? "s" : ""}`;
   const item = createElement("li", describeLayer(layer, layers.indexOf(layer), layers.length));
   item.prepend(createElement("b", `${name}: ${text}`), " ");
-  const pictures = [Object.assign(new Image(), { src: toDataUrl(image), alt: "" })];
-  if (shape.length === 1) pictures[0].width = UNIT_SIDE * Math.min(count, 16);
+  // A row has up to 16 units, or 8 maps.
+  const width = shape.length > 1 ? 8 * MAP_SCALE * (shape[1] + 1) : Math.min(count, 16) * UNIT_SIDE;
+  const pictures = [Object.assign(new Image(), { src: toDataUrl(image), alt: "", width: Math.min(width, MAX_WIDTH) })];
   if (weights) pictures.unshift(createElement("canvas", ""));
-  if (weights) paintWeights(pictures[0], weights, input);
+  if (weights) paint(pictures[0], weights);
   for (const picture of pictures) {
     const frame = createElement("div", "");
     frame.append(picture);

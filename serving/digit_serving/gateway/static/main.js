@@ -7,10 +7,8 @@ import { keepFile, keptFile, onImageFile, openImage, turnImage } from "./images.
 import { describeVersion, modelInAddress, showModels, VersionMenu } from "./menus.js";
 import * as messages from "./messages.js";
 import { Scheduler } from "./scheduler.js";
-import { showCopies, toPng } from "./share.js";
 import { decodeStrokes, encodeStrokes, EXAMPLES, inkBox, toSvgPaths } from "./strokes.js";
 import { DIGITS, showTask, Task } from "./task.js";
-import { canExplain, explain, paint, toInstance } from "./why.js";
 
 // Delay before screen readers announce an answer, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
@@ -19,6 +17,8 @@ const FRAGMENT = "#drawing=";
 const DEMO = "2026";
 
 const find = (selector) => document.querySelector(selector);
+/** Load what explains answers, which the first visit does without. */
+const loadWhy = () => import("./why.js");
 
 const boxes = new Boxes(find("#boxes"));
 const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
@@ -118,7 +118,7 @@ async function readPicture(content, picture, signal) {
   if (!versionMenu.find(result.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
-  const isExplainable = !answer.chosen || (await canExplain(answer.chosen, task));
+  const isExplainable = !answer.chosen || task.isWritten || (await (await loadWhy()).canExplain(answer.chosen, task));
   signal.throwIfAborted();
   updateWhy(isExplainable);
 }
@@ -193,6 +193,7 @@ async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isPressed(whyButton) && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
+  const { explain, paint } = await loadWhy();
   const explanation = await explain(chosen, task, { model: modelInAddress(), version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
@@ -204,13 +205,14 @@ async function explainChosen(signal) {
 async function openChosen(signal) {
   const { content } = canvas;
   if (!isPressed(openButton) || isDrawing) return;
+  const { paintWeights, toInstance } = await loadWhy();
   for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
     if (!view.chosen || !version) continue;
     const instances = [await toInstance(view.chosen, task)];
     const [{ layers }] = await predict({ instances }, { model: modelInAddress(), version, include: "layers" }, signal);
     if (content !== canvas.content) return;
     find("main").dataset.opened = "";
-    await view.showLayers(layers, isLookingInside);
+    await view.showLayers(layers, paintWeights, isLookingInside);
     isLookingInside = false;
   }
 }
@@ -365,6 +367,7 @@ function showLinked(fragment, file) {
 }
 
 async function showCopy() {
+  const { showCopies, toPng } = await import("./share.js");
   const readsNumber = task.readsNumbers && hasReader;
   const key = task.isMultiLabel ? "predicted_labels" : "label";
   const query = toQuery({ model: modelInAddress(), version: versionMenu.version });

@@ -37,9 +37,9 @@ const COARSE_SIDE = 9;
 // Side of pictures from which enlarged pixels are smoothed.
 const SMOOTH_SIDE = 100;
 
-/** Return whether one request can hold what explains an answer {image}. */
+/** Return whether one request can hold what explains an answer {image} that is not written. */
 export async function canExplain({ image }, task) {
-  return task.isWritten || gridFor(await decodePng(image), task.shape) > 0;
+  return gridFor(await decodePng(image), task.shape) > 0;
 }
 
 /** Explain an answer {index, probabilities, image}: {input, values, peak}, and `ink`, the input's grey levels from 0
