@@ -130,7 +130,7 @@ def pixel_weights(model: keras.Model, pixels: int) -> Any:
 
     More units than MAX_PICTURES are left out: nobody looks at so many pictures.
     """
-    first = next((layer for layer in model.layers if layer.weights), None)
+    first: Any = next((layer for layer in model.layers if layer.weights), None)
     if isinstance(first, keras.Model):
         return pixel_weights(first, pixels)
     is_seen = isinstance(first, layers.Dense) and first.input.shape[1:] == (pixels,)
