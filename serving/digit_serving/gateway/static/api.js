@@ -28,7 +28,8 @@ export class ApiError extends Error {
  *  {label, index, labels, confidence, probabilities, shares, box, image}. `box` is [left, top, width, height] in pixels of the
  *  file, `image` the network's input as a PNG in base64. A picture without digits has no lines. `orientation` are the degrees
  *  by which a turned picture has to be turned back, clockwise, else undefined. If `isAlone`, lines and answers are those of
- *  the version's network alone, `readerText` is what the reader sees, "" on a drawing, and `text` what both together do. */
+ *  the version's network alone, `readerText` is what the reader sees, "" on a drawing, `text` what both
+ *  do together, and `isOther` true if that differs. */
 export async function read(file, selection, signal, isAlone) {
   const include = isAlone ? "image,opinions" : "image";
   const { item, ...source } = await send("v1/read", file, { ...selection, include }, signal);
@@ -42,7 +43,8 @@ export async function read(file, selection, signal, isAlone) {
   });
   const seen = item.lines.map(({ text, digits }) => withDigits(text, digits.map(({ opinions }) => opinions?.reader)));
   const answers = lines.flatMap((line) => line.answers);
-  return { ...item, ...source, lines, answers, readerText: seen.every(Boolean) ? seen.join(" ") : "", isNumber: true };
+  const isOther = lines.map(({ text }) => text).join("\n") !== item.text;
+  return { ...item, ...source, lines, answers, isOther, readerText: seen.every(Boolean) ? seen.join(" ") : "", isNumber: true };
 }
 
 /** Return the text with other digits {digit} at the places of its own; "" if one is missing. */
