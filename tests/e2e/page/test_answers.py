@@ -275,7 +275,7 @@ def test_why_on_drawing_paints_heat_map_with_scale_and_hides_it_during_a_stroke(
     draw(page, 4)
     expect(page.locator(".reading")).to_have_text("4")
     with page.expect_request(
-        lambda request: request.headers["content-type"] == "application/json"
+        lambda request: request.headers.get("content-type") == "application/json"
     ) as request:
         why.click()
     assert 20 < len(json.loads(request.value.post_data or "")["instances"]) <= 256
