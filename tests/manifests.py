@@ -51,6 +51,16 @@ def render(values: Mapping[str, Any]) -> list[Object]:
     return list(yaml.safe_load_all(rendered(dict(values))))
 
 
+def notes(values: Mapping[str, Any]) -> str:
+    """Return what Helm prints after it has installed the chart with the values."""
+    helm = pytest.importorskip("helm_python")
+    with helm.Chart.load(K8S / "chart") as chart:
+        text: str = chart.render(dict(values), name="digits", namespace="digits")[
+            "digits/templates/NOTES.txt"
+        ]
+    return text
+
+
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:
     """Return the objects of these kinds."""
     return [item for item in objects if item["kind"] in kinds]

@@ -43,6 +43,8 @@ _STATUS_ERRORS: dict[int, type[ServiceError]] = {
     504: UnavailableError,
 }
 
+_HINT = "is this the URL of a Digits gateway?"
+
 _Answer = TypeVar("_Answer")
 
 
@@ -122,10 +124,7 @@ def parse_response(
         raise ServiceError(f"the service redirects to {target}; use the gateway's own URL", status=status)
     kind = headers.get("content-type", "no content type").partition(";")[0]
     if not isinstance(document, dict) and kind != "application/json":
-        raise ServiceError(
-            f"the service answered with {kind} instead of JSON: is this the URL of a Digits gateway?",
-            status=status,
-        )
+        raise ServiceError(f"the service answered with {kind} instead of JSON: {_HINT}", status=status)
     try:
         return parse(document)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -161,8 +160,9 @@ def _parse_items(
     results: list[Result | DigitError] = []
     for position, (index, item) in enumerate(zip(indices, items, strict=True)):
         if "error" in item:
-            # A picture's error is in a response of status 200.
             error = _parse_problem(200, {"x-request-id": request_id}, item["error"])
+            # The response's status, 200, is not that of the picture.
+            error.status = item["error"].get("status")
             if isinstance(error, ImageError):
                 error.index = index
             results.append(error)
@@ -193,9 +193,11 @@ def _parse_problem(status: int, headers: Mapping[str, str | None], problem: dict
     request_id = problem.get("request_id") or headers.get("x-request-id")
     if code in _IMAGE_ERRORS:
         image_error = _IMAGE_ERRORS[code](message)
-        image_error.request_id = request_id
+        image_error.status, image_error.request_id = status, request_id
         return image_error
     error_class = _SERVICE_ERRORS.get(code) or _STATUS_ERRORS.get(status, ServiceError)
+    if not code and error_class is ServiceError:
+        message = f"{message.rstrip('.')}: {_HINT}"
     return error_class(
         message,
         status=status,

@@ -12,6 +12,8 @@ from digit_core.inputs import ImageSource, is_batch
 
 _MAX_ARRAY_ITEMS = 256
 """Default limits of the gateway, and of TensorFlow Serving's batching."""
+_SMALL = 64 * 64 * 3
+"""Bytes of the largest picture in an array that is no photograph or page, which takes as long as a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,11 @@ def split(
     """Yield the images in batches of at most `max_items`, and `max_bytes` in memory unless one has more.
 
     `read` returns an image as it is sent, or raises its ImageError or OSError, which takes its place. An
-    array that may be a batch in the model's form is split, not read.
+    array that may be a batch in the model's form is split, not read; small images are 256 to a batch.
     """
     if is_batch(images) and images[:1].nbytes <= max_bytes:
-        size = min(_MAX_ARRAY_ITEMS, max_bytes // max(1, images[:1].nbytes))
+        each = images[:1].nbytes
+        size = min(_MAX_ARRAY_ITEMS if each <= _SMALL else max_items, max_bytes // max(1, each))
         yield from (Batch(start, images[start : start + size]) for start in range(0, len(images), size))
         return
     start = memory = 0

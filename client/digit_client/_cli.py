@@ -183,7 +183,7 @@ def _find_gateway(url: str | None) -> Address:
 
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
     path = Path(argument)
-    if argument.startswith(("http://", "https://")):
+    if argument[:8].lower().startswith(("http://", "https://")):
         raise click.UsageError(
             f"{argument} is a URL: download it first, or pipe it in: curl URL | digits … -"
         )

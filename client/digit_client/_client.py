@@ -78,7 +78,7 @@ _ROUTES: dict[Any, _Route[Any]] = {
 }
 
 
-class _GatewayClient(BaseClient, Generic[_HttpClient]):
+class GatewayClient(BaseClient, Generic[_HttpClient]):
     """Common base of the blocking and the asyncio client."""
 
     _settings: _Settings
@@ -278,7 +278,7 @@ class _GatewayClient(BaseClient, Generic[_HttpClient]):
             raise ConnectionFailedError(f"can't reach {url}: {error}") from error
 
 
-class Client(ImageClient, _GatewayClient[httpx.Client]):
+class Client(ImageClient, GatewayClient[httpx.Client]):
     """Client of a gateway, for any task.
 
         with Client() as client:
@@ -287,8 +287,8 @@ class Client(ImageClient, _GatewayClient[httpx.Client]):
 
     `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `model` is the name of a model
     (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
-    DIGITS_API_KEY). `timeout` in seconds bounds a request with all its retries (default: DIGITS_TIMEOUT, or
-    10). `default_headers` are sent with each request. With `keep_response`, each result and error has its
+    DIGITS_API_KEY). `timeout` in seconds bounds all attempts of a request (default: DIGITS_TIMEOUT, or 10).
+    `default_headers` are sent with each request. With `keep_response`, each result and error has its
     HTTP response. `http_client` is an httpx client with settings of its own, such as proxies or a private CA;
     the caller closes it.
 
@@ -347,7 +347,7 @@ class Client(ImageClient, _GatewayClient[httpx.Client]):
         return response, bytes(content)
 
 
-class AsyncClient(AsyncImageClient, _GatewayClient[httpx.AsyncClient]):
+class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
     """asyncio client of a gateway, for any task, with the arguments of Client.
 
     async with AsyncClient() as client:

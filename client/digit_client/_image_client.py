@@ -7,6 +7,7 @@ from threading import Event
 from types import TracebackType
 from typing import Any, ClassVar, Literal, Self, TypeAlias, Unpack, overload
 
+from digit_client._batches import Batch
 from digit_client._concurrency import (
     AsyncResults,
     LazyConnection,
@@ -41,7 +42,7 @@ class BaseClient(ABC):
 
     @property
     def timeout(self) -> float:
-        """Seconds for a request, or for a batch of images, with all retries."""
+        """Seconds for all attempts of a request. A call for many images has as many requests as it needs."""
         return float(self._settings.timeout)
 
     def _start(self, settings: Any, connect: Callable[[], Any]) -> None:
@@ -62,6 +63,12 @@ class BaseClient(ABC):
         client._retrier = replace(self._retrier, policy=client._settings.retries)
         return client
 
+    def _options(self, method: str, given: CallOptions) -> Options:
+        """Return the options of a call of this method. Raise TypeError, as Python does, for another name."""
+        for name in given.keys() - CallOptions.__annotations__.keys():
+            raise TypeError(f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}")
+        return Options(**given)
+
     @abstractmethod
     async def _ready(self, timeout: float | None) -> bool:
         """Tell with one request, without retries, whether the service answers."""
@@ -75,12 +82,12 @@ class BaseClient(ABC):
         """Return the result of an image. Raise its error."""
 
     @abstractmethod
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[Any]:
+    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
         """Yield the images of each request, as they are needed."""
 
     @abstractmethod
     async def _send_batch(
-        self, kind: type[Result], batch: Any, options: Options, stopped: Event
+        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each image. No request begins once `stopped` is set."""
 
@@ -97,7 +104,7 @@ class ImageClient(BaseClient):
         The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
         `timeout` in seconds, `request_id`.
         """
-        return run(self._send_image(Prediction, image, Options(**options)))
+        return run(self._send_image(Prediction, image, self._options("predict", options)))
 
     @overload
     def predict_many(
@@ -119,12 +126,14 @@ class ImageClient(BaseClient):
     ) -> list[Any]:
         """Classify each image, in their order, with few requests, `concurrency` of them at a time.
 
+        `timeout` bounds each request, not the call.
         The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
         read; with `on_error="raise"` it fails the call, as every other error does. `images` are those of
         `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
         options are those of CallOptions.
         """
-        return collect(self._send_images(Prediction, images, Options(**options), concurrency), on_error)
+        results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
+        return collect(results, on_error)
 
     def iter_predict(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
@@ -135,7 +144,7 @@ class ImageClient(BaseClient):
         are read as requests end, so that memory is bounded; `concurrency` requests are sent at a time. The
         options are those of CallOptions.
         """
-        return self._send_images(Prediction, images, Options(**options), concurrency)
+        return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
 
     def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
@@ -145,7 +154,7 @@ class ImageClient(BaseClient):
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
         """
-        return run(self._send_image(Reading, image, Options(**options)))
+        return run(self._send_image(Reading, image, self._options("read", options)))
 
     @overload
     def read_many(
@@ -166,7 +175,8 @@ class ImageClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
-        return collect(self._send_images(Reading, images, Options(**options), concurrency), on_error)
+        results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
+        return collect(results, on_error)
 
     def iter_read(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
@@ -175,7 +185,7 @@ class ImageClient(BaseClient):
 
         The arguments are those of `iter_predict`.
         """
-        return self._send_images(Reading, images, Options(**options), concurrency)
+        return self._send_images(Reading, images, self._options("iter_read", options), concurrency)
 
     def ready(self, *, timeout: float | None = None) -> bool:
         """Tell whether the service would answer with the client's model: one request, without retries.
@@ -200,7 +210,7 @@ class ImageClient(BaseClient):
     def _send_images(
         self, kind: type[Result], images: Images, options: Options, concurrency: int
     ) -> Results[Result | DigitError | OSError]:
-        def send(batch: Any, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
+        def send(batch: Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
             return run(self._send_batch(kind, batch, options, stopped))
 
         check_many(images, concurrency)
@@ -214,7 +224,7 @@ class AsyncImageClient(BaseClient):
 
     async def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
         """Classify one image, as Client.predict does."""
-        return await self._send_image(Prediction, image, Options(**options))
+        return await self._send_image(Prediction, image, self._options("predict", options))
 
     @overload
     async def predict_many(
@@ -235,18 +245,18 @@ class AsyncImageClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Classify each image, as Client.predict_many does."""
-        results = self._send_images(Prediction, images, Options(**options), concurrency)
+        results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
         return await async_collect(results, on_error)
 
     def iter_predict(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> AsyncResults[Prediction | DigitError | OSError]:
         """Classify any number of images, as Client.iter_predict does."""
-        return self._send_images(Prediction, images, Options(**options), concurrency)
+        return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
 
     async def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
         """Read all digits on one image, as Client.read does."""
-        return await self._send_image(Reading, image, Options(**options))
+        return await self._send_image(Reading, image, self._options("read", options))
 
     @overload
     async def read_many(
@@ -267,14 +277,14 @@ class AsyncImageClient(BaseClient):
         **options: Unpack[CallOptions],
     ) -> list[Any]:
         """Read all digits on each image, as Client.read_many does."""
-        results = self._send_images(Reading, images, Options(**options), concurrency)
+        results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
         return await async_collect(results, on_error)
 
     def iter_read(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> AsyncResults[Reading | DigitError | OSError]:
         """Read any number of images, as Client.iter_read does."""
-        return self._send_images(Reading, images, Options(**options), concurrency)
+        return self._send_images(Reading, images, self._options("iter_read", options), concurrency)
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Tell whether the service would answer, as Client.ready does."""
@@ -295,7 +305,7 @@ class AsyncImageClient(BaseClient):
     def _send_images(
         self, kind: type[Result], images: Images, options: Options, concurrency: int
     ) -> AsyncResults[Result | DigitError | OSError]:
-        async def send(batch: Any, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
+        async def send(batch: Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
             return await self._send_batch(kind, batch, options, stopped)
 
         check_many(images, concurrency)

@@ -62,7 +62,7 @@ class _Settings:
     retries: RetryPolicy
 
 
-class _ModelServerClient(BaseClient):
+class GrpcClient(BaseClient):
     """Common base of the blocking and the asyncio client."""
 
     _settings: _Settings
@@ -178,7 +178,9 @@ class _ModelServerClient(BaseClient):
             try:
                 return await self._retrier.run(attempt, Deadline(timeout, waited))
             finally:
-                waited += time.monotonic() - started
+                # Of many images, each call has the timeout: their calls follow one another.
+                if len(batch.images) == 1:
+                    waited += time.monotonic() - started
 
         async def ask(request: Classify | Find) -> Any:
             nonlocal served
@@ -213,7 +215,7 @@ class _ModelServerClient(BaseClient):
             return results
 
 
-class ModelServerClient(ImageClient, _ModelServerClient):
+class ModelServerClient(ImageClient, GrpcClient):
     """gRPC client of TensorFlow Serving. This process decodes and prepares the images.
 
         with ModelServerClient("127.0.0.1:8500", name="flowers") as client:
@@ -224,8 +226,9 @@ class ModelServerClient(ImageClient, _ModelServerClient):
     name. Calls that name no version and no label are answered by the version labelled `label`; None stands
     for the newest one, on a model server without labels. The model's task card says how images are prepared;
     the client asks for it once a version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
-    time that an image, or a batch of 256 images, waits for the model server, with all retries; the
-    preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials enable TLS.
+    time that an image waits for the model server, over all calls and attempts; of many images, it bounds each
+    call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials
+    enable TLS.
 
     Images, results, errors and options are those of Client. The client connects at its first call, an asyncio
     client in that call's event loop. It can be pickled unless it was given credentials. Threads may share a
@@ -233,7 +236,7 @@ class ModelServerClient(ImageClient, _ModelServerClient):
     """
 
 
-class AsyncModelServerClient(AsyncImageClient, _ModelServerClient):
+class AsyncModelServerClient(AsyncImageClient, GrpcClient):
     """asyncio gRPC client of TensorFlow Serving, with the arguments of ModelServerClient.
 
     async with AsyncModelServerClient("127.0.0.1:8500", name="flowers") as client:

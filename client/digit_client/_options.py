@@ -32,7 +32,7 @@ class CallOptions(TypedDict, total=False):
     """"image" adds the model's input to each result, as a PNG file; "opinions" adds what each network alone
     takes a digit of a reading for."""
     timeout: float | None
-    """Seconds for each request with all its retries, in place of the client's."""
+    """Seconds for all attempts of each request, in place of the client's."""
     request_id: str | None
     """ID of the requests in the service's log, in place of a random one for each."""
 

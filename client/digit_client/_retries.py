@@ -34,7 +34,7 @@ class RetryPolicy:
 
     `max_attempts` includes the first attempt. The backoff before the n-th retry is drawn uniformly from 0 to
     `initial_backoff` · 2ⁿ⁻¹ seconds, at most `max_backoff` (full jitter). A longer Retry-After of the service
-    takes precedence.
+    takes precedence. The client's `timeout`, 10 seconds by default, bounds all attempts together.
     """
 
     max_attempts: int = 3

@@ -59,7 +59,8 @@ class DigitError(Exception):
 class ImageError(DigitError):
     """The image can't be decoded, taken or answered.
 
-    `index` is its position among several images, else None.
+    `index` is its position among several images, else None. `status` is the HTTP status of the image alone,
+    also among others; None over gRPC, and if the image was not sent.
     """
 
     code = "invalid_image"

@@ -51,7 +51,7 @@ def read_source(image: ImageSource) -> bytes:
 
     Raise OSError if a path can't be read, ImageError if the source is no image.
     """
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
+    if isinstance(image, str) and image[:8].lower().startswith(("http://", "https://")):
         raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)

@@ -45,6 +45,7 @@ READ_ANSWER = {
     "request_id": "r",
 }
 
+QUESTION = r"is this the URL of a Digits gateway\?"
 MODELS_ANSWER = {
     "name": "digits",
     "versions": [{"version": 2, "state": "AVAILABLE"}, {"version": 1, "state": "END"}],
@@ -115,21 +116,22 @@ def test_parse_response_problem_raises_its_error(
     with pytest.raises(DigitError, match="The sentence") as raised:
         _api.parse_response(_api.parse_predictions, status, headers, json.dumps(document).encode())
     error = raised.value
-    assert (type(error), error.request_id) == (error_class, "abc")
+    assert (type(error), error.status, error.request_id) == (error_class, status, "abc")
     if isinstance(error, ServiceError):
-        assert (error.status, error.reason, error.retry_after) == (status, problem.get("code"), 1.5)
+        assert (error.reason, error.retry_after) == (problem.get("code"), 1.5)
 
 
 def test_parse_items_errors_are_in_their_places() -> None:
-    error = {"error": {"code": "not_an_image", "detail": "No image."}}
+    error = {"error": {"code": "not_an_image", "detail": "No image.", "status": 400}}
     other = {"error": {"code": "nonsense", "title": "Something else", "request_id": "x"}}
     answer = ANSWER | {"predictions": [error, PREDICTION, other], "readings": [error] * 3}
     first, second, third = parse(_api.parse_predictions, answer, indices=[256, 259, 260])
     assert isinstance(second, Prediction)
     assert isinstance(first, NotAnImageError)
-    assert (first.message, first.index, first.request_id) == ("No image.", 256, "r")
+    assert (first.message, first.index, first.status, first.request_id) == ("No image.", 256, 400, "r")
     assert isinstance(third, ServiceError)
     assert (third.message, third.reason, third.request_id) == ("Something else", "nonsense", "x")
+    assert third.status is None
     errors = parse(_api.parse_readings, answer, indices=[0, 1, 2])
     assert [type(each) for each in errors] == [NotAnImageError] * 3
 
@@ -231,18 +233,22 @@ def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> No
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "message"),
+    ("status", "headers", "content", "message"),
     [
-        (302, {"location": "https://login.test/"}, "redirects to https://login.test/"),
-        (200, {"content-type": "text/html"}, "text/html instead of JSON"),
-        (404, {"content-type": "text/html"}, "answered status 404"),
+        (302, {"location": "https://login.test/"}, b"", "redirects to https://login.test/; use"),
+        (200, {"content-type": "text/html"}, b"<html>", rf"text/html instead of JSON: {QUESTION}"),
+        (400, {"content-type": "text/html"}, b"<html>", rf"answered status 400: {QUESTION}"),
+        (400, {}, b'{"error": "Malformed request"}', rf"answered status 400: {QUESTION}"),
+        (404, {"content-type": "text/html"}, b"<html>", rf"answered status 404: {QUESTION}"),
+        (404, {}, b'{"detail": "Not Found"}', rf"Not Found: {QUESTION}"),
+        (501, {}, b"", rf"answered status 501: {QUESTION}"),
     ],
 )
 def test_parse_response_foreign_page_raises_service_error_that_names_it(
-    status: int, headers: dict[str, str], message: str
+    status: int, headers: dict[str, str], content: bytes, message: str
 ) -> None:
     with pytest.raises(ServiceError, match=message) as raised:
-        _api.parse_response(_api.parse_models, status, headers, b"<html>")
+        _api.parse_response(_api.parse_models, status, headers, content)
     assert (type(raised.value), raised.value.status) == (ServiceError, status)
 
 

@@ -15,14 +15,14 @@ from digit_client._batches import Batch, split
 from digit_core.errors import without_tracebacks
 
 
-def batches(images: Any, max_items: int = 64, max_bytes: int = 6_000_000) -> list[Batch]:
+def batches(images: Any, max_items: int = 16, max_bytes: int = 6_000_000) -> list[Batch]:
     """Return the batches of images that are sent as they are."""
     return [*split(images, lambda image: image, max_items, max_bytes)]
 
 
 def test_split_ends_a_batch_by_number() -> None:
-    found = batches([Path("missing.png")] * 150)
-    assert [(batch.start, len(batch.images)) for batch in found] == [(0, 64), (64, 64), (128, 22)]
+    found = batches([Path("missing.png")] * 50)
+    assert [(batch.start, len(batch.images)) for batch in found] == [(0, 16), (16, 16), (32, 16), (48, 2)]
     assert batches([]) == []
 
 
@@ -70,8 +70,9 @@ def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
     assert [batch.start for batch in found] == [0, 256]
     sent = [np.load(io.BytesIO(_api.encode_batch(batch)["content"])) for batch in found]
     assert np.array_equal(np.concatenate(sent), images)
-    large = batches(np.zeros((3, 1000, 1000, 3), np.uint8))
-    assert [(batch.start, len(batch.images)) for batch in large] == [(0, 2), (2, 1)]
+    # A photograph takes as long in an array as in a file.
+    for photographs, starts in (((20, 300, 400), [0, 16]), ((3, 1000, 1000, 3), [0, 2])):
+        assert [batch.start for batch in batches(np.zeros(photographs, np.uint8))] == starts
 
 
 @pytest.mark.parametrize(

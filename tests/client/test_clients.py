@@ -256,12 +256,31 @@ def test_options_select_version_and_bar(client: Any, digits: Any) -> None:
         assert raised.value.request_id == "request-4"
 
 
+def test_methods_unknown_option_raises_type_error_that_names_the_method(client: Any) -> None:
+    with_images = ["predict", "predict_many", "iter_predict", "read", "read_many", "iter_read"]
+    for name in (*with_images, "ready", "with_options"):
+        message = rf"^(?!_)\w*Client\.{name}\(\) got an unexpected keyword argument 'versoin'"
+        arguments = [[b"image"]] if name in with_images else []
+        with pytest.raises(TypeError, match=message):
+            getattr(client, name)(*arguments, versoin=1)
+
+
+def test_methods_url_is_refused_with_how_to_fetch_it(client: Any) -> None:
+    url = "HTTPS://digits.test/five.png"
+    message = f"download {url} and pass its bytes"
+    for one, many in (("predict", "predict_many"), ("read", "read_many")):
+        with pytest.raises(NotAnImageError, match=message):
+            getattr(client, one)(url)
+        (error,) = getattr(client, many)([url])
+        ((_, other),) = getattr(client, f"iter_{one}")([url])
+        assert isinstance(error, NotAnImageError)
+        assert message in error.message == other.message
+
+
 def test_methods_invalid_arguments_raise_errors(client: Any) -> None:
     for method in (client.predict_many, client.read_many, client.iter_predict, client.iter_read):
         with pytest.raises(TypeError, match="put it in a list"):
             method("five.jpg")
-        with pytest.raises(TypeError, match="versoin"):
-            method([b"image"], versoin=1)
     for method in (client.predict, client.predict_many, client.read, client.iter_read):
         with pytest.raises(ValueError, match="not both"):
             method([b"image"], version=1, label="stable")

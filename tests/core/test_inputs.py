@@ -107,6 +107,6 @@ def test_media_type_is_detected_by_content(name: str) -> None:
 
 
 def test_read_source_url_raises_not_an_image_error_with_remedy() -> None:
-    url = "https://example.org/5.png"
-    with pytest.raises(NotAnImageError, match=f"download {url} and pass its bytes"):
-        _inputs.read_source(url)
+    for url in ("https://example.org/5.png", "HTTP://example.org/5.png"):
+        with pytest.raises(NotAnImageError, match=f"download {url} and pass its bytes"):
+            _inputs.read_source(url)

@@ -1,5 +1,7 @@
 """Installations to check: the overlays, and every pair of the chart's choices."""
 
+import re
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +12,7 @@ import pytest
 import yaml
 
 from digit_serving.releases.options import format_job
-from tests.manifests import OVERLAYS, Object, defaults, merge, overlay, overlay_values, render
+from tests.manifests import OVERLAYS, Object, defaults, merge, notes, overlay, overlay_values, render
 
 STORAGE = {"ipBlock": {"cidr": "203.0.113.0/28"}}
 DATABASE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}
@@ -58,8 +60,44 @@ CHOICES: dict[str, dict[str, Any]] = {
         "unwatched": {},
         "watched": {"monitoring": {"enabled": True, "labels": {"release": "prometheus"}}},
         "queue": {
-            "monitoring": {"enabled": True, "traces": "http://collector.monitoring:4317"},
+            "monitoring": {"enabled": True, "traces": "http://collector.monitoring:4318"},
             "autoscaling": {"metric": "queue"},
+        },
+    },
+    "exposure": {
+        "cluster": {},
+        "balanced": {
+            "gateway": {
+                "service": {
+                    "type": "LoadBalancer",
+                    "externalTrafficPolicy": "Local",
+                    "loadBalancerSourceRanges": ["203.0.113.0/24", "2001:db8::/32"],
+                },
+                "preStopSleepSeconds": 30,
+                "terminationGracePeriodSeconds": 60,
+                "podDisruptionBudget": {"maxUnavailable": "25%"},
+            },
+            "autoscaling": {"behavior": {"scaleDown": {"selectPolicy": "Disabled"}}},
+        },
+    },
+    "cluster": {
+        "kubernetes": {},
+        "openshift": {
+            "runAsUser": None,
+            "imagePullPolicy": "Always",
+            "dns": {
+                "peers": [
+                    {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}
+                ],
+                "port": 5353,
+            },
+            "secrets": {"feedback": "postgres", "gatewayTls": "client", "releases": "promoter"},
+            "models": {
+                "resources": {
+                    "requests": {"ephemeral-storage": "64Mi"},
+                    "limits": {"ephemeral-storage": "1Gi"},
+                }
+            },
         },
     },
     "encryption": {"plain": {}, "tls": {"modelServer": {"tls": True}}},
@@ -70,7 +108,11 @@ CHOICES: dict[str, dict[str, Any]] = {
             "gateway": {"settings": {"DIGITS_CANARY_SHARE": "0.05"}},
             "imagePullSecrets": ["registry"],
         },
-        "shadow": {"gateway": {"settings": {"DIGITS_SHADOW_LABEL": "canary", "DIGITS_WORKERS": "4"}}},
+        "shadow": {
+            "gateway": {
+                "settings": {"DIGITS_SHADOW_LABEL": "canary", "DIGITS_WORKERS": "4", "DIGITS_DEADLINE": "7.5"}
+            }
+        },
     },
 }
 
@@ -81,6 +123,7 @@ class Installation:
 
     values: dict[str, Any]
     objects: list[Object]
+    notes: str = ""
 
     @property
     def has_volume(self) -> bool:
@@ -90,13 +133,19 @@ class Installation:
     @property
     def workloads(self) -> list[Object]:
         """All objects, and the Job of `digits models promote` where it can run."""
-        return [*self.objects, promotion()] if self.has_volume else self.objects
+        return [*self.objects, promotion(self.notes)] if self.has_volume else self.objects
 
 
-def promotion() -> Object:
-    """Return the Job that `digits models promote 2 --version-label canary --job` prints."""
-    job: Object = yaml.safe_load(format_job("promote", ["2", "--version-label", "canary"], None))
-    return job
+def promotion(notes: str = "") -> Object:
+    """Return the Job that `digits models promote 2 --version-label canary --job` prints.
+
+    The chart's notes may have a command that adapts it to the installation.
+    """
+    job = format_job("promote", ["2", "--version-label", "canary"], None)
+    for script in re.findall(r"sed '(.*?)'", notes):
+        job = subprocess.run(["sed", script], input=job, capture_output=True, text=True, check=True).stdout
+    loaded: Object = yaml.safe_load(job)
+    return loaded
 
 
 def pairwise(choices: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
@@ -134,9 +183,9 @@ def installation_of(name: str) -> Installation:
     options = [CHOICES[choice][option] for choice, option in ROWS[name].items()]
     schedule = {"training": {"schedule": "0 3 * * 0"}}
     values = merge({}, *options)
-    if "models" not in values and "feedback" in values:
+    if values.get("models", {}).get("source", "volume") == "volume" and "feedback" in values:
         values = merge(values, schedule)
-    return Installation(merge(defaults(), values), render(values))
+    return Installation(merge(defaults(), values), render(values), notes(values))
 
 
 @pytest.fixture(params=[*OVERLAYS, *(pytest.param(row, marks=pytest.mark.slow) for row in ROWS)])

@@ -83,7 +83,8 @@ def test_pods_may_make_the_calls_of_their_environment_and_no_others(installation
     names = {component(template) for template in pods(installation.workloads)}
     calls = set(allowed(installation, "egress"))
     assert {call for call in calls if call[1] in names} == needed(installation)
-    resolving = {name for name, peer, port in calls if port == 53 and "kube-dns" in peer}
+    dns = installation.values["dns"]
+    resolving = {name for name, *server in calls if server == [json.dumps(dns["peers"][0]), dns["port"]]}
     assert resolving == {name for name, _, _ in calls}
     assert ("model-server" in resolving) == (installation.values["models"]["source"] == "bucket")
     assert "redis" not in resolving
@@ -126,7 +127,9 @@ def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Insta
     if values["monitoring"]["traces"]:
         expect("gateway", [json.loads(monitoring(installation))], 4317, 4318)
     names = {component(template) for template in pods(installation.workloads)}
-    outside = {call for call in allowed(installation, "egress") if call[1] not in names and call[2] != 53}
+    for name in {name for name, _, _ in allowed(installation, "egress")}:
+        expect(name, values["dns"]["peers"], values["dns"]["port"])
+    outside = {call for call in allowed(installation, "egress") if call[1] not in names}
     assert outside == expected
     assert not any(peer == ANYBODY for _, peer, _ in outside)
 

@@ -13,11 +13,6 @@ from tests.manifests import OVERLAYS, containers, named, of_kind, overlay, pod, 
 
 # Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
 VERSIONS = ["1.32", "1.35", "1.37"]
-# Secrets that users create, as values.yaml and the releases' Job describe them.
-SECRETS = {
-    *("gateway-keys", "feedback", "model-bucket", "model-server-tls", "gateway-tls"),
-    *("gateway-server-tls", "redis", "releases"),
-}
 
 
 # Their schemas are those of operators; other tests read what the chart writes.
@@ -122,7 +117,7 @@ def references(template: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def test_referenced_object_exists_or_is_a_documented_secret(installation: Installation) -> None:
     names = {(item["kind"], item["metadata"]["name"]) for item in installation.objects}
-    known = names | {("Secret", name) for name in SECRETS}
+    known = names | {("Secret", name) for name in installation.values["secrets"].values()}
     for template in pods(installation.workloads):
         assert set(references(template)) <= known
         # A mount without its volume is no error of the schema.

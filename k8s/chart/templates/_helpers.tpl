@@ -6,23 +6,32 @@
 {{/* Labels of a component's objects: (list . "gateway"). Helm adds app.kubernetes.io/managed-by. */}}
 {{- define "digits.labels" -}}
 {{- $root := index . 0 -}}
-{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ index . 1 }}, app.kubernetes.io/instance: {{ $root.Release.Name }}, app.kubernetes.io/version: {{ $root.Chart.AppVersion }}, app.kubernetes.io/part-of: digits
-{{- if gt (len .) 3 }}{{ range $name, $value := index . 3 }}, {{ $name }}: {{ quote $value }}{{ end }}{{ end }}}
+{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ index . 1 }}, app.kubernetes.io/instance: {{ quote $root.Release.Name }}, app.kubernetes.io/version: {{ quote $root.Chart.AppVersion }}, app.kubernetes.io/part-of: digits
+{{- if gt (len .) 3 }}{{ range $name, $value := index . 3 }}, {{ quote $name }}: {{ quote $value }}{{ end }}{{ end }}}
 {{- end }}
 
 {{/* Metadata of a component's object: (list . "gateway" name), with further labels (dict …). */}}
 {{- define "digits.metadata" -}}
 name: {{ index . 2 }}
-namespace: {{ (index . 0).Release.Namespace }}
+namespace: {{ (index . 0).Release.Namespace | quote }}
 labels: {{ include "digits.labels" . }}
 {{- end }}
 
-{{/* Fields of every pod: unprivileged, without a token; the argument has further fields of the security context. */}}
+{{/* Fields of every pod: unprivileged, without a token: (list .), or (list . true) for volumes that are writable whatever their owner. */}}
 {{- define "digits.pod" -}}
 serviceAccountName: digits
 automountServiceAccountToken: false
 enableServiceLinks: false
-securityContext: {runAsNonRoot: true, runAsUser: 1000, runAsGroup: 1000, seccompProfile: {type: RuntimeDefault}{{ . }}}
+{{- $user := (index . 0).Values.runAsUser | int64 }}
+securityContext: {runAsNonRoot: true, {{ if $user }}runAsUser: {{ $user }}, runAsGroup: {{ $user }}, {{ if gt (len .) 1 }}fsGroup: {{ $user }}, fsGroupChangePolicy: OnRootMismatch, {{ end }}{{ end }}seccompProfile: {type: RuntimeDefault}}
+{{- end }}
+
+{{/* Image of a container: (list . .Values.images.gateway). */}}
+{{- define "digits.image" -}}
+image: {{ index . 1 | quote }}
+{{- with (index . 0).Values.imagePullPolicy }}
+imagePullPolicy: {{ . }}
+{{- end }}
 {{- end }}
 
 {{- define "digits.containerSecurity" -}}
@@ -36,7 +45,7 @@ labels: {{ include "digits.labels" (list (index . 0) (index . 1) "" $values.podL
 {{- with merge (dict) (index . 2) $values.podAnnotations }}
 annotations:
   {{- range $name, $value := . }}
-  {{ $name }}: {{ $value | quote }}
+  {{ quote $name }}: {{ quote $value }}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -47,7 +56,7 @@ annotations:
 {{- $name := index . 1 }}
 {{- $own := index . 2 }}
 {{- with $own.priorityClassName | default $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ quote . }}
 {{- end }}
 {{- with $own.nodeSelector | default $values.nodeSelector }}
 nodeSelector:
@@ -142,22 +151,19 @@ SSL_CERT_FILE: /server-tls/ca.crt
 {{- if .Values.feedback.enabled }}
 - name: DIGITS_FEEDBACK
   valueFrom:
-    secretKeyRef: {name: feedback, key: url}
+    secretKeyRef: {name: {{ quote .Values.secrets.feedback }}, key: url}
 {{- end }}
 {{- if and .Values.rateLimit .Values.redis.external }}
 - name: DIGITS_RATE_LIMIT_STORE
   valueFrom:
-    secretKeyRef: {name: redis, key: url}
+    secretKeyRef: {name: {{ quote .Values.secrets.redis }}, key: url}
 {{- end }}
 {{- end }}
 
-{{/* Egress to the cluster's DNS, by Service or by NodeLocal DNSCache. */}}
 {{- define "digits.dns" -}}
 - to:
-    - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
-      podSelector: {matchLabels: {k8s-app: kube-dns}}
-    - ipBlock: {cidr: 169.254.20.10/32}
-  ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+    {{- toYaml .Values.dns.peers | nindent 4 }}
+  ports: [{port: {{ .Values.dns.port }}, protocol: UDP}, {port: {{ .Values.dns.port }}, protocol: TCP}]
 {{- end }}
 
 {{- define "digits.podPeer" -}}
@@ -165,7 +171,7 @@ SSL_CERT_FILE: /server-tls/ca.crt
 {{- end }}
 
 {{- define "digits.monitoringPeer" -}}
-- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .Values.monitoring.namespace }}}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ quote .Values.monitoring.namespace }}}}
 {{- end }}
 
 {{/* Files of the model server, and the key for `digits models pull`. */}}
@@ -187,6 +193,11 @@ model-key.pem: |
 {{- add (mul .Values.gateway.replicas.max $calls) 16 }}
 {{- end }}
 
+{{/* Seconds of a gateway's longest call. */}}
+{{- define "digits.deadline" -}}
+{{ .Values.gateway.settings.DIGITS_DEADLINE | default "5" | ceil }}
+{{- end }}
+
 {{/* Init container that brings the models, or waits for them. */}}
 {{- define "digits.models" -}}
 {{- $models := .Values.models }}
@@ -195,11 +206,10 @@ model-key.pem: |
 # writes the file, as the first version is published.
 initContainers:
   - name: wait
-    image: {{ ternary .Values.images.modelServerOnGpu .Values.images.modelServer .Values.modelServer.gpu }}
+    {{- include "digits.image" (list . (ternary .Values.images.modelServerOnGpu .Values.images.modelServer .Values.modelServer.gpu)) | nindent 4 }}
     command: [bash, -c, "until [ -e /models/models.config ]; do sleep 1; done"]
     resources:
-      requests: {cpu: 10m, memory: 16Mi}
-      limits: {cpu: 100m, memory: 64Mi}
+      {{- toYaml $models.resources | nindent 6 }}
     securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: models, mountPath: /models, readOnly: true}
@@ -209,7 +219,7 @@ initContainers:
   # starts once models.config is there, which `pull` writes last.
   - name: pull
     # The gateway's image has neither S3 nor signatures.
-    image: {{ .Values.images.training }}
+    {{- include "digits.image" (list . .Values.images.training) | nindent 4 }}
     command: [sh, -c, "while digits models pull {{ $models.bucket.url }}; sleep 30; do :; done"]
     restartPolicy: Always
     startupProbe:
@@ -217,15 +227,14 @@ initContainers:
       periodSeconds: 2
       failureThreshold: 150
     envFrom:
-      - secretRef: {name: model-bucket{{ if .Values.serviceAccount.annotations }}, optional: true{{ end }}}
+      - secretRef: {name: {{ quote .Values.secrets.modelBucket }}{{ if .Values.serviceAccount.annotations }}, optional: true{{ end }}}
     env:
       - {name: DIGITS_MODELS, value: /models}
       {{- if $models.bucket.publicKey }}
       - {name: DIGITS_MODEL_PUBLIC_KEY, value: /config/model-key.pem}
       {{- end }}
     resources:
-      requests: {cpu: 100m, memory: 128Mi}
-      limits: {cpu: "1", memory: 512Mi}
+      {{- toYaml $models.resources | nindent 6 }}
     securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: config, mountPath: /config, readOnly: true}
@@ -234,11 +243,10 @@ initContainers:
 {{- else if not $models.image.mounted }}
 initContainers:
   - name: copy
-    image: {{ $models.image.reference }}
+    {{- include "digits.image" (list . $models.image.reference) | nindent 4 }}
     command: [cp, -r, /models, /volume]
     resources:
-      requests: {cpu: 100m, memory: 64Mi}
-      limits: {cpu: "1", memory: 256Mi}
+      {{- toYaml $models.resources | nindent 6 }}
     securityContext: {{ include "digits.containerSecurity" . }}
     volumeMounts:
       - {name: models, mountPath: /volume}

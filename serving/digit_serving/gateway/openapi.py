@@ -290,23 +290,22 @@ def _pictures(settings: Settings) -> _Json:
         "file": {"summary": "An image file", "value": {"images": [file]}},
         "pixels": {"summary": "Pixels", "value": {"instances": [(one // 255).ravel().tolist()]}},
     }
-    array = (
-        f"A .npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
-        "digits [n, 28, 28], light ink on dark."
+    file_or_array = (
+        "An image file: PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it. Or a "
+        f".npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
+        "digits [n, 28, 28], light ink on dark. The first bytes tell which it is; its own media type, "
+        "`image/*` or `application/x-npy`, is as good."
     )
     pictures = _json("Images", "Instances")
     pictures["application/json"]["examples"] = examples
     return {
         **pictures,
-        "image/*": _binary("PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it."),
-        "application/octet-stream": _binary("An image file in one of the formats of `image/*`."),
         "multipart/form-data": {"schema": _ref("schemas", "Form")},
-        "application/x-npy": _binary(array),
+        # Generators of clients know no media range, and no other type of binary bodies.
+        "application/octet-stream": {
+            "schema": {"type": "string", "format": "binary", "description": file_or_array}
+        },
     }
-
-
-def _binary(description: str) -> _Json:
-    return {"schema": {"type": "string", "format": "binary", "description": description}}
 
 
 class _Generator(GenerateJsonSchema):

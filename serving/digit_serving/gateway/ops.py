@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import hashlib
+import math
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -42,6 +44,7 @@ _LINKS = {
 
 _PROBE_TIMEOUT_SECONDS = 0.9
 """Below one second, the default timeout of Kubernetes's probes."""
+_KEPT_SECONDS = 1.0
 # Explicit, because the mimetypes module reads the machine's own table.
 _MIMETYPES = {
     ".css": "text/css",
@@ -78,6 +81,7 @@ def probes(services: Services) -> Blueprint:
     blueprint = Blueprint("probes", __name__)
     settings, model_server = services.settings, services.model_server
     name = settings.model_name
+    model_warnings = ModelWarnings(settings, model_server)
 
     @blueprint.get("/livez")
     def livez() -> Response:
@@ -102,7 +106,7 @@ def probes(services: Services) -> Blueprint:
             raise NotReadyError(missing) from error
         except DigitError as error:
             raise NotReadyError("The model server does not answer.") from error
-        warnings = await_(_warnings(settings, model_server, deadline))
+        warnings = await_(model_warnings.get(deadline))
         if services.limiter and not services.limiter.is_reachable():
             warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
         if services.keeper and not services.keeper.is_available:
@@ -117,25 +121,44 @@ def probes(services: Services) -> Blueprint:
     return blueprint
 
 
-async def _warnings(settings: Settings, model_server: AsyncConnection, deadline: float) -> list[str]:
-    """Return a sentence for each version that failed to load, and for each model that is left out."""
-    file = settings.models_config
-    folder = ModelsFolder(file.parent) if file else None
-    names, left_out = {*settings.models}, dict[str, str]()
-    if folder:
-        with suppress(ArtifactError, OSError):
-            left_out = await asyncio.to_thread(folder.left_out)
-            names |= folder.read_config().base_paths.keys()
-    ordered = sorted(names)
-    calls = (model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
-    answers = await asyncio.gather(*calls, return_exceptions=True)
-    failed = [
-        f"Version {status.version} of the model {name} failed to load; the model server's log says why."
-        for name, answer in zip(ordered, answers, strict=True)
-        for status in (() if isinstance(answer, BaseException) else answer)
-        if status.error and not status.is_available
-    ]
-    return failed + [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
+class ModelWarnings:
+    """Sentences on versions that failed to load, and on models that are left out.
+
+    They are kept for a second: each probe would ask the model server once a model, and list the models'
+    folder. `clock` returns seconds, like time.monotonic.
+    """
+
+    def __init__(
+        self, settings: Settings, model_server: AsyncConnection, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings, self._model_server, self._clock = settings, model_server, clock
+        self._kept, self._kept_until = list[str](), -math.inf
+
+    async def get(self, deadline: float) -> list[str]:
+        """Return the sentences, asked for at most a second ago."""
+        if self._clock() >= self._kept_until:
+            self._kept = await self._ask(deadline)
+            self._kept_until = self._clock() + _KEPT_SECONDS
+        return [*self._kept]
+
+    async def _ask(self, deadline: float) -> list[str]:
+        file = self._settings.models_config
+        folder = ModelsFolder(file.parent) if file else None
+        names, left_out = {*self._settings.models}, dict[str, str]()
+        if folder:
+            with suppress(ArtifactError, OSError):
+                left_out = await asyncio.to_thread(folder.left_out)
+                names |= folder.read_config().base_paths.keys()
+        ordered = sorted(names)
+        calls = (self._model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        failed = [
+            f"Version {status.version} of the model {name} failed to load; the model server's log says why."
+            for name, answer in zip(ordered, answers, strict=True)
+            for status in (() if isinstance(answer, BaseException) else answer)
+            if status.error and not status.is_available
+        ]
+        return failed + [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
 
 
 def pages(settings: Settings) -> Blueprint:

@@ -230,9 +230,14 @@ class BodyParser:
         RequestEntityTooLarge; OverloadedError or DeadlineExceededError if parsing begins too late.
         """
         media_type = request.mimetype
-        # The bytes of an untyped body tell its format.
-        if media_type.startswith("image/") or media_type in ("application/octet-stream", ""):
+        if media_type.startswith("image/"):
             return Body([read_body(request, self._max_body)], is_image=True)
+        if media_type in ("application/octet-stream", "application/x-npy", ""):
+            data = read_body(request, self._max_body)
+            # The bytes of an untyped body tell its format.
+            if media_type == "application/x-npy" or data.startswith(np.lib.format.MAGIC_PREFIX):
+                return self._from_npy(data)
+            return Body([data], is_image=True)
         if media_type == "multipart/form-data":
             return Body(self._from_form(request))
         if media_type == "application/json":
@@ -240,8 +245,6 @@ class BodyParser:
             if len(data) <= _MAX_INLINE_JSON:
                 return self._from_json(data, task)
             return self._work.run_in_thread(context, self._from_json, data, task)
-        if media_type == "application/x-npy":
-            return self._from_npy(read_body(request, self._max_body))
         raise UnsupportedMediaType(
             "Unsupported media type. Send one image as image/*, "
             "several as multipart/form-data, application/json or application/x-npy."

@@ -180,8 +180,8 @@ class Settings(BaseSettings):
     feedback_originals: bool = False
     """Keep also the image files as they were sent, with their metadata."""
     feedback_sample: float = Field(default=0, ge=0, le=1)
-    """Share of the requests whose unsure answers, below a confidence of 0.9, are stored to be labelled by
-    hand at /label: 0.01 is one in a hundred."""
+    """Share of the requests whose unsure answers, refused or below a confidence of 0.9, are stored to be
+    labelled by hand at /label: 0.01 is one in a hundred."""
 
     @cached_property
     def models(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import gzip
 import re
 import shutil
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.tfserving.connection import AsyncConnection
+from digit_serving.gateway.ops import ModelWarnings
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.artifact.conftest import write_files
-from tests.serving.gateway.conftest import SHAPES, StubModelServer, TaskModels
+from tests.serving.gateway.conftest import SHAPES, ManualClock, StubModelServer, TaskModels
 
 PAGES = ("index.html", "label.html")
 DOCS_FILES = ["swagger-ui-bundle.js", "swagger-ui.css", "docs.css", "start.js", "favicon-32x32.png"]
@@ -48,6 +51,30 @@ def test_readyz_names_each_model_that_is_left_out(stub: StubModelServer, tmp_pat
     remedy = "`digits models verify 1 --model colors` enters it, or says why not"
     assert colors == f"The model colors is not served: version 1 is not in models.config; {remedy}."
     assert flowers == "The model flowers is not served: version 1 is missing or incomplete."
+
+
+def test_model_warnings_are_asked_for_once_a_second(stub: StubModelServer, tmp_path: Path) -> None:
+    folder, clock = ModelsFolder(tmp_path, verify=lambda _: None), ManualClock()
+    folder.publish("colors", write_files)
+    settings = Settings(model_server=stub.target, models_config=folder.config_path)
+
+    async def create() -> ModelWarnings:
+        return ModelWarnings(settings, AsyncConnection(stub.target), clock)
+
+    def get() -> list[str]:
+        return greenlet_loop.run(warnings.get(time.monotonic() + 10))
+
+    warnings = greenlet_loop.run(create())
+    assert get() == []
+    stub.failed = [4]
+    folder.write_config(folder.read_config().without("colors"))
+    clock.now = 0.9
+    assert get() == []
+    clock.now = 1.0
+    assert [sentence[:11] for sentence in get()] == ["Version 4 o", "The model c"]
+    clock.now = 1.9
+    stub.failed = []
+    assert len(get()) == 2
 
 
 def test_readyz_depends_on_default_model_only(stub: StubModelServer) -> None:

@@ -154,6 +154,10 @@ def test_parse_files_returns_them_in_every_format() -> None:
         assert parse(PNG, content_type).content == [PNG]
     assert parse_json({"images": texts}).content == files
     assert parse(parts, "multipart/form-data").content == files
+    for content_type in ("application/x-npy", "application/octet-stream", None):
+        array = parse(npy(IMAGE[None]), content_type).content
+        assert isinstance(array, np.ndarray)
+        assert array.tolist() == [IMAGE.tolist()]
 
 
 @pytest.mark.parametrize("content_encoding", ["gzip", "identity, gzip"])

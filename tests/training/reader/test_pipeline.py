@@ -58,6 +58,8 @@ def test_published_reader_takes_pages_of_any_size(reader: Any) -> None:
         found = reader.signatures["serving_default"](pages=tf.zeros(shape, tf.uint8))
         assert found["boxes"].shape[0] == shape[0]
         assert found["classes"].shape[1:] == (found["scores"].shape[1], CLASSES)
+        weights = shipped.read_card(READER_NAME)["lines"]["weights"]
+        assert found["line_weights"].numpy() == pytest.approx(np.array([weights] * shape[0]))
 
 
 def test_published_reader_has_the_weights_of_its_network(models: Path) -> None:

@@ -1,0 +1,84 @@
+"""Certainty of readings: which lines are right, and weights that say so."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_core import images
+from digit_core.artifact.task_card import DIGIT_LABELS, READER_NAME
+from digit_core.images.certainty import sigmoid
+from digit_core.peaks import Peaks
+from digit_core.results import Prediction
+from digit_training import shipped
+from digit_training.drawing.pages import Page
+from digit_training.reader import certainty, pipeline
+
+WRITTEN = ((1, (10, 20, 15, 30)), (2, (40, 22, 20, 30)), (4, (70, 20, 18, 30)))
+
+
+def page(*written: tuple[int, tuple[int, int, int, int]]) -> Page:
+    boxes = np.array([box for _, box in written], np.float32).reshape(-1, 4)
+    return Page(np.full((96, 192), 200, np.uint8), boxes, np.array([label for label, _ in written], np.int64))
+
+
+def found(*digits: tuple[int, tuple[int, int, int, int]]) -> Any:
+    """Return the lines of a reader and a classifier that see these digits."""
+    classes = np.full((len(digits), 11), 0.01, np.float32)
+    for row, (label, _) in zip(classes, digits, strict=True):
+        row[label] = 0.9
+    boxes = np.array([box for _, box in digits], np.float32)
+    shown = images.to_page(np.full((96, 192), 200, np.uint8))
+    detected = images.detect(shown, Peaks(np.full(len(digits), 0.95, np.float32), classes, boxes))
+    rows = np.clip(np.eye(10)[[int(row[:10].argmax()) for row in detected.digits.classes]], 0.001, 0.991)
+    answers = [
+        Prediction(int(row.argmax()), float(row.max()), tuple(row.tolist()), DIGIT_LABELS, 1, is_digit=0.99)
+        for row in rows
+    ]
+    return images.find_lines(detected, answers)
+
+
+@pytest.mark.parametrize(
+    ("digits", "is_right"),
+    [
+        (WRITTEN, True),
+        (((7, WRITTEN[0][1]), *WRITTEN[1:]), False),
+        (WRITTEN[:2], False),
+        ((*WRITTEN, (1, (120, 20, 8, 30))), False),
+    ],
+    ids=["right", "misread", "missed", "extra"],
+)
+def test_line_is_right_with_all_digits_on_its_rows_and_no_other(digits: Any, is_right: bool) -> None:
+    assert certainty.are_right(page(*WRITTEN), found(*digits)) == [is_right]
+
+
+def test_line_is_right_whatever_stands_on_other_rows() -> None:
+    lower = [(label, (left, top + 40, width, height)) for label, (left, top, width, height) in WRITTEN]
+    assert certainty.are_right(page(*WRITTEN, *lower), found(*WRITTEN)) == [True]
+    sign = (10, (95, 45, 4, 4))
+    assert certainty.are_right(page(*WRITTEN, sign), found(*WRITTEN)) == [True]
+
+
+def test_fit_leaves_out_pages_that_cut_a_digit_off_or_have_none() -> None:
+    cut = page((1, (-3, 20, 15, 30)))
+    unreadable = page((-1, (40, 22, 20, 30)), *WRITTEN)
+
+    def find(levels: np.ndarray) -> Peaks:
+        raise AssertionError("no page is looked at")
+
+    with pytest.raises(ValueError, match="at least one"):
+        certainty.fit_line_weights([cut, unreadable, page(), page((10, (95, 45, 4, 4)))], find)
+
+
+@pytest.mark.slow
+def test_shipped_weights_tell_how_many_drawn_lines_are_right(
+    digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other pages than those of the fit: the mean confidence is the share of right lines."""
+    monkeypatch.setattr(pipeline, "LINE_PAGES", 1500)
+    fitted = pipeline.fit_line_weights(shipped.load_detector(), digits)
+    card = shipped.read_card(READER_NAME)["lines"]
+    assert fitted.count > 100
+    assert fitted.right == pytest.approx(card["right"], abs=0.1)
+    typical = np.array([4.0, 3.0, 0.05, 1.0])
+    assert sigmoid(typical @ fitted.weights) == pytest.approx(sigmoid(typical @ card["weights"]), abs=0.05)
