@@ -1,11 +1,14 @@
 """Fixtures for many tests: digits, and services that serve the shipped networks."""
 
+import errno
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -52,6 +55,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Group each module's tests on one worker of pytest-xdist, so that module fixtures are set up once."""
     if not item.get_closest_marker("xdist_group"):
         item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file gets on disk."""
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
 
 
 @dataclass(frozen=True)

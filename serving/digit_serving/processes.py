@@ -26,7 +26,7 @@ class _Child:
 
     command: Sequence[str]
     env: Mapping[str, str]
-    log: IO[bytes] | None
+    log: IO[bytes] | int | None
     prepare: Callable[[bool], object] | None
     process: subprocess.Popen[bytes] = field(init=False)
     failures: int = 0
@@ -80,7 +80,7 @@ class ProcessGroup:
         name: str,
         command: Sequence[str],
         env: Mapping[str, str],
-        log: IO[bytes] | None = None,
+        log: IO[bytes] | int | None = None,
         prepare: Callable[[bool], object] | None = None,
     ) -> None:
         """Start a process with additional environment variables.

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import shutil
 import socket
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import IO
 
 import httpx
@@ -43,6 +45,9 @@ MODEL_SERVER_FLAGS = (
     "--allow_version_labels_for_unavailable_models=true",
 )
 """Flags of a model server for this machine's callers, in addition to its ports and models."""
+_INFO = re.compile(rb"\d{4}-\d\d-\d\d \S+: I |I\d{4} ")
+"""Start of a line of severity INFO, with the prefix of TensorFlow's log or of Abseil's."""
+TENSORFLOW_SERVING = "TensorFlow Serving"
 MODEL_SERVER = "model server"
 """Name of the model server's process."""
 _READY_ANSWERS = 8
@@ -214,14 +219,35 @@ def choose_default(folder: ModelsFolder, report: Callable[[str], None]) -> str:
 def start_model_server(
     group: ProcessGroup,
     *flags: str,
-    log: IO[bytes] | None = None,
+    log: IO[bytes] | int | None = None,
     prepare: Callable[[bool], object] | None = None,
 ) -> str:
     """Start a model server with MODEL_SERVER_FLAGS and more flags, and return its name."""
     program, command = find_model_server()
-    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **_log_level(), **_MALLOC}
+    level = _log_level()
+    if program == TENSORFLOW_SERVING and not log and level["DIGITS_LOG_LEVEL"] in ("warning", "error"):
+        log = _without_info()
+    environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **level, **_MALLOC}
     group.start(MODEL_SERVER, [*command, *flags, *MODEL_SERVER_FLAGS], environment, log, prepare)
     return program
+
+
+def _without_info() -> int:
+    """Return a pipe whose lines go to standard error, but for those of TensorFlow's severity INFO.
+
+    TensorFlow Serving writes several a second while it polls, also with TF_CPP_MIN_LOG_LEVEL. The pipe stays
+    open for further starts.
+    """
+    reading, writing = os.pipe()
+
+    def copy() -> None:
+        with os.fdopen(reading, "rb") as lines:
+            for line in lines:
+                if not _INFO.match(line):
+                    os.write(2, line)
+
+    Thread(target=copy, daemon=True).start()
+    return writing
 
 
 def _log_level() -> dict[str, str]:
@@ -236,5 +262,5 @@ def find_model_server() -> tuple[str, list[str]]:
     """
     real = shutil.which("tensorflow_model_server")
     if real and not os.environ.get("DIGITS_MODEL_PUBLIC_KEY"):
-        return "TensorFlow Serving", [real]
+        return TENSORFLOW_SERVING, [real]
     return "drop-in for TensorFlow Serving", python_command("model-server", "--host=127.0.0.1")

@@ -1,5 +1,7 @@
-"""Stack of `digits up`, without processes."""
+"""Stack of `digits up`: the folder, the model server, and its log."""
 
+import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -10,10 +12,17 @@ from click.testing import CliRunner
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_serving.errors import DigitServingError
+from digit_serving.processes import ProcessGroup
 from digit_serving.releases.cli import models
-from digit_serving.stack import ServedConfig, choose_default, find_model_server, prepared
+from digit_serving.stack import (
+    ServedConfig,
+    choose_default,
+    find_model_server,
+    prepared,
+    start_model_server,
+)
 from tests.core.artifact.conftest import write_files
-from tests.processes import free_port
+from tests.processes import free_port, wait_until
 
 
 def publish(root: Path, *names: str) -> ModelsFolder:
@@ -131,3 +140,36 @@ def test_find_model_server_with_public_key_is_the_drop_in(
     name, command = find_model_server()
     assert name == "drop-in for TensorFlow Serving"
     assert "model-server" in command
+
+
+@pytest.mark.parametrize(("level", "shown"), [("", "WEF"), ("info", "IIWEF")])
+def test_lines_of_tensorflow_serving_below_the_level_are_left_out(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    level: str,
+    shown: str,
+) -> None:
+    lines = [
+        "2026-12-01 10:00:00.123456: I tensorflow_serving/server_core.cc:486] I: finished updating models",
+        "I0000 00:00:1764583200.123456    1234 server_core.cc:486] I: of Abseil",
+        "2026-12-01 10:00:00.123456: W tensorflow_serving/server_core.cc:486] W: warning",
+        "2026-12-01 10:00:00.123456: E tensorflow_serving/server_core.cc:486] E: error",
+        "F: Failed to start server. Error: INVALID_ARGUMENT",
+    ]
+    original = tmp_path / "tensorflow_model_server"
+    original.write_text("#!/bin/sh\ncat <<'EOF' >&2\n" + "\n".join(lines) + "\nEOF\nexec sleep 60\n")
+    original.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("DIGITS_LOG_LEVEL", level)
+    printed = ""
+    with ProcessGroup() as group:
+        start_model_server(group, "--port=1")
+
+        def is_printed() -> bool:
+            nonlocal printed
+            printed += capfd.readouterr().err
+            return "F: " in printed
+
+        wait_until(is_printed)
+    assert "".join(re.findall(r"(?:^|\] )([IWEF]): ", printed, re.MULTILINE)) == shown

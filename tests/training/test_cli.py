@@ -40,6 +40,7 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
+from digit_training.reader import pipeline as reader_pipeline
 from digit_training.recipes import RECIPES
 from tests.conftest import Digits
 from tests.processes import DIGITS
@@ -200,6 +201,39 @@ class ImpatientTerminal(io.StringIO):
         if self.text in text:
             signal.raise_signal(signal.SIGINT)
         return super().write(text)
+
+
+@pytest.mark.usefixtures("full_disk")
+@pytest.mark.parametrize("model", ["perceptron", "reader"])
+def test_train_on_a_full_disk_fits_nothing(
+    model: str, idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (pipeline, reader_pipeline):
+        monkeypatch.setattr(module, "fit", Mock(side_effect=AssertionError))
+    printed = train("--data", idx_folder, *folders.options, model=model)
+    assert printed == (1, f"Error: {folders.models.root} can't be written: No space left on device\n")
+    assert not folders.models.root.exists()
+
+
+def test_train_whose_report_can_not_be_written_fits_nothing(idx_folder: Path, folders: Folders) -> None:
+    folders.report.touch()
+    status, printed = train("--data", idx_folder, *folders.options)
+    assert status == 1
+    assert printed.endswith(f"Error: {folders.report} can't be written: Not a directory\n")
+    assert not folders.models.root.exists()
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_export_on_a_full_disk_evaluates_nothing(
+    fitted: FitResult, mnist_npz: Path, tmp_path: Path, folders: Folders
+) -> None:
+    fitted.model.save(tmp_path / "model.keras")
+    arguments = (tmp_path / "model.keras", "--data", mnist_npz, "--models", folders.models.root)
+    status, printed = export(*arguments)
+    assert (status, printed.splitlines()[1:]) == (
+        1,
+        [f"Error: {folders.models.root} can't be written: No space left on device"],
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
-from digit_core.artifact.versions import ArtifactError, Version
+from digit_core.artifact.versions import ArtifactError, Version, check_writable
 from digit_training import cards, classifier, device, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
 from digit_training.callbacks import verbosity
@@ -109,6 +109,7 @@ def train(
     if from_stable:
         chosen = _start_from_served(target, served, chosen)
     folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     repeated = labelled.train.repeat(feedback_weight) if labelled else None
     click.echo(f"Device: {device.name()}")
@@ -175,6 +176,8 @@ def export(
     low, high = task.range
     click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
     target.check(task)
+    if report:
+        check_writable(report)
     test = _load_test_pictures(data, task, target.gate.force)
     if test is None:
         click.echo("Without --data the model is not evaluated.")

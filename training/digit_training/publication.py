@@ -13,7 +13,7 @@ from pathlib import Path
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.artifact.versions import ArtifactError, Version
+from digit_core.artifact.versions import ArtifactError, Version, check_writable
 from digit_training.errors import CardError, PromotionError
 from digit_training.quality_gate import QualityGate
 
@@ -39,8 +39,10 @@ class Target:
     def check(self, task: TaskCard) -> None:
         """Raise CardError if the model of the card's name has other labels, or another kind of task.
 
-        Raise ArtifactError if the models folder or its models.config is invalid.
+        Raise ArtifactError if the models folder or its models.config is invalid, OSError if it can't be
+        written.
         """
+        self.check_writable(task.name)
         self.models.names()
         self.models.read_config()
         for version in self.models.versions(task.name).values():
@@ -52,6 +54,11 @@ class Target:
                         f"{version.path} has {_describe(published)}, this model has {_describe(task)}: a "
                         "name has one task, so publish it under another (digits export --rename NAME)"
                     )
+
+    def check_writable(self, name: str) -> None:
+        """Raise OSError if no version of the model can be written."""
+        for folder in (self.models.root, self.models.root / name):
+            check_writable(folder)
 
     def publish(self, name: str, write: Callable[[Path], None], report: Callable[[str], object]) -> None:
         """Publish the version that `write` writes, and promote it or report the next steps.

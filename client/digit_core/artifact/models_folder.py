@@ -1,9 +1,10 @@
 """Models folder: versions of one model or of many, models.config beside them, and the history of labels.
 
     models/
+    ├── models.changes.jsonl   each change of a label, with time, user and command
     ├── models.config          the versions to load, and their labels; a model server polls it
     ├── models.default         the name of the model that answers callers who name none
-    ├── models.history.json    the earlier versions of each label
+    ├── models.history.json    the earlier versions of each label, to which a rollback returns
     └── digits/                a model, with the folders of its versions
         ├── 1/
         └── 2/
@@ -23,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_core.artifact import verification
+from digit_core.artifact import history, verification
+from digit_core.artifact.history import Change
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
 from digit_core.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
@@ -38,6 +40,7 @@ _MAX_HISTORY = 10
 """Versions remembered for each label."""
 
 _HISTORY_FILE = "models.history.json"
+_CHANGES_FILE = "models.changes.jsonl"
 
 Report = Callable[[str], None]
 
@@ -141,8 +144,22 @@ class ModelsFolder:
             raise ArtifactError(f"{self.config_path}: {error}") from error
 
     def write_config(self, config: ModelsConfig) -> None:
-        """Replace models.config as a whole. The caller holds the lock."""
+        """Replace models.config as a whole, and add changes of labels to their history.
+
+        The caller holds the lock.
+        """
+        try:
+            old = self.read_config()
+        except ArtifactError:
+            old = config  # a damaged file names no labels
         _write(self.config_path, str(config))
+        if lines := [f"{change}\n" for change in history.changes(old, config)]:
+            # Written anew, as models.config is: another user may not append to this one's file.
+            _write(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
+
+    def changes(self) -> list[Change]:
+        """Return the changes of labels, oldest first."""
+        return [*history.parse(self._read_changes())]
 
     @contextmanager
     def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
@@ -324,6 +341,12 @@ class ModelsFolder:
         except ArtifactError as error:
             return str(error)
         return ""
+
+    def _read_changes(self) -> str:
+        try:
+            return (self.root / _CHANGES_FILE).read_text()
+        except FileNotFoundError:
+            return ""
 
     def _histories(self) -> dict[str, dict[str, list[int]]]:
         """Return the earlier versions of each label of each model, oldest first."""

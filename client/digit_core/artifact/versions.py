@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 from uuid import uuid4
 
@@ -16,6 +17,8 @@ SUMS = "assets.extra/SHA256SUMS"
 """File with the checksums of a version's other files at its publication, as `sha256sum` reads it."""
 _STAGING_PREFIX = ".publishing-"
 _REMOVED_PREFIX = ".removing-"
+_PROBE = os.urandom(2**20)
+"""Content that no file system stores in less space."""
 _MAX_DIGITS = 18
 """Digits of the largest number: the model server's API has 64 bits for it."""
 
@@ -150,3 +153,18 @@ def fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(folder: Path) -> None:
+    """Probe the folder, or the nearest one above it that exists: write a megabyte to disk, and remove it.
+
+    Raise OSError, whose sentence names the folder, if it is read-only or its disk is full.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with TemporaryFile(dir=existing) as probe:
+            probe.write(_PROBE)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise OSError(f"{folder} can't be written: {error.strerror}") from error

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -154,24 +155,27 @@ def export_records(
 
 @feedback.command()
 @_store_option
+@_since_option
 @click.option(
-    "--before", metavar="AGE|DATE", callback=_parse_time, help="Answers before this time, such as 30d."
+    "--before", metavar="AGE|DATE", callback=_parse_time, help="Only answers before this time, such as 30d."
 )
-@click.option("--request", "request_id", metavar="ID", help="Answers of this request.")
+@_model_option
+@click.option("--caller", metavar="NAME", help="Only answers to this API key.")
+@click.option("--request", "request_id", metavar="ID", help="Only answers of this request.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
-def delete(url: str, before: datetime | None, request_id: str | None, yes: bool) -> None:
-    """Delete answers, so that no byte of them remains in the store's files.
+def delete(url: str, yes: bool, **given: Any) -> None:
+    """Delete the answers that meet all options, so that no byte of them remains in the store's files.
 
     Also those that the gateway keeps for feedback. Backups are not reached. With PostgreSQL the write-ahead
     log and its archives keep copies until they are recycled.
     """
-    if before is None and request_id is None:
-        raise click.UsageError("give --before, --request or both")
+    if all(value is None for value in given.values()):
+        raise click.UsageError("say which: --since, --before, --model, --caller or --request")
     with _open_store(url, to_delete=True) as store:
-        count = store.count(before=before, request_id=request_id)
+        count = store.count(**given)
         if count and not yes:
             click.confirm(f"Delete {_answers(count)}?", abort=True)
-        deleted = store.delete(before=before, request_id=request_id)
+        deleted = store.delete(**given)
     click.echo(f"Deleted {_answers(deleted)}.")
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.artifact.versions import check_writable
 from digit_core.errors import ImageError
 from digit_serving.commands import NONE, format_fields, format_size, format_table, format_time
 from digit_serving.errors import DigitServingError
@@ -102,6 +103,7 @@ def write_folders(records: Iterable[Record], folder: Path) -> dict[str, Counter[
     if folder.exists():
         raise DigitServingError(f"{folder} exists")
     counts: dict[str, Counter[str]] = {part: Counter() for part in _PARTS.values()}
+    check_writable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
         unfinished = Path(temporary) / folder.name

@@ -34,8 +34,15 @@ from digit_serving.feedback.table import (
 )
 
 VERSION_TABLE = "feedback_schema"
-"""Table of the schema's revision, in Alembic's form: a release that changes the schema can go on with it."""
-_REVISION, _WITHOUT_SECRET = "0002", "0001"
+"""Table of the schema's revision, in Alembic's form."""
+_REVISION = "0001"
+"""Revision that all releases of a minor version have: they refuse another one.
+
+Their migrations are additive, new tables and new columns with a default or without a value, and leave it, so
+that after a rollback the earlier release goes on to write what it knows.
+"""
+_UNRELEASED_REVISION = "0002"
+"""Revision of builds between 0.1.0 and the next release, with the same tables."""
 _revision = sa.Table(
     VERSION_TABLE,
     sa.MetaData(),
@@ -82,6 +89,7 @@ class Criteria(TypedDict, total=False):
     before: datetime | None
     """End of the times of the answer, itself excluded."""
     request_id: str | None
+    caller: str | None
     model: str | None
     labelled: bool | None
 
@@ -335,41 +343,46 @@ class FeedbackStore:
 
     def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
         # Without the lock first: a process that writes for long must not delay others that open the store.
-        current = self._current_revision(connection)
-        if current == _REVISION or (current and not create):
-            return
-        if not create:
+        current, missing = self._read_schema(connection)
+        if not create and not current:
             raise StoreError(
                 f"{without_password(self._url)} has no feedback yet; a gateway creates the tables with the "
                 "first answer"
             )
+        if not create or (current == _REVISION and not missing):
+            return
         if self._file:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        current = self._current_revision(connection)
-        if current == _REVISION:
-            return
-        metadata.create_all(connection, tables=[secret] if current else None, checkfirst=False)
-        if not self._file and not current:
+        current, missing = self._read_schema(connection)
+        metadata.create_all(connection, tables=missing, checkfirst=False)
+        if kept in missing and not self._file:
             # No write-ahead log of the kept answers; the table is empty after a crash.
             connection.execute(sa.text("ALTER TABLE kept SET UNLOGGED"))
-        connection.execute(secret.insert().values(key=secrets.token_hex()))
-        _revision.create(connection, checkfirst=True)
-        connection.execute(_revision.delete())
-        connection.execute(_revision.insert().values(version_num=_REVISION))
+        if secret in missing:
+            connection.execute(secret.insert().values(key=secrets.token_hex()))
+        if current != _REVISION:
+            _revision.create(connection, checkfirst=True)
+            connection.execute(_revision.delete())
+            connection.execute(_revision.insert().values(version_num=_REVISION))
 
-    def _current_revision(self, connection: sa.Connection) -> str | None:
-        """Return the schema's revision, None for a new database. Raise StoreError for a newer release's."""
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return None
+    def _read_schema(self, connection: sa.Connection) -> tuple[str | None, list[sa.Table]]:
+        """Return the schema's revision, None for a new database, and the tables that are missing.
+
+        Raise StoreError for the revision of another minor version.
+        """
+        names = sa.inspect(connection).get_table_names()
+        if VERSION_TABLE not in names:
+            return None, metadata.sorted_tables
+        missing = [table for table in metadata.sorted_tables if table.name not in names]
         current: str = connection.scalar(sa.select(_revision.c.version_num)) or ""
-        if current not in (_REVISION, _WITHOUT_SECRET):
+        if current not in (_REVISION, _UNRELEASED_REVISION):
             raise StoreError(
-                f"{without_password(self._url)} has schema {current}, which is newer than {_REVISION}, "
-                "the newest that this installation knows; upgrade digits"
+                f"{without_password(self._url)} has schema {current}, and this installation knows "
+                f"{_REVISION} alone: another minor version of digits changed it; use that"
             )
-        return current
+        return current, missing
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -388,6 +401,7 @@ def _criteria(table: sa.Table, **given: Unpack[Criteria]) -> list[sa.ColumnEleme
         "since": lambda time: columns.answered_at >= time,
         "before": lambda time: columns.answered_at < time,
         "request_id": lambda name: columns.request_id == name,
+        "caller": lambda name: columns.caller == name,
         "model": lambda name: columns.model == name,
         "labelled": lambda is_labelled: columns.label.is_not(None) == is_labelled,
     }

@@ -10,10 +10,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, g, request
+from limits import parse_many
 from werkzeug.datastructures import Authorization
 
 from digit_serving.errors import DigitServingError
@@ -24,7 +27,7 @@ from digit_serving.gateway.request import RequestContext
 from digit_serving.sockets import network
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-_LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?")
+_LINE = re.compile(rf"({_NAME_PATTERN}) ([0-9a-f]{{64}})( label)?(?: until=(\S+))?(?: limit=(\S+))?")
 _RELOAD_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
@@ -36,12 +39,40 @@ class Key:
 
     name: str
     digest: str
-    may_label: bool
+    may_label: bool = False
     """True if the key shows stored answers and labels them."""
+    until: datetime | None = None
+    """End of the key, with a time zone, itself excluded; None if it has none."""
+    limits: str = ""
+    """Limits of this key's requests in place of DIGITS_RATE_LIMIT, "" if it has none."""
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the key is no longer valid."""
+        return self.until is not None and datetime.now(UTC) >= self.until
+
+    def __str__(self) -> str:
+        """Return the key's line."""
+        until = f" until={self.until.astimezone(UTC).isoformat()}" if self.until else ""
+        limits = f" limit={self.limits}" if self.limits else ""
+        return f"{self.name} {self.digest}{' label' * self.may_label}{until}{limits}"
+
+    @classmethod
+    def parse(cls, line: str) -> "Key":
+        """Return the key of a line. Raise ValueError."""
+        if not (match := _LINE.fullmatch(line)):
+            raise ValueError("not a name and a hash")
+        name, digest, label, until, limits = match.groups()
+        if limits:
+            parse_many(limits)
+        # A time without a time zone, written by hand, is this machine's.
+        end = datetime.fromisoformat(until).astimezone() if until else None
+        return cls(name, digest, bool(label), end, limits or "")
 
 
 class KeyFile:
-    """File of API keys, one line `name sha256` per key, followed by `label` if the key may label.
+    """File of API keys, one line `name sha256` per key, followed by `label` if the key may label, by
+    `until=<time>` if it ends, and by `limit=<limits>` if it has its own.
 
     Methods raise OSError, and DigitServingError for a malformed file or a change that contradicts it.
     Changes replace the file atomically, because running gateways read it.
@@ -54,9 +85,11 @@ class KeyFile:
         """Return the keys by name."""
         keys = {}
         for number, line in enumerate(self.path.read_text(errors="replace").splitlines(), 1):
-            if not (match := _LINE.fullmatch(line)):
-                raise DigitServingError(f"{self.path}: line {number} is not a name and a hash")
-            keys[match[1]] = Key(match[1], match[2], may_label=bool(match[3]))
+            try:
+                key = Key.parse(line)
+            except ValueError as error:
+                raise DigitServingError(f"{self.path}: line {number}: {error}") from error
+            keys[key.name] = key
         return keys
 
     def fingerprint(self) -> tuple[int, int, int]:
@@ -64,7 +97,9 @@ class KeyFile:
         status = self.path.stat()
         return status.st_ino, status.st_mtime_ns, status.st_size
 
-    def add(self, name: str, *, may_label: bool = False) -> str:
+    def add(
+        self, name: str, *, may_label: bool = False, until: datetime | None = None, limits: str = ""
+    ) -> str:
         """Create a key, store its hash and return the key itself."""
         if not re.fullmatch(_NAME_PATTERN, name):
             raise DigitServingError(
@@ -74,8 +109,15 @@ class KeyFile:
             if name in keys:
                 raise DigitServingError(f"a key named {name} already exists")
             key = f"digits_{secrets.token_urlsafe(32)}"
-            keys[name] = Key(name, _digest(key), may_label)
+            keys[name] = Key(name, _digest(key), may_label, until, limits)
         return key
+
+    def change(self, name: str, **given: Any) -> None:
+        """Replace these fields of a key."""
+        with self._locked_update() as keys:
+            if name not in keys:
+                raise DigitServingError(f"no key is named {name}")
+            keys[name] = replace(keys[name], **given)
 
     def remove(self, name: str) -> None:
         """Revoke a key."""
@@ -92,9 +134,7 @@ class KeyFile:
             yield keys
             new = self.path.with_name(f".{self.path.name}.new")
             with new.open("w") as file:
-                file.writelines(
-                    f"{key.name} {key.digest}{' label' * key.may_label}\n" for key in keys.values()
-                )
+                file.writelines(f"{key}\n" for key in keys.values())
                 file.flush()
                 os.fsync(file.fileno())
             new.replace(self.path)
@@ -115,7 +155,7 @@ class KeyVerifier:
         self._next_check = clock() + _RELOAD_SECONDS
 
     def find(self, text: str) -> Key | None:
-        """Return the key of this text, or None if the file does not contain it."""
+        """Return the key of this text, which may have ended, or None if the file does not contain it."""
         if self._clock() >= self._next_check:
             self._next_check = self._clock() + _RELOAD_SECONDS
             self._reload_if_changed()
@@ -125,13 +165,14 @@ class KeyVerifier:
         return found[0] if found else None
 
     def authenticate(self, given: Authorization | None) -> Key | None:
-        """Return the key of the header Authorization, None without a valid one."""
+        """Return the key of the header Authorization, which may have ended, None without one of the file."""
         return self.find(given.token) if given and given.type == "bearer" and given.token else None
 
     def has_key(self, scope: Scope) -> bool:
         """True for an ASGI request with a valid key."""
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and bool(self.authenticate(Authorization.from_header(given[0])))
+        key = self.authenticate(Authorization.from_header(given[0])) if len(given) == 1 else None
+        return key is not None and not key.has_ended
 
     def _reload_if_changed(self) -> None:
         try:
@@ -151,21 +192,27 @@ def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter |
     @api.before_request
     def check() -> None:
         context: RequestContext = g.context
+        limits = ""
         # CORS preflight requests carry no credentials.
         if verifier and request.method != "OPTIONS":
             key = verifier.authenticate(request.authorization)
-            if key is None:
+            # Log and metrics name the key that has ended, too.
+            context.key = key.name if key else ""
+            if key is None or key.has_ended:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")
-                reason = (
-                    "This is no key of the service: it is misspelt, or was revoked."
-                    if "Authorization" in request.headers
-                    else "Send a key of this service as `Authorization: Bearer <key>`."
-                )
-                raise UnauthorizedError(reason)
-            context.key, context.may_label = key.name, key.may_label
+                raise UnauthorizedError(_refusal(key))
+            context.may_label, limits = key.may_label, key.limits
         if limiter:
-            limiter.check(context.key or network(request.remote_addr))
+            limiter.check(context.key or network(request.remote_addr), limits)
+
+
+def _refusal(key: Key | None) -> str:
+    if key and key.until:
+        return f"The key {key.name} ended at {key.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: ask for another."
+    if "Authorization" in request.headers:
+        return "This is no key of the service: it is misspelt, or was revoked."
+    return "Send a key of this service as `Authorization: Bearer <key>`."
 
 
 def _digest(key: str) -> str:

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from digit_core.errors import how_to_install
 from digit_serving import sockets
-from digit_serving.commands import click_errors
+from digit_serving.commands import click_errors, format_time
 from digit_serving.errors import DigitServingError, SettingError, StoreError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _check(settings: "Settings") -> None:
             raise SettingError(message) from error
         with _setting_errors("DIGITS_FEEDBACK", StoreError):
             parse_url(settings.feedback)
-    if settings.rate_limit:
+    if settings.rate_limit or settings.api_keys:
         with _setting_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
             RateLimiter(settings.rate_limit, settings.rate_limit_store)
 
@@ -98,6 +99,42 @@ def _setting_errors(names: str, *errors: type[Exception]) -> Iterator[None]:
         raise SettingError(f"{names}: {error}") from error
 
 
+def _parse_end(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """Return the time in ISO 8601, local without a time zone. Raise BadParameter for one that has passed."""
+    if value is None:
+        return None
+    try:
+        end = datetime.fromisoformat(value).astimezone()
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a date, such as 2027-01-31") from error
+    if end <= datetime.now(UTC):
+        raise click.BadParameter(f"{value} has passed")
+    return end
+
+
+def _parse_limits(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from limits import parse_many
+
+    try:
+        if value:
+            parse_many(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a limit, such as 100/minute") from error
+    return value and value.replace(" ", "")
+
+
+_until_option = click.option(
+    "--until", metavar="DATE", callback=_parse_end, help="First moment at which the key is no longer valid."
+)
+_limits_option = click.option(
+    "--rate-limit",
+    "limits",
+    metavar="LIMITS",
+    callback=_parse_limits,
+    help="The key's own limits in place of DIGITS_RATE_LIMIT, such as 10/second;1000/hour.",
+)
+
+
 @click.group()
 def keys() -> None:
     """Manage the API keys that the gateway accepts."""
@@ -107,23 +144,42 @@ def keys() -> None:
 @click.argument("name")
 @_file_option
 @click.option("--may-label", is_flag=True, help="Let the key show stored answers and label them, at /label.")
-def add(name: str, file: Path, may_label: bool) -> None:
+@_until_option
+@_limits_option
+def add(name: str, file: Path, may_label: bool, until: datetime | None, limits: str | None) -> None:
     """Create a key named NAME and print it; it can't be shown again."""
     from digit_serving.gateway.auth import KeyFile
 
     with click_errors():
-        click.echo(KeyFile(file).add(name, may_label=may_label))
+        click.echo(KeyFile(file).add(name, may_label=may_label, until=until, limits=limits or ""))
+
+
+@keys.command()
+@click.argument("name")
+@_file_option
+@_until_option
+@_limits_option
+def change(name: str, file: Path, **given: Any) -> None:
+    """Change the end or the limits of the key named NAME."""
+    from digit_serving.gateway.auth import KeyFile
+
+    if not (chosen := {field: value for field, value in given.items() if value is not None}):
+        raise click.UsageError("give --until, --rate-limit or both")
+    with click_errors():
+        KeyFile(file).change(name, **chosen)
 
 
 @keys.command()
 @_file_option
 def ls(file: Path) -> None:
-    """List the names of the keys; "label" marks one that may label stored answers."""
+    """List the names of the keys, with their end and limits; "label": it may label stored answers."""
     from digit_serving.gateway.auth import KeyFile
 
     with click_errors():
         for key in KeyFile(file).read().values():
-            click.echo(f"{key.name}{' label' * key.may_label}")
+            end = f" {'ended' if key.has_ended else 'until'} {format_time(key.until)}" if key.until else ""
+            limits = f" limit {key.limits}" if key.limits else ""
+            click.echo(f"{key.name}{' label' * key.may_label}{end}{limits}")
 
 
 @keys.command()

@@ -5,8 +5,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 
-from limits import parse_many
+from limits import RateLimitItem, parse_many
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
@@ -19,18 +20,18 @@ _STORE_RETRY_SECONDS = 1.0
 """Time without limits after a failed call to the store, so that few requests have that delay."""
 
 _log = logging.getLogger(__name__)
+_parse = lru_cache(parse_many)
 
 
 class RateLimiter:
-    """Counts requests per caller against limits such as `10/second;1000/hour`.
+    """Counts requests per caller against limits such as `10/second;1000/hour`, "" for none.
 
     Fails open: while the store is unreachable no request is refused, because the limits protect against
-    load, not against intruders. The constructor raises ValueError for malformed limits and
-    limits.errors.ConfigurationError for an unknown store.
+    load, not against intruders. The constructor raises limits.errors.ConfigurationError for an unknown store.
     """
 
     def __init__(self, limits: str, store: str, on_store_failure: Callable[[], None] = lambda: None) -> None:
-        self._limits = parse_many(limits)
+        self._limits = limits
         timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), _STORE_TIMEOUT_SECONDS)
         self._storage = storage_from_string(store, **(timeouts if store.startswith("redis") else {}))
         self._limiter = SlidingWindowCounterRateLimiter(self._storage)
@@ -39,9 +40,13 @@ class RateLimiter:
         self._is_failing = False
         self._on_store_failure = on_store_failure
 
-    def check(self, caller: str) -> None:
-        """Count a request, in code that `bridge.run` calls. Raise RateLimitedError if it exceeds a limit."""
-        self._call(lambda: self._hit(caller))
+    def check(self, caller: str, own_limits: str = "") -> None:
+        """Count a request, in code that `bridge.run` calls. Raise RateLimitedError if it exceeds a limit.
+
+        Limits of the caller's own take the place of the others.
+        """
+        if limits := own_limits or self._limits:
+            self._call(lambda: self._hit(caller, _parse(limits)))
 
     def is_reachable(self) -> bool:
         """True if the store answers, in code that `bridge.run` calls."""
@@ -80,8 +85,8 @@ class RateLimiter:
         if not self._storage.check():
             raise ConnectionError("no answer to a ping")
 
-    def _hit(self, caller: str) -> None:
-        for limit in self._limits:
+    def _hit(self, caller: str, limits: list[RateLimitItem]) -> None:
+        for limit in limits:
             if not self._limiter.hit(limit, caller):
                 reset, _ = self._limiter.get_window_stats(limit, caller)
                 raise RateLimitedError(

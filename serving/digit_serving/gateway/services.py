@@ -45,7 +45,10 @@ class Services:
         self.upstream = Upstream(settings, self.model_server, self.observers)
         self.verifier = KeyVerifier(settings.api_keys) if settings.api_keys else None
         limits, store = settings.rate_limit, settings.rate_limit_store
-        self.limiter = RateLimiter(limits, store, metrics.rate_limit_store_failures().inc) if limits else None
+        # Keys may have limits of their own.
+        has_limits = bool(limits or settings.api_keys)
+        on_failure = metrics.rate_limit_store_failures().inc
+        self.limiter = RateLimiter(limits, store, on_failure) if has_limits else None
 
     async def close(self) -> None:
         """Finish the work in the background."""

@@ -4,8 +4,9 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from digit_serving.errors import ServingError
 
@@ -18,6 +19,10 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        # Not the gateway's digits_build_info, by whose absence alerts notice that a gateway is down.
+        versions = {"version": version("digits"), "tensorflow": version("tensorflow-serving-api")}
+        info = Gauge("digits_model_server_build_info", "", versions, registry=self._registry)
+        info.labels(**versions).set(1)
         self._loads = self._counter("cc:saved_model:load_attempt_count", "model_path", "status")
         self._requests = self._counter("serving:request_count", "model_name", "status")
         self.request_latency = self._histogram("serving:request_latency", "model_name", "API", "entrypoint")

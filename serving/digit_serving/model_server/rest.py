@@ -29,6 +29,7 @@ _PATHS = {
 }
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
 """As in TensorFlow Serving's JSON, the first of equal keys counts, and `raw_decode` ignores what follows."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_IN_JSON = ("half", "bfloat16", "uint16")
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
 _HTTP_STATUS = {
@@ -115,6 +116,11 @@ def _parse(body: bytes) -> dict[str, Any]:
     """Return the body's object. Raises ServingError for other JSON, or if `signature_name` is no string."""
     try:
         document, _ = _DECODER.raw_decode(body.decode("utf-8-sig").lstrip())
+        # Only an escape can be half of a surrogate pair, which is in no name, and can't be encoded.
+        if _SURROGATE.search(body):
+            _dump(document).encode()
+    except UnicodeEncodeError:
+        raise ServingError("JSON Parse error: a string has half of a surrogate pair") from None
     except (RecursionError, ValueError) as error:
         raise ServingError(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
@@ -188,8 +194,6 @@ def _to_bytes(leaf: Any) -> Any:
             return leaf.encode() if isinstance(leaf, str) else leaf
         text = leaf["b64"]
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-    except UnicodeEncodeError:
-        raise ServingError("JSON Parse error: a string has half of a surrogate pair") from None
     except ValueError:
         raise ServingError("Unable to base64 decode") from None
 

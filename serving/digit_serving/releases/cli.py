@@ -116,6 +116,19 @@ def rollback(label: str, **change: Any) -> None:
 
 
 @models.command()
+@models_option
+@click.option("--model", "name", metavar="NAME", help="Only changes of this model.")
+def history(root: Path, name: str | None) -> None:
+    """List who moved which label, newest first."""
+    from digit_core.artifact.models_folder import ModelsFolder
+    from digit_serving.releases import listing
+
+    with click_errors():
+        changes = ModelsFolder(root).changes()
+        click.echo(listing.format_history([each for each in changes[::-1] if name in (None, each.model)]))
+
+
+@models.command()
 @option("--keep", default=10, type=click.IntRange(min=1), help="Number of newest versions to keep.")
 @change_options
 def prune(keep: int, **change: Any) -> None:

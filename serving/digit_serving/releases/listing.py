@@ -1,10 +1,11 @@
 """Output of `digits models ls` and `show`: tables, JSON and model cards."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from digit_core.artifact.history import Change
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import Version
@@ -13,6 +14,7 @@ from digit_serving import commands
 from digit_serving.commands import NONE, format_fields, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
+_HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
 OTHER_PICTURES = "*"
 MISSING = "missing"
 NOT_ENTERED = "not entered"
@@ -85,6 +87,23 @@ def format_table(rows: Sequence[Row]) -> str:
     if others:
         lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
     return "\n".join(lines)
+
+
+def format_history(changes: Iterable[Change]) -> str:
+    """Return a table with a line for each change of a label."""
+    rows = [
+        (
+            format_time(datetime.fromisoformat(change.time)),
+            change.model,
+            change.label,
+            NONE if change.previous is None else str(change.previous),
+            NONE if change.version is None else str(change.version),
+            change.by,
+            change.command,
+        )
+        for change in changes
+    ]
+    return commands.format_table(_HISTORY_HEADINGS, rows, numbers={"FROM", "VERSION"})
 
 
 def format_card(card: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 import digit_client
-from digit_core.artifact import addresses
+from digit_core.artifact import addresses, history
 from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, SettingError
@@ -181,6 +181,7 @@ def format_job(command: str, arguments: Sequence[str], image: str | None) -> str
     template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
     return template.substitute(
         name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+        user=json.dumps(history.user()),
         image=image or f"digits-gateway:{version('digits')}",
         command=json.dumps(["digits", "models", command, *arguments]),
     )

@@ -102,6 +102,7 @@ class Job:
         DigitError or OSError if the run can't start or go on.
         """
         results = ResultsFolder(files.absolute(self.output))
+        results.check_writable()
         self.run, version = run, _ = self._pin(results.read_run())
         click.echo(f"Listing {run.source} ...", err=True)
         images, self.others = files.list_images(self.source)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 from uuid import uuid4
 
@@ -18,6 +19,7 @@ from fsspec.utils import get_protocol
 from pyarrow import csv, parquet
 from pyarrow.dataset import dataset
 
+from digit_core.artifact import versions
 from digit_core.errors import ImageError
 from digit_core.results import Box, DigitNumber, Prediction, Reading, members
 from digit_serving.errors import DigitServingError
@@ -104,6 +106,11 @@ class ResultsFolder:
         self.url = url
         filesystem, root = files.open_folder(url)
         self._files = DirFileSystem(root, filesystem)
+
+    def check_writable(self) -> None:
+        """Raise OSError if this is a local folder that can't be written."""
+        if get_protocol(self.url) == "file":
+            versions.check_writable(Path(self.url))
 
     def read_run(self) -> Run | None:
         """Return what the rows in the folder have in common, None for a new folder.

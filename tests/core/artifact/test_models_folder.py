@@ -2,8 +2,11 @@
 
 import os
 import shutil
+import socket
+import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
 from digit_core.artifact.versions import ArtifactError
 from tests.core.artifact.conftest import require_variables, write_files
 
+HOUR = timedelta(hours=1)
 Publish = Callable[..., None]
 FOREIGN = (
     'model_config_list { config { name: "digits" base_path: "/elsewhere" model_platform: "tensorflow" } }'
@@ -265,6 +269,45 @@ def test_read_config_invalid_names_the_file(folder: ModelsFolder) -> None:
     folder.config_path.write_text("models: []")
     with pytest.raises(ArtifactError, match=rf"^{folder.config_path}: invalid configuration"):
         folder.read_config()
+
+
+def test_each_change_of_a_label_is_a_line_and_no_other_change_is(
+    folder: ModelsFolder, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_USER", "ann")
+    monkeypatch.setattr(sys, "argv", ["/bin/digits", "models", "promote", "2"])
+    publish(2)
+    publish(1, "fashion")
+    move_label(folder, 2)
+    move_label(folder, 2)
+    move_label(folder, 1, "canary")
+    path = folder.root / "models.changes.jsonl"
+    path.write_text(path.read_text() + "torn\n[]\n")
+    with folder.lock():
+        folder.write_config(folder.read_config().without("fashion"))
+    assert [(each.model, each.label, each.previous, each.version) for each in folder.changes()] == [
+        ("digits", "stable", None, 1),
+        ("fashion", "stable", None, 1),
+        ("digits", "stable", 1, 2),
+        ("digits", "canary", None, 1),
+        ("fashion", "stable", 1, None),
+    ]
+    assert {(each.by, each.command) for each in folder.changes()} == {("ann", "digits models promote 2")}
+    assert all(abs(datetime.now(UTC) - datetime.fromisoformat(each.time)) < HOUR for each in folder.changes())
+
+
+def test_changes_of_a_command_with_secrets_have_none(
+    folder: ModelsFolder, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIGITS_USER", raising=False)
+    url = "postgresql://eve:secret@db/feedback?password=secret"
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "train", "--feedback", url, f"--feedback={url}"])
+    publish()
+    (change,) = folder.changes()
+    assert change.command == (
+        "digits train --feedback postgresql://db/feedback --feedback=postgresql://db/feedback"
+    )
+    assert change.by.endswith(f"@{socket.gethostname()}")
 
 
 def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder, publish: Publish) -> None:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from digit_core.artifact.task_card import DIGITS
-from digit_core.artifact.versions import SUMS, ArtifactError, Version, list_versions, write_version
+from digit_core.artifact.versions import (
+    SUMS,
+    ArtifactError,
+    Version,
+    check_writable,
+    list_versions,
+    write_version,
+)
 from tests.core.artifact.conftest import write_files
 
 
@@ -115,4 +122,20 @@ def test_remove_leaves_no_files(tmp_path: Path) -> None:
     version = write_version(tmp_path, write_files, accept)
     assert version.size() == 15 + (version.path / SUMS).stat().st_size
     version.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "models")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"/file can't be written: Not a directory$"):
+        check_writable(tmp_path / "file")
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_check_writable_of_a_full_disk_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=rf"^{tmp_path}/new can't be written: No space left on device$"):
+        check_writable(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

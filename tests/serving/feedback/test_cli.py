@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -205,6 +206,16 @@ def test_export_that_cannot_be_written_leaves_nothing(
     assert run("export", out).stderr == f"Error: {out} exists\n"
 
 
+@pytest.mark.usefixtures("full_disk")
+def test_export_on_a_full_disk_names_the_folder(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    store.save([make_record(label="1")])
+    result = run("export", tmp_path / "out")
+    error = f"Error: {tmp_path / 'out'} can't be written: No space left on device\n"
+    assert (result.exit_code, result.stderr) == (1, error)
+
+
 def test_delete_asks_before_it_deletes(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
     first, second = make_record(), make_record()
     store.save([first, second])
@@ -215,6 +226,36 @@ def test_delete_asks_before_it_deletes(run: Run, store: FeedbackStore, make_reco
     assert len(list(store.records())) == 2
     assert "Deleted 1 answer." in run(*arguments, input="y\n").stdout
     assert list(store.records()) == [second]
+
+
+def test_delete_takes_what_meets_all_options_and_leaves_no_byte_of_it(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    now = datetime.now(UTC)
+    fields: dict[str, dict[str, Any]] = {
+        "old": {"answered_at": now - timedelta(days=40)},
+        "recent": {"answered_at": now - timedelta(days=3)},
+        "other model": {"model": "fashion"},
+        "other caller": {"caller": "bob"},
+        "left": {},
+    }
+    common = {"caller": "ann", "answered_at": now - timedelta(days=20)}
+    inputs = {name: os.urandom(32) for name in fields}
+    for save in (store.save, store.keep):
+        save([make_record(request_id=name, input=inputs[name], **common | fields[name]) for name in fields])
+    for arguments, name in (
+        (("--before", "30d"), "old"),
+        (("--since", "7d", "--before", "1d"), "recent"),
+        (("--model", "fashion", "--caller", "ann"), "other model"),
+        (("--caller", "bob"), "other caller"),
+    ):
+        assert "Delete 1 answer?" in run("delete", *arguments, input="n\n").stdout
+        assert run("delete", *arguments, "--yes").stdout == "Deleted 1 answer.\n"
+        assert name not in {record.request_id for record in store.records()}
+    # By another process: a process that closes a file loses SQLite's locks on it.
+    command: list[str | Path] = ["cat", *tmp_path.glob("feedback.db*")]
+    content = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    assert [name for name in fields if inputs[name] in content] == ["left"]
 
 
 def test_delete_in_a_file_of_another_user_is_refused(
@@ -271,7 +312,7 @@ def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackSto
     for arguments, status, message in (
         (("ls", "--store", f"sqlite:///{missing}"), 1, f"Error: {missing} does not exist\n"),
         (("show", "unknown"), 1, "Error: the store has no request unknown\n"),
-        (("delete", "--yes"), 2, "give --before, --request or both"),
+        (("delete", "--yes"), 2, "say which: --since, --before, --model, --caller or --request"),
         *(
             (("ls", "--since", time), 2, f"'{time}' is neither an age, such as 12h or 7d, nor a date")
             for time in ("yesterday", "7y", "2026-13-01", "99999999999d")

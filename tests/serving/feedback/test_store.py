@@ -30,6 +30,8 @@ from tests.conftest import Digits
 from tests.serving.feedback.conftest import START, MakeRecord
 
 HOUR = timedelta(hours=1)
+RELEASE = Path(__file__).with_name("release_0_1_0.sql")
+"""Database as release 0.1.0 wrote it, and the statement with which it saves a record."""
 OPEN_AT_A_SIGN = """
 import sys
 from digit_serving.feedback.store import FeedbackStore
@@ -160,13 +162,56 @@ def test_save_holds_out_inputs_and_not_requests(url: str, make_record: MakeRecor
     assert 5 < sum(side == {True} for side in sides.values()) < 40
 
 
-def test_open_store_without_secret_adds_one(sqlite_url: str, make_record: MakeRecord) -> None:
-    FeedbackStore(sqlite_url).close()
-    execute(sqlite_url, "DROP TABLE feedback_secret", f"UPDATE {VERSION_TABLE} SET version_num = '0001'")
-    FeedbackStore(sqlite_url, create=False).close()
+def test_database_of_the_last_release_takes_records_of_both(
+    sqlite_url: str, tmp_path: Path, make_record: MakeRecord
+) -> None:
+    """0.1.0 wrote the file's first record, sent the statement, and accepts this revision alone."""
+    created, saved = RELEASE.read_text().split("-- Saving:\n")
+    with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
+        connection.executescript(created)
+    with closing(FeedbackStore(sqlite_url, create=False)) as store:
+        assert [record.label for record in store.records()] == ["6"]
     with closing(FeedbackStore(sqlite_url)) as store:
+        store.save([make_record(held_out=None, label="1")])
+        store.keep([make_record()])
+    assert execute(sqlite_url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
+    with closing(sqlite3.connect(tmp_path / "feedback.db")) as connection:
+        row = connection.execute("SELECT * FROM feedback WHERE request_id = 'released'").fetchone()
+        connection.execute(saved, ("later", *row[1:]))
+        connection.commit()
+    with closing(FeedbackStore(sqlite_url)) as store:
+        assert [record.request_id for record in store.records()] == ["later", "released", "request-0"]
+
+
+def test_database_of_a_later_release_of_the_minor_version_is_written(
+    url: str, make_record: MakeRecord
+) -> None:
+    """Its migrations are additive."""
+    with closing(FeedbackStore(url)) as store:
+        store.save([make_record(input=b"same")])
+    execute(
+        url,
+        "CREATE TABLE pictures (digest TEXT PRIMARY KEY)",
+        "ALTER TABLE feedback ADD COLUMN remark TEXT",
+        "ALTER TABLE feedback ADD COLUMN weight INTEGER DEFAULT 1 NOT NULL",
+    )
+    with closing(FeedbackStore(url)) as store:
+        store.save([make_record(input=b"same", label="1", held_out=None)])
+        assert store.label("digits", hashlib.sha256(b"same").hexdigest(), "2")
+        assert store.delete(request_id="request-0") == 1
+    assert execute(url, "SELECT request_id, label, weight FROM feedback") == [("request-1", "1", 1)]
+
+
+def test_database_of_an_unreleased_build_gets_the_revision_of_releases(
+    url: str, make_record: MakeRecord
+) -> None:
+    FeedbackStore(url).close()
+    execute(url, "DROP TABLE feedback_secret", f"UPDATE {VERSION_TABLE} SET version_num = '0002'")
+    FeedbackStore(url, create=False).close()
+    with closing(FeedbackStore(url)) as store:
         store.save([make_record(held_out=None)])
         assert store.count() == 1
+    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0001",)]
 
 
 def test_delete_removes_the_records_that_meet_all_criteria(
@@ -243,10 +288,10 @@ def test_new_sqlite_file_is_readable_by_its_owner_only(sqlite_url: str, tmp_path
         assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_open_store_of_newer_schema_is_refused(url: str) -> None:
+def test_open_store_of_another_minor_version_is_refused(url: str) -> None:
     FeedbackStore(url).close()
     execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    message = "has schema 9999, which is newer than 0002, .*; upgrade digits$"
+    message = "has schema 9999, and this installation knows 0001 alone: another minor version of digits"
     with pytest.raises(StoreError, match=message):
         FeedbackStore(url)
 

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from digit_serving.errors import DigitServingError
 from digit_serving.gateway.auth import KeyFile, KeyVerifier
 from digit_serving.gateway.cli import keys as keys_command
 from tests.serving.gateway.conftest import ManualClock, StartGateway
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture
@@ -56,6 +60,35 @@ def test_probes_and_pages_without_key_are_answered(start_gateway: StartGateway, 
     for path in ("/livez", "/readyz", "/metrics", "/", "/static/main.js", "/docs", "/openapi.json"):
         assert http.get(path).status_code == 200, path
     assert http.get("/nowhere").status_code == 404
+
+
+def test_key_that_has_ended_gets_401_with_the_reason_and_its_name_in_the_metrics(
+    start_gateway: StartGateway, key_file: KeyFile, digits_keys: Callable[..., Result]
+) -> None:
+    now = datetime.now(UTC)
+    ended, ending = bearer(key_file.add("shop", until=now)), bearer(key_file.add("shop-2", until=now + DAY))
+    http = start_gateway(api_keys=key_file.path)
+    answer = http.get("/v1/models", headers=ended)
+    reason = f"The key shop ended at {now:%Y-%m-%d %H:%M} UTC: ask for another."
+    assert (answer.status_code, answer.get_json(force=True)["detail"]) == (401, reason)
+    assert http.post("/v1/predict", headers=ended, data=b"x" * 10**6).status_code == 401
+    assert http.get("/v1/models", headers=ending).status_code == 200
+    metrics = http.get("/metrics").text
+    assert 'digits_key_requests_total{key="shop",status="401"} 2.0' in metrics
+    assert digits_keys("ls").stdout.splitlines() == [
+        f"shop ended {now.astimezone():%Y-%m-%d %H:%M}",
+        f"shop-2 until {(now + DAY).astimezone():%Y-%m-%d %H:%M}",
+    ]
+
+
+def test_key_with_limits_of_its_own_has_no_others(start_gateway: StartGateway, key_file: KeyFile) -> None:
+    keys = [bearer(key_file.add(name, limits=own)) for name, own in (("shop", "3/hour"), ("lab", ""))]
+    for limits, expected in (("1/hour", [3, 1]), ("", [3, 4])):
+        http = start_gateway(api_keys=key_file.path, rate_limit=limits)
+        answered = [
+            sum(http.get("/v1/models", headers=key).status_code == 200 for _ in range(4)) for key in keys
+        ]
+        assert answered == expected
 
 
 def test_metrics_requests_with_keys_are_counted_by_key_name(
@@ -161,9 +194,54 @@ def test_keys_command_add_and_remove_change_list(
     assert KeyVerifier(key_file.path).find(key) is None
 
 
+def test_keys_command_sets_end_and_limits(digits_keys: Callable[..., Result], key_file: KeyFile) -> None:
+    key = digits_keys("add", "shop", "--may-label", "--rate-limit", "10 / second;1000/hour").stdout.strip()
+    assert digits_keys("change", "shop", "--until", "2999-01-31").exit_code == 0
+    assert digits_keys("ls").stdout == "shop label until 2999-01-31 00:00 limit 10/second;1000/hour\n"
+    found = KeyVerifier(key_file.path).find(key)
+    assert found
+    assert (found.may_label, found.limits) == (True, "10/second;1000/hour")
+    assert found.until == datetime(2999, 1, 31).astimezone()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "shop {digest} until=soon",
+        "shop {digest} limit=fast",
+        "shop {digest} limit=1/hour until=2999-01-31",
+        "shop {digest} ",
+    ],
+)
+def test_malformed_line_is_named(key_file: KeyFile, line: str) -> None:
+    key_file.path.write_text(f"lab {'0' * 64}\n{line.format(digest='0' * 64)}\n")
+    with pytest.raises(DigitServingError, match=r"/keys: line 2: "):
+        key_file.read()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["add", "late", "--until", "2026-01-31"], "2026-01-31 has passed"),
+        (["add", "late", "--until", "soon"], "'soon' is not a date"),
+        (["add", "fast", "--rate-limit", "fast"], "'fast' is not a limit"),
+        (["change", "shop"], "give --until, --rate-limit or both"),
+    ],
+)
+def test_keys_command_wrong_option_is_refused(
+    digits_keys: Callable[..., Result], key_file: KeyFile, arguments: list[str], message: str
+) -> None:
+    digits_keys("add", "shop")
+    result = digits_keys(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert [*key_file.read()] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["change", "nobody", "--until", "2999-01-31"], "no key is named nobody"),
         (["add", "shop"], "a key named shop already exists"),
         (["add", "two words"], "'two words' is not a valid name"),
         (["remove", "nobody"], "no key is named nobody"),

@@ -155,7 +155,7 @@ def test_taken_port_is_rejected() -> None:
 
 def test_malformed_file_is_rejected(garbage: Path, pair: Pair) -> None:
     message = rejection(DIGITS_API_KEYS=garbage)
-    assert f"DIGITS_API_KEYS: {garbage}: line 1 is not a name and a hash" in message
+    assert f"DIGITS_API_KEYS: {garbage}: line 1: not a name and a hash" in message
     message = rejection(DIGITS_TLS_CERTIFICATE=garbage, DIGITS_TLS_KEY=pair.key)
     assert f"DIGITS_TLS_KEY: {garbage} and {pair.key} are not a certificate and its private key" in message
     assert f"{garbage} contains no certificate in PEM" in rejection(DIGITS_MODEL_SERVER_CA=garbage)

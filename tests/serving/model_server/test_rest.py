@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
 
 LENGTHS = "lists of different lengths or depths"
 KEYS = "expected an object with the keys "
+SURROGATE = "JSON Parse error: a string has half of a surrogate pair"
 WHICH = "the body must have either 'instances' or 'inputs'"
 LIST = "'instances' must be a list with at least one entry"
 
@@ -57,7 +59,12 @@ LIST = "'instances' must be a list with at least one entry"
             "JSON Value: 1.5 is not of expected type: int64",
         ),
         ("many", {"inputs": {"text": [{"b64": "*"}], "number": [5]}}, "Unable to base64 decode"),
-        ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, "JSON Parse error: a string has half"),
+        ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, SURROGATE),
+        ("\ud800", {"instances": [1.0]}, SURROGATE),
+        ("", {"instances": ["\udfff"]}, SURROGATE),
+        ("", {"inputs": {"x": [1.0], "\ud800": [1.0]}}, SURROGATE),
+        ("", {"instances": [1.0], "\ud800": {"\udbff": [[]]}}, SURROGATE),
+        (None, b'{"instances": [1.0], "signature_name": "\\uD83D \\uDE00"}', SURROGATE),
         ("many", {"instances": [1]}, KEYS + "['number', 'text']"),
         ("many", {"inputs": [1]}, KEYS + "['number', 'text']"),
         ("images", {"inputs": [[[300] * 28] * 28]}, "a number is out of range for uint8"),
@@ -179,6 +186,11 @@ def test_metrics_count_requests_and_observe_latencies_of_predict(http: Client) -
     assert latency("metadata") not in added
     runtime = 'serving:runtime_latency_bucket{API="Predict",le="+Inf",model_name="versions",runtime="TF1"}'
     assert added[runtime] == 1
+
+
+def test_metrics_name_the_build(http: Client) -> None:
+    versions = f'{{tensorflow="{version("tensorflow-serving-api")}",version="{version("digits")}"}}'
+    assert f"digits_model_server_build_info{versions} 1.0" in http.get("/metrics").text.splitlines()
 
 
 def test_metrics_count_failures_under_the_labels_of_the_alerts() -> None:

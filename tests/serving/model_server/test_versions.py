@@ -1,6 +1,8 @@
 """Versions: policies, loading, warm-up, replacement and reload."""
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +32,25 @@ from tests.serving.model_servers import model_config, predict_request, running_c
 
 RETRIES = ("--load_retry_interval_micros=1000", "--max_num_load_retries=1")
 X = np.array([0.0], np.float32)
+PRINT_MEMORY = """
+import os, sys
+from pathlib import Path
+from digit_serving.model_server.flags import parse
+from digit_serving.model_server.servable import Servable
+
+def memory():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+def load():
+    return Servable(Path(sys.argv[1]), 1, parse([]))
+
+stays, before = load(), memory()
+loaded = [load() for _ in range(10)]
+used = memory() - before
+for servable in loaded:
+    servable.close()
+print(used, memory() - before)
+"""
 
 
 @pytest.mark.parametrize(
@@ -52,6 +73,13 @@ def test_load_directory_without_usable_model_raises(
         (directory / missing).write_bytes(content)
     with pytest.raises(ServingError, match=error):
         Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
+
+
+def test_memory_of_unloaded_versions_returns_to_the_system(saved_models: Path) -> None:
+    command = [sys.executable, "-c", PRINT_MEMORY, str(saved_models / "tf2" / "1")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    used, left = map(int, printed.split())
+    assert left < used / 2
 
 
 def write_warmup_records(directory: Path, *records: bytes) -> Path:

@@ -60,13 +60,15 @@ def test_check_corrects_a_copied_folder(published: Service) -> None:
     ],
 )
 def test_job_runs_the_command_in_the_cluster(
-    published: Service, command: tuple[str, ...], words: list[str]
+    published: Service, command: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DIGITS_USER", "ann: a person")
     result = published.run(*command, "--job", "--image", "registry/gateway:1")
     job = yaml.safe_load(result.stdout)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["digits", "models", *words, "--model", "fashion"]
     assert container["image"] == "registry/gateway:1"
+    assert {"name": "DIGITS_USER", "value": "ann: a person"} in container["env"]
     assert job["metadata"]["name"].startswith(f"{words[0]}-")
     assert job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "releases"
 

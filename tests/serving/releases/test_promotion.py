@@ -63,6 +63,23 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
 
 
 @pytest.mark.usefixtures("verified_by_files")
+def test_history_lists_who_moved_which_label_newest_first(service: Service) -> None:
+    service.promote(2)
+    service.promote(3, "--version-label", "canary")
+    service.run("rollback")
+    assert service.run("promote", 2, "--gateway", "http://127.0.0.1:1", "--timeout", 1).exit_code == 1
+    headings, *lines = service.run("history").stdout.splitlines()
+    assert headings.split() == ["TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND"]
+    assert [line.split()[2:6] for line in lines] == [
+        ["digits", "stable", "2", "1"],
+        ["digits", "canary", "–", "3"],
+        ["digits", "stable", "1", "2"],
+        ["digits", "stable", "–", "1"],
+    ]
+    assert len(service.run("history", "--model", "other").stdout.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("verified_by_files")
 def test_promote_copied_version_verifies_and_enters_it(service: Service) -> None:
     config, copied = service.config, service.copy(4)
     # The server polls the folder every 0.05 s, and loads only what models.config names.

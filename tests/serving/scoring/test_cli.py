@@ -110,6 +110,12 @@ def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.usefixtures("full_disk")
+def test_score_on_a_full_disk_starts_nothing(photos: Path, tmp_path: Path) -> None:
+    error = run(photos, "--output", tmp_path / "new", "--models", tmp_path / "none", status=1)
+    assert error == f"Error: {tmp_path}/new can't be written: No space left on device\n"
+
+
 def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos: Path, digits: Any) -> None:
     (photos / "1.png").write_bytes(b"changed")
     with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:

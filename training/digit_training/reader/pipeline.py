@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_core.artifact.versions import Version
+from digit_core.artifact.versions import Version, check_writable
 from digit_core.images import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
@@ -67,11 +67,13 @@ class ReaderRun:
 def train(run: ReaderRun, target: Target) -> None:
     """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    target.check_writable(READER_NAME)
     dataset = datasets.load(run.data)
     plan = run.plan
     start = _stable(target) if run.from_stable else None
     weights = read_weights(start, detector(), leading=0) if start else ()
     folder = run.report or Path("runs") / READER_NAME
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"Device: {device.name()}")
     try:

@@ -1,0 +1,69 @@
+"""History of labels: who moved which label, one change a line, in JSON."""
+
+import getpass
+import json
+import os
+import re
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from digit_core.artifact.models_config import ModelsConfig
+
+_SECRETS = re.compile(r"(://)(?:.*@)?([^?]*)(?:\?.*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Change of a label of a model: `version` is None once no version has it, `previous` if none had it."""
+
+    time: str
+    """Time of the change in ISO 8601, in UTC."""
+    model: str
+    label: str
+    version: int | None
+    previous: int | None
+    by: str
+    command: str
+
+    def __str__(self) -> str:
+        """Return the change's line."""
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+
+def changes(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
+    """Yield the changes that lead from one configuration to another, made by this process now."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    for model in sorted({*old.base_paths, *new.base_paths}):
+        before, after = old.labels(model), new.labels(model)
+        for label in sorted({*before, *after}):
+            if before.get(label) != after.get(label):
+                yield Change(time, model, label, after.get(label), before.get(label), user(), _command())
+
+
+def parse(text: str) -> Iterator[Change]:
+    """Yield the changes of a file's lines, without those that are none."""
+    for line in text.splitlines():
+        try:
+            yield Change(**json.loads(line))
+        except (TypeError, ValueError):
+            continue
+
+
+def user() -> str:
+    """Return DIGITS_USER, else the user and the machine of this process."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())  # a container's user without a name
+    return os.environ.get("DIGITS_USER") or f"{name}@{socket.gethostname()}"
+
+
+def _command() -> str:
+    """Return the command line of this process. URLs have no user, password or query."""
+    program = Path(sys.argv[0]).name.replace("__main__.py", "digits")
+    return shlex.join([program, *(_SECRETS.sub(r"\1\2", argument) for argument in sys.argv[1:])])
