@@ -14,7 +14,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import export, models, provenance
-from digit_training.classifier import to_pixels
+from digit_training.classifier import Convention, adapt, to_pixels
 from digit_training.data import Dataset
 from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
@@ -77,12 +77,30 @@ def test_signature_layers_gives_what_each_activation_function_gives(
     probabilities = signatures["images"](images=images)["probabilities"]
     names = sorted(activations)
     if model.name == "perceptron":
-        assert names == ["00_Dense", "01_Dense"]
+        assert names == ["00_Dense", "00_Dense_weights", "01_Dense"]
+        assert np.array_equal(
+            activations["00_Dense_weights"].numpy().reshape(2, 784, 10), [model.layers[0].kernel] * 2
+        )
         assert np.array_equal(activations["01_Dense"], probabilities)
     else:
         assert names[:5] == [f"0{place}_Conv2D" for place in range(4)] + ["04_Dense"]
         assert activations["00_Conv2D"].shape == (2, 14, 14, 32)
         assert {name[3:] for name in names[5:]} == {"probabilities", "is_digit"}
+
+
+def test_signature_layers_of_exported_model_looks_into_nested_models(tmp_path: Path) -> None:
+    inner = keras.Sequential([keras.Input((784,)), layers.Dense(12, activation="relu")])
+    pixels = keras.Input((28, 28, 1))
+    model = keras.Model(pixels, layers.Dense(10)(inner(layers.Flatten()(pixels))))
+    export.save_model(adapt(model, DIGITS, Convention("logits")), DIGITS, tmp_path / "1")
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8))
+    activations = signatures["layers"](images=images)
+    assert sorted(activations) == ["00_Dense", "00_Dense_weights", "01_Softmax"]
+    assert np.allclose(
+        activations["00_Dense"], inner(np.reshape(images, (2, 784)) / np.float32(255)), atol=1e-5
+    )
+    assert np.array_equal(activations["01_Softmax"], signatures["images"](images=images)["probabilities"])
 
 
 @pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS, UNEVEN], ids=lambda task: task.name)

@@ -31,6 +31,7 @@ from digit_core.tfserving.codec import (
     NETWORK_OUTPUT,
     PIXELS_INPUT,
     PIXELS_SIGNATURE,
+    WEIGHTS_SUFFIX,
 )
 from digit_training import provenance
 from digit_training.classifier import Outputs, batch_size, split, to_pixels
@@ -38,7 +39,7 @@ from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
 from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult, Threshold
-from digit_training.models import activated, named_outputs
+from digit_training.models import activated, named_outputs, pixel_weights
 
 WARMUP_BATCH_SIZES = (1, 32)
 WARMUP_VALUES = 1_000_000
@@ -91,7 +92,8 @@ def save_model(
     takes images uint8 [n, *shape] and scales them; both give `probabilities` float32 [n, k], and `is_digit`
     float32 [n] if the model has this output. `card` takes `unused` uint8 [n] and gives the task card as JSON,
     string [n], and `network`, as JSON, too; `layers` takes what `images` takes, and gives the activations of
-    a network of digits. Raise ModelError if the directory cannot be written.
+    a network of digits and, if its first layer takes the pixels themselves, the weights of its units, float32
+    [n, *shape, units]. Raise ModelError if the directory cannot be written.
     """
     low, high = task.range
     # A variable, since TensorFlow replaces division by a constant with a multiplication, which rounds
@@ -115,7 +117,12 @@ def save_model(
 
     @tf.function(input_signature=[tf.TensorSpec([None, *task.shape], tf.uint8, IMAGES_INPUT)])  # type: ignore[untyped-decorator]
     def layers(images: tf.Tensor) -> dict[str, tf.Tensor]:
-        return dict(opened(scale(images), training=False))
+        outputs = dict(opened(scale(images), training=False))
+        if kernel is not None:
+            pictures = tf.reshape(tf.cast(kernel, tf.float32), [1, *task.shape[:2], -1])
+            # TensorFlow Serving's batching needs as many rows as there are images.
+            outputs[f"{min(outputs)}{WEIGHTS_SUFFIX}"] = tf.repeat(pictures, tf.shape(images)[0], axis=0)
+        return outputs
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.uint8, CARD_INPUT)])  # type: ignore[untyped-decorator]
     def card(unused: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -127,7 +134,7 @@ def save_model(
     module.weights = [max_pixel, *(weight.value for weight in model.weights)]
     signatures = {PIXELS_SIGNATURE: from_pixels, IMAGES_SIGNATURE: from_images, CARD_SIGNATURE: card}
     if activations := activated(model) if task.kind == "digits" else {}:
-        opened = keras.Model(model.inputs, activations)
+        opened, kernel = keras.Model(model.inputs, activations), pixel_weights(model, math.prod(task.shape))
         signatures[LAYERS_SIGNATURE] = layers
     try:
         tf.saved_model.save(module, str(directory), signatures)

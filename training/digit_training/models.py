@@ -15,6 +15,9 @@ PROBABILITIES = "probabilities"
 IS_DIGIT = "is_digit"
 """Names of the outputs, and of the layers that give them."""
 
+MAX_PICTURES = 64
+"""Largest number of units whose weights are shown as pictures."""
+
 
 def perceptron() -> keras.Model:
     """Return the article's network, unchanged: 7,960 parameters.
@@ -102,8 +105,8 @@ def output_layers(model: keras.Model) -> dict[str, keras.Layer]:
 def activated(model: keras.Model) -> dict[str, Any]:
     """Return the outputs of the layers with an activation function, in their order.
 
-    The names have the layer's number, in two digits, and the output's name or the kind of the layer that is
-    activated.
+    Layers of nested models are among them. The names have the layer's number, in two digits, and the output's
+    name or the kind of the layer that is activated.
     """
     outputs: dict[str, Any] = {}
     kind = ""
@@ -111,10 +114,27 @@ def activated(model: keras.Model) -> dict[str, Any]:
         if isinstance(layer, (layers.Dense, layers.Conv2D)):
             kind = type(layer).__name__
         function = getattr(layer, "activation", keras.activations.linear)
-        if isinstance(layer, layers.ReLU) or function is not keras.activations.linear:
+        if getattr(layer, "inputs", None):
+            # Layer.input is what the nested model is called with; Functional.input are its own inputs.
+            outer = keras.Layer.input.fget(layer)
+            for name, output in activated(layer).items():
+                outputs[f"{len(outputs):02}{name[2:]}"] = keras.Model(layer.inputs, output)(outer)
+        elif isinstance(layer, (layers.ReLU, layers.Softmax)) or function is not keras.activations.linear:
             name = layer.name if layer.name in (PROBABILITIES, IS_DIGIT) else kind or type(layer).__name__
             outputs[f"{len(outputs):02}_{name}"] = layer.output
     return outputs
+
+
+def pixel_weights(model: keras.Model, pixels: int) -> Any:
+    """Return the weights [pixels, units] of a Dense layer that takes the pixels themselves; None of others.
+
+    More units than MAX_PICTURES are left out: nobody looks at so many pictures.
+    """
+    first: Any = next((layer for layer in model.layers if layer.weights), None)
+    if isinstance(first, keras.Model):
+        return pixel_weights(first, pixels)
+    is_seen = isinstance(first, layers.Dense) and first.input.shape[1:] == (pixels,)
+    return first.kernel if is_seen and first.units <= MAX_PICTURES else None
 
 
 def named_outputs(model: keras.Model, outputs: Any) -> dict[str, Any]:

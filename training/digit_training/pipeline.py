@@ -214,7 +214,10 @@ def _load(data: Path | None) -> Dataset:
         with _console().status(f"Reading {data or 'MNIST (the first time, a download of 11 MB)'}"):
             dataset = datasets.load(data)
     if dataset.offline:
-        click.echo("MNIST cannot be downloaded (offline?). Using the bundled sample of 5,000 digits.")
+        click.echo(
+            "MNIST cannot be downloaded (offline?): the bundled sample of 5,000 digits takes its place. Copy "
+            "Keras's mnist.npz here, and say --data mnist.npz, for all 70,000."
+        )
     kind = "the original MNIST" if dataset.canonical else "not the original MNIST"
     sizes = f"{len(dataset.train):,} training and {len(dataset.test):,} test digits"
     click.echo(f"Data: {sizes} from {dataset.source} ({kind})")

@@ -33,6 +33,8 @@ NETWORK_OUTPUT = "network"
 LAYERS_SIGNATURE = "layers"
 """Signature that takes what `images` takes, and gives the activations of each layer, float32 [n, ...]. The
 names of its outputs begin with the layer's number, in two digits."""
+WEIGHTS_SUFFIX = "_weights"
+"""End of the name of a further output: weights float32 [n, h, w, units] of a layer that takes the pixels."""
 
 PAGES_INPUT = "pages"
 """Input of the reader: grey pages, uint8 [n, h, w]."""
@@ -43,6 +45,8 @@ Batch = NDArray[np.uint8] | NDArray[np.float32]
 """Model input: uint8 [n, *shape], or float32 [n, *instance_shape] in the task card's range."""
 
 
+LayerValues = tuple[str, NDArray[np.float32], NDArray[np.float32] | None]
+"""Kind, activations [...] and weights [h, w, units] of a layer; None where it has none on the pixels."""
 Network = dict[str, Any]
 """A version's network: its `name`, and its `accuracy` on the test set, or None."""
 
@@ -119,9 +123,14 @@ def decode_network(response: PredictResponse) -> Network | None:
     return json.loads(values[0]) if values else None
 
 
-def decode_layers(response: PredictResponse) -> list[tuple[str, NDArray[np.float32]]]:
-    """Return kind and activations of each layer in a response for one picture, in their order."""
-    return [(name[3:], _decode_tensor(response.outputs[name])[0]) for name in sorted(response.outputs)]
+def decode_layers(response: PredictResponse) -> list[LayerValues]:
+    """Return kind, activations and weights of each layer in a response for one picture, in their order."""
+    values = {name: _decode_tensor(response.outputs[name])[0] for name in sorted(response.outputs)}
+    return [
+        (name[3:], activations, values.get(name + WEIGHTS_SUFFIX))
+        for name, activations in values.items()
+        if not name.endswith(WEIGHTS_SUFFIX)
+    ]
 
 
 def decode_peaks(response: PredictResponse) -> Peaks:

@@ -146,8 +146,8 @@ class AsyncConnection:
 
     async def layers(
         self, pixels: NDArray[np.uint8], model: ModelRef, *, deadline: float
-    ) -> list[tuple[str, NDArray[np.float32]]]:
-        """Return the activations of each layer for a picture, uint8 [*shape]; [] if the version has none."""
+    ) -> list[codec.LayerValues]:
+        """Return the values of each layer for a picture, uint8 [*shape]; [] if the version has none."""
         inputs = pixels[np.newaxis]
         request = codec.encode_input(inputs, codec.IMAGES_INPUT, codec.LAYERS_SIGNATURE, model)
         response = await self._ask_signature(request, deadline)

@@ -66,8 +66,8 @@ _SECURITY_HEADERS = {
 }
 _STATIC = Path(__file__).with_name("static")
 _SWAGGER = Path(__file__).with_name("swagger")
-_SCRIPTS = ("main.js", "label.js")
-"""Scripts that pages name; the other scripts are modules that they import."""
+_SCRIPTS = ("main.js", "label.js", "share.js", "why.js")
+"""Scripts that pages name, or import on demand; the other scripts are modules that both import at once."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 

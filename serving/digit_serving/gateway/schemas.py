@@ -108,7 +108,10 @@ class Layer(TypedDict):
     peak: float
     """Largest activation, white in `image`."""
     image: Png
-    """Maps beside each other, in rows of up to 16, a pixel apart; a unit is a map of one pixel."""
+    """Maps beside each other, in rows of up to 8, a pixel apart; units as pixels, in rows of up to 16."""
+    weights: NotRequired[Png]
+    """Weights of the units, of a layer that takes the pixels themselves: maps as in `image`. Grey 128 is 0; a
+    higher level speaks for the unit, a lower one against it."""
 
 
 class PredictionMore(TypedDict, total=False):

@@ -31,7 +31,7 @@ from digit_core.images import Peaks
 from digit_core.recognition import Classify, Find
 from digit_core.results import Answer
 from digit_core.tfserving.calls import VersionStatus
-from digit_core.tfserving.codec import Batch, ModelRef, Network
+from digit_core.tfserving.codec import Batch, LayerValues, ModelRef, Network
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
@@ -182,8 +182,8 @@ class Upstream:
 
     def layers(
         self, context: RequestContext, model: ModelRef, pixels: NDArray[np.uint8]
-    ) -> list[tuple[str, NDArray[np.float32]]]:
-        """Return the activations of each layer of a version for a picture, uint8 [*shape]."""
+    ) -> list[LayerValues]:
+        """Return the values of each layer of a version for a picture, uint8 [*shape]."""
         try:
             return await_(self._model_server.layers(pixels, model, deadline=context.deadline))
         except DigitError as error:

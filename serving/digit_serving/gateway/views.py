@@ -41,6 +41,8 @@ from digit_serving.gateway.work import Work
 _Result = TypeVar("_Result", Prediction, Reading)
 _Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
+_ZERO_LEVEL = 128
+"""Grey level of the weight 0."""
 _shortest: Any = np.float32
 """Conversion to the model's float32, of which JSON gets the shortest decimals that read back the same."""
 
@@ -192,7 +194,7 @@ class Views:
         if "layers" in query.include:
             version = ModelRef(g.context.requested.name, prediction.model_version)
             layers = self._upstream.layers(g.context, version, to_pixels(inputs[0], task))
-            document["layers"] = [_describe_layer(name, values) for name, values in layers]
+            document["layers"] = [_describe_layer(*layer) for layer in layers]
         return document
 
 
@@ -220,18 +222,29 @@ def _describe_reading(
     return to_json(add_images(reading, files), of_call=False, numbers=_shortest)
 
 
-def _describe_layer(name: str, values: NDArray[np.float32]) -> schemas.Layer:
-    """Return the document of a layer's activations, float32 [h, w, maps] or [units]."""
+def _describe_layer(
+    name: str, values: NDArray[np.float32], weights: NDArray[np.float32] | None
+) -> schemas.Layer:
+    """Return the document of a layer: activations float32 [h, w, maps] or [units], weights [h, w, units]."""
     maps = np.atleast_3d(values) if values.ndim > 1 else values.reshape(1, 1, -1)
     peak = float(maps.max())
+    image = _png(_side_by_side(maps.clip(0) * (255 / max(peak, 1e-9)), 0))
+    layer: schemas.Layer = {"name": name, "shape": values.shape, "peak": peak, "image": image}
+    if weights is not None:
+        levels = _ZERO_LEVEL + weights * (127 / max(float(np.abs(weights).max()), 1e-9))
+        layer["weights"] = _png(_side_by_side(levels, _ZERO_LEVEL))
+    return layer
+
+
+def _side_by_side(maps: NDArray[np.floating], background: int) -> images.Pixels:
+    """Return maps [h, w, k] as one picture: rows of up to 8, a pixel apart; of up to 16 single pixels."""
     height, width, count = maps.shape
     gap = 1 if height * width > 1 else 0
-    columns = max(number for number in range(1, 17) if count % number == 0)
-    grey = (maps.clip(0) * (255 / max(peak, 1e-9))).astype(np.uint8)
-    framed = np.pad(grey, ((0, gap), (0, gap), (0, 0))).transpose(2, 0, 1)
+    columns = max(number for number in range(1, 9 if gap else 17) if count % number == 0)
+    spaced = ((0, gap), (0, gap), (0, 0))
+    framed = np.pad(maps.astype(np.uint8), spaced, constant_values=background).transpose(2, 0, 1)
     rows = framed.reshape(-1, columns, height + gap, width + gap).transpose(0, 2, 1, 3)
-    image = _png(rows.reshape(-1, columns * (width + gap)))
-    return {"name": name, "shape": values.shape, "peak": peak, "image": image}
+    return np.ascontiguousarray(rows.reshape(-1, columns * (width + gap)))
 
 
 def _png(pixels: images.Pixels) -> str:

@@ -56,17 +56,11 @@ def probabilities_of(**probabilities: float) -> list[float]:
     return [probabilities.get(f"p{digit}", 0.0) for digit in range(10)]
 
 
-def answers_of(
-    count: int = 1, confidence: float | None = None, **probabilities: float
-) -> list[dict[str, Any]]:
-    """Return equal answers in the form of api.js, of the same probabilities and confidence."""
+def answers_of(count: int = 1, none: float = 0, **probabilities: float) -> list[dict[str, Any]]:
+    """Return equal answers in the form of api.js, of the same probabilities and this share of no digit."""
     numbers = probabilities_of(**probabilities)
-    confidence = max(numbers) if confidence is None else confidence
-    is_digit = confidence / max(numbers)
-    shares = [*(number * is_digit for number in numbers), 1 - is_digit]
-    index = numbers.index(max(numbers))
-    answer = {"confidence": confidence, "index": index, "shares": shares, "labels": list("0123456789")}
-    return [answer] * count
+    shares = [*(number * (1 - none) for number in numbers), none]
+    return [{"index": numbers.index(max(numbers)), "shares": shares, "labels": list("0123456789")}] * count
 
 
 def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page: Page) -> None:
@@ -75,7 +69,7 @@ def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page
         (answers_of(p5=0.7, p3=0.2, p8=0.1), "It could also be a 3."),
         (answers_of(p3=0.45, p8=0.4, p5=0.15), "Hard to tell: it could also be an 8."),
         (answers_of(2, p1=0.8, p7=0.2), "Digit 1 could also be a 7."),
-        (answers_of(2, 0.4, p1=0.99, p7=0.01), "Hard to tell: digit 1 could also be no digit."),
+        (answers_of(2, 0.45, p1=0.99, p7=0.01), "Hard to tell: digit 1 could also be no digit."),
     ]
     scales = [
         (math.log(41.7), "the odds of an 8 change by a factor of 42."),
@@ -95,13 +89,54 @@ def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page
 def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) -> None:
     respond_with_lines(page, "4", probabilities=probabilities_of(p4=0.82, p9=0.1797, p7=0.0003))
     page.get_by_role("button", name="Example: 4").click()
-    expect(page.locator(".bars .best b")).to_have_text("82.0%")
+    expect(page.locator(".bars .best b")).to_have_text("82%")
     expect(page.locator(".bars li:not(.zero) span")).to_have_text(["4", "9"])
     widths = page.locator(".bars b").evaluate_all("labels => labels.map((label) => label.offsetWidth)")
     assert [digit for digit, width in enumerate(widths) if width > 1] == [4, 9]
-    respond_with_lines(page, "4", probabilities=probabilities_of(p4=0.99999, p9=0.00001))
+    respond_with_lines(page, "4", probabilities=probabilities_of(p4=1))
     page.get_by_role("button", name="Example: 4").click()
-    expect(page.locator(".bars .best b")).to_have_text("99.9%")
+    expect(page.locator(".bars .best b")).to_have_text("99%")
+
+
+# Strokes, the width of the pen and the digit: plain and thin 1, small 0, ring.
+PLAIN = [
+    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 6, "1"),
+    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 2, "1"),
+    ([(0.5 + 0.06 * math.sin(angle / 5), 0.5 - 0.09 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
+    ([(0.5 + 0.3 * math.sin(angle / 5), 0.5 - 0.3 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
+]
+
+
+def test_plain_strokes_are_sure_and_their_bars_say_so(page: Page) -> None:
+    for stroke, width, digit in PLAIN:
+        page.locator("#pen input").fill(str(width))
+        draw_without_release(page, stroke)
+        page.mouse.up()
+        expect(page.locator(".reading")).to_have_text(digit)
+        expect(page.locator(".certainty")).to_have_text("The network is sure.")
+        expect(page.locator(".bars li:not(.zero)")).to_have_text(f"{digit}99%")
+        page.get_by_role("button", name="Clear").click()
+
+
+@pytest.mark.parametrize(("is_digit", "none"), [(0.6, "0%"), (0.55, "45%"), (0.36, "50%")])
+def test_answer_in_doubt_shares_its_bar_with_none_which_is_never_longer(
+    page: Page, is_digit: float, none: str
+) -> None:
+    respond_with_lines(page, "0", probabilities=probabilities_of(p0=1), is_digit=is_digit)
+    page.get_by_role("button", name="Example: 0").click()
+    expect(page.locator(".bars li:last-child b")).to_have_text(none)
+    expect(page.locator(".bars .best span")).to_have_text("0")
+    sentence = "The network is sure." if is_digit == 0.6 else "Hard to tell: it could also be no digit."
+    expect(page.locator(".certainty")).to_have_text(sentence)
+
+
+def test_unsure_is_not_called_no_digit(page: Page) -> None:
+    difference = page.evaluate("""async () => {
+      const { describeDifference } = await import("/static/messages.js");
+      const three = { lines: [{ text: "3" }] };
+      return describeDifference({ lines: [], refusal: "unsure" }, three, "no digit");
+    }""")
+    assert difference == "They differ: nothing surely or 3?"
 
 
 def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
@@ -227,7 +262,7 @@ def test_refused_drawing_shows_sentence_and_numbers_after_stroke(page: Page) -> 
     expect(page.locator(".certainty")).to_have_text(f"{REFUSED}.")
     expect(page.get_by_role("status").filter(has_text=REFUSED)).to_have_count(1)
     expect(page.locator(".bars li:not(.zero) span")).to_have_text(["1", "3", "8", "none"])
-    expect(page.locator(".bars .best")).to_have_text("none88.9%")
+    expect(page.locator(".bars .best")).to_have_text("none90%")
     expect(page.locator(".answer img")).to_be_visible()
     page.get_by_role("button", name="Clear").click()
     expect(page.locator(".certainty")).to_have_text("The answer appears here while you draw.")
@@ -240,7 +275,7 @@ def test_why_on_drawing_paints_heat_map_with_scale_and_hides_it_during_a_stroke(
     draw(page, 4)
     expect(page.locator(".reading")).to_have_text("4")
     with page.expect_request(
-        lambda request: request.headers["content-type"] == "application/json"
+        lambda request: request.headers.get("content-type") == "application/json"
     ) as request:
         why.click()
     assert 20 < len(json.loads(request.value.post_data or "")["instances"]) <= 256

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
 from digit_core.images import to_png
@@ -174,6 +175,23 @@ def test_copied_calls_print_what_the_page_shows(page: Page, tmp_path: Path) -> N
     done = subprocess.run(["bash", "-c", text_of("curl")], capture_output=True, check=True, cwd=tmp_path)
     assert "readings" in json.loads(done.stdout)
     subprocess.run([sys.executable, "-c", text_of("Python")], check=True, cwd=tmp_path)
+
+
+def test_picture_to_share_shows_drawing_answer_and_bars(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Example: 4").click()
+    expect(page.locator(".reading")).to_have_text("4")
+    page.get_by_role("button", name="Copy link or call").click()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download picture").click()
+    download.value.save_as(tmp_path / "digits.png")
+    with Image.open(tmp_path / "digits.png") as picture:
+        pixels = np.asarray(picture.convert("RGB"), int)
+    assert pixels.shape == (630, 1200, 3)
+    is_dark, is_blue = pixels.max(axis=2) < 80, pixels[:, :, 2] - pixels[:, :, 0] > 100
+    # The ink of the drawing, and that of the text beside it with the bar of the answer.
+    assert is_dark[:, :600].sum() > 5000
+    assert is_dark[:200, 640:].sum() > 500
+    assert is_blue[200:, 640:].sum() > 4000
 
 
 def test_offline_then_online_keeps_drawing_and_shows_prediction(

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from digit_client import DIGITS
 from tests.e2e.page.accessibility import HAS_FOCUS_OUTLINE, assert_accessible, violations
 from tests.e2e.page.pen import STROKES, draw_without_release
-from tests.e2e.page.responses import respond_with_lines, respond_with_refusal
+from tests.e2e.page.responses import reading_of, respond_with_lines, respond_with_refusal
 from tests.e2e.page.stub import StubGateway
 from tests.e2e.page.test_tasks import FLOWERS, choose, picture_file
 
@@ -131,6 +131,15 @@ def test_next_answer_gets_its_own_feedback(page: Page, gateway: StubGateway) -> 
     button(page, "Right").click()
     expect(status(page)).to_contain_text("Thank you")
     assert [feedback["request_id"] for feedback in gateway.feedback] == ["reading-of-7", "reading-of-42"]
+
+
+def test_right_does_not_confirm_another_answer_than_the_shown_one(page: Page) -> None:
+    document = reading_of("17", reader="17", alone="77")
+    page.route("**/v1/read*", lambda route: route.fulfill(json=document))
+    page.get_by_role("button", name="Example: 5").click()
+    expect(page.locator(".reading")).to_have_text("77")
+    expect(button(page, "Wrong")).to_be_enabled()
+    expect(button(page, "Right")).to_be_disabled()
 
 
 def test_buttons_while_drawing_are_disabled(page: Page) -> None:

@@ -41,6 +41,17 @@ RECORD_SENT = """(() => {
 })()"""
 
 
+# Lets the browser take a second longer to decode a large file.
+DECODE_SLOWLY = """() => {
+  const { createImageBitmap } = window;
+  window.createImageBitmap = async (file) => {
+    const bitmap = await createImageBitmap(file);
+    if (file.size > 1e6) await new Promise((resolve) => setTimeout(resolve, 1000));
+    return bitmap;
+  };
+}"""
+
+
 @pytest.fixture
 def page(page: Page) -> Page:
     """The page, which keeps what it sends."""
@@ -59,12 +70,48 @@ def send(page: Page, file: Path, text: str) -> list[Any]:
     return sent
 
 
-def test_page_number_upside_down_says_how_to_turn_it(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("degrees", [180, 270])
+def test_turned_picture_is_turned_back_by_a_button_and_read(page: Page, tmp_path: Path, degrees: int) -> None:
     with Image.open(ROOT / "docs" / "number.jpg") as picture:
-        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "number.png")
+        picture.rotate(degrees, expand=True).save(tmp_path / "number.png")
     page.get_by_label("Image").set_input_files(tmp_path / "number.png")
-    hint = "Turn the picture by 180° clockwise: it seems to show a number then."
-    expect(page.get_by_text(hint).first).to_be_visible()
+    hint = f"Turned by {degrees}° clockwise, it seems to show a number. Turn"
+    expect(page.locator(".certainty")).to_have_text(hint)
+    page.get_by_role("button", name="Turn").click()
+    expect(page.locator(".reading p")).to_have_text(["2026", "17"])
+    expect(page.get_by_role("button", name="Turn")).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".certainty")).to_have_text(hint)
+
+
+def test_picture_that_opens_late_replaces_no_newer_content(page: Page, tmp_path: Path) -> None:
+    with Image.open(ROOT / "docs" / "number.jpg") as picture:
+        picture.resize((4000, 3000)).save(tmp_path / "large.jpg", quality=95)
+    page.evaluate(DECODE_SLOWLY)
+    for newer in ("Example: five", "Example: 7", "drawing"):
+        page.get_by_label("Image").set_input_files(tmp_path / "large.jpg")
+        expect(page.locator("#paper[aria-busy=true]")).to_have_count(1)
+        if newer == "drawing":
+            draw(page, 1)
+        else:
+            page.get_by_role("button", name=newer).dispatch_event("click")
+        expect(page.locator("#paper[aria-busy=true]")).to_have_count(0)
+        page.wait_for_timeout(2000)
+        expect(page.locator(".reading")).to_have_text(
+            {"drawing": "1"}.get(newer, newer[-1].replace("e", "5"))
+        )
+        page.get_by_role("button", name="Clear").click()
+
+
+def test_picture_survives_a_reload_until_it_is_cleared(page: Page) -> None:
+    page.get_by_label("Image").set_input_files(FIVE)
+    expect(page.locator(".reading")).to_have_text("5")
+    page.reload()
+    expect(page.locator(".reading")).to_have_text("5")
+    page.get_by_role("button", name="Clear").click()
+    page.reload()
+    page.locator("body[data-ready]").wait_for()
+    expect(page.locator("#placeholder")).to_be_visible()
 
 
 def test_image_chosen_photographed_pasted_or_dropped_shows_prediction(page: Page) -> None:

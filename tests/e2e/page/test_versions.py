@@ -1,15 +1,30 @@
 """Two versions of a model, which answer side by side."""
 
+import base64
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 
+from digit_core.images import to_png
 from tests.e2e.page.accessibility import assert_accessible
 from tests.e2e.page.pen import write
 from tests.e2e.page.responses import reading_of
 
 pytestmark = pytest.mark.e2e
+
+# Of the two maps of 28 pixels side by side: mean colours of what is painted, highest and lowest opacity.
+MEAN_COLOURS = """canvas => [0, 29].map((left) => {
+  const { data } = canvas.getContext("2d").getImageData(left, 0, 28, 28);
+  const painted = Array.from({ length: 784 }, (_, pixel) => [...data.slice(4 * pixel, 4 * pixel + 4)]);
+  const mean = (channel) => painted.reduce((sum, colour) => sum + colour[channel], 0) / painted.length;
+  const opacities = painted.map((colour) => colour[3]);
+  return { red: mean(0), blue: mean(2), ink: Math.max(...opacities), paper: Math.min(...opacities) };
+})"""
 
 
 @pytest.fixture
@@ -38,7 +53,7 @@ def test_both_versions_answer_side_by_side(page: Page) -> None:
     page.get_by_role("radio", name="1, digit 1 of 2").first.check()
     expect(page.locator(".bars .best span")).to_have_text(["1", "1"])
     asked = {url.partition("?")[2] for url in requests if "/v1/read" in url}
-    assert asked == {f"model=compared&version={version}&include=image" for version in (1, 3)}
+    assert asked == {f"model=compared&version={version}&include=image%2Copinions" for version in (1, 3)}
     menu.select_option("2")
     expect(page.locator(".source")).to_contain_text(["Version 1 · stable", "Version 2 · canary"])
     with page.expect_request(lambda request: "/v1/read?model=compared&include" in request.url):
@@ -85,21 +100,76 @@ def test_versions_that_differ_are_named_with_network_and_accuracy_and_marked(pag
     expect(page.locator("#difference")).to_be_empty()
 
 
+def test_columns_show_the_classifiers_alone_and_name_the_share_of_the_reader(page: Page) -> None:
+    for version, alone in ((1, "17"), (3, "77")):
+        respond(page, f"**/v1/read?*version={version}*", reading_of("17", reader="17", alone=alone))
+    page.get_by_role("button", name="Example: 7").click()
+    expect(page.locator("#difference")).to_have_text("They differ: 17 or 77?")
+    expect(page.locator(".certainty")).to_contain_text(
+        ["The reader agrees.", "The reader reads 17 and prevails."]
+    )
+    page.get_by_role("radio", name="1, digit 1 of 2").check()
+    expect(page.locator(".bars .best span")).to_have_text(["1", "7"])
+
+
+def test_blank_picture_is_no_digit_for_both_versions(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "blank.png").write_bytes(to_png(np.full((200, 200), 255, np.uint8)))
+    page.get_by_label("Image").set_input_files(tmp_path / "blank.png")
+    expect(page.locator("#difference")).to_have_text("Both read no digit.")
+    expect(page.locator(".bars .best")).to_have_text(["none99%", "none99%"])
+
+
 def test_look_inside_shows_the_layers_of_both_versions(page: Page) -> None:
     inside = page.get_by_role("button", name="Look inside")
     page.get_by_role("button", name="Example: 4").click()
     inside.click()
     for place in (0, 1):
         layers = page.locator(".layers").nth(place)
-        expect(layers.locator("li").first).to_have_text("Conv2D: 32 maps of 14×14")
-        expect(layers).to_contain_text("probabilities: 10 units")
-        assert layers.locator("img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [
-            240,
-            30,
-        ]
+        expect(layers.locator("li").first).to_contain_text(
+            "Conv2D: 32 maps of 14×14 Each map is bright where"
+        )
+        expect(layers).to_contain_text("probabilities: 10 units A unit for each label")
+        size = layers.locator("img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
+        assert size == [120, 60]
+    expect(page.locator(".layers").first).to_be_in_viewport()
+    # The map under the pointer is enlarged, and stays under it.
+    picture = page.locator(".layers img").first
+    width = picture.evaluate("image => image.getBoundingClientRect().width")
+    picture.hover(position={"x": 40, "y": 20})
+    expect(picture).to_have_css("transform", "matrix(3, 0, 0, 3, 0, 0)")
+    assert picture.evaluate("image => image.getBoundingClientRect().width") == pytest.approx(3 * width)
     assert_accessible(page)
     inside.click()
     expect(page.locator(".layers").first).to_be_hidden()
+
+
+def test_look_inside_paints_weights_on_pixels_over_the_drawing(page: Page) -> None:
+    """The layer has two units: all ink speaks for the first one, and against the second one."""
+    weights = np.full((29, 58), 128, np.uint8)
+    weights[:28, :28], weights[:28, 29:57] = 255, 1
+    layer = {"name": "Dense", "shape": [2], "peak": 1, "image": png(np.full((1, 2), 255, np.uint8))}
+    for version, layers in ((1, [layer | {"weights": png(weights)}]), (3, [])):
+        respond(page, f"**/v1/predict?*version={version}*", {"predictions": [{"layers": layers}]})
+    page.get_by_role("button", name="Example: 4").click()
+    page.get_by_role("button", name="Look inside").click()
+    expect(page.locator(".layers li")).to_contain_text(
+        ["Blue ink speaks for a label, red ink against it", "published without a look inside"]
+    )
+    first, second = page.locator(".layers canvas").evaluate(MEAN_COLOURS)
+    assert first["blue"] > first["red"] + 50
+    assert second["red"] > second["blue"] + 50
+    assert first["ink"] > first["paper"] > 0
+    assert_accessible(page)
+
+
+def respond(page: Page, path: str, document: dict[str, Any]) -> None:
+    """Answer requests of the path with the document."""
+    page.route(path, lambda route: route.fulfill(json=document))
+
+
+def png(pixels: NDArray[np.uint8]) -> str:
+    """Return a PNG in base64."""
+    return base64.b64encode(to_png(pixels)).decode()
 
 
 def test_other_version_that_fails_leaves_the_answer(page: Page, expected_errors: list[str]) -> None:

@@ -17,6 +17,7 @@ from digit_core.images import decode, prepare, to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.serving.gateway.conftest import (
+    LAYERS,
     SHAPES,
     StubModelServer,
     TaskModels,
@@ -364,8 +365,10 @@ def test_predict_include_labels_and_top_select_the_classes(stub: StubModelServer
 
 
 def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels(
-    stub: StubModelServer, http: FlaskClient
+    stub: StubModelServer, http: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    weights = np.array([[[[2, 0], [-2, 0]]]], np.float32)
+    monkeypatch.setitem(LAYERS, "01_Dense_weights", weights)
     stub.answer = TaskModels(digits={1: SHAPES})
     (prediction,) = post(http, "/v1/predict?include=layers", np.zeros(SHAPES.shape, np.uint8))
     maps, units = prediction["layers"]
@@ -373,6 +376,8 @@ def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels
     assert (units["name"], units["shape"], units["peak"]) == ("Dense", [3], 1)
     assert shown(maps).tolist() == [[255, 0, 0, 0, 0, 0], [0, 0, 0, 127, 0, 0], [0] * 6]
     assert shown(units).tolist() == [[127, 255, 0]]
+    assert "weights" not in maps
+    assert shown({"image": units["weights"]}).tolist() == [[255, 1, 128, 128, 128, 128], [128] * 6]
     response = http.post("/v1/predict?include=image,layers", **form(b"x", b"y"))
     problem = assert_problem(response, 400, "invalid_selection")
     assert problem["detail"].endswith("`layers` needs a request with one image; this request has 2.")

@@ -5,6 +5,8 @@ const STORAGE_KEY = "digits-key";
 // Retryable statuses. A proxy before the gateway may send them without a problem document.
 const BUSY = "The service is busy.";
 const UNAVAILABLE = "The service is unavailable.";
+// Least measure `is_digit` of what looks like a digit without a doubt: plain strokes have 0.7.
+const LOOKS_LIKE_DIGIT = 0.6;
 const RETRYABLE = { 429: BUSY, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: BUSY };
 
 let openPrompt = null;
@@ -23,38 +25,57 @@ export class ApiError extends Error {
 /** Read the digits of an image file: the service's reading with {lines: [{text, answers}], answers, version, requestId, milliseconds, isNumber}.
  *
  *  `selection` is {model, version}; an empty string selects the service's default. `answers` are those of all lines:
- *  {label, index, labels, confidence, probabilities, shares, box, image}. `shares` are the probabilities scaled so that the
- *  answer's is its confidence, and at last the rest, of no digit. `box` is [left, top, width, height] in pixels of the file,
- *  `image` the network's input as a PNG in base64. A picture without digits has no lines. `orientation` are the degrees by
- *  which a turned picture has to be turned back, clockwise, else undefined. */
-export async function read(file, selection, signal) {
-  const { item, ...source } = await send("v1/read", file, selection, signal);
+ *  {label, index, labels, confidence, probabilities, shares, box, image}. `box` is [left, top, width, height] in pixels of the
+ *  file, `image` the network's input as a PNG in base64. A picture without digits has no lines. `orientation` are the degrees
+ *  by which a turned picture has to be turned back, clockwise, else undefined. If `isAlone`, lines and answers are those of
+ *  the version's network alone, `readerText` is what the reader sees, "" on a drawing, `text` what both
+ *  do together, and `isOther` true if that differs. */
+export async function read(file, selection, signal, isAlone) {
+  const include = isAlone ? "image,opinions" : "image";
+  const { item, ...source } = await send("v1/read", file, { ...selection, include }, signal);
   const { labels } = source;
-  const lines = item.lines.map(({ text, digits }) => ({
-    text,
-    answers: digits.map(({ digit, ...rest }) => withShares({ ...rest, label: labels[digit], index: digit, labels })),
-  }));
+  const lines = item.lines.map(({ text, digits }) => {
+    const own = digits.map((digit) => ({ ...digit, ...digit.opinions?.classifier }));
+    return {
+      text: withDigits(text, own),
+      answers: own.map(({ digit, ...rest }) => withShares({ ...rest, label: labels[digit], index: digit, labels })),
+    };
+  });
+  const seen = item.lines.map(({ text, digits }) => withDigits(text, digits.map(({ opinions }) => opinions?.reader)));
   const answers = lines.flatMap((line) => line.answers);
-  return { ...item, ...source, lines, answers, isNumber: true };
+  const isOther = lines.map(({ text }) => text).join("\n") !== item.text;
+  return { ...item, ...source, lines, answers, isOther, readerText: seen.every(Boolean) ? seen.join(" ") : "", isNumber: true };
+}
+
+/** Return the text with other digits {digit} at the places of its own; "" if one is missing. */
+function withDigits(text, digits) {
+  const remaining = digits.values();
+  return digits.every(Boolean) ? text.replaceAll(/[0-9]/g, () => remaining.next().value.digit) : "";
 }
 
 /** Classify an image file. The result is like that of `read`, with one answer, whose box may be null. A refused picture has no
  *  line; its answer is what the network gave nevertheless. */
 export async function classify(file, selection, signal) {
-  const { item, ...source } = await send("v1/predict", file, selection, signal);
+  const { item, ...source } = await send("v1/predict", file, { ...selection, include: "image" }, signal);
   const label = item.label ?? (item.predicted_labels?.join(", ") || "none of them");
   const answers = [withShares({ ...item, label, labels: source.labels })];
   return { ...item, ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
 }
 
+/** Add `shares`, the lengths of the bars: the probabilities, and at last the share of no digit, which takes from them only
+ *  where it is in doubt that it is one. It is the largest if, and only if, the picture is refused as no digit. */
 function withShares(answer) {
-  const { confidence, index, probabilities, predicted_labels: named } = answer;
-  const isDigit = named ? 1 : Math.min(1, confidence / probabilities[index]);
-  return { ...answer, shares: [...probabilities.map((probability) => probability * isDigit), 1 - isDigit] };
+  const { index, probabilities, refusal } = answer;
+  // A network without this output refuses by the reader's word, or where nothing is written.
+  const { is_digit: isDigit = refusal === "no_digit" ? 0 : 1 } = answer;
+  const tie = 1 / (1 + probabilities[index]);
+  const accepted = isDigit < LOOKS_LIKE_DIGIT ? Math.max(isDigit, tie) : 1;
+  const rest = refusal === "no_digit" ? Math.min(isDigit, tie) : accepted;
+  return { ...answer, shares: [...probabilities.map((probability) => probability * rest), 1 - rest] };
 }
 
 /** Return the predictions of {images}, data URLs, or {instances}, numbers in the range of the model's input. The selection
- *  may have `include`: "layers" adds the activations of the network's layers, [{name, shape, image}]. */
+ *  may have `include`: "layers" adds the network's layers, [{name, shape, image, weights}]. */
 export async function predict(document, selection, signal) {
   const { predictions } = await request(`v1/predict${toQuery(selection)}`, { ...toJsonPost(document), signal });
   return predictions;
@@ -83,7 +104,7 @@ export async function describeModel(model) {
 async function send(path, file, selection, signal) {
   const start = performance.now();
   const options = { method: "POST", body: file, signal };
-  const document = await request(path + toQuery({ ...selection, include: "image" }), options);
+  const document = await request(path + toQuery(selection), options);
   const milliseconds = performance.now() - start;
   const { model, predictions, readings, request_id: requestId } = document;
   const [item] = predictions ?? readings;

@@ -47,7 +47,9 @@ export class FeedbackView {
 
   /** Show the two buttons; the element of the selector gets the focus. */
   #ask(focused) {
-    this.#find("#right").disabled = this.#find("#wrong").disabled = !this.#answer;
+    this.#find("#wrong").disabled = !this.#answer;
+    // The service's own answer would be confirmed, which is not the one that is shown.
+    this.#find("#right").disabled = !this.#answer || this.#answer.isOther;
     this.#enter("question", "");
     if (focused) this.#find(focused).focus();
   }

@@ -7,6 +7,7 @@ const MAX_BYTES = 2e6;
 // Longer side in pixels of what the browser decoded or compressed.
 const MAX_SIDE = 1600;
 const LARGE_SIDE = 100;
+const STORAGE_KEY = "digits-picture";
 
 /** Call `onFile` with each image file that is chosen, dropped or pasted. */
 export function onImageFile(inputs, onFile) {
@@ -30,17 +31,51 @@ export function onImageFile(inputs, onFile) {
  *  the browser can't decode the file. */
 export async function openImage(file) {
   const bitmap = await createImageBitmap(file);
-  if (file.size > MAX_BYTES) return { ...(await encode(bitmap, "image/jpeg")), bitmap };
-  if (!DECODED_BY_SERVICE.includes(file.type)) return { ...(await encode(bitmap, "image/png")), bitmap };
+  if (file.size > MAX_BYTES) return encode(bitmap, "image/jpeg");
+  if (!DECODED_BY_SERVICE.includes(file.type)) return encode(bitmap, "image/png");
   return { file, width: bitmap.width, height: bitmap.height, bitmap };
 }
 
-async function encode(bitmap, type) {
+/** Turn an opened image clockwise, by a multiple of 90°. */
+export function turnImage({ bitmap }, degrees) {
+  return encode(bitmap, "image/jpeg", degrees);
+}
+
+async function encode(bitmap, type, degrees = 0) {
   const scale = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = createCanvas(Math.ceil(bitmap.width * scale), Math.ceil(bitmap.height * scale));
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const size = [bitmap.width, bitmap.height].map((length) => Math.ceil(length * scale));
+  const canvas = createCanvas(...(degrees % 180 ? size.toReversed() : size));
+  const context = canvas.getContext("2d");
+  context.translate(canvas.width / 2, canvas.height / 2);
+  context.rotate((degrees * Math.PI) / 180);
+  context.drawImage(bitmap, -size[0] / 2, -size[1] / 2, ...size);
   const file = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.9));
-  return { file, width: canvas.width, height: canvas.height };
+  return { file, width: canvas.width, height: canvas.height, bitmap: canvas };
+}
+
+/** Keep an image file, or null, for a reload of this tab; one for which the tab's storage has no room is not kept. */
+export async function keepFile(file) {
+  sessionStorage.removeItem(STORAGE_KEY);
+  if (!file) return;
+  const url = await readDataUrl(file);
+  try {
+    sessionStorage.setItem(STORAGE_KEY, url);
+  } catch {
+    // A quota of about 5 MB.
+  }
+}
+
+/** Return the image file that was kept, or null. */
+export function keptFile() {
+  const [, type, base64] = sessionStorage.getItem(STORAGE_KEY)?.match(/^data:(.*);base64,(.*)$/) ?? [];
+  return base64 ? new Blob([Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0))], { type }) : null;
+}
+
+export async function readDataUrl(file) {
+  const reader = new FileReader();
+  reader.readAsDataURL(file);
+  await new Promise((resolve) => (reader.onload = resolve));
+  return reader.result;
 }
 
 export function createCanvas(width, height) {

@@ -3,14 +3,12 @@ import { AnswerView } from "./answer.js";
 import { classify, describeModel, predict, read, sendFeedback, toQuery } from "./api.js";
 import { Boxes, DrawingCanvas, toPaper } from "./canvas.js";
 import { FeedbackView } from "./feedback.js";
-import { onImageFile, openImage } from "./images.js";
+import { keepFile, keptFile, onImageFile, openImage, turnImage } from "./images.js";
 import { describeVersion, modelInAddress, showModels, VersionMenu } from "./menus.js";
 import * as messages from "./messages.js";
 import { Scheduler } from "./scheduler.js";
-import { showCopies } from "./share.js";
 import { decodeStrokes, encodeStrokes, EXAMPLES, inkBox, toSvgPaths } from "./strokes.js";
 import { DIGITS, showTask, Task } from "./task.js";
-import { canExplain, explain, paint, toInstance } from "./why.js";
 
 // Delay before screen readers announce an answer, so that they are silent while the user draws.
 const ANNOUNCEMENT_DELAY_MS = 500;
@@ -19,6 +17,8 @@ const FRAGMENT = "#drawing=";
 const DEMO = "2026";
 
 const find = (selector) => document.querySelector(selector);
+/** Load what explains answers, which the first visit does without. */
+const loadWhy = () => import("./why.js");
 
 const boxes = new Boxes(find("#boxes"));
 const canvas = new DrawingCanvas(find("#drawing"), (point) => boxes.indexAt(point) >= 0);
@@ -33,11 +33,17 @@ const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const openButton = find("#open");
 const errorText = find("#error");
+/** Turns the picture; beside the hint that it seems to be turned. */
+const turnButton = Object.assign(document.createElement("button"), { type: "button", textContent: "Turn" });
 
 let task;
 /** False once the service has said that it has no reader. */
 let hasReader = true;
 let isDrawing = false;
+/** Token of the image that opens, or null: a later content takes its place. */
+let opening = null;
+/** True from a press on "Look inside" until its layers are in view. */
+let isLookingInside = false;
 /** The result that is shown, with its `content` and the `chosen` one of its answers, or null. */
 let answer = null;
 /** The result of the other version, or null. */
@@ -100,9 +106,10 @@ async function readPicture(content, picture, signal) {
   const result = await ask(content, picture, versionMenu.version, signal);
   answer = { ...result, content };
   const { answers, lines } = result;
-  const certainty = lines.length ? messages.describeCertainty(answers) : describeRefusal(result);
+  const certainty = lines.length ? messages.describeCertainty(answers) + messages.describeReader(result) : describeRefusal(result);
   const sentence = messages.describeOrientation(result) ?? certainty;
   answerView.show(result, sentence, ...describeSource(result));
+  if (result.orientation) find(".certainty").append(" ", turnButton);
   boxes.show(lines.length ? answers.filter(({ isFound }) => isFound) : []);
   // At first, the digit that was drawn last is chosen.
   const penPoint = content.strokes.at(-1)?.points.at(-1);
@@ -111,7 +118,7 @@ async function readPicture(content, picture, signal) {
   if (!versionMenu.find(result.version)) refreshModel();
   // An error that appeared during the request is about a file: keep it.
   if (errorText.textContent === errorBefore) showError("");
-  const isExplainable = !answer.chosen || (await canExplain(answer.chosen, task));
+  const isExplainable = !answer.chosen || task.isWritten || (await (await loadWhy()).canExplain(answer.chosen, task));
   signal.throwIfAborted();
   updateWhy(isExplainable);
 }
@@ -123,7 +130,7 @@ async function readOther(content, picture, signal) {
     otherAnswer = { ...result, content };
     const { answers, lines } = result;
     const refusal = messages.describeRefusal(result, task.hasDigitLabels);
-    const sentence = lines.length ? messages.describeCertainty(answers) : `${refusal}.`;
+    const sentence = lines.length ? messages.describeCertainty(answers) + messages.describeReader(result) : `${refusal}.`;
     otherView.show(result, sentence, ...describeSource(result));
     chooseOther();
   } catch (error) {
@@ -154,7 +161,7 @@ async function ask(content, picture, version, signal) {
 async function readNumber(file, selection, signal) {
   if (!task.readsNumbers || !hasReader) return null;
   try {
-    return await read(file, selection, signal);
+    return await read(file, selection, signal, Boolean(versionMenu.other));
   } catch (error) {
     if (error.code !== "reader_missing") throw error;
     hasReader = false;
@@ -186,6 +193,7 @@ async function explainChosen(signal) {
   const { content, version, chosen } = answer;
   const isCurrent = () => isPressed(whyButton) && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
+  const { explain, paint } = await loadWhy();
   const explanation = await explain(chosen, task, { model: modelInAddress(), version }, signal);
   if (!isCurrent()) return;
   paint(find("#heatmap"), explanation, chosen.box, content);
@@ -197,14 +205,16 @@ async function explainChosen(signal) {
 async function openChosen(signal) {
   const { content } = canvas;
   if (!isPressed(openButton) || isDrawing) return;
+  const { paintWeights, toInstance } = await loadWhy();
   for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
     if (!view.chosen || !version) continue;
     const instances = [await toInstance(view.chosen, task)];
     const [{ layers }] = await predict({ instances }, { model: modelInAddress(), version, include: "layers" }, signal);
     if (content !== canvas.content) return;
-    view.showLayers(layers);
+    find("main").dataset.opened = "";
+    await view.showLayers(layers, paintWeights, isLookingInside);
+    isLookingInside = false;
   }
-  find("main").dataset.opened = "";
 }
 
 function onChoose(index) {
@@ -341,35 +351,51 @@ function restart() {
   update();
 }
 
-/** Keep the drawing in the page's address, for a reload and for links. */
-function keepInAddress() {
-  const { strokes } = canvas.content;
+/** Keep the drawing in the page's address, for a reload and for links, and an image in the tab. */
+function keep() {
+  const { strokes, image } = canvas.content;
   const fragment = strokes.length ? FRAGMENT + encodeStrokes(strokes) : "";
   history.replaceState(null, "", location.pathname + location.search + fragment);
+  keepFile(image?.file);
 }
 
-/** Show the drawing of an address's fragment, if there is one. */
-function showLinked(fragment) {
+/** Show the drawing of an address's fragment, or the file, if there is one. */
+function showLinked(fragment, file) {
   const strokes = fragment.startsWith(FRAGMENT) && task.isWritten ? decodeStrokes(fragment.slice(FRAGMENT.length)) : [];
   if (strokes.length) canvas.showStrokes(strokes);
+  else if (file) showImage(openImage(file));
 }
 
 async function showCopy() {
+  const { showCopies, toPng } = await import("./share.js");
   const readsNumber = task.readsNumbers && hasReader;
   const key = task.isMultiLabel ? "predicted_labels" : "label";
   const query = toQuery({ model: modelInAddress(), version: versionMenu.version });
   const url = new URL(`v1/${readsNumber ? "read" : "predict"}${query}`, location.href).href;
   const result = readsNumber ? ["readings", 0, "text"] : ["predictions", 0, key];
   const link = canvas.content.strokes.length ? location.href : "";
+  find("#picture").href = toPng(find("#drawing"), find(".answer"));
   await showCopies(find("#copies"), link, url, await canvas.toPicture(), result);
 }
 
-async function showFile(file) {
+/** Show an image once it is open, unless other content comes first. */
+async function showImage(image) {
+  opening = image;
+  find("#paper").ariaBusy = "true";
+  announce("Opening the picture.");
   try {
-    canvas.showImage(await openImage(file));
+    const opened = await image;
+    if (opening === image) canvas.showImage(opened);
   } catch {
-    showError("The browser can’t open this file as an image.");
+    if (opening === image) showError("The browser can’t open this file as an image.");
+  } finally {
+    if (opening === image) stopOpening();
   }
+}
+
+function stopOpening() {
+  opening = null;
+  find("#paper").ariaBusy = "false";
 }
 
 function onKeyDown(event) {
@@ -385,6 +411,7 @@ function onKeyDown(event) {
 }
 
 canvas.addEventListener("strokechange", () => {
+  stopOpening();
   isDrawing = true;
   update();
 });
@@ -393,11 +420,12 @@ canvas.addEventListener("strokeend", () => {
   // The answer to the unfinished stroke must not delay this one.
   scheduler.cancel();
   update();
-  keepInAddress();
+  keep();
 });
 canvas.addEventListener("replace", () => {
+  stopOpening();
   restart();
-  keepInAddress();
+  keep();
 });
 canvas.addEventListener("tap", ({ detail }) => {
   const index = boxes.indexAt(detail);
@@ -413,29 +441,29 @@ find("#drawing").addEventListener("click", () => {
 for (const button of [whyButton, openButton]) {
   button.addEventListener("click", () => {
     button.setAttribute("aria-pressed", String(!isPressed(button)));
+    isLookingInside = button === openButton && isPressed(button);
     hideInsides();
     scheduler.schedule(refresh);
   });
 }
-onImageFile(document.querySelectorAll("input[type=file]"), showFile);
+turnButton.addEventListener("click", () => showImage(turnImage(canvas.content.image, answer.orientation)));
+onImageFile(document.querySelectorAll("input[type=file]"), (file) => showImage(openImage(file)));
 document.addEventListener("keydown", onKeyDown);
 find("#share").addEventListener("click", showCopy);
 find("#examples div").append(...EXAMPLES.map(createExample));
 for (const photo of document.querySelectorAll("#welcome button")) {
-  photo.addEventListener("click", async () => {
-    const response = await fetch(photo.querySelector("img").src);
-    showFile(await response.blob());
-  });
+  const open = async () => openImage(await (await fetch(photo.querySelector("img").src)).blob());
+  photo.addEventListener("click", () => showImage(open()));
 }
 find("#demo").innerHTML = [...DEMO].map((digit) => toSvg(EXAMPLES[digit])).join("");
 for (const [order, path] of find("#demo").querySelectorAll("path").entries()) path.style.setProperty("--order", order);
-const linked = location.hash;
+const [linked, kept] = [location.hash, keptFile()];
 setTask(DIGITS);
 // The versions and the task may have changed while another window had the focus.
 addEventListener("focus", refreshModel);
 addEventListener("hashchange", () => showLinked(location.hash));
 const modelKnown = refreshModel();
-modelKnown.then(() => canvas.isEmpty && showLinked(linked));
+modelKnown.then(() => canvas.isEmpty && !opening && showLinked(linked, kept));
 
 function toSvg(strokes) {
   return `<svg viewBox="0.1 0 0.8 1" aria-hidden="true">${toSvgPaths(strokes)}</svg>`;

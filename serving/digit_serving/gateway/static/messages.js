@@ -1,7 +1,7 @@
 // Messages: readings, answers and explanations as text.
 
 export const NO_DIGIT = "no digit";
-// Confidences of an answer from which it counts as sure, and as likely.
+// Shares of an answer, the lengths of its bar, from which it counts as sure, and as likely.
 const SURE = 0.9;
 const LIKELY = 0.6;
 // Factors above this one are only named as larger.
@@ -15,19 +15,20 @@ export function describeReading({ lines, answers }) {
 
 /** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
 export function describeCertainty(answers) {
-  const least = answers.reduce((one, other) => (other.confidence < one.confidence ? other : one));
-  const { confidence, index, shares, labels, predicted_labels: named } = least;
+  const shareOf = ({ shares, index }) => shares[index];
+  const least = answers.reduce((one, other) => (shareOf(other) < shareOf(one) ? other : one));
+  const { index, shares, labels, predicted_labels: named } = least;
   if (named) return `${named.length} of ${labels.length} labels fit.`;
-  if (confidence >= SURE) return "The network is sure.";
+  if (shares[index] >= SURE) return "The network is sure.";
   const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
   const other = ranked(shares).find((each) => each !== index);
   const alternative = `${subject} could also be ${labels[other] ? nameOf(labels[other]) : NO_DIGIT}.`;
-  return confidence >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
+  return shares[index] >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
 /** Describe how a picture that seems to be turned has to be turned back; null for any other. */
 export function describeOrientation({ orientation }) {
-  return orientation ? `Turn the picture by ${orientation}° clockwise: it seems to show a number then.` : null;
+  return orientation ? `Turned by ${orientation}° clockwise, it seems to show a number.` : null;
 }
 
 /** Describe why the service gives no answer, in its own word if it is a newer one. */
@@ -41,14 +42,23 @@ export function describeRefusal({ refusal, count }, hasDigitLabels) {
 }
 
 /** Describe one answer, for screen readers. */
-export function describeAnswer({ label, confidence, predicted_labels: named }) {
+export function describeAnswer({ label, shares, index, predicted_labels: named }) {
   if (named) return `The picture shows: ${label}.`;
-  return `This is ${nameOf(label)}, ${formatPercent(confidence)}.`;
+  return `This is ${nameOf(label)}, ${formatPercent(shares[index])}.`;
+}
+
+/** Describe what the reader adds to the answers of a network alone. */
+export function describeReader({ lines, readerText, text }) {
+  if (!readerText) return "";
+  if (readerText === textOf(lines)) return " The reader agrees.";
+  const together = text.replaceAll("\n", " ");
+  return ` The reader reads ${readerText}${together === readerText ? " and prevails" : `; together: ${together}`}.`;
 }
 
 /** Describe if two versions read the same; `noLabel` names the answer of no line. */
 export function describeDifference(one, other, noLabel) {
-  const [text, otherText] = [one, other].map(({ lines }) => lines.map((line) => line.text).join(" ") || noLabel);
+  const nameOfNone = (refusal) => (refusal === "unsure" ? "nothing surely" : noLabel);
+  const [text, otherText] = [one, other].map(({ lines, refusal }) => textOf(lines) || nameOfNone(refusal));
   return text === otherText ? `Both read ${text}.` : `They differ: ${text} or ${otherText}?`;
 }
 
@@ -56,7 +66,7 @@ export function describeDifference(one, other, noLabel) {
 export function describeNetwork(network) {
   if (!network) return "";
   const { name, accuracy } = network;
-  return `${capitalize(name)}${accuracy ? ` · test accuracy ${formatPercent(accuracy)}` : ""}`;
+  return `${capitalize(name)}${accuracy ? ` · test accuracy ${(100 * accuracy).toFixed(1)}%` : ""}`;
 }
 
 /** Describe what the service keeps after feedback: the number of the network's inputs, and if the picture is kept. */
@@ -81,15 +91,30 @@ export function describeScale(label, peak) {
   return `${method} Full colour: without that part, the odds of ${nameOf(label)} change by a factor of ${size}.`;
 }
 
-/** Format a probability as a percentage. Only certainty is 100%. */
+/** Describe what a layer {name, shape, weights} of `count` shows. */
+export function describeLayer({ name, shape, weights }, place, count) {
+  if (name === "is_digit") return "Bright if it looks like a digit.";
+  const isLast = name === "probabilities" || place === count - 1;
+  const unit = isLast ? "label" : "unit";
+  if (weights) return `Blue ink speaks for a ${unit}, red ink against it; below, how bright each one is then.`;
+  if (isLast) return "A unit for each label: the brightest one is the answer.";
+  if (shape.length === 1) return "Each unit weighs all that the layer before has found.";
+  if (place) return "Each map is bright where patterns of the layer before meet.";
+  return "Each map is bright where the ink has one small pattern, such as an edge.";
+}
+
+/** Format a probability in whole percents, at most 99: tenths are below the error of calibration, and no network knows. */
 export function formatPercent(probability) {
-  const rounded = Math.round(probability * 1000) / 10;
-  return `${rounded >= 100 && probability < 1 ? "99.9" : rounded.toFixed(1)}%`;
+  return `${Math.min(99, Math.round(100 * probability))}%`;
 }
 
 /** Return the indices of probabilities, the highest first. */
 export function ranked(probabilities) {
   return [...probabilities.keys()].sort((one, other) => probabilities[other] - probabilities[one]);
+}
+
+function textOf(lines) {
+  return lines.map(({ text }) => text).join(" ");
 }
 
 /** Return a digit with its article, and any other label in quotation marks. */

@@ -1,9 +1,13 @@
-// Copies of the drawing or picture: a link to the drawing, and the call that asks the service about either.
+// Copies of the drawing or picture: a link to the drawing, the call that asks the service about either, and both with the
+// answer as a picture.
 import { storedKey } from "./api.js";
+import { createCanvas, readDataUrl } from "./images.js";
 
 // Larger files are named, not contained: Linux limits an argument of a command to 128 KiB.
 const MAX_BYTES = 90_000;
 const KEY = "DIGITS_API_KEY";
+// Size in pixels of the picture that is shared, that of links' previews, and its margin.
+const [WIDTH, HEIGHT, MARGIN] = [1200, 630, 45];
 
 /** Show the dialog: `link` leads to the drawing, or is ""; `url` is asked about `picture` {file}, and answers by `result`,
  *  a path of keys. */
@@ -31,10 +35,44 @@ export async function showCopies(dialog, link, url, picture, result) {
 
 async function bodyOf({ file, name }) {
   if (file.size > MAX_BYTES) return { name: name ?? file.name ?? "picture.jpg", type: file.type };
-  const reader = new FileReader();
-  reader.readAsDataURL(file);
-  await new Promise((resolve) => (reader.onload = resolve));
-  return { json: JSON.stringify({ images: [reader.result] }), type: "application/json" };
+  return { json: JSON.stringify({ images: [await readDataUrl(file)] }), type: "application/json" };
+}
+
+/** Return a PNG of the paper's canvas with the answer's text, sentence and bars as the page shows them, as a data URL. */
+export function toPng(paper, answer) {
+  const canvas = createCanvas(WIDTH, HEIGHT);
+  const context = canvas.getContext("2d");
+  const colourOf = (selector, name) => getComputedStyle(document.querySelector(selector))[name];
+  const { fontFamily, color: ink } = getComputedStyle(document.body);
+  const fill = (colour, ...rectangle) => {
+    context.fillStyle = colour;
+    context.fillRect(...rectangle);
+  };
+  const write = (text, size, x, y, width, align = "left") => {
+    Object.assign(context, { fillStyle: ink, font: `${size}px ${fontFamily}`, textAlign: align });
+    context.fillText(text, x, y, width);
+  };
+  const side = HEIGHT - 2 * MARGIN;
+  const [left, room] = [side + 2 * MARGIN, WIDTH - side - 3 * MARGIN];
+  fill(colourOf("body", "backgroundColor"), 0, 0, WIDTH, HEIGHT);
+  fill(colourOf("#paper", "backgroundColor"), MARGIN, MARGIN, side, side);
+  context.drawImage(paper, MARGIN, MARGIN, side, side);
+  const textOf = (selector) => answer.querySelector(selector).innerText.replaceAll(/\s*\n\s*/g, "   ");
+  write(textOf(".reading") || "–", 96, left, 130, room);
+  write(textOf(".certainty"), 26, left, 180, room);
+  const bars = [...answer.querySelectorAll(".bars li")];
+  const pitch = (HEIGHT - 255) / bars.length;
+  bars.forEach((bar, place) => {
+    const y = 210 + place * pitch;
+    const [label, percent] = ["span", "b"].map((name) => bar.querySelector(name).textContent);
+    const share = Number(bar.style.getPropertyValue("--share"));
+    const colour = getComputedStyle(bar.querySelector("i"), "::before").backgroundColor;
+    write(label, 22, left, y + 22, 120);
+    fill(colourOf(".bars i", "backgroundColor"), left + 130, y + 6, room - 210, 16);
+    fill(colour, left + 130, y + 6, (room - 210) * share, 16);
+    write(percent, 22, WIDTH - MARGIN, y + 22, 70, "right");
+  });
+  return canvas.toDataURL();
 }
 
 /** Return the call in each language, which prints the answer. */

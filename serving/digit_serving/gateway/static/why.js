@@ -37,9 +37,9 @@ const COARSE_SIDE = 9;
 // Side of pictures from which enlarged pixels are smoothed.
 const SMOOTH_SIDE = 100;
 
-/** Return whether one request can hold what explains an answer {image}. */
+/** Return whether one request can hold what explains an answer {image} that is not written. */
 export async function canExplain({ image }, task) {
-  return task.isWritten || gridFor(await decodePng(image), task.shape) > 0;
+  return gridFor(await decodePng(image), task.shape) > 0;
 }
 
 /** Explain an answer {index, probabilities, image}: {input, values, peak}, and `ink`, the input's grey levels from 0
@@ -242,7 +242,21 @@ function paintStrokes(canvas, { input, ink, values }, box, strokes) {
   context.drawImage(strokeMask(strokes, side), 0, 0);
 }
 
-/** Return the values as a coloured canvas of the input's size; `opacityOf` takes a value's strength, 0 to 1. */
+/** Paint the weights of units, maps of SIDE pixels beside each other, most strongly on the input's ink. */
+export async function paintWeights(canvas, weights, input) {
+  const [picture, ink] = [await decodePng(weights), greyLevels(await decodePng(input))];
+  const levels = greyLevels(picture);
+  const inkAt = (pixel) => {
+    const [x, y] = [pixel % picture.width, Math.floor(pixel / picture.width)].map((place) => place % (SIDE + 1));
+    return x < SIDE && y < SIDE ? ink[SIDE * y + x] / 255 : 0;
+  };
+  const opacityOf = (strength, pixel) => Math.sqrt(strength) * (MIN_OPACITY + (1 - MIN_OPACITY) * inkAt(pixel));
+  Object.assign(canvas, { width: picture.width, height: picture.height });
+  const values = levels.map((level) => (level - 128) / 127);
+  canvas.getContext("2d").drawImage(colourMap(canvas, picture, values, opacityOf), 0, 0);
+}
+
+/** Return the values as a coloured canvas of the input's size; `opacityOf` takes a value's strength, 0 to 1, and pixel. */
 function colourMap(canvas, { width, height }, values, opacityOf) {
   const style = getComputedStyle(canvas);
   const [colourFor, colourAgainst] = ["--for", "--against"].map((name) =>
@@ -250,7 +264,7 @@ function colourMap(canvas, { width, height }, values, opacityOf) {
   );
   return fromColours(width, height, (pixel) => {
     const value = values[pixel];
-    return [...(value > 0 ? colourFor : colourAgainst), 255 * opacityOf(Math.abs(value))];
+    return [...(value > 0 ? colourFor : colourAgainst), 255 * opacityOf(Math.abs(value), pixel)];
   });
 }
 
