@@ -43,7 +43,7 @@ def main() -> None:
     arguments = _arguments()
     answers: dict[str, Answers] = {kind: [] for kind in _KINDS}
     for kind, certainty, is_right in _ask(arguments):
-        answers[kind].append((certainty, is_right))
+        answers[kind].append((float(certainty), bool(is_right)))
     for kind, title in _KINDS.items():
         _print(title, answers[kind])
     if arguments.save:
