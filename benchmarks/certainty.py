@@ -35,6 +35,8 @@ _KINDS = {
     "is_digit": "`is_digit` of predictions, and whether there is a digit",
 }
 _BINS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.001)
+_MIN_SHOWN = 10
+"""Least number of answers of a bin in the diagram."""
 _LEAST_SURE = (0.01, 0.05, 0.1, 0.2)
 
 
@@ -143,21 +145,27 @@ def _columns(answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
 
 def _draw(file: Path, answers: dict[str, Answers], before: dict[str, Any] | None) -> None:
     """Draw a reliability diagram of each kind: A. Niculescu-Mizil and R. Caruana, ICML 2005."""
+    plt.rcParams["svg.fonttype"] = "none"
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
     for axis, (kind, title) in zip(axes, _KINDS.items(), strict=True):
         axis.plot([0, 1], [0, 1], color="0.7", linestyle=":")
         if before:
             _plot(axis, before[kind], "before", color="0.55", marker="s")
         _plot(axis, answers[kind], "now", color="tab:blue", marker="o")
-        axis.set(title=title.replace("`", ""), xlabel="mean certainty", ylabel="right", xlim=(0, 1.02))
+        axis.set(
+            title=title.replace("`", "").split(",")[0],
+            xlabel="mean certainty",
+            ylabel="right",
+            xlim=(0, 1.02),
+        )
         axis.set_ylim(0, 1.02)
-        axis.legend(loc="upper left")
+        axis.legend(loc="lower right", title="calibration error")
     figure.savefig(file, metadata={"Date": None})
 
 
 def _plot(axis: Axes, answers: Answers, name: str, **style: Any) -> None:
-    _, _, means, rights, _ = zip(*_bins(answers), strict=True)
-    axis.plot(means, rights, label=f"{name}: {calibration_error(answers):.3f}", **style)
+    points = [(mean, right) for _, _, mean, right, count in _bins(answers) if count >= _MIN_SHOWN]
+    axis.plot(*zip(*points, strict=True), label=f"{name}: {calibration_error(answers):.3f}", **style)
 
 
 if __name__ == "__main__":
