@@ -176,8 +176,9 @@ def _parse_items(
 
 def _widen(item: dict[str, Any]) -> None:
     """Widen the model's numbers: float32, written as the shortest decimals that read back the same."""
-    if "probabilities" in item:
-        item["probabilities"] = np.array(item["probabilities"], np.float32).tolist()
+    for name in ("probabilities", "confidence", "is_digit"):
+        if item.get(name) is not None:
+            item[name] = np.array(item[name], np.float32).tolist()
     for each in (*item.get("lines", ()), *item.get("digits", ())):
         _widen(each)
 

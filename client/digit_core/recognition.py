@@ -43,10 +43,8 @@ there."""
 _SURE_OF_ALL_INK = 0.88
 """Least certainty of the model in all ink, as one digit that the reader does not find: it may be cut off."""
 
-_UPRIGHT = 0.7
-"""Least confidence of a reading from which its page is upright."""
-_TURNED = 0.5
-"""Least confidence of the reading of a turned page that tells how to turn it."""
+_SURE_NUMBER = 0.7
+"""Least confidence of a number from which its page is upright."""
 
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded, taken by the model or answered."""
@@ -333,13 +331,12 @@ class Recognition:
             if isinstance(whole.result, Prediction) and _is_sure_of_all_ink(whole.result):
                 lone = images.lone_digit(found.page, whole.inputs[0])
                 reading, inputs = images.read(lone, [whole.result], self._min_is_digit, self._opinions)
-        if found.is_anything and len(reading.digits) != 1 and reading.confidence < _UPRIGHT:
-            least = max(_TURNED, reading.confidence)
-            reading = replace(reading, orientation=(yield from self._orientation(found.page, least)))
+        if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
+            reading = replace(reading, orientation=(yield from self._orientation(found.page)))
         return Outcome(reading, inputs)
 
-    def _orientation(self, page: Page, min_confidence: float) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a number with this least confidence, or None.
+    def _orientation(self, page: Page) -> _Asking[Orientation | None]:
+        """Return how the page has to be turned to show a number of which the networks are sure, or None.
 
         The model is asked about the one turn that shows the reader most digits.
         """
@@ -354,7 +351,8 @@ class Recognition:
             return None
         found = images.detect(turned, peaks)
         reading, _ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
-        return orientation if len(reading.digits) > 1 and reading.confidence >= min_confidence else None
+        is_sure = len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER
+        return orientation if is_sure else None
 
     def _detect(self, page: Page) -> _Asking[Detected]:
         return (

@@ -87,7 +87,7 @@ def test_parse_predictions_returns_predictions() -> None:
     (prediction,) = parse(_api.parse_predictions, ANSWER)
     # The model's numbers are float32.
     probabilities = tuple(np.array(DIGIT["probabilities"], np.float32).tolist())
-    assert prediction == Prediction(2, 0.91, probabilities, tuple("0123456789"), 3)
+    assert prediction == Prediction(2, max(probabilities), probabilities, tuple("0123456789"), 3)
     assert (prediction.image, prediction.request_id) == (None, "r")
 
 

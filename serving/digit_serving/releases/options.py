@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 import digit_client
-from digit_core.artifact import addresses, history
+from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, SettingError
@@ -178,6 +178,8 @@ def format_job(command: str, arguments: Sequence[str], image: str | None) -> str
 
     Its name has the time, since a Job runs once.
     """
+    from digit_core.artifact import history
+
     template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
     return template.substitute(
         name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
