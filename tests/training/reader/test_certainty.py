@@ -11,6 +11,7 @@ from digit_core.images.certainty import sigmoid
 from digit_core.peaks import Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
+from digit_training.data import Examples
 from digit_training.drawing.pages import Page
 from digit_training.reader import certainty, pipeline
 
@@ -76,9 +77,9 @@ def test_shipped_weights_tell_how_many_drawn_lines_are_right(
 ) -> None:
     """Other pages than those of the fit: the mean confidence is the share of right lines."""
     monkeypatch.setattr(pipeline, "LINE_PAGES", 1500)
-    fitted = pipeline.fit_line_weights(shipped.load_detector(), digits)
+    fitted = pipeline.fit_line_weights(shipped.load_detector(), Examples(digits.images, digits.labels))
     card = shipped.read_card(READER_NAME)["lines"]
     assert fitted.count > 100
     assert fitted.right == pytest.approx(card["right"], abs=0.1)
     typical = np.array([4.0, 3.0, 0.05, 1.0])
-    assert sigmoid(typical @ fitted.weights) == pytest.approx(sigmoid(typical @ card["weights"]), abs=0.05)
+    assert sigmoid(typical @ fitted.weights) == pytest.approx(sigmoid(typical @ card["weights"]), abs=0.1)
