@@ -37,7 +37,7 @@ test: .venv/installed-dev
 
 # Three processes: these tests wait for what they start.
 test-slow: .venv/installed-chart
-	$(PYTEST) --numprocesses=3 -m "(e2e or slow) and not containers"
+	$(PYTEST) --numprocesses=3 --durations=20 -m "(e2e or slow) and not containers"
 
 # A fit of the shipped classifier by its command, for half an hour on two cores.
 test-long: .venv/installed-dev

@@ -106,6 +106,8 @@ def format_csv(*rows: Sequence[object]) -> str:
 def _to_cell(value: object) -> object:
     if isinstance(value, tuple):
         return json.dumps(value) if value else None
+    if isinstance(value, float):
+        return float(f"{value:.7g}")  # The model's numbers are float32.
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
 
 

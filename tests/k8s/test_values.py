@@ -11,7 +11,6 @@ from digit_serving.gateway.settings import Settings
 from tests.k8s.conftest import DATABASE, PUBLIC_KEY, REDIS, STORAGE
 from tests.manifests import K8S, Object, containers, defaults, merge, named, pod, render
 
-helm = pytest.importorskip("helm_python")
 pytestmark = pytest.mark.slow
 
 EXTRAS: dict[str, Any] = {
@@ -76,6 +75,7 @@ INSTALLATIONS: list[dict[str, Any]] = [
 
 def objects_of(values: dict[str, Any]) -> list[Object]:
     """Return the objects of an installation, and those of `helm test`."""
+    helm = pytest.importorskip("helm_python")
     with helm.Chart.load(K8S / "chart") as chart:
         texts = chart.render(values, name="digits", namespace="digits")
     return [
@@ -113,6 +113,7 @@ def replaced_all(values: Any, texts: Mapping[tuple[str, ...], str]) -> Any:
 
 def refusal(values: dict[str, Any]) -> str:
     """Return what Helm says of values that it refuses, "" of others."""
+    helm = pytest.importorskip("helm_python")
     try:
         objects_of(values)
     except helm.HelmError as error:

@@ -16,7 +16,7 @@ from tests.load import load
 from tests.processes import children, wait_until
 from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process
 
-SECONDS = float(os.environ.get("FLOOD_SECONDS", "30"))
+SECONDS = float(os.environ.get("FLOOD_SECONDS", "10"))
 MAX_MEMORY = 1.2 * 2**30
 
 
