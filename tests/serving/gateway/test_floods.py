@@ -53,4 +53,4 @@ def test_flood_costs_no_worker_and_few_callers_their_answers(stub: StubModelServ
     answered = Counter(statuses)
     sys.stdout.write(f"{name}: at most {peak / 2**20:.0f} MiB, {dict(answered)}\n")
     assert peak < MAX_MEMORY
-    assert answered[200] > 0.9 * answered.total()
+    assert answered[200] > 0.8 * answered.total()
