@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from digit_core.images import to_png
 from tests.e2e.page.pen import draw
+from tests.processes import wait_until
 from tests.readme import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -41,13 +42,12 @@ RECORD_SENT = """(() => {
 })()"""
 
 
-# Lets the browser take a second longer to decode a large file.
-DECODE_SLOWLY = """() => {
-  const { createImageBitmap } = window;
-  window.createImageBitmap = async (file) => {
-    const bitmap = await createImageBitmap(file);
-    if (file.size > 1e6) await new Promise((resolve) => setTimeout(resolve, 1000));
-    return bitmap;
+# Lets the browser decode an uploaded file once `release` is called.
+DECODE_LATE = """() => {
+  const decode = window.createImageBitmap.bind(window);
+  window.createImageBitmap = async (file, ...options) => {
+    if (file instanceof File) await new Promise((resolve) => (window.release = resolve));
+    return decode(file, ...options);
   };
 }"""
 
@@ -87,7 +87,7 @@ def test_turned_picture_is_turned_back_by_a_button_and_read(page: Page, tmp_path
 def test_picture_that_opens_late_replaces_no_newer_content(page: Page, tmp_path: Path) -> None:
     with Image.open(ROOT / "docs" / "number.jpg") as picture:
         picture.resize((4000, 3000)).save(tmp_path / "large.jpg", quality=95)
-    page.evaluate(DECODE_SLOWLY)
+    page.evaluate(DECODE_LATE)
     for newer in ("Example: five", "Example: 7", "drawing"):
         page.get_by_label("Image").set_input_files(tmp_path / "large.jpg")
         expect(page.locator("#paper[aria-busy=true]")).to_have_count(1)
@@ -96,7 +96,9 @@ def test_picture_that_opens_late_replaces_no_newer_content(page: Page, tmp_path:
         else:
             page.get_by_role("button", name=newer).dispatch_event("click")
         expect(page.locator("#paper[aria-busy=true]")).to_have_count(0)
-        page.wait_for_timeout(2000)
+        wait_until(lambda: page.evaluate("Boolean(window.release)"))
+        page.evaluate("window.release(), (window.release = null)")
+        page.wait_for_timeout(1500)
         expect(page.locator(".reading")).to_have_text(
             {"drawing": "1"}.get(newer, newer[-1].replace("e", "5"))
         )
