@@ -182,8 +182,10 @@ def _find_gateway(url: str | None) -> Address:
 
 
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
+    from digit_core.inputs import is_url
+
     path = Path(argument)
-    if argument[:8].lower().startswith(("http://", "https://")):
+    if is_url(argument):
         raise click.UsageError(
             f"{argument} is a URL: download it first, or pipe it in: curl URL | digits … -"
         )

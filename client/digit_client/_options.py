@@ -65,7 +65,7 @@ class Options:
 
     @property
     def included(self) -> set[str]:
-        """What the results include besides the answers."""
+        """Parts that the results include besides the answers."""
         return {self.include} if isinstance(self.include, str) else {*(self.include or ())}
 
 

@@ -46,12 +46,17 @@ Pixels = NDArray[np.uint8]
 """Grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
 
 
+def is_url(text: str) -> bool:
+    """True for the URL of a web page or file."""
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
 def read_source(image: ImageSource) -> bytes:
     """Return the image as an encoded file.
 
     Raise OSError if a path can't be read, ImageError if the source is no image.
     """
-    if isinstance(image, str) and image[:8].lower().startswith(("http://", "https://")):
+    if isinstance(image, str) and is_url(image):
         raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)

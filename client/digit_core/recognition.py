@@ -283,14 +283,16 @@ class Recognition:
                     answer = answers[index]
                     if float(found.digits.scores[index]) * _certainty(answer) >= _SURE or factor == 1:
                         box = page.to_picture(found.digits.boxes[index])
-                        return Outcome(_found(answer, is_digit, box=box), (found.glyphs[index],))
+                        return Outcome(_with_is_digit(answer, is_digit, box=box), (found.glyphs[index],))
         whole = whole or (yield from self._ask_whole(page))
         if not isinstance(whole.result, Prediction) or count is None:
             return whole
         if count == 0 and found.is_anything and _is_sure_of_all_ink(whole.result):
             return whole
         refusal = "several_digits" if count else "no_digit"
-        return replace(whole, result=_found(whole.result, is_digit, refusal=refusal, count=count or None))
+        return replace(
+            whole, result=_with_is_digit(whole.result, is_digit, refusal=refusal, count=count or None)
+        )
 
     def _ask_whole(self, page: Page) -> _Asking[Outcome[Prediction]]:
         crop = images.crop_picture(page)
@@ -303,7 +305,7 @@ class Recognition:
             return Outcome(answer)
         refusal: Refusal | None = None
         if self._task.kind == "digits" and not np.count_nonzero(row):
-            answer, refusal = _found(answer, 0.0), "no_digit"
+            answer, refusal = _with_is_digit(answer, 0.0), "no_digit"
         elif self._reads_numbers:
             refusal = None if answer.looks_like_digit(self._min_is_digit) else "no_digit"
         elif answer.confidence < self._task.refuse_below:
@@ -407,7 +409,7 @@ def _or_invalid(asking: _Asking[Outcome[_Result]]) -> _Asking[Outcome[_Result]]:
         return Outcome(without_tracebacks(error))
 
 
-def _found(answer: Prediction, is_digit: float, **changes: Any) -> Prediction:
+def _with_is_digit(answer: Prediction, is_digit: float, **changes: Any) -> Prediction:
     """Return the answer with the `is_digit` that decided, if the model learns one, and the changes."""
     return replace(answer, is_digit=answer.is_digit if answer.is_digit is None else is_digit, **changes)
 

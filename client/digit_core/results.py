@@ -154,7 +154,7 @@ Answer: TypeAlias = Prediction | InvalidOutputError
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What one network alone takes a digit for."""
+    """Classification of a digit by one network alone."""
 
     digit: DigitNumber
     """The most probable digit."""

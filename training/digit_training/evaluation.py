@@ -18,7 +18,8 @@ Images = NDArray[np.uint8]
 Probabilities = NDArray[np.float32]
 Scores = NDArray[np.float32]
 
-CALIBRATION_BINS = 15
+CALIBRATION_BOUNDS = np.linspace(0, 1, 16)
+"""Bounds of the bins of the calibration error."""
 MAX_TEMPERATURE = 5.0
 """Upper bound of the temperature; the lower bound is the inverse. Without wrong answers, the optimum is 0."""
 
@@ -212,13 +213,17 @@ def accuracy_per_label(confusion: NDArray[np.intp]) -> dict[int, Accuracy]:
     }
 
 
-def reliability_bins(confidence: NDArray[np.floating], correct: NDArray[np.bool_]) -> list[ReliabilityBin]:
-    """Return the bins of the confidences [n], of equal width and rising, without the empty ones."""
-    indices = np.minimum((confidence * CALIBRATION_BINS).astype(np.intp), CALIBRATION_BINS - 1)
+def reliability_bins(
+    confidence: NDArray[np.floating],
+    correct: NDArray[np.bool_],
+    bounds: NDArray[np.float64] = CALIBRATION_BOUNDS,
+) -> list[ReliabilityBin]:
+    """Return the bins of the confidences [n], rising, without the empty ones."""
+    indices = np.digitize(confidence, bounds[1:-1])
     return [
         ReliabilityBin(
-            low=index / CALIBRATION_BINS,
-            high=(index + 1) / CALIBRATION_BINS,
+            low=float(bounds[index]),
+            high=float(bounds[index + 1]),
             confidence=float(confidence[indices == index].mean(dtype=float)),
             accuracy=Accuracy(int(correct[indices == index].sum()), int((indices == index).sum())),
         )

@@ -57,8 +57,10 @@ class Target:
 
     def check_writable(self, name: str) -> None:
         """Raise OSError if no version of the model can be written."""
-        for folder in (self.models.root, self.models.root / name):
-            check_writable(folder)
+        root = self.models.root
+        check_writable(root)
+        if (root / name).exists():
+            check_writable(root / name)
 
     def publish(self, name: str, write: Callable[[Path], None], report: Callable[[str], object]) -> None:
         """Publish the version that `write` writes, and promote it or report the next steps.

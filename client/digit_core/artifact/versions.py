@@ -17,8 +17,7 @@ SUMS = "assets.extra/SHA256SUMS"
 """File with the checksums of a version's other files at its publication, as `sha256sum` reads it."""
 _STAGING_PREFIX = ".publishing-"
 _REMOVED_PREFIX = ".removing-"
-_PROBE = os.urandom(2**20)
-"""Content that no file system stores in less space."""
+_PROBE_BYTES = 2**20
 _MAX_DIGITS = 18
 """Digits of the largest number: the model server's API has 64 bits for it."""
 
@@ -163,7 +162,8 @@ def check_writable(folder: Path) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with TemporaryFile(dir=existing) as probe:
-            probe.write(_PROBE)
+            # Random: no file system stores it in less space.
+            probe.write(os.urandom(_PROBE_BYTES))
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:

@@ -5,6 +5,9 @@ from numpy.typing import NDArray
 
 Boxes = NDArray[np.float32]
 
+MIN_COMMON_ROWS = 0.35
+"""Least share of the lower box's rows that two boxes of a line have in common."""
+
 
 def areas(boxes: Boxes) -> NDArray[np.float32]:
     """Return the area of each box, at least 1: float32 [k]."""

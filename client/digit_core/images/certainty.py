@@ -7,15 +7,13 @@ travel with the reader, so that each version has its own.
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images.boxes import areas, common_rows, intersections
+from digit_core.images.boxes import MIN_COMMON_ROWS, areas, common_rows, intersections
 from digit_core.peaks import Peaks
 
 FEATURES = 4
 """Number of a line's features, and of their weights."""
 _LEAST_DOUBT = 1e-4
 """Least doubt of a network: it is never surer than this."""
-MIN_COMMON_ROWS = 0.35
-"""Least share of the lower one's rows that a peak has in common with a digit, if it belongs to the line."""
 _MAX_DISTANCE = 1.5
 """Largest distance of a peak from the ends of the line, as a multiple of the median height of its digits."""
 

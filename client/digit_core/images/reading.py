@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.errors import InvalidOutputError
-from digit_core.images.boxes import areas, common_rows, intersections, overlaps
+from digit_core.images.boxes import MIN_COMMON_ROWS, areas, common_rows, intersections, overlaps
 from digit_core.images.certainty import line_confidence, log_odds, sigmoid
 from digit_core.images.crops import crop_digit
 from digit_core.images.normalisation import SIDE
@@ -52,8 +52,6 @@ class ReadingConfig:
     """Height of a slash that looks like a 1, as a multiple of the median height of its line's digits."""
     min_slash_share: float = 0.05
     """Least probability of a sign that the reader gives it."""
-    min_line_overlap: float = 0.35
-    """Least share of a digit's rows that the digit before it covers, if it belongs to the same line."""
     max_pitch: float = 2.2
     """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
 
@@ -85,13 +83,15 @@ class Detected:
 class FoundLines:
     """Lines of digits on a page.
 
-    `detected` is what `settle` leaves, `predictions` its n, and `probabilities` float32 [n, 10] those by both
-    networks. `lines` has the indexes of the digits of each line, `slashes` those of signs that look like 1s.
+    `detected` is what `settle` leaves, `predictions` its n; `probabilities` float32 [n, 10] and `is_digit`
+    [n] are those by both networks. `lines` has the indexes of the digits of each line, `slashes` those of
+    signs that look like 1s.
     """
 
     detected: Detected
     predictions: Sequence[Prediction]
     probabilities: NDArray[np.float32]
+    is_digit: NDArray[np.floating]
     lines: Sequence[Sequence[int]]
     slashes: Sequence[int]
 
@@ -165,7 +165,6 @@ def read(
     version = answers[0].model_version
     found = find_lines(detected, answers, min_is_digit)
     detected, predictions, probabilities = found.detected, found.predictions, found.probabilities
-    is_digit = sigmoid(_evidence(detected.digits.scores, predictions))
     omitted = found.omitted()
     lines = []
     for indexes, signs in zip(found.lines, _separators(found), strict=True):
@@ -176,7 +175,7 @@ def read(
                 float(probabilities[index].max()),
                 tuple(probabilities[index].tolist()),
                 detected.page.to_picture(detected.digits.boxes[index]),
-                is_digit=float(is_digit[index]),
+                is_digit=float(found.is_digit[index]),
                 opinions=_opinions(detected, predictions, index) if opinions else None,
             )
             for index in indexes
@@ -193,12 +192,14 @@ def find_lines(
 ) -> FoundLines:
     """Return the lines of digits on the page, by one answer for each crop."""
     detected, predictions = settle(detected, answers)
-    chosen, _ = choose_digits(detected, predictions, min_is_digit)
+    scores = detected.digits.scores
+    evidence = _evidence(scores, predictions)
+    chosen, _ = _choose(scores, evidence, min_is_digit)
     probabilities = _mix(detected.digits, predictions)
     found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
     lines = [_without_slashes(line, detected.digits, probabilities) for line in found]
     slashes = sorted({*chosen} - {*chain.from_iterable(lines)})
-    return FoundLines(detected, predictions, probabilities, lines, slashes)
+    return FoundLines(detected, predictions, probabilities, sigmoid(evidence), lines, slashes)
 
 
 def choose_digits(
@@ -213,9 +214,14 @@ def choose_digits(
     edge detection", IEEE PAMI 8, 1986.
     """
     scores = detected.digits.scores
+    return _choose(scores, _evidence(scores, predictions), min_is_digit)
+
+
+def _choose(
+    scores: NDArray[np.float32], evidence: NDArray[np.floating], min_is_digit: float
+) -> tuple[list[int], float]:
     if not len(scores):
         return [], 0.0
-    evidence = _evidence(scores, predictions)
     is_sure = scores >= _CONFIG.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
     chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([scores.argmax()])
@@ -312,7 +318,7 @@ def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
     lines: list[list[int]] = []
     for index in np.argsort(boxes[:, 0], kind="stable").tolist():
         shares = common_rows(boxes[[line[-1] for line in lines]], boxes[[index]])[:, 0]
-        if shares.max(initial=0) > _CONFIG.min_line_overlap:
+        if shares.max(initial=0) > MIN_COMMON_ROWS:
             lines[shares.argmax()].append(index)
         else:
             lines.append([index])
@@ -342,7 +348,7 @@ def _separators(found: FoundLines) -> list[list[Box]]:
     marks = np.concatenate((sure, boxes[found.slashes]))
     for sign in marks[np.argsort(marks[:, 0], kind="stable")]:
         shares = [common_rows(boxes[line], sign[np.newaxis]).max() for line in found.lines]
-        if max(shares) > _CONFIG.min_line_overlap:
+        if max(shares) > MIN_COMMON_ROWS:
             separators[shares.index(max(shares))].append(found.detected.page.to_picture(sign))
     return separators
 

@@ -137,8 +137,7 @@ def decode_peaks(response: PredictResponse) -> Peaks:
     """Convert a reader's response for one page to its k peaks.
 
     Raise ValueError unless it has finite `scores` float32 [1, k], `classes` float32 [1, k, 11] and `boxes`
-    float32 [1, k, 4]. `line_weights` float32 [1, m] are
-    optional.
+    float32 [1, k, 4]. `line_weights` float32 [1, m] are optional.
     """
     arrays = []
     for name, sizes in (("scores", ()), ("classes", (CLASSES,)), ("boxes", (4,))):

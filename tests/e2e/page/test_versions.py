@@ -17,7 +17,7 @@ from tests.e2e.page.responses import reading_of
 
 pytestmark = pytest.mark.e2e
 
-# Of the two maps of 28 pixels side by side: mean colours of what is painted, highest and lowest opacity.
+# Mean colours, highest and lowest opacity of each of two maps of 28 pixels, side by side.
 MEAN_COLOURS = """canvas => [0, 29].map((left) => {
   const { data } = canvas.getContext("2d").getImageData(left, 0, 28, 28);
   const painted = Array.from({ length: 784 }, (_, pixel) => [...data.slice(4 * pixel, 4 * pixel + 4)]);

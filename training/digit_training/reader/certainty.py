@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS
-from digit_core.images.boxes import common_rows, overlaps
-from digit_core.images.certainty import FEATURES, MIN_COMMON_ROWS, sigmoid
+from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows, overlaps
+from digit_core.images.certainty import FEATURES, sigmoid
 from digit_core.images.reading import FoundLines
 from digit_core.peaks import SIGN, Peaks
 from digit_core.results import Prediction
