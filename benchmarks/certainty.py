@@ -8,9 +8,7 @@ by their confidence, and how many errors the least sure answers hold. `--save` k
 import argparse
 import json
 import sys
-import zlib
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,10 +19,11 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.__main__ import choose
 from benchmarks.handwriting.families import FAMILIES
-from benchmarks.numbers.families import NUMBERS
+from benchmarks.numbers.families import NUMBERS, generator
 from benchmarks.numbers.negatives import NEGATIVES
-from benchmarks.numbers.readers import LocalReader, load_model, load_reader, newest
+from benchmarks.numbers.readers import LocalReader
 from benchmarks.numbers.writing import Digits
+from digit_training.evaluation import calibration_error, reliability_bins
 
 Answers: TypeAlias = list[tuple[float, bool]]
 """Certainty of each answer, 0 to 1, and whether it is right."""
@@ -34,7 +33,7 @@ _KINDS = {
     "numbers": "`confidence` of readings",
     "is_digit": "`is_digit` of predictions, and whether there is a digit",
 }
-_BINS = (0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.001)
+_BOUNDS = np.array([0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1])
 _MIN_SHOWN = 10
 """Least number of answers of a bin in the diagram."""
 _LEAST_SURE = (0.01, 0.05, 0.1, 0.2)
@@ -71,32 +70,27 @@ def _arguments() -> argparse.Namespace:
 
 def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
     """Yield the kind of each certainty, the certainty, and whether the answer is right; none of a refusal."""
-    models = arguments.models
-    reader = LocalReader(load_model(newest(models / "digits")), load_reader(newest(models / "reader")))
+    reader = LocalReader.load(arguments.models)
     with np.load(arguments.mnist) as mnist:
         images, labels = mnist["x_test"], mnist["y_test"]
     chosen = choose(images, arguments.count, arguments.seed)
     for family, draw in FAMILIES.items():
         for number, index in enumerate(chosen):
-            answer = reader(draw(images[index], _rng(arguments.seed, family, number)))
+            answer = reader(draw(images[index], generator(arguments.seed, family, number)))
             if answer.digit is not None:
                 yield "digits", answer.digit_confidence, answer.digit == labels[index]
             yield "is_digit", answer.is_digit, True
     digits = Digits(images, labels)
     for family, write in NUMBERS.items():
         for number in range(arguments.count):
-            file, text = write(digits, _rng(arguments.seed, family, number))
+            file, text = write(digits, generator(arguments.seed, family, number))
             answer = reader(file)
             if answer.text is not None:
                 yield "numbers", answer.text_confidence, answer.text == text
     for family, sketch in NEGATIVES.items():
         for number in range(arguments.count):
-            file, _ = sketch(_rng(arguments.seed, family, number))
+            file, _ = sketch(generator(arguments.seed, family, number))
             yield "is_digit", reader(file).is_digit, False
-
-
-def _rng(seed: int, family: str, number: int) -> np.random.Generator:
-    return np.random.default_rng([seed, zlib.crc32(family.encode()), number])
 
 
 def _print(title: str, answers: Answers) -> None:
@@ -106,37 +100,28 @@ def _print(title: str, answers: Answers) -> None:
     rates = np.cumsum(~is_right[order[::-1]]) / np.arange(1, len(order) + 1)
     kept = {share: int(np.flatnonzero(rates <= 1 - share).max(initial=-1)) + 1 for share in (0.99, 0.995)}
     sys.stdout.write(
-        f"{title}: {len(answers):,}, {errors} wrong; calibration error {calibration_error(answers):.3f}; "
+        f"{title}: {len(answers):,}, {errors} wrong; calibration error {_error(answers):.3f}; "
         f"area under the risk-coverage curve {rates.mean():.4f}; kept at 99 % right {kept[0.99]:,}, "
         f"at 99.5 % {kept[0.995]:,}; errors in the least sure "
     )
     held = ((share, int((~is_right[order[: round(share * len(order))]]).sum())) for share in _LEAST_SURE)
     sys.stdout.write(", ".join(f"{share:.0%} {count}" for share, count in held) + "\n\n")
     sys.stdout.write("| from | below | answers | mean | right |\n| ---: | ---: | ---: | ---: | ---: |\n")
-    for low, high, mean, right, count in _bins(answers):
-        cells = f"{low:g}", f"{min(high, 1):g}", f"{count:,}", f"{mean:.3f}", f"{right:.3f}"
+    for part in reliability_bins(certainty, is_right, _BOUNDS):
+        right = part.accuracy
+        cells = (
+            f"{part.low:g}",
+            f"{part.high:g}",
+            f"{right.count:,}",
+            f"{part.confidence:.3f}",
+            f"{right.ratio:.3f}",
+        )
         sys.stdout.write(f"| {' | '.join(cells)} |\n")
     sys.stdout.write("\n")
 
 
-def calibration_error(answers: Answers) -> float:
-    """Return the expected calibration error over the bins of the table (Guo et al., 2017)."""
-    return sum(count * abs(mean - right) for _, _, mean, right, count in _bins(answers)) / len(answers)
-
-
-def _bins(answers: Answers) -> Iterator[tuple[float, float, float, float, int]]:
-    """Yield bounds, mean certainty, share of right answers and number of answers of each bin."""
-    certainty, is_right = _columns(answers)
-    for low, high in pairwise(_BINS):
-        inside = (certainty >= low) & (certainty < high)
-        if inside.any():
-            yield (
-                low,
-                high,
-                float(certainty[inside].mean()),
-                float(is_right[inside].mean()),
-                int(inside.sum()),
-            )
+def _error(answers: Answers) -> float:
+    return calibration_error(reliability_bins(*_columns(answers), _BOUNDS))
 
 
 def _columns(answers: Answers) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -164,8 +149,9 @@ def _draw(file: Path, answers: dict[str, Answers], before: dict[str, Any] | None
 
 
 def _plot(axis: Axes, answers: Answers, name: str, **style: Any) -> None:
-    points = [(mean, right) for _, _, mean, right, count in _bins(answers) if count >= _MIN_SHOWN]
-    axis.plot(*zip(*points, strict=True), label=f"{name}: {calibration_error(answers):.3f}", **style)
+    parts = reliability_bins(*_columns(answers), _BOUNDS)
+    points = [(part.confidence, part.accuracy.ratio) for part in parts if part.accuracy.count >= _MIN_SHOWN]
+    axis.plot(*zip(*points, strict=True), label=f"{name}: {_error(answers):.3f}", **style)
 
 
 if __name__ == "__main__":

@@ -6,22 +6,18 @@ writes a contact sheet of each family to a PNG file (`--sheets`), errors first.
 
 import argparse
 import sys
-import zlib
 from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.numbers.families import NUMBERS, SINGLES
+from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import (
     GatewayReader,
     LocalReader,
     Reader,
-    load_model,
-    load_reader,
-    newest,
 )
 from benchmarks.numbers.sheets import Result, write_sheet
 from benchmarks.numbers.writing import Digits
@@ -96,13 +92,12 @@ def _arguments() -> argparse.Namespace:
 def _reader(arguments: argparse.Namespace) -> Reader:
     if arguments.url:
         return GatewayReader(Client(arguments.url, timeout=60))
-    models = arguments.models
-    return LocalReader(load_model(newest(models / "digits")), load_reader(newest(models / "reader")))
+    return LocalReader.load(arguments.models)
 
 
 def _read(name: str, digits: Digits, reader: Reader, arguments: argparse.Namespace) -> Iterable[Result]:
     for number in range(arguments.count):
-        rng = np.random.default_rng([arguments.seed, zlib.crc32(name.encode()), number])
+        rng = generator(arguments.seed, name, number)
         if name in NEGATIVES:
             file, text = NEGATIVES[name](rng)
         else:

@@ -1,5 +1,6 @@
 """Families of numbers and of lone digits: each function returns a picture's file and the text on it."""
 
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -14,6 +15,11 @@ from benchmarks.numbers.writing import Digits, Pen, any_pen, line, number, row, 
 Family = Callable[[Digits, np.random.Generator], tuple[bytes, str]]
 
 _LABELS = ["Name", "Punkte", "Rank", "Week", "Team", "Year", "Track", "Part", "Nr.", "Kan", "Tax", "Fee"]
+
+
+def generator(seed: int, family: str, number: int) -> np.random.Generator:
+    """Return the random numbers of a family's picture."""
+    return np.random.default_rng([seed, zlib.crc32(family.encode()), number])
 
 
 def spaced(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,11 @@ class LocalReader:
     def __init__(self, model: Model, find: Find) -> None:
         self._recognition = recognition.Recognition(DIGITS)
         self._model, self._find = model, find
+
+    @classmethod
+    def load(cls, models: Path) -> Self:
+        """Return the reader of the newest versions in a models folder."""
+        return cls(load_model(newest(models / "digits")), load_reader(newest(models / "reader")))
 
     def __call__(self, file: bytes) -> Answer:
         start = time.monotonic()
