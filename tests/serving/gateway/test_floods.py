@@ -16,7 +16,7 @@ from tests.load import load
 from tests.processes import children, wait_until
 from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process
 
-SECONDS = float(os.environ.get("FLOOD_SECONDS", "10"))
+SECONDS = float(os.environ.get("FLOOD_SECONDS", "30"))
 MAX_MEMORY = 1.2 * 2**30
 
 
@@ -53,4 +53,4 @@ def test_flood_costs_no_worker_and_few_callers_their_answers(stub: StubModelServ
     answered = Counter(statuses)
     sys.stdout.write(f"{name}: at most {peak / 2**20:.0f} MiB, {dict(answered)}\n")
     assert peak < MAX_MEMORY
-    assert answered[200] > 0.8 * answered.total()
+    assert answered[200] > 0.9 * answered.total()
