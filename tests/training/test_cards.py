@@ -76,8 +76,14 @@ def test_with_entries_replaces_keys_within_tables() -> None:
     ("document", "shape", "message"),
     [
         (LABELS, (18, 12, 3), "first layers do not tell the range of its pixels: say .* --range 0,1"),
-        (LABELS, (None, None, 3), r"the model takes \[n, any, any, 3\]: say by --shape"),
-        (LABELS, (784,), r"the model takes \[n, 784\]: say by --shape"),
+        (LABELS, (None, None, 3), r"takes \[n, any, any, 3\]: say by --shape, .* such as 224,224,3"),
+        (LABELS, (None, None, 1), r"such as 224,224,1"),
+        (LABELS, (500,), r"the model takes \[n, 500\]: say by --shape, .* such as 20,25"),
+        (
+            LABELS,
+            (18, 12, 2),
+            r"takes \[n, 18, 12, 2\], and a picture has 1, 3 or 4 channels: export it behind",
+        ),
         ({**LABELS, "input": {"range": [0, 1], "size": 3}}, (18, 12, 3), "unknown key 'size'"),
         ({**LABELS, "inptu": {"shape": [9, 9]}}, (None, None, 3), "unknown key 'inptu'"),
         ({**LABELS, "input": 3}, (18, 12, 3), "'input' must be a table"),
@@ -101,4 +107,5 @@ def test_complete_incomplete_or_invalid_card_raises_card_error(
 
 def test_named_after_keeps_what_a_name_may_have() -> None:
     assert cards.named_after(Path("my models/tulips & co (2).keras")) == {"name": "tulips-co-2"}
+    assert cards.named_after(Path("Übung façade.keras")) == {"name": "Ubung-facade"}
     assert cards.named_after(Path("ß.keras")) == {"name": "model"}

@@ -12,7 +12,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_training import classifier
+from digit_training import classifier, loading
 from digit_training.classifier import Convention
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
@@ -95,6 +95,39 @@ def test_adapt_uint8_input_gets_bytes() -> None:
     assert np.allclose(answers, model.predict(images, verbose=0), atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32"])
+def test_adapt_input_of_another_type_answers_alike(dtype: str) -> None:
+    model = linear_model((64, 48, 3), 4)
+    image = keras.Input((64, 48, 3), dtype=dtype)
+    typed = keras.Model(image, model(layers.Rescaling(1 / 255, dtype="float32")(image)))
+    assert classifier.takes_bytes(typed)
+    answers = predict(classifier.adapt(typed, BYTES), PIXELS)
+    assert np.allclose(answers, predict(model, SCALED), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("activation", "output", "message"),
+    [
+        ("softmax", "logits", r"are probabilities, which sum to 1, and no logits: leave out --output logits"),
+        ("sigmoid", "logits", r"answers between 0 and 1, as a sigmoid does: say --output sigmoid"),
+        ("linear", "sigmoid", r"lie outside 0\.\.1, as logits do: say so by --output logits"),
+    ],
+)
+def test_adapt_output_that_the_network_contradicts_raises_model_error(
+    activation: str, output: classifier.Output, message: str
+) -> None:
+    """Grey pictures, and so noise, have logits in 0..1; black and white have not."""
+    dense = layers.Dense(3 if activation == "softmax" else 1, activation=activation)
+    image = keras.Input((64, 48, 3))
+    model = keras.Model(image, dense(layers.GlobalAveragePooling2D()(image)))
+    signs = np.linspace(-1, 1, dense.units) if dense.units > 1 else np.ones(1)
+    dense.set_weights([np.tile(signs, (3, 1)), -signs])
+    assert 0 < float(dense(np.full((1, 3), 0.5, np.float32))[0, -1]) < 1
+    task = replace(COLORS, labels=tuple("abc"[: max(2, dense.units)]), range=(0.0, 1.0))
+    with pytest.raises(ModelError, match=message):
+        classifier.adapt(model, task, Convention(output))
+
+
 def unsuitable_models() -> Iterator[tuple[keras.Model, TaskCard, str]]:
     """Yield models and cards that do not suit, each with the reason."""
     color = (64, 48, 3)
@@ -108,16 +141,23 @@ def unsuitable_models() -> Iterator[tuple[keras.Model, TaskCard, str]]:
     mean, softmax = layers.GlobalAveragePooling2D(), layers.Dense(4, activation="softmax")
     image, other = keras.Input(color), keras.Input(color)
     two = keras.Model([image, other], softmax(mean(layers.Add()([image, other]))))
-    yield two, COLORS, "the model has 2 inputs, not one"
+    yield two, COLORS, "the model has 2 inputs, not one: export a model of the picture alone"
     answers = softmax(mean(image))
     yield keras.Model(image, [answers, answers * 2]), COLORS, "name that of the labels by --output-name"
-    yield keras.Model(image, keras.ops.cast(answers, "int32")), COLORS, "answers int32, not floating-point"
+    no_argmax = "answers int32, not probabilities: build it without its last step, such as argmax"
+    yield keras.Model(image, keras.ops.cast(answers, "int32")), COLORS, no_argmax
+    yield keras.Model(image, keras.ops.argmax(answers, axis=1)), COLORS, no_argmax
+    yield keras.Model(image, keras.ops.max(answers, axis=1)), COLORS, r"answers \[n\], not .*: let it end in"
     yield keras.Model(image, softmax(image)), COLORS, r"answers \[n, 64, 48, 4\], not \[n, classes\]"
     batch = keras.Input(batch_shape=(8, *color))
     yield keras.Model(batch, softmax(mean(batch))), COLORS, "the model takes batches of 8 only"
-    numbers = keras.Input(color, dtype="int32")
-    scaled = layers.Rescaling(1 / 255)(numbers)
-    yield keras.Model(numbers, softmax(mean(scaled))), COLORS, "takes int32, not float32 or uint8"
+    words = keras.Input((), dtype="string")
+    hashed = layers.CategoryEncoding(9, "one_hot")(layers.Hashing(9)(words))
+    yield (
+        keras.Model(words, layers.Dense(4)(hashed)),
+        COLORS,
+        "takes string, not pixels: export the part of it",
+    )
 
 
 def test_adapt_unsuitable_inputs_and_outputs_raise_model_error() -> None:
@@ -174,6 +214,8 @@ def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
     assert begins_with(layers.RandomFlip("horizontal"), layers.Resizing(4, 4), layers.Rescaling(1 / 255))
     assert begins_with(layers.Permute((3, 1, 2)), layers.RandomErasing(), layers.Rescaling(1 / 255))
     assert begins_with(keras.Sequential([layers.RandomZoom(0.1), layers.Normalization(mean=110, variance=9)]))
+    assert begins_with(layers.Rescaling(1 / (255 * 0.2), offset=-2))
+    assert not begins_with(layers.Rescaling(0.5, offset=0.5))
     assert not begins_with(layers.Rescaling(255))
     assert not begins_with(layers.Normalization())
     assert not begins_with(layers.Conv2D(3, 3), layers.Rescaling(1 / 255))
@@ -189,7 +231,7 @@ def test_takes_bytes_of_normalization_depends_on_the_data_that_it_was_adapted_to
     normalization = layers.Normalization()
     normalization.adapt(scale * np.random.default_rng(0).random((20, 8, 8, 3), np.float32))
     keras.Sequential([keras.Input((8, 8, 3)), normalization]).save(tmp_path / "model.keras")
-    assert classifier.takes_bytes(classifier.load_keras(tmp_path / "model.keras")) == expected
+    assert classifier.takes_bytes(loading.load_keras(tmp_path / "model.keras")) == expected
 
 
 def test_predict_in_batches_answers_as_in_one(colors_model: keras.Model) -> None:
@@ -198,131 +240,3 @@ def test_predict_in_batches_answers_as_in_one(colors_model: keras.Model) -> None
     answers = classifier.predict(colors_model, images, COLORS)[PROBABILITIES]
     expected = predict(colors_model, classifier.to_pixels(images, COLORS))
     assert np.allclose(answers, expected, atol=1e-6)
-
-
-class Ranked(tf.Module):  # type: ignore[misc]
-    """SavedModel with signatures that fit and that do not."""
-
-    def __init__(self) -> None:
-        self.weights = tf.Variable(tf.random.stateless_uniform((3, 4), (0, 1)), name="a/weights")
-
-    def save(self, folder: Path) -> None:
-        def signature(dtype: tf.DType, *shape: int | None) -> tf.TensorSpec:
-            return tf.TensorSpec([None, *shape], dtype, "x")
-
-        @tf.function  # type: ignore[untyped-decorator]
-        def answer(x: tf.Tensor) -> dict[str, tf.Tensor]:
-            means = tf.reduce_mean(tf.cast(x, tf.float32), axis=[1, 2])
-            return {"scores": tf.nn.softmax(means @ self.weights)}
-
-        @tf.function  # type: ignore[untyped-decorator]
-        def answer_twice(x: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"one": answer(x)["scores"], "two": answer(x)["scores"]}
-
-        fitting = signature(tf.float32, 64, 48, 3)
-        signatures = {
-            "serving_default": answer.get_concrete_function(fitting),
-            "bytes": answer.get_concrete_function(signature(tf.uint8, 64, 48, 3)),
-            "twice": answer_twice.get_concrete_function(fitting),
-            "wide": answer.get_concrete_function(signature(tf.int32, 64, 48, 3)),
-        }
-        tf.saved_model.save(self, str(folder), signatures)
-
-
-@pytest.fixture(scope="module")
-def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved") / "ranked.v1"
-    Ranked().save(folder)
-    return folder
-
-
-@pytest.mark.parametrize(("signature", "task"), [("serving_default", COLORS), ("bytes", BYTES)])
-def test_load_saved_model_answers_as_its_signature_and_has_its_weights(
-    saved_model: Path, signature: str, task: TaskCard
-) -> None:
-    model = classifier.load_saved_model(saved_model, signature)
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), np.uint8)
-    inputs = images if task is BYTES else classifier.to_pixels(images, task)
-    expected = tf.saved_model.load(str(saved_model)).signatures[signature](x=tf.constant(inputs))
-    answers = classifier.predict(classifier.adapt(model, task), images, task)[PROBABILITIES]
-    assert np.allclose(answers, expected["scores"], atol=1e-6)
-    assert (model.name, model.count_params()) == ("ranked_v1", 12)
-
-
-def test_load_saved_model_other_signatures_raise_model_error(saved_model: Path) -> None:
-    with pytest.raises(ModelError, match="the signature 'wide' takes int32, not float32 or uint8"):
-        classifier.load_saved_model(saved_model, "wide")
-    known = "signatures: bytes, serving_default, twice, wide"
-    with pytest.raises(ModelError, match=rf"no signature 'other' \(see --signature\); {known}"):
-        classifier.load_saved_model(saved_model, "other")
-
-
-def test_load_saved_model_of_several_outputs_answers_the_one_that_is_named(saved_model: Path) -> None:
-    model = classifier.load_saved_model(saved_model, "twice")
-    answers = predict(classifier.adapt(model, COLORS, Convention(output_name="two")), SCALED)
-    expected = classifier.load_saved_model(saved_model, "serving_default")(SCALED)["scores"]
-    assert np.allclose(answers, expected, atol=1e-6)
-
-
-def test_load_missing_or_damaged_file_raises_model_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"not a SavedModel: the folder has no saved_model\.pb"):
-        classifier.load_saved_model(tmp_path, "serving_default")
-    (tmp_path / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a SavedModel that TensorFlow can load"):
-        classifier.load_saved_model(tmp_path, "serving_default")
-    (tmp_path / "damaged.keras").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a model that Keras can load"):
-        classifier.load_keras(tmp_path / "damaged.keras")
-
-
-# Keras warns that HDF5 is a legacy format.
-@pytest.mark.filterwarnings("ignore")
-def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
-    model = linear_model((8, 8, 3), 4)
-    model.save(tmp_path / "model.h5")
-    pixels = np.random.default_rng(0).random((2, 8, 8, 3), np.float32)
-    loaded = classifier.load_keras(tmp_path / "model.h5")
-    assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_load_keras_frees_the_batch_size_of_a_sequential_that_was_built_by_a_call(tmp_path: Path) -> None:
-    model = keras.Sequential([layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D(), layers.Dense(4)])
-    model(PIXELS)
-    model.save(tmp_path / "called.keras")
-    loaded = classifier.load_keras(tmp_path / "called.keras")
-    assert classifier.input_shape(loaded) == (64, 48, 3)
-    assert np.array_equal(predict(loaded, PIXELS[:2]), predict(model, PIXELS[:2]))
-
-
-def custom_layer() -> keras.Layer:
-    class Halving(layers.Layer):  # type: ignore[misc]
-        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-            return inputs / 2
-
-    return Halving()
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("layer", [custom_layer(), layers.Lambda(lambda x: x * 2)], ids=["custom", "lambda"])
-def test_load_keras_unknown_layer_says_what_to_do(layer: keras.Layer, tmp_path: Path) -> None:
-    image = keras.Input((8, 8, 3))
-    keras.Model(image, layers.Dense(4)(layers.Flatten()(layer(image)))).save(tmp_path / "model.keras")
-    with pytest.raises(ModelError, match=r"--import MODULE; .* a SavedModel \(see docs/") as raised:
-        classifier.load_keras(tmp_path / "model.keras")
-    assert len(str(raised.value).splitlines()) == 1
-    assert "Full object config" not in str(raised.value)
-
-
-def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) -> None:
-    # onnx2tf writes such SavedModels.
-    class Both(tf.Module):  # type: ignore[misc]
-        @tf.function(input_signature=[tf.TensorSpec([None, 64, 48, 3], tf.float32)])  # type: ignore[untyped-decorator]
-        def serving_default(self, x: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(tf.reduce_mean(x, axis=[1, 2]) @ tf.eye(3, 4))
-
-    module = Both()
-    tf.saved_model.save(module, str(tmp_path), signatures=module.serving_default)
-    model = classifier.load_saved_model(tmp_path, "serving_default")
-    expected = module.serving_default(tf.constant(SCALED))
-    assert np.array_equal(predict(classifier.adapt(model, COLORS), SCALED), expected)

@@ -698,7 +698,7 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
         (None, COLORS_TOML.replace('"grey"', '"grey", "black"'), "mine.keras: the model answers 4 classes"),
         (None, "name = ", "card.toml: not TOML: "),
         (None, None, "card.toml: the file does not exist"),
-        (b"no model", COLORS_TOML, "mine.keras: not a model that Keras can load"),
+        (b"no model", COLORS_TOML, "mine.keras: the file is no Keras model, whatever its name"),
     ],
 )
 def test_export_unsuitable_model_or_card_prints_one_line_with_its_name(
@@ -713,6 +713,26 @@ def test_export_unsuitable_model_or_card_prints_one_line_with_its_name(
     assert printed.startswith(f"Error: {tmp_path}/{message}")
     assert len(printed.splitlines()) == 1
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize(
+    ("scaling", "claims", "message"),
+    [
+        ((0.5, 0.5), [], "first layers do not tell the range of its pixels: say what it was trained with"),
+        ((1 / 255, 0), ["--range", "0,1"], "scales 0 to 255, and the card says 0 to 1: leave out the range"),
+        ((1 / 255, 0), ["--output", "logits"], "are probabilities, which sum to 1, and no logits: leave out"),
+    ],
+)
+def test_export_claims_that_the_network_contradicts_publish_nothing(
+    scaling: tuple[float, float], claims: list[str], message: str, tmp_path: Path
+) -> None:
+    first = [keras.Input((8, 8, 3)), layers.Rescaling(*scaling), layers.GlobalAveragePooling2D()]
+    keras.Sequential([*first, layers.Dense(2, "softmax")]).save(tmp_path / "mine.keras")
+    places = ["--labels", "dark,light", "--models", tmp_path / "models", "--force"]
+    status, printed = export(tmp_path / "mine.keras", *places, *claims)
+    assert (status, not (tmp_path / "models").exists()) == (1, True)
+    assert f"Error: {tmp_path / 'mine.keras'}: " in printed
+    assert message in printed
 
 
 def test_export_without_card_names_the_options(tmp_path: Path) -> None:

@@ -78,12 +78,15 @@ def test_compare_counts_a_picture_that_one_preparation_refuses_as_its_wrong_answ
     loaded = pictures.load(colors_folder, COLORS)
     # The new model's preparation refuses the first picture, the served version's the last one.
     rest = LabelledPictures(loaded.examples[1:], {}, loaded.names[1:], task=COLORS)
-    answers = {TEST: dict.fromkeys(loaded.names[:-1], True)}
+    labels = loaded.examples.labels.tolist()
+    answers = {TEST: {name: (True, labels[row]) for row, name in enumerate(loaded.names[:-1])}}
     evaluation = evaluate(colors_model, rest.examples, COLORS)
     test = compare(colors_model, {TEST: rest}, evaluation, (served_colors, answers)).of[TEST]
     assert len(test) == len(loaded)
     assert test.right.sum() == round(evaluation.accuracy * len(rest))
     assert test.served is not None
+    assert test.labels is not None
+    assert sorted(test.labels) == sorted(labels)
     assert test.served.tolist() == [True] * (len(loaded) - 2) + [False, True]
     assert not test.right[-1]
 

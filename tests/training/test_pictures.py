@@ -77,9 +77,10 @@ def test_load_folder_without_readable_picture_raises_data_error(colors_folder: P
         with pytest.raises(DataError, match=message):
             pictures.load(colors_folder, COLORS)
 
-    for picture in (colors_folder / "blue").iterdir():
-        picture.write_bytes(b"no picture")
-    load_without("validation holds no picture of the label 'blue' that can be evaluated")
+    for label in ("grey", "blue"):  # the last one, and one before it
+        for picture in (colors_folder / label).iterdir():
+            picture.write_bytes(b"no picture")
+        load_without(f"validation holds no picture of the label '{label}' that can be evaluated")
     for picture in colors_folder.rglob("*.jpg"):
         picture.write_bytes(b"no picture")
     load_without(r"holds no picture that can be evaluated; the first: red/0\.jpg: ")

@@ -3,6 +3,7 @@
 import math
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -33,8 +34,10 @@ def read(path: Path) -> Document:
 
 
 def named_after(file: Path) -> Document:
-    """Return a document whose name is that of the model's file."""
-    name = re.sub("[^A-Za-z0-9_-]+", "-", file.stem).strip("-_")[:_NAME_LENGTH]
+    """Return a document whose name is that of the model's file, with letters for accented ones."""
+    # NFKD puts each accent behind its letter.
+    stem = re.sub("[\u0300-\u036f]", "", unicodedata.normalize("NFKD", file.stem))
+    name = re.sub("[^A-Za-z0-9_-]+", "-", stem).strip("-_")[:_NAME_LENGTH]
     return {"name": name or "model"}
 
 
@@ -106,11 +109,28 @@ def _shape_of(model: keras.Model) -> list[int]:
     Raise CardError if a size of it is free, or if it is a flat vector.
     """
     shape = classifier.input_shape(model)
-    sizes = [size for size in shape if size is not None]
-    if len(sizes) < len(shape) or len(shape) not in (2, 3):
+    words = f"the model takes {classifier.format_shape(shape)}"
+    if None in shape or len(shape) not in (2, 3):
         raise CardError(
-            f"the model takes {classifier.format_shape(shape)}: say by --shape, or shape under [input] of "
-            "the card, what it is given, such as 224,224,3"
+            f"{words}: say by --shape, or shape under [input] of the card, which picture that is, such as "
+            f"{_example(shape)}"
         )
-    is_turned = len(sizes) == 3 and sizes[0] in CHANNELS.values() and sizes[2] not in CHANNELS.values()
-    return [*sizes[1:], sizes[0]] if is_turned else sizes
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) == 2 or sizes[2] in CHANNELS.values():
+        return sizes
+    if sizes[0] in CHANNELS.values():
+        return [*sizes[1:], sizes[0]]
+    raise CardError(
+        f"{words}, and a picture has 1, 3 or 4 channels: export it behind a layer that makes its channels of "
+        "these"
+    )
+
+
+def _example(shape: classifier.Shape) -> str:
+    """Return the value of --shape for a model that takes pictures of any size, or flat ones."""
+    if len(shape) == 1 and shape[0]:
+        # Height and width of the most square picture.
+        height = next(size for size in range(math.isqrt(shape[0]), 0, -1) if shape[0] % size == 0)
+        return f"{height},{shape[0] // height}"
+    channels = shape[2] if len(shape) == 3 and shape[2] else 3
+    return f"224,224,{channels}"

@@ -1,13 +1,12 @@
-"""Classifiers to publish: Keras files and SavedModels, checked against a task card.
+"""Classifiers to publish, checked against a task card.
 
 A classifier is a Keras model that maps pixels float32 [n, *instance_shape] of its card to probabilities
 float32 [n, k].
 """
 
 import math
-import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import keras
@@ -56,122 +55,56 @@ BATCH_VALUES = 500_000
 CHUNK_BATCHES = 25
 """Batches whose pixels are in memory as float32 at a time."""
 
-_GUIDE = "docs/how-to/bring-a-model.md"
-
 _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
 
 _HALF_TOLERANCE = 2e-2
 """The same of 16-bit numbers; bfloat16 has 8 bits of precision."""
 
-_KEEPS_RANGE = (
-    layers.InputLayer,
-    layers.Permute,
-    layers.Reshape,
-    layers.CenterCrop,
-    layers.Cropping2D,
-    layers.Resizing,
-    layers.ZeroPadding2D,
-)
-"""Layers that leave the range of the pixels as it is."""
-
-_AUGMENTATIONS = ("AugMix", "CutMix", "GaussianNoise", "MixUp", "RandAugment", "Random")
-"""First letters of layers, of all versions of Keras, that do nothing when the model predicts."""
-
-
-def check_backend() -> None:
-    """Raise ModelError if Keras runs on another backend than TensorFlow, which alone writes SavedModels."""
-    if keras.backend.backend() != "tensorflow":
-        raise ModelError(
-            "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
-        )
-
-
-def load_keras(file: Path) -> keras.Model:
-    """Return the model in a `.keras` or legacy `.h5` file. Raise ModelError if Keras cannot load it."""
-    if file.is_dir():
-        raise ModelError("a folder is exported by --from-saved-model")
-    try:
-        model = keras.saving.load_model(file, compile=False)
-    # Keras does not document its exceptions for damaged files and unknown layers.
-    except Exception as error:
-        # The last line is the reason; the configuration of a layer may be thousands of characters long.
-        reason, *_ = (
-            (str(error).strip() or type(error).__name__).splitlines()[-1].partition(" Full object config:")
-        )
-        raise ModelError(
-            f"not a model that Keras can load: {reason.rstrip('.')}. Import a layer by --import MODULE; "
-            f"export a model with a Lambda layer, or of Keras 2, as a SavedModel (see {_GUIDE})"
-        ) from error
-    if not getattr(model, "inputs", None):
-        raise ModelError(
-            "the model states no shape of its input: build it from keras.Input, or export a SavedModel (see "
-            f"{_GUIDE})"
-        )
-    batch, *shape = model.inputs[0].shape
-    if batch is None or len(model.inputs) > 1:
-        return model
-    # A Sequential that was built by calling it has the size of that batch.
-    inputs = keras.Input(shape, dtype=model.inputs[0].dtype)
-    clone = keras.models.clone_model(model, input_tensors=inputs)
-    clone.set_weights(model.get_weights())
-    return clone
-
-
-def load_saved_model(folder: Path, signature: str) -> keras.Model:
-    """Return a signature of a SavedModel as a model that shares its variables.
-
-    Raise ModelError if it cannot be loaded, or does not take one tensor of float32 or uint8.
-    """
-    import tensorflow as tf
-
-    if not (folder / "saved_model.pb").is_file():
-        raise ModelError("not a SavedModel: the folder has no saved_model.pb")
-    try:
-        signatures = tf.saved_model.load(str(folder)).signatures
-    # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
-    except Exception as error:
-        raise ModelError(f"not a SavedModel that TensorFlow can load: {reason_of(error)}") from error
-    if signature not in signatures:
-        known = ", ".join(sorted(signatures)) or "none"
-        raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
-    (input_specs,) = signatures[signature].structured_input_signature[1:]
-    if len(input_specs) != 1:
-        raise ModelError(f"the signature {signature!r} has {len(input_specs)} inputs, not one")
-    (input_spec,) = input_specs.values()
-    if input_spec.dtype not in (tf.float32, tf.uint8):
-        raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32 or uint8")
-    if input_spec.shape.rank is None:
-        raise ModelError(f"the signature {signature!r} states no shape of its input")
-    pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
-    answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
-    return keras.Model(pixels, answers, name=re.sub(r"\W", "_", folder.name) or "saved_model")
+_MAX_SCALED = 10
+"""Largest width of the values that a first layer makes of pixels; of standardised ones it is about 5."""
 
 
 def input_shape(model: keras.Model) -> Shape:
     """Return the shape of one picture. Raise ModelError if the model has several inputs or a fixed batch."""
     if len(model.inputs) != 1:
-        raise ModelError(f"the model has {len(model.inputs)} inputs, not one")
+        raise ModelError(
+            f"the model has {len(model.inputs)} inputs, not one: export a model of the picture alone, in "
+            "which the others are constants"
+        )
     batch, *shape = model.inputs[0].shape
     if batch is not None:
         raise ModelError(f"the model takes batches of {batch} only; build it without a batch size")
-    if (dtype := model.inputs[0].dtype) not in ("float32", "uint8"):
-        raise ModelError(f"the model takes {dtype}, not float32 or uint8")
+    dtype = model.inputs[0].dtype
+    if not (keras.backend.is_float_dtype(dtype) or keras.backend.is_int_dtype(dtype)) or dtype == "int8":
+        raise ModelError(
+            f"the model takes {dtype}, not pixels: export the part of it that takes their numbers"
+        )
     return tuple(shape)
 
 
 def takes_bytes(model: keras.Model) -> bool:
-    """True if the model takes 0..255: uint8, or a first layer that scales it.
+    """True if the model takes 0..255: integers, or a first layer that scales it.
 
-    Such a layer is a Rescaling, or a Normalization adapted to bytes.
+    Such a layer is a Rescaling, or a Normalization adapted to bytes. Others without weights keep the range.
     """
-    if model.inputs[0].dtype == "uint8":
+    if keras.backend.is_int_dtype(model.inputs[0].dtype):
         return True
-    first = _first_scaling_layer(model)
-    if isinstance(first, layers.Rescaling):
-        return bool(np.max(first.scale) < 1)
-    # Pixels in 0..1 or -1..1 have means of at most 1.
-    return isinstance(first, layers.Normalization) and bool(np.max(first.mean) > 1)
+    for layer in _layers(model):
+        if isinstance(layer, layers.Rescaling):
+            return bool(255 * np.max(layer.scale) < _MAX_SCALED)
+        if isinstance(layer, layers.Normalization):
+            # Pixels in 0..1 or -1..1 have means of at most 1.
+            return bool(np.max(layer.mean) > 1)
+        if layer.weights:
+            return False
+    return False
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    """Yield the layers, those of nested models in their places."""
+    for layer in model.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else [layer]
 
 
 def adapt(model: keras.Model, task: TaskCard, convention: Convention = Convention()) -> keras.Model:
@@ -179,8 +112,8 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
 
     It answers probabilities [n, k] of the labels, whatever the model's convention; the output of a
     multi-label card is "multi-label". Raise ModelError if input or output contradict the card, or if the
-    answers to random pictures are not what the convention says. A dictionary of `probabilities` and
-    `is_digit` [n, 1] is an output for the ten digits only.
+    answers to black, white, colours and noise are not what the convention says. A dictionary of
+    `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
     shape, dtype = _input_for(model, task), model.inputs[0].dtype
     outputs = model.compute_output_spec(model.inputs[0])
@@ -195,15 +128,21 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     _check_output(spec, task, convention.output)
     pixels = keras.Input(task.instance_shape, name="pixels")
     answers = model(_to_input(pixels, shape, dtype, convention))
+    raw = answers
     if not has_is_digit:
-        answers = _to_probabilities(_select(answers, model, name), convention.output)
+        raw = _flat(_select(answers, model, name))
+        answers = _to_probabilities(raw, convention.output)
     adapted = keras.Model(pixels, answers, name=model.name)
-    noise = np.random.default_rng(0).integers(0, 256, (2, *task.shape), np.uint8)
+    probes = _probes(task)
     try:
-        probabilities = predict(adapted, noise, task)[PROBABILITIES]
+        raw_answers, probabilities = (
+            predict(keras.Model(pixels, outputs), probes, task)[PROBABILITIES] for outputs in (raw, answers)
+        )
     # TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
         raise ModelError(f"it fails to answer: {reason_of(error)}") from error
+    if convention.output == "logits":
+        _check_logits(raw_answers)
     is_half = spec.dtype in ("float16", "bfloat16")
     check_probabilities(probabilities, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
     if is_half and not task.is_multi_label:
@@ -224,14 +163,35 @@ def _to_input(
     if shape != values.shape[1:]:
         is_turned = shape == channels_first(values.shape[1:])
         values = layers.Permute((3, 1, 2))(values) if is_turned else layers.Reshape(shape)(values)
-    return keras.ops.cast(keras.ops.round(values), "uint8") if dtype == "uint8" else values
+    return keras.ops.cast(keras.ops.round(values) if keras.backend.is_int_dtype(dtype) else values, dtype)
+
+
+def _flat(answers: keras.KerasTensor) -> keras.KerasTensor:
+    """Return what a model answers, [n, k] or [n, 1, 1, k], as float32 [n, k]."""
+    answers = keras.ops.cast(answers, "float32")
+    return layers.Reshape(answers.shape[-1:])(answers) if len(answers.shape) > 2 else answers
+
+
+def _probes(task: TaskCard) -> NDArray[np.uint8]:
+    """Return pictures at which answers are extreme: black, white, each channel alone, and noise of two sizes.
+
+    They are uint8 [n, *shape].
+    """
+    height, width, *rest = task.shape
+    channels = rest[0] if rest else 1
+    plain = np.concatenate([np.zeros((1, channels)), np.ones((1, channels)), np.eye(channels)]) * 255
+    uniform = np.broadcast_to(plain[:, np.newaxis, np.newaxis], (len(plain), height, width, channels))
+    random = np.random.default_rng(0)
+    fine = random.integers(0, 256, (2, height, width, channels))
+    coarse = 255 * random.integers(0, 2, (4, 4, 4, channels)).repeat(-(-height // 4), 1).repeat(
+        -(-width // 4), 2
+    )
+    probes = np.concatenate([uniform, fine, coarse[:, :height, :width]]).astype(np.uint8)
+    return probes.reshape(-1, *task.shape)
 
 
 def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:
-    """Return probabilities float32 [n, k] of what a model answers, [n, k] or [n, 1, 1, k]."""
-    answers = keras.ops.cast(answers, "float32")
-    if len(answers.shape) > 2:
-        answers = layers.Reshape(answers.shape[-1:])(answers)
+    """Return probabilities [n, k] of what a model answers, [n, k]."""
     if output in ("probabilities", "multi-label"):
         return answers
     if answers.shape[1] > 1:
@@ -300,19 +260,24 @@ def check_probabilities(
         )
 
 
+def _check_logits(answers: NDArray[np.float32]) -> None:
+    """Raise ModelError if what the model answers, [n, k], are probabilities, no logits."""
+    if np.all((answers >= 0) & (answers <= 1)):
+        if answers.shape[1] == 1:
+            raise ModelError(
+                "the model answers between 0 and 1, as a sigmoid does: say --output sigmoid "
+                '(output = "sigmoid" in the card), not logits'
+            )
+        if np.allclose(answers.sum(axis=1), 1, atol=_HALF_TOLERANCE):
+            raise ModelError(
+                "the model's answers are probabilities, which sum to 1, and no logits: leave out "
+                '--output logits (output = "logits" in the card)'
+            )
+
+
 def format_shape(shape: Shape) -> str:
     """Return the shape of a batch for a message, such as "[n, 180, 180, 3]"."""
     return f"[{', '.join(['n', *('any' if size is None else str(size) for size in shape)])}]"
-
-
-def _first_scaling_layer(model: keras.Model) -> keras.Layer | None:
-    """Return the first layer, within nested models, too, that may change the range of the pixels."""
-    for layer in model.layers:
-        first = _first_scaling_layer(layer) if isinstance(layer, keras.Model) else layer
-        is_skipped = isinstance(first, _KEEPS_RANGE) or type(first).__name__.startswith(_AUGMENTATIONS)
-        if first is not None and not is_skipped:
-            return first
-    return None
 
 
 def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
@@ -335,9 +300,18 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
 
 def _check_output(spec: keras.KerasTensor, task: TaskCard, output: Output) -> None:
     """Raise ModelError unless the model answers numbers [n, k] or [n, 1, 1, k] that suit the card."""
-    *inner, count = spec.shape[1:]
-    if count is None or any(size != 1 for size in inner):
-        raise ModelError(f"the model answers {format_shape(spec.shape[1:])}, not [n, classes]")
+    shape = spec.shape[1:]
+    if "float" not in spec.dtype:
+        raise ModelError(
+            f"the model answers {spec.dtype}, not probabilities: build it without its last step, such as "
+            "argmax, and save that"
+        )
+    if not shape or shape[-1] is None or any(size != 1 for size in shape[:-1]):
+        raise ModelError(
+            f"the model answers {format_shape(shape)}, not [n, classes]: let it end in a layer that gives "
+            "one number for each label, such as a Dense"
+        )
+    count = shape[-1]
     if count == 1 and output in ("probabilities", "multi-label"):
         raise ModelError(
             'the model answers one value: with two labels, say --output sigmoid (output = "sigmoid" in the '
@@ -347,8 +321,6 @@ def _check_output(spec: keras.KerasTensor, task: TaskCard, output: Output) -> No
         raise ModelError(f"the output sigmoid is one value, and the model answers {count}")
     if max(2, count) != len(task.labels):
         raise ModelError(f"the model answers {count} classes, and there are {len(task.labels)} labels")
-    if "float" not in spec.dtype:
-        raise ModelError(f"the model answers {spec.dtype}, not floating-point numbers")
 
 
 def _select(outputs: Any, model: keras.Model, name: str | None) -> Any:

@@ -16,8 +16,12 @@ from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST, Compariso
 Sets = dict[str, LabelledPictures]
 """Pictures that judge models of one task, by name. A refused digit is wrong in all but the test set."""
 
-Answers = dict[str, dict[str, bool]]
-"""True for each right answer, by set and picture; without those that the version's preparation refuses."""
+Answered = dict[str, tuple[bool, int | None]]
+"""True for a right answer, and the index of the label, None of a multi-label task; by picture, without those
+that the version's preparation refuses."""
+
+Answers = dict[str, Answered]
+"""Answers by set."""
 
 
 def judging_sets(test: LabelledPictures, held_out: Examples | None = None) -> Sets:
@@ -63,17 +67,21 @@ def compare(
     return Comparisons(str(served[0].path) if served else None, comparisons)
 
 
-def _judge(name: str, pictures: LabelledPictures, outputs: Outputs, task: TaskCard) -> dict[str, bool]:
+def _judge(name: str, pictures: LabelledPictures, outputs: Outputs, task: TaskCard) -> Answered:
     labels = pictures.examples.labels
     right = are_labels(outputs[PROBABILITIES], labels, task) if name == TEST else are_right(outputs, labels)
-    return dict(zip(pictures.names, right.tolist(), strict=True))
+    indices = [None] * len(right) if task.is_multi_label else labels.tolist()
+    return dict(zip(pictures.names, zip(right.tolist(), indices, strict=True), strict=True))
 
 
-def _pair(answers: dict[str, bool], served: dict[str, bool] | None) -> Comparison:
+def _pair(answers: Answered, served: Answered | None) -> Comparison:
     """Pair the answers by the names of the pictures.
 
     A picture that the preparation of one version alone refuses is a wrong answer of that version.
     """
-    names = [*answers, *((served or {}).keys() - answers.keys())]
-    new, old = (np.array([right.get(name, False) for name in names]) for right in (answers, served or {}))
-    return Comparison(new, None if served is None else old)
+    labels = {name: label for name, (_, label) in {**answers, **(served or {})}.items()}
+    new, old = (
+        np.array([found.get(name, (False, None))[0] for name in labels]) for found in (answers, served or {})
+    )
+    indices = None if None in labels.values() else np.array([*labels.values()], np.intp)
+    return Comparison(new, None if served is None else old, indices)

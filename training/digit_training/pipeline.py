@@ -18,7 +18,7 @@ from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
 from digit_core.artifact.versions import ArtifactError, Version, check_writable
-from digit_training import cards, classifier, device, models, pictures, provenance, shipped, skew
+from digit_training import cards, classifier, device, loading, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
 from digit_training.callbacks import verbosity
 from digit_training.comparison import Answers, Sets, ask_served, compare, judging_sets
@@ -55,7 +55,7 @@ def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READE
         digits = datasets.load(datasets.SAMPLE).test
         answers = classifier.predict(model, digits.images, DIGITS)[PROBABILITIES]
         right = are_labels(answers, digits.labels, DIGITS)
-        target.gate.check(Comparisons(None, {TEST: Comparison(right, None)}))
+        target.gate.check(Comparisons(None, {TEST: Comparison(right, None)}), DIGITS.labels)
         target.publish(DIGITS.name, partial(write_artifact, model, DIGITS, card, digits.images), click.echo)
         click.echo(f"It was fitted before, by `{card['command']}`; test accuracy {card['accuracy']:.4f}.")
     if READER_NAME in missing:
@@ -94,7 +94,7 @@ def train(
     folder. Raise Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an epoch
     has ended.
     """
-    classifier.check_backend()
+    loading.check_backend()
     target.check(DIGITS)
     dataset = _load(data)
     chosen = RECIPES[recipe].fine_tuning() if from_stable else RECIPES[recipe]
@@ -145,7 +145,7 @@ def train(
             f"Interrupted after {result.progress}; the model is not published. "
             f"To go on: the same command with --report {folder}. To publish it as it is: {command}"
         )
-    target.gate.check(comparisons)
+    target.gate.check(comparisons, DIGITS.labels, evaluation)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
     target.publish(DIGITS.name, write, click.echo)
 
@@ -171,7 +171,7 @@ def export(
     Raise TrainingError for bad data, an unsuitable model or card, or a model that fails the gate, and
     ArtifactError for an invalid models folder.
     """
-    classifier.check_backend()
+    loading.check_backend()
     model, task = _load_model(path, signature, card, entries)
     low, high = task.range
     click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
@@ -181,11 +181,15 @@ def export(
     test = _load_test_pictures(data, task, target.gate.force)
     if test is None:
         click.echo("Without --data the model is not evaluated.")
+        with _naming_file_in_errors(card or path):
+            skew.check_range_of_first_layer(model, task)
         described, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
     else:
         labelled = _read_feedback(feedback, without_caller, task, model, target.gate)
         sets = judging_sets(test, labelled.held_out if labelled else None)
         evaluation, comparisons = _judge(model, sets, _ask_served(target, sets))
+        with _naming_file_in_errors(card or path):
+            skew.check_range(model, test, evaluation.probabilities)
         for difference in skew.describe_other_answers(model, test, evaluation.probabilities):
             click.echo(difference)
         described, warmup_images = model_card(model, task, test.description, evaluation), test.examples.images
@@ -195,7 +199,7 @@ def export(
         elif report:
             report.mkdir(parents=True, exist_ok=True)
             _write_report(render_page(described, test, evaluation, comparisons), report)
-        target.gate.check(comparisons, evaluation.scores, len(task.labels))
+        target.gate.check(comparisons, task.labels, evaluation)
     described["source"] = provenance.describe(path)
     target.publish(task.name, partial(write_artifact, model, task, described, warmup_images), click.echo)
 
@@ -329,7 +333,7 @@ def _load_model(
 ) -> tuple[keras.Model, TaskCard]:
     """Return the model, with the input of its card, and the card."""
     with _naming_file_in_errors(path):
-        model = classifier.load_saved_model(path, signature) if signature else classifier.load_keras(path)
+        model = loading.load_saved_model(path, signature) if signature else loading.load_keras(path)
     has_card = card or "labels" in entries
     hint = "" if has_card else " (the digits' card; see --task and --labels)"
     with _naming_file_in_errors(card or path, hint):

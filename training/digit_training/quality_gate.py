@@ -4,7 +4,9 @@ The module imports no Keras, so that `digits train --if-needed` answers at once.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 from digit_training.errors import NotPublishedError
 
 if TYPE_CHECKING:
-    from digit_training.evaluation import Accuracy, MultiLabelScores
+    from digit_training.evaluation import Accuracy, Evaluation
 
 TEST = "the test set"
 FEEDBACK = "the held-out feedback"
@@ -25,6 +27,9 @@ MIN_AGREEMENT = 0.5
 
 MIN_HELD_OUT = 20
 """Least number of held-out inputs whose accuracy can show a gain."""
+
+HELD_OUT_PART = 5
+"""Number of corrections of which one is held out."""
 
 MIN_ACCURACY = 0.85
 """Least accuracy of up to ten labels, unless the caller states one."""
@@ -38,6 +43,15 @@ MAX_LOSS = 0.003
 Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or of one from feedback.
 """
 
+MAX_LABEL_LOSS = 0.01
+"""The same of a single label."""
+
+MAX_CALIBRATION_ERROR = 0.3
+"""Calibration error above which the confidence tells nothing: that of a softmax taken for logits is 0.4."""
+
+_GROWTH = 1.05
+"""Factor between the numbers of pictures that are tried for a gain that is no chance."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -45,6 +59,8 @@ class Comparison:
 
     right: NDArray[np.bool_]
     served: NDArray[np.bool_] | None
+    labels: NDArray[np.intp] | None = None
+    """Index of each picture's label, [n]; None of a multi-label task."""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -83,6 +99,30 @@ class Comparison:
     def chance_of_gain(self) -> float:
         """Probability that two equally good models differ by this gain or more (McNemar, 1947)."""
         return _binomial_tail(self.gained, self.gained + self.lost)
+
+    def worse_labels(self) -> Iterator[tuple[int, "Comparison"]]:
+        """Yield the index of each label that loses more than MAX_LABEL_LOSS, beyond chance, and its pictures.
+
+        The chance of one wrong alarm among all labels is MAX_CHANCE (Bonferroni's correction).
+        """
+        if self.served is None or self.labels is None:
+            return
+        count = len(np.unique(self.labels))
+        for label in np.unique(self.labels[self.served & ~self.right]).tolist():
+            rows = self.labels == label
+            part = Comparison(self.right[rows], self.served[rows])
+            if part.gain < -MAX_LABEL_LOSS and part.chance_of_loss < MAX_CHANCE / count:
+                yield label, part
+
+    def missing_pictures(self) -> int:
+        """Return how many more pictures would show the same gain, which is positive, beyond chance."""
+        size = float(len(self))
+        while True:
+            part = size / len(self)
+            gained, lost = round(self.gained * part), round(self.lost * part)
+            if _binomial_tail(gained, gained + lost) < MAX_CHANCE:
+                return math.ceil(size) - len(self)
+            size *= _GROWTH
 
 
 @dataclass(frozen=True)
@@ -135,42 +175,62 @@ class QualityGate:
         """Raise NotPublishedError if a gain is required and the held-out inputs are too few to show it."""
         if self.min_gain is not None and count < MIN_HELD_OUT:
             self._refuse(
-                f"{count} held-out inputs are too few to show a gain, which takes {MIN_HELD_OUT} (see "
-                "--min-gain and --force)"
+                f"{count} held-out inputs are too few to show a gain, which takes {MIN_HELD_OUT}: "
+                f"{_describe_missing(MIN_HELD_OUT - count)} (see --min-gain and --force)"
             )
 
     def check(
-        self, comparisons: Comparisons, scores: "MultiLabelScores | None" = None, labels: int = 10
+        self, comparisons: Comparisons, labels: Sequence[str], evaluation: "Evaluation | None" = None
     ) -> None:
-        """Raise NotPublishedError unless the model, of so many labels, reaches every accuracy.
+        """Raise NotPublishedError unless the model, of these labels, reaches every accuracy.
 
-        A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS.
+        A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS, that of a
+        single label above MAX_LABEL_LOSS.
         """
+        scores = evaluation.scores if evaluation else None
         name = "mAP" if scores else "accuracy"
         figure = scores.mean_average_precision if scores else comparisons.of[TEST].accuracy
-        if figure < (minimum := self.minimum(labels)):
+        if figure < (minimum := self.minimum(len(labels))):
             self._refuse(
-                f"the {name} {figure:.4f} is below the minimum of {minimum} for {labels:,} labels (see "
+                f"the {name} {figure:.4f} is below the minimum of {minimum} for {len(labels):,} labels (see "
                 "--min-accuracy and --force)"
             )
-        for pictures, judged in comparisons.of.items():
-            reached = f"the accuracy {judged.accuracy:.4f} on {pictures} is"
-            served = (
-                f"the {judged.served_accuracy or 0:.4f} of {comparisons.served}, beyond chance: "
-                f"{judged.gained} answers gained, {judged.lost} lost"
+        error = evaluation.calibration_error if evaluation else None
+        if error and error > MAX_CALIBRATION_ERROR:
+            self._refuse(
+                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is no "
+                "probability of a right answer; is the output what the card says (see --output and --force)?"
             )
+        for pictures, judged in comparisons.of.items():
+            describe = partial(_describe, served=comparisons.served)
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
-                self._refuse(f"{reached} below {served} (see --force)")
+                self._refuse(f"{describe(judged, f'on {pictures} is below')} (see --force)")
+            for label, part in judged.worse_labels():
+                shown = repr(labels[label]) if label < len(labels) else "no label"
+                self._refuse(f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)")
             if self.min_gain is None or judged.served is None or pictures != FEEDBACK:
                 continue
             # Rounding removes the floating-point error of the difference.
             is_less = round(judged.gain, 9) < self.min_gain
             if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
-                self._refuse(f"{reached} not {self.min_gain} above {served} (see --min-gain and --force)")
+                missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
+                gain = describe(judged, f"on {pictures} is not {self.min_gain} above")
+                self._refuse(f"{gain}{missing} (see --min-gain and --force)")
 
     def _refuse(self, reason: str) -> None:
         if not self.force:
             raise NotPublishedError(f"not published: {reason}")
+
+
+def _describe(judged: Comparison, relation: str, served: str | None) -> str:
+    return (
+        f"the accuracy {judged.accuracy:.4f} {relation} the {judged.served_accuracy or 0:.4f} of {served}, "
+        f"beyond chance: {judged.gained} answers gained, {judged.lost} lost"
+    )
+
+
+def _describe_missing(held_out: int) -> str:
+    return f"about {HELD_OUT_PART * held_out:,} more corrections are needed, of which a fifth tests"
 
 
 def _binomial_tail(least: int, count: int) -> float:
