@@ -287,6 +287,9 @@ class Models:
     """Task card of the default version; null while no version answers."""
     models: Annotated[tuple[str, ...], Schema(minItems=1)]
     """Names of the models that the service lists, the default one first, and of this one."""
+    traffic: Mapping[str, Share] = field(default_factory=dict)
+    """Share of the requests without version and label that a version label answers; the default's has the
+    rest."""
     feedback: bool = False
     """True if answers of this model can get feedback by /v1/feedback."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)

@@ -73,7 +73,7 @@ def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder
             links = ModelsFolder(Path(temporary))
             for name in names:
                 (links.root / name).symlink_to((root / name).resolve())
-            for file in (folder.config_path, folder.default_path):
+            for file in (folder.config_path, folder.default_path, folder.traffic_path):
                 if file.exists():
                     shutil.copyfile(file, links.root / file.name)
             links.prepare(report)

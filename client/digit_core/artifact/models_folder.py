@@ -5,6 +5,7 @@
     ├── models.config          the versions to load, and their labels; a model server polls it
     ├── models.default         the name of the model that answers callers who name none
     ├── models.history.json    the earlier versions of each label, to which a rollback returns
+    ├── models.traffic.json    the share of requests that a label answers beside stable; a gateway polls it
     └── digits/                a model, with the folders of its versions
         ├── 1/
         └── 2/
@@ -24,10 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_core.artifact import history, verification
+from digit_core.artifact import history, traffic, verification
 from digit_core.artifact.history import Change
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
+from digit_core.artifact.traffic import Traffic
 from digit_core.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
 
 KEPT_VERSIONS = 10
@@ -62,6 +64,11 @@ class ModelsFolder:
     def default_path(self) -> Path:
         """Path of models.default."""
         return self.root / "models.default"
+
+    @property
+    def traffic_path(self) -> Path:
+        """Path of models.traffic.json."""
+        return self.root / traffic.FILE
 
     def names(self) -> list[str]:
         """Return the names of the models that have a version, in alphabetical order."""
@@ -142,6 +149,17 @@ class ModelsFolder:
             return ModelsConfig.empty()
         except (ArtifactError, UnicodeDecodeError) as error:
             raise ArtifactError(f"{self.config_path}: {error}") from error
+
+    def read_traffic(self) -> Traffic:
+        """Return models.traffic.json; no shares if the file does not exist."""
+        try:
+            return traffic.parse(self.traffic_path.read_text())
+        except FileNotFoundError:
+            return {}
+
+    def write_traffic(self, shares: Traffic) -> None:
+        """Replace models.traffic.json as a whole. The caller holds the lock."""
+        _write(self.traffic_path, json.dumps(shares, indent=2) + "\n")
 
     def write_config(self, config: ModelsConfig) -> None:
         """Replace models.config as a whole, and add changes of labels to their history.
@@ -258,6 +276,8 @@ class ModelsFolder:
             version.remove()
         shutil.rmtree(self.root / name)
         self._write_histories({key: value for key, value in self._histories().items() if key != name})
+        if name in (shares := self.read_traffic()):
+            self.write_traffic({key: value for key, value in shares.items() if key != name})
 
     def previous(self, name: str, label: str, current: int | None) -> int | None:
         """Return the version that had a label before the one that has it, None if none is known."""

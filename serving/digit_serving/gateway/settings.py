@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from digit_core.artifact import traffic
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
 from digit_serving.gateway.memory import container_memory
@@ -46,12 +47,6 @@ class ModelsFileError(SettingError):
     """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
 
 
-def _require_default_label(value: float, info: ValidationInfo) -> float:
-    if value and not info.data["default_label"]:
-        raise ValueError("requires a default label, such as stable, for the other requests")
-    return value
-
-
 def _require_another_label(value: str, info: ValidationInfo) -> str:
     if value and value == info.data["default_label"]:
         raise ValueError("must differ from the default label: a version always agrees with itself")
@@ -64,14 +59,11 @@ class ModelSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     default_label: str
-    canary_label: str
-    canary_share: Share
     shadow_label: str
     shadow_share: Share
     feedback: bool
     deadline: Annotated[float, Field(gt=0)]
 
-    _canary = field_validator("canary_share")(_require_default_label)
     _shadow = field_validator("shadow_label")(_require_another_label)
 
 
@@ -118,6 +110,11 @@ class Settings(BaseSettings):
     models_config: _File = None
     """The model server's models.config: with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list
     the models that it names."""
+    models_traffic: Annotated[Path | None, BeforeValidator(_empty_to_none)] = None
+    """File with the share of a model's requests without version and label that another label than the default
+    one serves, as `digits models promote --share` writes it: by default models.traffic.json beside
+    DIGITS_MODELS_CONFIG. A change is read within a second. The same request ID is always routed the same
+    way."""
     reader: str = READER_NAME
     """Name of the model that finds digits on a page."""
     labels: _Names = ("stable", "canary")
@@ -126,17 +123,12 @@ class Settings(BaseSettings):
     default_label: str = "stable"
     """Version label that serves requests which name neither version nor label. While no version has it, they
     fail with 503. If empty, the newest loaded version serves them, for a model server without labels."""
-    canary_label: str = "canary"
-    """Version label that serves DIGITS_CANARY_SHARE of these requests, as long as a version has it."""
-    canary_share: Share = 0
-    """Share of the requests without version and label that DIGITS_CANARY_LABEL serves: 0.05 is one in twenty.
-    The same request ID is always routed the same way."""
     shadow_label: str = ""
     """Version label, such as canary, whose version also answers a share of the requests, unseen."""
     shadow_share: Share = 0.1
     """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers."""
     models_file: _File = None
-    """TOML file whose tables, named after models, replace the five settings before this one for a model, and
+    """TOML file whose tables, named after models, replace the three settings before this one for a model, and
     shorten DIGITS_DEADLINE."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
@@ -209,6 +201,11 @@ class Settings(BaseSettings):
         return self.by_model.get(name, self.common)
 
     @property
+    def traffic_file(self) -> Path | None:
+        """File of the shares of version labels."""
+        return self.models_traffic or (self.models_config and self.models_config.with_name(traffic.FILE))
+
+    @property
     def has_shadow(self) -> bool:
         """True if a version answers unseen, of any model."""
         return any(model.shadow_label for model in (self.common, *self.by_model.values()))
@@ -228,7 +225,6 @@ class Settings(BaseSettings):
         """True if stored answers are shown, to be labelled by hand: only to callers with API keys."""
         return bool(self.feedback and self.api_keys)
 
-    _canary = field_validator("canary_share")(_require_default_label)
     _shadow = field_validator("shadow_label")(_require_another_label)
 
     @field_validator("feedback")

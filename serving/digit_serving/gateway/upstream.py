@@ -38,6 +38,7 @@ from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.request import Call, Reason, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.traffic import TrafficFile
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
@@ -84,6 +85,7 @@ class Upstream:
         self._model_server = model_server
         self._batcher = Batcher(model_server, settings)
         self._called = observers.called
+        self.traffic = TrafficFile(settings.traffic_file)
 
     def route(self, context: RequestContext, requested: ModelRef) -> Route:
         """Return the version that is asked: the one named, the canary for a share, or the default.
@@ -98,10 +100,10 @@ class Upstream:
             return Route("named", self._served(context, "named", requested))
         if model.shadow_label and in_share(model.shadow_share, context.request_id, b"shadow"):
             shadow = ModelRef(name, version_label=model.shadow_label)
-        if model.canary_label and in_share(model.canary_share, context.request_id):
+        if label := self._canary(name, context.request_id):
             # Between two canaries no version has the label.
             with suppress(ModelNotFoundError):
-                canary = ModelRef(name, version_label=model.canary_label)
+                canary = ModelRef(name, version_label=label)
                 # A version always agrees with itself.
                 others = None if shadow == canary else shadow
                 return Route("canary", self._served(context, "canary", canary), others)
@@ -192,7 +194,7 @@ class Upstream:
     def labels(self, context: RequestContext, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
         model = self._settings.for_model(name)
-        used = (model.default_label, model.canary_label, model.shadow_label, *self._settings.labels)
+        used = (model.default_label, *self.traffic.shares(name), model.shadow_label, *self._settings.labels)
         labels = {}
         for label in dict.fromkeys(filter(None, used)):
             with suppress(ModelNotFoundError):
@@ -216,6 +218,15 @@ class Upstream:
             raise
         finally:
             context.stages["find"] += time.monotonic() - started
+
+    def _canary(self, name: str, request_id: str) -> str | None:
+        """Return the version label that answers the request by its share of the model's, if one does."""
+        end = 0.0
+        for label, share in self.traffic.shares(name).items():
+            end += share
+            if in_share(end, request_id):
+                return label
+        return None
 
     def _default(self, context: RequestContext, shadow: ModelRef | None) -> Route:
         name = context.requested.name
@@ -444,7 +455,7 @@ def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> st
     """
     if loading := [str(status.version) for status in statuses if status.state in ("START", "LOADING")]:
         return f"The model {default.name} is loading, version {', '.join(loading)}. Try again later."
-    if not default.version_label or not statuses:
+    if not default.version_label or not any(status.is_available for status in statuses):
         return f"No version of the model {default.name} is available."
     option = "" if default.version_label == "stable" else f" --version-label {default.version_label}"
     return (

@@ -82,6 +82,7 @@ class Views:
             tuple(self._describe_version(name, status) for status in statuses),
             version_labels=labels,
             labels=labels,
+            traffic=self._upstream.traffic.shares(name),
             task=task,
             models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
             feedback=self._settings.for_model(name).feedback and not (task and task.is_multi_label),

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
+from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
@@ -30,7 +31,7 @@ if typing.TYPE_CHECKING:
     from digit_core.artifact.models_folder import ModelsFolder
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
-_label_option = option("--version-label", "label", default="stable", help="Label to move.")
+_label_option = option("--version-label", "label", default=STABLE, help="Label to move.")
 _public_key_option = option(
     "--public-key",
     envvar="DIGITS_MODEL_PUBLIC_KEY",
@@ -65,11 +66,13 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
     except NoServiceError as error:
         unknown = str(error)
     rows, left_out = listing.make_rows(folder, name, found), folder.left_out()
+    shares = folder.read_traffic().get(name, {})
     if as_json:
         document = {"model": name, "server": asked, "reachable": is_reachable, "left_out": left_out}
-        click.echo(json.dumps({**document, "versions": [*map(asdict, rows)]}, indent=2))
+        more = {"traffic": shares, "versions": [*map(asdict, rows)]}
+        click.echo(json.dumps({**document, **more}, indent=2))
         return
-    click.echo(listing.format_table(rows))
+    click.echo(listing.format_table(rows, shares))
     for row in rows:
         if row.reason:
             click.echo(f"Version {row.version} is not served: {row.reason}", err=True)
@@ -96,16 +99,23 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
 @models.command()
 @_version_argument
 @_label_option
+@click.option(
+    "--share",
+    type=click.FloatRange(0, 1),
+    help="Share of the requests without version and label that the label answers, such as 0.1; 0 ends it.",
+)
 @change_options
 @job_options
-def promote(number: int, label: str, **change: Any) -> None:
+def promote(number: int, label: str, share: float | None, **change: Any) -> None:
     """Serve version N: move a label to it once it is loaded.
 
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
     N. Otherwise everything stays as it was. No version is unloaded.
     """
+    if share is not None and label == STABLE:
+        raise click.UsageError(f"--share needs another --version-label than {STABLE}, which has the rest.")
     with releases(**change) as changes:
-        changes.promote(number, label)
+        changes.promote(number, label, share)
 
 
 @models.command()

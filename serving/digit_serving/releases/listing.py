@@ -8,6 +8,7 @@ from typing import Any
 from digit_core.artifact.history import Change
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.traffic import Shares
 from digit_core.artifact.versions import Version
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
@@ -75,14 +76,14 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
     return rows
 
 
-def format_table(rows: Sequence[Row]) -> str:
-    """Return a table with headings. Numbers are right-aligned.
+def format_table(rows: Sequence[Row], shares: Shares) -> str:
+    """Return a table with headings. Numbers are right-aligned. Labels have their shares of the requests.
 
     Accuracies on other pictures than the stable version's, or else than the newest one's, are marked.
     """
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
-    cells = [_cells(row, OTHER_PICTURES if row in others else "") for row in rows]
+    cells = [_cells(row, shares, OTHER_PICTURES if row in others else "") for row in rows]
     lines = [commands.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
         lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
@@ -111,7 +112,7 @@ def format_card(card: Mapping[str, Any]) -> str:
     return format_fields(_entries(card, ""))
 
 
-def _cells(row: Row, mark: str) -> tuple[str, ...]:
+def _cells(row: Row, shares: Shares, mark: str) -> tuple[str, ...]:
     try:
         published = format_time(datetime.fromisoformat(row.published))
     except (TypeError, ValueError):
@@ -121,7 +122,8 @@ def _cells(row: Row, mark: str) -> tuple[str, ...]:
         published,
         f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else NONE,
         row.state or NONE,
-        ", ".join(row.labels) or NONE,
+        ", ".join(f"{label} {shares[label]:.0%}" if label in shares else label for label in row.labels)
+        or NONE,
         format_size(row.bytes),
     )
 

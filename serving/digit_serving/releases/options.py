@@ -164,6 +164,8 @@ def job_options(command: Command) -> Command:
         if not job:
             command(**options)
             return
+        if options.get("share") is not None:
+            raise click.UsageError("On Kubernetes, gateway.traffic of the chart's values has the share.")
         arguments = [str(options["number"])] if "number" in options else []
         arguments += ["--version-label", options["label"]]
         arguments += ["--model", options["name"]] if options["name"] else []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from digit_core.artifact import addresses
+from digit_core.artifact import addresses, traffic
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import READER_NAME
@@ -59,13 +59,21 @@ class Releases:
     force: bool = False
     """True to rewrite a models.config that Digits did not write."""
 
-    def promote(self, number: int, label: str) -> None:
-        """Put the label on a version, which is verified and entered first if models.config lacks it."""
+    def promote(self, number: int, label: str, share: float | None = None) -> None:
+        """Put the label on a version, which is verified and entered first if models.config lacks it.
+
+        `share`, 0..1, is that of the requests without version and label that the label answers from then on;
+        None leaves it.
+        """
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
             self.folder.remember(self.name, label, config.labels(self.name).get(label))
             self._move(config, label, number)
+            if share is not None:
+                self._share(label, share)
         self.report(f"Version {number} is {label}.")
+        if share is not None:
+            self.report(f"It answers {share:.2%} of the requests without version and label.")
 
     def roll_back(self, label: str) -> None:
         """Put the label on the version that had it before."""
@@ -195,6 +203,20 @@ class Releases:
                 lambda: gateway.predict(blank, label=label).model_version == number,
                 f"the gateway at {gateway.url} did not answer label {label} with version {number}",
             )
+
+    def _share(self, label: str, share: float) -> None:
+        """Set the label's share, and wait until the gateway follows; restore the shares if it does not."""
+        folder, gateway, old = self.folder, self.gateway, self.folder.read_traffic()
+        folder.write_traffic(traffic.with_share(old, self.name, label, share))
+        try:
+            if gateway:
+                self._wait(
+                    lambda: gateway.models().traffic.get(label, 0) == share,
+                    f"the gateway at {gateway.url} does not read {folder.traffic_path} (DIGITS_MODELS_TRAFFIC)",
+                )
+        except BaseException:
+            folder.write_traffic(old)
+            raise
 
     def _wait_until_unloaded(self, versions: Collection[int], words: str) -> None:
         server = self.server

@@ -292,6 +292,13 @@ async def echo(_: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+def write_traffic(folder: Path, **shares: float) -> Path:
+    """Write models.traffic.json with the shares of the model digits, and return its path."""
+    file = folder / "models.traffic.json"
+    file.write_text(json.dumps({"digits": shares}))
+    return file
+
+
 class StubModelServer:
     """gRPC model server; a test sets the handler `answer` of predictions and reads what arrived.
 

@@ -33,6 +33,7 @@ from tests.serving.gateway.conftest import (
     answer,
     card_response,
     npy,
+    write_traffic,
 )
 from tests.serving.gateway.test_routes import assert_problem
 
@@ -78,23 +79,52 @@ def predict_version(http: FlaskClient, query: str = "", request_id: str = "any")
     return version
 
 
-def test_canary_answers_its_share_and_a_larger_share_keeps_its_requests(stub: StubModelServer) -> None:
+def test_canary_answers_its_share_and_a_larger_share_keeps_its_requests(
+    stub: StubModelServer, tmp_path: Path
+) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    few, more = (
-        {request_id: predict_version(http, "", request_id) for request_id in REQUESTS[:400]}
-        for http in (gateway(stub, canary_share=0.3), gateway(stub, canary_share=0.5))
-    )
+    # The file may come after the start.
+    http = gateway(stub, models_traffic=tmp_path / "models.traffic.json")
+    assert predict_version(http) == 1
+
+    def ask(share: float) -> dict[str, int]:
+        write_traffic(tmp_path, canary=share)
+        time.sleep(1.1)
+        return {request_id: predict_version(http, "", request_id) for request_id in REQUESTS[:400]}
+
+    few, more = ask(0.3), ask(0.5)
     # Within four standard deviations of 400 draws.
     assert abs(Counter(few.values())[2] - 120) < 37
     assert set(few.values()) == {1, 2}
     assert {key for key in few if few[key] == 2} < {key for key in more if more[key] == 2}
     stub.answer = predict_labelled(stable=1)
-    assert predict_version(gateway(stub, canary_share=1)) == 1, "without the label the default answers"
+    assert predict_version(http, "", max(more, key=more.__getitem__)) == 1, "no version has the label"
 
 
-def test_version_or_label_of_the_request_overrides_canary_and_default(stub: StubModelServer) -> None:
+def test_labels_share_the_requests_until_the_file_is_gone(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = predict_labelled(stable=1, canary=2, next=3)
+    file = write_traffic(tmp_path, canary=0.25, next=0.25)
+    http = gateway(stub, models_traffic=file)
+
+    def count() -> Counter[int]:
+        return Counter(predict_version(http, "", request_id) for request_id in REQUESTS[:200])
+
+    counts = count()
+    # Within four standard deviations.
+    assert max(abs(counts[2] - 50), abs(counts[3] - 50), abs(counts[1] - 100)) < 28
+    file.write_text('{"digits": {"canary": 2}}')
+    time.sleep(1.1)
+    assert count() == counts, "a damaged file changes nothing"
+    file.unlink()
+    time.sleep(1.1)
+    assert count() == {1: 200}
+
+
+def test_version_or_label_of_the_request_overrides_canary_and_default(
+    stub: StubModelServer, tmp_path: Path
+) -> None:
     stub.answer = predict_labelled(stable=1, canary=2)
-    canary = gateway(stub, canary_share=1)
+    canary = gateway(stub, models_traffic=write_traffic(tmp_path, canary=1))
     assert [predict_version(canary, query) for query in ("?version=1", "?label=stable")] == [1, 1]
     assert predict_version(gateway(stub), "?label=canary") == 2
     assert predict_version(gateway(stub, default_label="")) == 9
@@ -221,19 +251,25 @@ def test_models_describes_each_model(stub: StubModelServer) -> None:
         "labels": {"stable": 5},
         "task": FASHION.to_document(),
         "models": ["shapes", "fashion"],
+        "traffic": {},
         "feedback": False,
     }
     assert http.get("/v1/models").get_json()["name"] == "shapes"
 
 
-def test_models_file_routes_each_model_by_its_own_labels(stub: StubModelServer, tmp_path: Path) -> None:
+def test_models_file_and_traffic_route_each_model_by_its_own_labels(
+    stub: StubModelServer, tmp_path: Path
+) -> None:
     stub.answer = models = TaskModels(
         digits={1: SHAPES, 2: SHAPES}, fashion={1: FASHION, 2: FASHION, 3: FASHION}
     )
     models.labels = {"stable": 1, "next": 2, "beta": 3}
     file = tmp_path / "models.toml"
-    file.write_text('[fashion]\ndefault_label = "beta"\ncanary_label = "next"\ncanary_share = 0.5\n')
-    http = gateway(stub, model_names=("fashion",), models_file=file)
+    file.write_text('[fashion]\ndefault_label = "beta"\n')
+    # Beside models.config.
+    (tmp_path / "models.config").touch()
+    (tmp_path / "models.traffic.json").write_text('{"fashion": {"next": 0.5}}')
+    http = gateway(stub, model_names=("fashion",), models_file=file, models_config=tmp_path / "models.config")
     answers = Counter(
         predict_version(http, query, request_id)
         for query in ("?model=digits", "?model=fashion")
@@ -243,7 +279,9 @@ def test_models_file_routes_each_model_by_its_own_labels(stub: StubModelServer, 
     assert answers[2] + answers[3] == 40
     assert answers[2] > 5
     assert answers[3] > 5
-    assert http.get("/v1/models?model=fashion").get_json()["labels"] == {"stable": 1, "next": 2, "beta": 3}
+    document = http.get("/v1/models?model=fashion").get_json()
+    assert document["labels"] == {"stable": 1, "next": 2, "beta": 3}
+    assert document["traffic"] == {"next": 0.5}
 
 
 def test_models_file_deadline_ends_calls_of_a_slow_model_alone(stub: StubModelServer, tmp_path: Path) -> None:
@@ -367,10 +405,12 @@ def test_promotion_costs_one_call_more_and_no_failure(stub: StubModelServer) -> 
     assert "digits_model_failures_total{" not in http.get("/metrics").text
 
 
-def test_canary_with_another_card_prepares_its_own_pictures_until_it_is_gone(stub: StubModelServer) -> None:
+def test_canary_with_another_card_prepares_its_own_pictures_until_it_is_gone(
+    stub: StubModelServer, tmp_path: Path
+) -> None:
     stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS["larger"], 3: OTHERS["cropped"]})
     models.labels = {"stable": 1, "canary": 2}
-    http = gateway(stub, canary_share=1)
+    http = gateway(stub, models_traffic=write_traffic(tmp_path, canary=1))
     assert ask_wide(http)[::2] == (2, (56, 56))
     models.labels = {"stable": 1, "canary": 3}
     assert ask_wide(http) == (3, FASHION.labels[-1], (28, 28))

@@ -57,11 +57,7 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ({"HOST": "192.0.2.1"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"HOST": "nowhere.test"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"API_KEYS": "/nowhere/keys"}, "DIGITS_API_KEYS: /nowhere/keys is not a file"),
-        ({"CANARY_SHARE": 5}, "DIGITS_CANARY_SHARE: Input should be less than or equal to 1"),
-        (
-            {"CANARY_SHARE": 0.05, "DEFAULT_LABEL": ""},
-            "DIGITS_CANARY_SHARE: requires a default label",
-        ),
+        ({"SHADOW_SHARE": 5}, "DIGITS_SHADOW_SHARE: Input should be less than or equal to 1"),
         (
             {"SHADOW_LABEL": "stable", "DEFAULT_LABEL": "stable"},
             "DIGITS_SHADOW_LABEL: must differ from the default label",
@@ -102,18 +98,18 @@ def models_file(tmp_path: Path, text: str) -> Path:
 
 
 def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
-    text = '[fashion]\ncanary_share = 1\nshadow_label = "next"\nfeedback = false\ndeadline = 2\n'
+    text = '[fashion]\nshadow_share = 1\nshadow_label = "next"\nfeedback = false\ndeadline = 2\n'
     settings = Settings(
         model_names=("fashion",),
         default_label="stable",
-        canary_share=0.05,
+        shadow_share=0.05,
         feedback="sqlite:///a.db",
         feedback_open=True,
         models_file=(file := models_file(tmp_path, text)),
     )
     digits, fashion = settings.for_model("digits"), settings.for_model("fashion")
-    assert (digits.default_label, digits.canary_share, digits.shadow_label) == ("stable", 0.05, "")
-    assert (fashion.default_label, fashion.canary_share, fashion.shadow_label) == ("stable", 1, "next")
+    assert (digits.default_label, digits.shadow_share, digits.shadow_label) == ("stable", 0.05, "")
+    assert (fashion.default_label, fashion.shadow_share, fashion.shadow_label) == ("stable", 1, "next")
     assert (digits.feedback, fashion.feedback) == (True, False)
     assert (digits.deadline, fashion.deadline) == (5, 2)
     assert settings.has_shadow
@@ -134,8 +130,8 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
         ),
         ("[digits]\ndeadline = 5.5\n", "digits.deadline: must not exceed DIGITS_DEADLINE, of all models"),
         ("[digits]\ndeadline = 0\n", "digits.deadline: Input should be greater than 0"),
-        ("[digits]\ncanary_share = 5\n", "digits.canary_share: Input should be less than or equal to 1"),
-        ("[digits]\ncanary_share = true\n", "digits.canary_share: Input should be a valid number"),
+        ("[digits]\nshadow_share = 5\n", "digits.shadow_share: Input should be less than or equal to 1"),
+        ("[digits]\nshadow_share = true\n", "digits.shadow_share: Input should be a valid number"),
         ('[digits]\ndefault_label = "a"\nshadow_label = "a"\n', "digits.shadow_label: must differ from"),
         ("[digits\n", "Expected ']' at the end of a table declaration"),
     ],

@@ -37,6 +37,7 @@ from tests.serving.gateway.conftest import (
     npy,
     predict,
     predict_response,
+    write_traffic,
 )
 from tests.serving.gateway.test_observe import MetricsDelta
 
@@ -173,10 +174,10 @@ def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer) -> No
 
 @pytest.mark.parametrize(("label", "compares_canary"), [("canary", False), ("next", True)])
 def test_request_that_the_canary_answers_is_compared_with_another_label_only(
-    stub: StubModelServer, label: str, compares_canary: bool
+    stub: StubModelServer, label: str, compares_canary: bool, tmp_path: Path
 ) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(7, 2), next=answer(7, 3))
-    http = start(stub, canary_label="canary", canary_share=0.5, shadow_label=label)
+    http = start(stub, models_traffic=write_traffic(tmp_path, canary=0.5), shadow_label=label)
     delta = MetricsDelta(http)
     requests = [f"id-{number}" for number in range(16)]
     for request in requests:

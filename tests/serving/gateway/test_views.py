@@ -3,6 +3,7 @@
 import base64
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,6 +25,7 @@ from tests.serving.gateway.conftest import (
     TemplateModel,
     draw_number,
     npy,
+    write_traffic,
 )
 from tests.serving.gateway.test_observe import MetricsDelta
 from tests.serving.gateway.test_routes import assert_problem
@@ -218,9 +220,12 @@ def test_predict_input_of_refused_picture_is_shown(http: FlaskClient, digits: An
 
 
 def test_predict_second_call_goes_to_version_of_first(
-    stub: StubModelServer, model: TemplateModel, digits: Any
+    stub: StubModelServer, model: TemplateModel, digits: Any, tmp_path: Path
 ) -> None:
-    http = greenlet_loop.client(Settings(model_server=stub.target, default_label="stable", canary_share=1))
+    shares = write_traffic(tmp_path, canary=1)
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, default_label="stable", models_traffic=shares)
+    )
     model.version = 8
     (prediction,) = post(http, "/v1/predict", draw_number(digits, "27"))
     assert prediction["refusal"] == "several_digits"

@@ -1,0 +1,49 @@
+"""Traffic: the share of the requests that each version label answers, as models.traffic.json says."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from digit_core.artifact import traffic
+from digit_core.artifact.traffic import Shares
+from digit_core.artifact.versions import ArtifactError
+
+_POLL_SECONDS = 1.0
+_log = logging.getLogger(__name__)
+
+
+class TrafficFile:
+    """Shares in a file, which is read again every second. Without a file there are none.
+
+    `clock` returns seconds, like time.monotonic.
+    """
+
+    def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._clock = path, clock
+        self._read_until, self._text = -math.inf, ""
+        self._traffic: traffic.Traffic = {}
+
+    def shares(self, model: str) -> Shares:
+        """Return the share of each version label of a model."""
+        if self._path and self._clock() >= self._read_until:
+            self._read(self._path)
+            self._read_until = self._clock() + _POLL_SECONDS
+        return self._traffic.get(model, {})
+
+    def _read(self, path: Path) -> None:
+        """Read the file. One that is damaged, or can't be read, changes nothing."""
+        try:
+            text = path.read_text()
+        except FileNotFoundError:
+            text = "{}"
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning("%s can't be read: %s", path, error)
+            return
+        if text != self._text:
+            self._text = text
+            try:
+                self._traffic = traffic.parse(text)
+            except ArtifactError as error:
+                _log.warning("%s: %s", path, error)
