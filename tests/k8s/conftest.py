@@ -105,7 +105,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "release": {
         "stable": {},
         "canary": {
-            "gateway": {"settings": {"DIGITS_CANARY_SHARE": "0.05"}},
+            "gateway": {"traffic": {"digits": {"canary": 0.05}}},
             "imagePullSecrets": ["registry"],
         },
         "shadow": {

@@ -97,6 +97,23 @@ class ModelsFolder:
             reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
         return reasons
 
+    def left_out_versions(self) -> list[str]:
+        """Return a sentence on each version that models.config does not list, but a label names or is newer.
+
+        Reads no checksums, as `left_out`.
+        """
+        config, sentences = self.read_config(), []
+        for name in config.base_paths if config.is_ours else ():
+            published = self.versions(name)
+            listed = config.listed(name)
+            newer = {number for number in published if number > max(listed, default=0)}
+            for number in sorted({*config.labels(name).values(), *newer} - listed):
+                is_complete = number in published and published[number].is_complete
+                remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
+                state = f"not in models.config; {remedy}" if is_complete else "missing or incomplete"
+                sentences.append(f"Version {number} of the model {name} is not served: it is {state}.")
+        return sentences
+
     def default(self) -> str | None:
         """Return the model that answers callers who name none, None if none has been chosen."""
         try:
@@ -332,24 +349,28 @@ class ModelsFolder:
         return config.base_paths.get(name) or (others[0].parent if others else self.root.resolve()) / name
 
     def _prepare_model(self, config: ModelsConfig, name: str, report: Report, load: bool) -> ModelsConfig:
-        published = self.versions(name)
-        whole = set()
-        for number in sorted(config.listed(name)):
+        published, listed = self.versions(name), config.listed(name)
+        failures = {}
+        for number in sorted(listed):
             version = Version(name, number, self.root / name / str(number))
             if failure := self._failure(published.get(number, version), load):
-                labels = [label for label, labelled in config.labels(name).items() if labelled == number]
-                remedy = (
-                    f"label {', '.join(labels)} needs another: `digits models promote N"
-                    if labels
-                    else (f"once it is mended: `digits models verify {number}")
-                )
-                report(f"{failure}, and not served; {remedy} --model {name}`")
-            else:
-                whole.add(number)
-        if not whole:
+                failures[number] = failure
+        for number, failure in failures.items():
+            others = published.keys() - failures.keys()
+            other = next((each for each in others if each in listed or not published[each].defect()), None)
+            labels = [label for label, labelled in config.labels(name).items() if labelled == number]
+            remedy = f"once it is mended: `digits models verify {number} --model {name}`"
+            if labels and other is None:
+                remedy += ", or publish another version"
+            elif labels:
+                option = "" if labels == [STABLE] else f" --version-label {labels[0]}"
+                promotion = f"`digits models promote N --model {name}{option}`"
+                remedy = f"label {', '.join(labels)} needs another: {promotion}"
+            report(f"{failure}, and not served; {remedy}")
+        if listed == failures.keys():
             report(f"{name} has no version to serve; its entry in {self.config_path} is removed")
             return config.without(name)
-        return config.with_versions(name, whole, self.root.resolve() / name)
+        return config.with_versions(name, listed - failures.keys(), self.root.resolve() / name)
 
     def _failure(self, version: Version, load: bool) -> str:
         """Return a sentence about a version that can't be served, "" about another."""

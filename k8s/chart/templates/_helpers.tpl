@@ -125,7 +125,7 @@ SSL_CERT_FILE: /server-tls/ca.crt
 
 {{/* Settings of the gateways; those of `gateway.settings` prevail. */}}
 {{- define "digits.settings" -}}
-{{- $settings := dict "DIGITS_MODEL_NAME" .Values.modelName }}
+{{- $settings := dict "DIGITS_MODEL_NAME" .Values.modelName "DIGITS_MODELS_TRAFFIC" "/traffic/models.traffic.json" }}
 {{- if .Values.apiKeys }}
 {{- $_ := set $settings "DIGITS_API_KEYS" "/keys/keys" }}
 {{- end }}

@@ -148,10 +148,11 @@ class ModelWarnings:
     async def _ask(self, deadline: float) -> list[str]:
         file = self._settings.models_config
         folder = ModelsFolder(file.parent) if file else None
-        names, left_out = {*self._settings.models}, dict[str, str]()
+        names, left_out, versions = {*self._settings.models}, dict[str, str](), list[str]()
         if folder:
             with suppress(ArtifactError, OSError):
                 left_out = await asyncio.to_thread(folder.left_out)
+                versions = await asyncio.to_thread(folder.left_out_versions)
                 names |= folder.read_config().base_paths.keys()
         ordered = sorted(names)
         calls = (self._model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
@@ -162,7 +163,8 @@ class ModelWarnings:
             for status in (() if isinstance(answer, BaseException) else answer)
             if status.error and not status.is_available
         ]
-        return failed + [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
+        models = [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
+        return failed + versions + models
 
 
 def pages(settings: Settings) -> Blueprint:

@@ -212,7 +212,7 @@ class Releases:
             if gateway:
                 self._wait(
                     lambda: gateway.models().traffic.get(label, 0) == share,
-                    f"the gateway at {gateway.url} does not read {folder.traffic_path} (DIGITS_MODELS_TRAFFIC)",
+                    f"the gateway at {gateway.url} does not read {folder.traffic_path}",
                 )
         except BaseException:
             folder.write_traffic(old)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from digit_core.artifact import traffic
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
 from digit_core.artifact.versions import ArtifactError
@@ -149,6 +150,59 @@ def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder, 
     ]
     assert folder.read_config().listed("digits") == {1}
     assert folder.read_config().labels("digits") == {"stable": 3}
+
+
+def test_prepare_advises_no_promotion_without_a_version_to_promote(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish()
+    path = folder.root / "digits" / "1"
+    shutil.rmtree(path / "variables")
+    assert prepare(folder)[0] == (
+        f"{path} is missing or incomplete, and not served; once it is mended: "
+        "`digits models verify 1 --model digits`, or publish another version"
+    )
+
+
+def test_left_out_versions_are_labelled_or_newer_than_those_served(
+    folder: ModelsFolder, publish: Publish
+) -> None:
+    publish(4)
+    move_label(folder, 2, "canary")
+    for number in (2, 3):
+        shutil.rmtree(folder.root / "digits" / str(number) / "variables")
+    write_files(folder.root / "digits" / "5")
+    lines = prepare(folder)
+    assert lines[0].endswith(
+        "label canary needs another: `digits models promote N --model digits --version-label canary`"
+    )
+    assert folder.left_out_versions() == [
+        "Version 2 of the model digits is not served: it is missing or incomplete.",
+        "Version 5 of the model digits is not served: it is not in models.config; `digits models verify 5 "
+        "--model digits` enters it, or says why not.",
+    ]
+
+
+def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder, publish: Publish) -> None:
+    publish()
+    publish(1, "fashion")
+    shares = traffic.with_share(traffic.with_share({}, "digits", "canary", 0.1), "fashion", "canary", 1)
+    folder.write_traffic(shares)
+    folder.remove("fashion")
+    assert folder.read_traffic() == {"digits": {"canary": 0.1}}
+    assert traffic.with_share(folder.read_traffic(), "digits", "canary", 0) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"digits": 1}', '{"digits": {"canary": 1.5}}', '{"digits": {"a": 0.6, "b": 0.5}}']
+)
+def test_read_traffic_that_is_damaged_raises_artifact_error(folder: ModelsFolder, text: str) -> None:
+    folder.root.mkdir(exist_ok=True)
+    folder.traffic_path.write_text(text)
+    with pytest.raises(
+        ArtifactError, match=r"models\.traffic\.json is damaged|the shares of digits, .* must lie"
+    ):
+        folder.read_traffic()
 
 
 def test_prepare_with_load_names_no_version_that_fails_to_load(

@@ -150,7 +150,6 @@ def next_versions(responses: list[httpx.Response], callers: int) -> set[int]:
 
 
 def test_compose_releases_under_load_with_a_canary_drop_no_request(project: Project, seven: bytes) -> None:
-    project.compose("up", "--detach", "--wait", "gateway", DIGITS_CANARY_SHARE="0.1")
     publish_copy(project, 2)
     with (
         httpx.Client(base_url=project.url, timeout=20) as http,
@@ -159,11 +158,13 @@ def test_compose_releases_under_load_with_a_canary_drop_no_request(project: Proj
         publish_copy(project, 3)
         assert next_versions(responses, 8) == {1}
         for command, expected in (
-            ("promote 2 --version-label canary", {1, 2}),
+            ("promote 2 --version-label canary", {1}),
+            ("promote 2 --version-label canary --share 0.1", {1, 2}),
             ("promote 3", {3, 2}),
             ("promote 3 --version-label canary", {3}),
             ("rollback", {1, 3}),
             ("rollback --version-label canary", {1, 2}),
+            ("promote 2 --version-label canary --share 0", {1}),
         ):
             project.compose(*RUN_RELEASES, "digits", "models", *command.split())
             assert next_versions(responses, 8) == expected

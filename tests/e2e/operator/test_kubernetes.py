@@ -28,7 +28,7 @@ QUICK = {
     "training": {"arguments": ["--epochs=4", "--seed=1", "--force"]},
 }
 LOCAL = merge(overlay_values("local"), QUICK)
-CANARY = {"gateway": {"settings": {"DIGITS_CANARY_SHARE": "0.05"}}}
+CANARY = {"gateway": {"traffic": {"digits": {"canary": 0.05}}}}
 # Commands of the documentation that print Jobs: promotion, rollback.
 RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl", "".join(blocks("bash")))
 # Containerfile of the documentation, on a base that is here.

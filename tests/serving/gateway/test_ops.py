@@ -53,6 +53,18 @@ def test_readyz_names_each_model_that_is_left_out(stub: StubModelServer, tmp_pat
     assert flowers == "The model flowers is not served: version 1 is missing or incomplete."
 
 
+def test_readyz_names_a_version_that_is_left_out(stub: StubModelServer, tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path, verify=lambda _: None)
+    folder.publish("shapes", write_files)
+    write_files(tmp_path / "shapes" / "2")
+    stub.answer = TaskModels(shapes={1: SHAPES})
+    settings = Settings(model_server=stub.target, model_name="shapes", models_config=folder.config_path)
+    (warning,) = greenlet_loop.client(settings).get("/readyz").get_json()["warnings"]
+    assert warning.startswith(
+        "Version 2 of the model shapes is not served: it is not in models.config; `digits"
+    )
+
+
 def test_model_warnings_are_asked_for_once_a_second(stub: StubModelServer, tmp_path: Path) -> None:
     folder, clock = ModelsFolder(tmp_path, verify=lambda _: None), ManualClock()
     folder.publish("colors", write_files)

@@ -196,6 +196,43 @@ def test_promote_to_a_gateway_of_another_service_restores_the_label(service: Ser
     wait_until(lambda: service.labelled() == 1, seconds=10)
 
 
+def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
+    for share, words in (("0.1", "10.00%"), ("0", "0.00%")):
+        canary = ("promote", 2, "--version-label", "canary", "--share", share, "--offline")
+        assert published.run(*canary).stdout.splitlines() == [
+            "Version 2 is canary.",
+            f"It answers {words} of the requests without version and label.",
+        ]
+        # Another promotion leaves the share.
+        assert published.run("promote", 3, "--version-label", "canary", "--offline").exit_code == 0
+        line = next(line for line in published.run("ls").stdout.splitlines() if "canary" in line)
+        assert ("canary 10%" in line) == (share == "0.1")
+        traffic = {"canary": 0.1} if share == "0.1" else {}
+        assert json.loads(published.run("ls", "--json").stdout)["traffic"] == traffic
+    for options in (("--offline",), ("--version-label", "canary", "--job")):
+        result = published.run("promote", 2, "--share", 0.1, *options)
+        assert (result.exit_code, published.folder.read_traffic()) == (2, {})
+
+
+def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everything(service: Service) -> None:
+    config = service.config
+    service.folder.write_traffic({"digits": {"canary": 0.5}})
+    document: dict[str, Any] = {
+        "name": "digits",
+        "versions": [],
+        "labels": {},
+        "task": None,
+        "models": ["digits"],
+    }
+    with FaultyServer() as gateway:
+        answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
+        gateway.responses = [answers] * 16 + [lambda: Response(json.dumps(document))]
+        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 2)
+        result = service.run("promote", 2, *options)
+    assert f"the gateway at {gateway.url} does not read {service.folder.traffic_path}" in result.stderr
+    assert (service.config, service.folder.read_traffic()) == (config, {"digits": {"canary": 0.5}})
+
+
 def test_change_without_a_known_service_asks_none(service: Service) -> None:
     config = service.config
     for command in (["promote", "2"], ["rollback"], ["prune"], ["remove", "digits", "--yes"]):
