@@ -133,18 +133,18 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
         raw = _flat(_select(answers, model, name))
         answers = _to_probabilities(raw, convention.output)
     adapted = keras.Model(pixels, answers, name=model.name)
-    probes = _probes(task)
+    is_of_logits = convention.output == "logits"
+    checked = keras.Model(pixels, raw) if is_of_logits else adapted
     try:
-        raw_answers, probabilities = (
-            predict(keras.Model(pixels, outputs), probes, task)[PROBABILITIES] for outputs in (raw, answers)
-        )
+        found = predict(checked, _probes(task), task)[PROBABILITIES]
     # TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
         raise ModelError(f"it fails to answer: {reason_of(error)}") from error
-    if convention.output == "logits":
-        _check_logits(raw_answers)
     is_half = spec.dtype in ("float16", "bfloat16")
-    check_probabilities(probabilities, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
+    if is_of_logits:
+        _check_logits(found)
+    else:
+        check_probabilities(found, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
     if is_half and not task.is_multi_label:
         answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
         adapted = keras.Model(pixels, answers, name=model.name)
@@ -181,12 +181,9 @@ def _probes(task: TaskCard) -> NDArray[np.uint8]:
     channels = rest[0] if rest else 1
     plain = np.concatenate([np.zeros((1, channels)), np.ones((1, channels)), np.eye(channels)]) * 255
     uniform = np.broadcast_to(plain[:, np.newaxis, np.newaxis], (len(plain), height, width, channels))
-    random = np.random.default_rng(0)
-    fine = random.integers(0, 256, (2, height, width, channels))
-    coarse = 255 * random.integers(0, 2, (4, 4, 4, channels)).repeat(-(-height // 4), 1).repeat(
-        -(-width // 4), 2
-    )
-    probes = np.concatenate([uniform, fine, coarse[:, :height, :width]]).astype(np.uint8)
+    fine = np.random.default_rng(0).integers(0, 256, (2, height, width, channels))
+    coarse = fine[:, ::8, ::8].repeat(8, 1).repeat(8, 2)[:, :height, :width]
+    probes = np.concatenate([uniform, fine, coarse]).astype(np.uint8)
     return probes.reshape(-1, *task.shape)
 
 
@@ -242,10 +239,7 @@ def check_probabilities(
     probabilities: NDArray[np.float32], task: TaskCard, tolerance: float = _TOLERANCE
 ) -> None:
     """Raise ModelError unless each row of [n, k] is a probability distribution; if multi-label, in 0..1."""
-    if not np.isfinite(probabilities).all():
-        raise ModelError(
-            "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
-        )
+    _check_finite(probabilities)
     if np.any(probabilities < 0) or np.any(probabilities > 1 + tolerance):
         advice = (
             ": the last layer needs sigmoids"
@@ -261,7 +255,8 @@ def check_probabilities(
 
 
 def _check_logits(answers: NDArray[np.float32]) -> None:
-    """Raise ModelError if what the model answers, [n, k], are probabilities, no logits."""
+    """Raise ModelError if what the model answers, [n, k], are probabilities, or no finite numbers."""
+    _check_finite(answers)
     if np.all((answers >= 0) & (answers <= 1)):
         if answers.shape[1] == 1:
             raise ModelError(
@@ -273,6 +268,13 @@ def _check_logits(answers: NDArray[np.float32]) -> None:
                 "the model's answers are probabilities, which sum to 1, and no logits: leave out "
                 '--output logits (output = "logits" in the card)'
             )
+
+
+def _check_finite(answers: NDArray[np.float32]) -> None:
+    if not np.isfinite(answers).all():
+        raise ModelError(
+            "the model's answers are not finite numbers: its fit diverged and needs a lower learning rate"
+        )
 
 
 def format_shape(shape: Shape) -> str:

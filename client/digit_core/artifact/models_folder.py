@@ -363,7 +363,7 @@ class ModelsFolder:
             if labels and other is None:
                 remedy += ", or publish another version"
             elif labels:
-                option = "" if labels == [STABLE] else f" --version-label {labels[0]}"
+                option = "" if STABLE in labels else f" --version-label {labels[0]}"
                 promotion = f"`digits models promote N --model {name}{option}`"
                 remedy = f"label {', '.join(labels)} needs another: {promotion}"
             report(f"{failure}, and not served; {remedy}")

@@ -122,7 +122,7 @@ def _cells(row: Row, shares: Shares, mark: str) -> tuple[str, ...]:
         published,
         f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else NONE,
         row.state or NONE,
-        ", ".join(f"{label} {shares[label]:.0%}" if label in shares else label for label in row.labels)
+        ", ".join(f"{label} {100 * shares[label]:g} %" if label in shares else label for label in row.labels)
         or NONE,
         format_size(row.bytes),
     )

@@ -73,7 +73,7 @@ class Releases:
                 self._share(label, share)
         self.report(f"Version {number} is {label}.")
         if share is not None:
-            self.report(f"It answers {share:.2%} of the requests without version and label.")
+            self.report(f"It answers {100 * share:g} % of the requests without version and label.")
 
     def roll_back(self, label: str) -> None:
         """Put the label on the version that had it before."""
