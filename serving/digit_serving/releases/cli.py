@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import click
 
-from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
@@ -31,7 +30,7 @@ if typing.TYPE_CHECKING:
     from digit_core.artifact.models_folder import ModelsFolder
 
 _version_argument = click.argument("number", metavar="N", type=click.IntRange(min=0))
-_label_option = option("--version-label", "label", default=STABLE, help="Label to move.")
+_label_option = option("--version-label", "label", default="stable", help="Label to move.")
 _public_key_option = option(
     "--public-key",
     envvar="DIGITS_MODEL_PUBLIC_KEY",
@@ -112,8 +111,6 @@ def promote(number: int, label: str, share: float | None, **change: Any) -> None
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
     N. Otherwise everything stays as it was. No version is unloaded.
     """
-    if share is not None and label == STABLE:
-        raise click.UsageError(f"--share needs another --version-label than {STABLE}, which has the rest.")
     with releases(**change) as changes:
         changes.promote(number, label, share)
 

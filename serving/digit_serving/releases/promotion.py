@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from digit_core.artifact import addresses, traffic
-from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import READER_NAME
 from digit_core.artifact.versions import ArtifactError, Version, remove_leftovers
@@ -65,6 +65,8 @@ class Releases:
         `share`, 0..1, is that of the requests without version and label that the label answers from then on;
         None leaves it.
         """
+        if share is not None and label == STABLE:
+            raise ArtifactError(f"a share needs another --version-label than {STABLE}, which has the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
             self.folder.remember(self.name, label, config.labels(self.name).get(label))
