@@ -10,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from digit_core.artifact import traffic
 from digit_serving.gateway.errors import RateLimitedError
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
@@ -269,6 +270,24 @@ def test_bucket_with_public_key_has_its_versions_verified() -> None:
     assert config[Path(file).relative_to("/config").name] == PUBLIC_KEY
     (puller,) = model_server(BUCKET)["initContainers"]
     assert "DIGITS_MODEL_PUBLIC_KEY" not in environment(puller, render(BUCKET))
+
+
+def test_traffic_reaches_the_gateways_without_a_rollout() -> None:
+    shares = {"gateway": {"traffic": {"digits": {"canary": 0.05}}}}
+    objects = render(shares)
+    gateway = named(objects, "Deployment", "gateway")
+    assert gateway == named(render({}), "Deployment", "gateway")
+    (container,) = pod(gateway)["spec"]["containers"]
+    file = environment(container, objects)["DIGITS_MODELS_TRAFFIC"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    (config,) = (
+        volume["configMap"]["name"]
+        for volume in pod(gateway)["spec"]["volumes"]
+        if volume["name"] == mounts[str(Path(file).parent)]
+    )
+    assert traffic.parse(named(objects, "ConfigMap", config)["data"][Path(file).name]) == {
+        "digits": {"canary": 0.05}
+    }
 
 
 def test_changed_configuration_rolls_the_pods() -> None:
