@@ -18,6 +18,8 @@ _SIGNATURES = {b"PK\x03\x04": ".keras", b"\x89HDF": ".h5"}
 
 _SAVE_AGAIN = 'copy it again, or save the model again by model.save("mine.keras")'
 
+_ANOTHER = "save another one, of pixels alone, and name it by --signature"
+
 
 def check_backend() -> None:
     """Raise ModelError if Keras runs on another backend than TensorFlow, which alone writes SavedModels."""
@@ -104,10 +106,11 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
     (input_specs,) = signatures[signature].structured_input_signature[1:]
     if len(input_specs) != 1:
-        raise ModelError(f"the signature {signature!r} has {len(input_specs)} inputs, not one")
+        raise ModelError(f"the signature {signature!r} has {len(input_specs)} inputs, not one: {_ANOTHER}")
     (input_spec,) = input_specs.values()
     if input_spec.dtype not in (tf.float32, tf.uint8):
-        raise ModelError(f"the signature {signature!r} takes {input_spec.dtype.name}, not float32 or uint8")
+        taken = input_spec.dtype.name
+        raise ModelError(f"the signature {signature!r} takes {taken}, not float32 or uint8: {_ANOTHER}")
     if input_spec.shape.rank is None:
         raise ModelError(f"the signature {signature!r} states no shape of its input")
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")

@@ -24,7 +24,7 @@ def parse(text: str) -> Traffic:
         document = json.loads(text)
         traffic = {name: dict(shares.items()) for name, shares in document.items()}
     except (ValueError, AttributeError) as error:
-        raise ArtifactError(f"{FILE} is damaged: {error}") from error
+        raise ArtifactError(f"{FILE} is damaged ({error}): mend or remove it") from error
     for name, shares in traffic.items():
         are_shares = all(type(share) in (int, float) and 0 <= share <= 1 for share in shares.values())
         # Sums of floating-point numbers may exceed 1 by a rounding error.

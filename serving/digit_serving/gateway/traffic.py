@@ -33,17 +33,17 @@ class TrafficFile:
         return self._traffic.get(model, {})
 
     def _read(self, path: Path) -> None:
-        """Read the file. One that is damaged, or can't be read, changes nothing."""
+        """Read the file. One that is damaged, or can't be read, changes nothing and is logged once."""
         try:
             text = path.read_text()
         except FileNotFoundError:
             text = "{}"
         except (OSError, UnicodeDecodeError) as error:
-            _log.warning("%s can't be read: %s", path, error)
+            text = str(error)
+        if text == self._text:
             return
-        if text != self._text:
-            self._text = text
-            try:
-                self._traffic = traffic.parse(text)
-            except ArtifactError as error:
-                _log.warning("%s: %s", path, error)
+        self._text = text
+        try:
+            self._traffic = traffic.parse(text)
+        except ArtifactError as error:
+            _log.warning("the shares stay as they were: %s: %s: %.200s", path, error, text)
