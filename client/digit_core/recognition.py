@@ -29,7 +29,7 @@ from digit_core.errors import (
 )
 from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
-from digit_core.results import MIN_IS_DIGIT, Answer, Orientation, Prediction, Reading, Refusal
+from digit_core.results import MIN_IS_DIGIT, Answer, Digit, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -40,8 +40,9 @@ _GROUP_BYTES = 8 * 1024 * 1024
 _SURE = 0.5
 """Least certainty at which a view of a low resolution decides: small digits of a number may leave one digit
 there."""
-_SURE_OF_ALL_INK = 0.88
-"""Least certainty of the model in all ink, as one digit that the reader does not find: it may be cut off."""
+_SURE_ALONE = 0.88
+"""Least certainty at which one network needs no other: the model for all ink of a picture as one digit, which
+may be cut off or broken for the reader, and for the part that the reader found."""
 
 _SURE_NUMBER = 0.7
 """Least confidence of a number from which its page is upright."""
@@ -261,17 +262,26 @@ class Recognition:
             if not isinstance(page, Page):
                 yield Outcome(page)
             elif whole and (page.is_input or not getattr(whole.result, "refusal", None)):
-                yield whole
+                yield whole if page.is_input else (yield from self._mix(page, whole))
             else:
                 yield (yield from _or_invalid(self._look(page, whole)))
+
+    def _mix(self, page: Page, whole: Outcome[Prediction]) -> _Asking[Outcome[Prediction]]:
+        """Return the answer on a drawing; where the model is not sure, its class is that of both networks."""
+        answer = whole.result
+        if isinstance(answer, Prediction) and _certainty(answer) < _SURE_ALONE:
+            with suppress(ReaderMissingError):
+                return replace(whole, result=images.mix_best(answer, (yield Find(page.levels))))
+        return whole
 
     def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        Where it finds none but sees something, and without a reader, the model decides on all ink of the
-        picture: `whole` is its answer, if it was asked before.
+        Without a reader, and where neither is sure of a part but the model is of all ink of the picture, that
+        decides: `whole` is its answer, if it was asked before.
         """
         count: int | None = None
+        part: Outcome[Prediction] | None = None
         with suppress(ReaderMissingError):
             for levels, factor in page.views():
                 found = images.detect(page, (yield Find(levels)).scaled(factor))
@@ -283,11 +293,16 @@ class Recognition:
                     answer = answers[index]
                     if float(found.digits.scores[index]) * _certainty(answer) >= _SURE or factor == 1:
                         box = page.to_picture(found.digits.boxes[index])
-                        return Outcome(_with_is_digit(answer, is_digit, box=box), (found.glyphs[index],))
+                        part = Outcome(_with_is_digit(answer, is_digit, box=box), (found.glyphs[index],))
+                        break
+        if part and _certainty(answer) >= _SURE_ALONE:
+            return part
         whole = whole or (yield from self._ask_whole(page))
-        if not isinstance(whole.result, Prediction) or count is None:
+        if count is None or (found.is_anything and _is_sure_of_all_ink(whole.result)):
             return whole
-        if count == 0 and found.is_anything and _is_sure_of_all_ink(whole.result):
+        if part:
+            return part
+        if not isinstance(whole.result, Prediction):
             return whole
         refusal = "several_digits" if count else "no_digit"
         return replace(
@@ -328,9 +343,10 @@ class Recognition:
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
         reading, inputs = images.read(found, answers, self._min_is_digit, self._opinions)
-        if reading.refusal and found.is_anything:
+        is_part = len(reading.digits) <= 1 and all(_certainty(each) < _SURE_ALONE for each in reading.digits)
+        if is_part and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
-            if isinstance(whole.result, Prediction) and _is_sure_of_all_ink(whole.result):
+            if _is_sure_of_all_ink(whole.result):
                 lone = images.lone_digit(found.page, whole.inputs[0])
                 reading, inputs = images.read(lone, [whole.result], self._min_is_digit, self._opinions)
         if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
@@ -414,14 +430,16 @@ def _with_is_digit(answer: Prediction, is_digit: float, **changes: Any) -> Predi
     return replace(answer, is_digit=answer.is_digit if answer.is_digit is None else is_digit, **changes)
 
 
-def _certainty(answer: Prediction) -> float:
+def _certainty(answer: Prediction | Digit) -> float:
     """Return the probability of the class and, if the model learns it, that of a digit."""
     return answer.confidence * (1.0 if answer.is_digit is None else answer.is_digit)
 
 
-def _is_sure_of_all_ink(answer: Prediction) -> bool:
+def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Prediction]:
     """True if the model alone is sure of the digit, of which the reader sees parts."""
-    return answer.is_digit is not None and _certainty(answer) >= _SURE_OF_ALL_INK
+    if not isinstance(answer, Prediction) or answer.is_digit is None:
+        return False
+    return _certainty(answer) >= _SURE_ALONE
 
 
 def _crop(page: Page) -> NDArray[np.uint8] | None:

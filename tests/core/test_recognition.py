@@ -162,18 +162,26 @@ def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
 
 
 @pytest.mark.parametrize(
-    ("coarse", "fine", "predicted", "read"),
+    ("coarse", "fine", "is_digit", "predicted", "read"),
     [
-        ([0.99], [0.99] * 2, 3, "33"),
-        ([0.3], [0.99] * 2, ("several_digits", 2), "33"),
-        ([0.06], [0.06], 3, "3"),
-        ([], [], ("no_digit", None), "no_digit"),
+        ([0.99], [0.99] * 2, 0.95, 3, "33"),
+        ([0.3], [0.99] * 2, 0.9, ("several_digits", 2), "33"),
+        ([0.3], [0.99] * 2, 0.95, 3, "33"),
+        ([0.06], [0.06], 0.95, 3, "3"),
+        ([0.06], [0.06], 0.9, ("no_digit", None), "no_digit"),
+        ([], [], 0.95, ("no_digit", None), "no_digit"),
     ],
 )
 def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_reader_sees_parts(
-    model: LinearModel, digits: Any, coarse: list[float], fine: list[float], predicted: Any, read: str
+    model: LinearModel,
+    digits: Any,
+    coarse: list[float],
+    fine: list[float],
+    is_digit: float,
+    predicted: Any,
+    read: str,
 ) -> None:
-    """The reader finds digits of these scores in the coarse view and on the page."""
+    """The reader finds digits of these scores in the coarse view and on the page; the model is so sure."""
     shade = np.linspace(0, 40, 640).astype(np.uint8)[:, np.newaxis]
     page = np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade
     boxes = np.array([[180, 180, 280, 280], [480, 180, 100, 280]], np.float32)
@@ -185,11 +193,66 @@ def test_recognition_coarse_view_decides_if_it_is_sure_and_all_ink_where_the_rea
         return peaks.scaled(len(levels) / len(page))
 
     def classify(batch: Any) -> list[Prediction]:
-        return [replace(each, confidence=0.95, is_digit=0.95) for each in model.classify(batch)]
+        return [replace(each, confidence=0.95, is_digit=is_digit) for each in model.classify(batch)]
 
     recognizer = Recognizer(classify, DIGITS, find=find)
     assert [answer(outcome) for outcome in recognizer.predict([page])] == [predicted]
     assert [answer(outcome) for outcome in recognizer.read([page])] == [read]
+
+
+@pytest.mark.parametrize(("doubt", "digit"), [(0.2, 5), (0.05, 3)])
+def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
+    digits: Any, doubt: float, digit: int
+) -> None:
+    """The reader finds a 3, a part of the picture that the model takes for a 5 as a whole."""
+    shade = np.linspace(0, 40, 640).astype(np.uint8)[:, np.newaxis]
+    page = np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade
+    box = np.array([[180, 180, 100, 100]], np.float32)
+    classes = np.array([[0, 0, 0, 0.5, 0, 0, 0, 0, 0.5, 0, 0]], np.float32)
+    peaks = Peaks(np.array([0.99], np.float32), classes, box)
+    seen: list[bytes] = []
+
+    def classify(batch: Any) -> list[Prediction]:
+        """The first crop is the part."""
+        rows = []
+        for row in batch:
+            seen.append(row.tobytes())
+            shares = {3: 1 - doubt, 8: doubt} if row.tobytes() == seen[0] else {5: 0.95, 8: 0.05}
+            probabilities = tuple(shares.get(label, 0.0) for label in range(10))
+            label, confidence = next(iter(shares.items()))
+            rows.append(Prediction(label, confidence, probabilities, DIGITS.labels, 1, is_digit=0.99))
+        return rows
+
+    recognizer = Recognizer(classify, DIGITS, find=lambda levels: peaks.scaled(len(levels) / len(page)))
+    assert [answer(outcome) for outcome in recognizer.predict([page])] == [digit]
+    seen.clear()
+    assert [answer(outcome) for outcome in recognizer.read([page])] == [str(digit)]
+
+
+@pytest.mark.parametrize(("confidence", "digit", "calls"), [(0.5, 1, 1), (0.95, 7, 0)])
+def test_predict_doubtful_drawing_has_the_class_of_both_networks(
+    digits: Any, pictures: Any, confidence: float, digit: int, calls: int
+) -> None:
+    def classify(batch: Any) -> list[Prediction]:
+        probabilities = tuple({7: confidence, 1: 1 - confidence}.get(label, 0.0) for label in range(10))
+        return [Prediction(7, confidence, probabilities, DIGITS.labels, 1, is_digit=0.99)] * len(batch)
+
+    asked = []
+
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        asked.append(levels)
+        return Peaks(
+            np.array([0.9], np.float32),
+            np.eye(11, dtype=np.float32)[[1]],
+            np.array([[0, 0, 9, 9]], np.float32),
+        )
+
+    (outcome,) = Recognizer(classify, DIGITS, find=find).predict([pictures["dark on white"]])
+    (alone,) = Recognizer(classify, DIGITS).predict([pictures["dark on white"]])
+    assert isinstance(outcome.result, Prediction)
+    assert (outcome.result.digit, len(asked), answer(alone)) == (digit, calls, 7)
+    assert outcome.result.confidence == max(outcome.result.probabilities)
+    assert outcome.result.is_digit == 0.99
 
 
 def test_predict_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, pictures: Any) -> None:

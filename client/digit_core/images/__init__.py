@@ -35,6 +35,7 @@ from digit_core.images.reading import (
     digits_and_signs,
     find_lines,
     lone_digit,
+    mix_best,
     read,
     settle,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "is_normalized",
     "line_features",
     "lone_digit",
+    "mix_best",
     "normalise",
     "open_for_task",
     "open_image",

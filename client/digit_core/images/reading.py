@@ -6,7 +6,7 @@ The reader says where digits are, and both say which: their probabilities are mi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, combinations, pairwise, product
 
 import cv2
 import numpy as np
@@ -48,15 +48,15 @@ class ReadingConfig:
     """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
     max_covered: float = 0.6
     """Largest share of a box that another one covers; there the reader alone says which digit it is."""
-    min_slash_height: float = 1.25
-    """Height of a slash that looks like a 1, as a multiple of the median height of its line's digits."""
-    min_slash_share: float = 0.05
-    """Least probability of a sign that the reader gives it."""
+    min_slash_share: float = 0.1
+    """Least probability of a sign that the reader gives a 1 that parts a date."""
     max_pitch: float = 2.2
     """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
 
 
 _CONFIG = ReadingConfig()
+_DATES = {(4, 2, 2), *product((1, 2), (1, 2), (2, 4))}
+"""Numbers of digits before, between and behind the two signs of a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,41 +192,53 @@ def find_lines(
 ) -> FoundLines:
     """Return the lines of digits on the page, by one answer for each crop."""
     detected, predictions = settle(detected, answers)
-    scores = detected.digits.scores
-    evidence = _evidence(scores, predictions)
-    chosen, _ = _choose(scores, evidence, min_is_digit)
+    evidence = _evidence(detected.digits.scores, predictions)
+    found, _ = _choose(detected.digits, evidence, min_is_digit)
     probabilities = _mix(detected.digits, predictions)
-    found = [[chosen[member] for member in line] for line in _lines(detected.digits.boxes[chosen])]
-    lines = [_without_slashes(line, detected.digits, probabilities) for line in found]
-    slashes = sorted({*chosen} - {*chain.from_iterable(lines)})
+    lines = [_without_slashes(line, detected, probabilities) for line in found]
+    slashes = sorted({*chain.from_iterable(found)} - {*chain.from_iterable(lines)})
     return FoundLines(detected, predictions, probabilities, sigmoid(evidence), lines, slashes)
 
 
 def choose_digits(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> tuple[list[int], float]:
-    """Return the indexes of the digits, none if their `is_digit` is less than the least one; and that.
+    """Return the indexes of the digits, and the highest `is_digit` of a line, 0 if nothing is seen.
 
-    Takes what `settle` returns. The `is_digit` is the mean of the digits', in log-odds; 0 if nothing is seen.
+    Takes what `settle` returns. The `is_digit` of a line is the mean of its digits', in log-odds. A line with
+    less than the least one is left out: words and buttons beside a number do not refuse it.
 
     Hysteresis: beside a digit of which the reader is sure, a weaker peak is a digit if both networks together
     are sure, such as a plain stroke, which is a 1 only in a number. J. Canny, "A computational approach to
     edge detection", IEEE PAMI 8, 1986.
     """
-    scores = detected.digits.scores
-    return _choose(scores, _evidence(scores, predictions), min_is_digit)
+    evidence = _evidence(detected.digits.scores, predictions)
+    lines, is_digit = _choose(detected.digits, evidence, min_is_digit)
+    return [*chain.from_iterable(lines)], is_digit
+
+
+def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
+    """Return the answer on a picture of one digit with the classes of its best peak mixed in."""
+    digits, _ = digits_and_signs(peaks)
+    if not len(digits):
+        return answer
+    (probabilities,) = _mix(digits[[0]], [answer]).tolist()
+    best = _opinion(probabilities)
+    return replace(answer, index=best.digit, confidence=best.confidence, probabilities=best.probabilities)
 
 
 def _choose(
-    scores: NDArray[np.float32], evidence: NDArray[np.floating], min_is_digit: float
-) -> tuple[list[int], float]:
-    if not len(scores):
+    digits: Peaks, evidence: NDArray[np.floating], min_is_digit: float
+) -> tuple[list[list[int]], float]:
+    """Return the indexes of the digits of each line, and the highest `is_digit` of a line."""
+    if not len(digits):
         return [], 0.0
-    is_sure = scores >= _CONFIG.min_score
+    is_sure = digits.scores >= _CONFIG.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
-    chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([scores.argmax()])
-    together = float(sigmoid(evidence[chosen].mean()))
-    return chosen.tolist() if together >= min_is_digit else [], together
+    chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
+    lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
+    together = [float(sigmoid(evidence[line].mean())) for line in lines]
+    return [line for line, mean in zip(lines, together, strict=True) if mean >= min_is_digit], max(together)
 
 
 def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:
@@ -325,27 +337,40 @@ def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
     return sorted(lines, key=lambda line: float(np.mean(boxes[line, 1] + boxes[line, 3] / 2)))
 
 
-def _without_slashes(line: Sequence[int], digits: Peaks, probabilities: NDArray[np.float32]) -> list[int]:
-    """Return a line without the strokes between two digits that are too high for a 1, and may be signs."""
-    height = float(np.median(digits.boxes[line, 3]))
-    return [
-        index
-        for place, index in enumerate(line)
-        if not (
-            0 < place < len(line) - 1
-            and probabilities[index].argmax() == 1
-            and digits.boxes[index, 3] >= _CONFIG.min_slash_height * height
-            and digits.classes[index, SIGN] >= _CONFIG.min_slash_share
-        )
-    ]
+def _without_slashes(
+    line: Sequence[int], detected: Detected, probabilities: NDArray[np.float32]
+) -> Sequence[int]:
+    """Return a line without the strokes that look like 1s and are the signs of a date.
+
+    Grammar: of the pairs of signs and such strokes that part a date, the most probable signs do.
+    """
+    digits, marks = detected.digits.boxes[line], _sure_signs(detected)
+    marks = marks[(common_rows(marks, digits) > MIN_COMMON_ROWS).any(axis=1)]
+    shares = detected.digits.classes[line, SIGN] * (probabilities[line].argmax(axis=1) == 1)
+    # Columns: left edge, probability of a sign, place in the line, -1 for a sign.
+    tokens = np.stack((digits[:, 0], shares, np.arange(len(line))), axis=1)
+    is_between = (marks[:, 0] > digits[0, 0]) & (marks[:, 0] < digits[-1, 0])
+    tokens = np.concatenate((tokens, [(left, 1, -1) for left in marks[is_between, 0]] or tokens[:0]))
+    _, shares, places = tokens[tokens[:, 0].argsort(kind="stable")].T
+    best, parted = 0.0, line
+    for first, second in combinations(np.flatnonzero(shares >= _CONFIG.min_slash_share).tolist(), 2):
+        rest = np.delete(places, (first, second)).astype(int)
+        is_date = (first, second - first - 1, len(rest) + 1 - second) in _DATES and rest.min() >= 0
+        if is_date and shares[first] + shares[second] > best:
+            best, parted = shares[first] + shares[second], [line[place] for place in rest]
+    return parted
+
+
+def _sure_signs(detected: Detected) -> NDArray[np.float32]:
+    """Return the boxes of the signs of which the reader is sure."""
+    return detected.signs.boxes[detected.signs.scores >= _CONFIG.min_score]
 
 
 def _separators(found: FoundLines) -> list[list[Box]]:
     """Return the boxes of the signs and slashes on each line of digits, from left to right."""
     separators: list[list[Box]] = [[] for _ in found.lines]
-    boxes, signs = found.detected.digits.boxes, found.detected.signs
-    sure = signs.boxes[signs.scores >= _CONFIG.min_score] if found.lines else signs.boxes[:0]
-    marks = np.concatenate((sure, boxes[found.slashes]))
+    boxes = found.detected.digits.boxes
+    marks = np.concatenate((_sure_signs(found.detected), boxes[found.slashes])) if found.lines else boxes[:0]
     for sign in marks[np.argsort(marks[:, 0], kind="stable")]:
         shares = [common_rows(boxes[line], sign[np.newaxis]).max() for line in found.lines]
         if max(shares) > MIN_COMMON_ROWS:
