@@ -152,12 +152,9 @@ def test_fit_same_seed_gives_the_same_augmented_fit(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["quick", "full"])
-def test_fit_same_seed_gives_the_same_convnet(name: str, dataset: Dataset) -> None:
-    recipe = RECIPES[name].with_changes(epochs=1)
-    one, again, other = (fit(recipe, dataset.train[:600], seed).model for seed in (1, 1, 2))
-    assert have_equal_weights(one, again)
-    assert not have_equal_weights(one, other)
+def test_fit_same_seed_gives_the_same_convnet(dataset: Dataset) -> None:
+    recipe = RECIPES["quick"].with_changes(epochs=1)
+    assert have_equal_weights(*(fit(recipe, dataset.train[:600], seed=1).model for _ in range(2)))
 
 
 def test_fit_perceptron_gives_the_model_of_the_articles_code(
