@@ -12,7 +12,7 @@ import numpy as np
 
 from digit_client import _batches
 from digit_client._batches import Batch
-from digit_client._options import Feedback, Options
+from digit_client._options import Boxes, Feedback, Options
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
@@ -74,21 +74,38 @@ def encode_image(image: ImageSource) -> dict[str, Any]:
 
 
 def encode_feedback(
-    answer: Prediction | Reading | str, label: str | int | None, index: int | None
+    picture: ImageSource | Prediction | Reading, label: str | int | None, box: Boxes
 ) -> dict[str, Any]:
-    """Return httpx's keyword arguments for the body of a request that says whether an answer is right.
+    """Return httpx's keyword arguments for the body of a request that labels a picture or an answer.
 
-    Raise ValueError for an answer without a request ID.
+    Raise ValueError without a label or a picture.
     """
-    if isinstance(answer, str):
-        request_id, position = answer, 0
-    elif answer.request_id:
-        request_id, position = answer.request_id, answer.request_index
-    else:
-        raise ValueError("the answer has no request ID: it does not come from a gateway")
-    verdict = {"is": "right"} if label is None else {"label": str(label)}
-    position = position if index is None else index
-    return {"json": {"request_id": request_id, "index": position} | verdict}
+    image: Any = picture
+    if isinstance(picture, (Prediction, Reading)):
+        image, label, box = (
+            picture.picture,
+            _label_of(picture) if label is None else label,
+            box or _box_of(picture),
+        )
+        if image is None and picture.request_id:
+            sent = {"request_id": picture.request_id, "index": picture.request_index}
+            return {"json": sent | {"label": str(label)}}
+        if image is None:
+            raise ValueError("the answer has no picture and no request ID: take a client with keep_picture")
+    if label is None:
+        raise ValueError("an image needs its label")
+    data = _inputs.read_source(image)
+    boxes: Any = () if box is None else box if box and not isinstance(box[0], int) else (box,)
+    fields = {"label": str(label), "box": [",".join(map(str, each)) for each in boxes]}
+    return {"data": fields, "files": [("image", ("image", data, _inputs.media_type(data)))]}
+
+
+def _label_of(answer: Prediction | Reading) -> str:
+    return answer.text if isinstance(answer, Reading) else answer.label or ""
+
+
+def _box_of(answer: Prediction | Reading) -> Boxes:
+    return [digit.box for digit in answer.digits] if isinstance(answer, Reading) else answer.box
 
 
 def split(images: Iterable[ImageSource], max_files: int) -> Iterator[Batch]:
@@ -141,7 +158,7 @@ def parse_models(document: dict[str, Any]) -> Models:
 
 
 def parse_feedback(document: dict[str, Any]) -> Feedback:
-    """Return what the service keeps."""
+    """Return the receipt in a response's document."""
     return msgspec.convert(document["feedback"], Feedback)
 
 

@@ -20,7 +20,7 @@ import httpx
 from digit_client import _api
 from digit_client._batches import Batch
 from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
-from digit_client._options import DEFAULT_URL, Feedback, Options
+from digit_client._options import DEFAULT_URL, Boxes, Feedback, Options
 from digit_client._retries import Deadline, RetryPolicy, default_timeout
 from digit_core.backends import run
 from digit_core.errors import (
@@ -33,7 +33,7 @@ from digit_core.errors import (
     adding_request_id,
     without_tracebacks,
 )
-from digit_core.inputs import ImageSource
+from digit_core.inputs import ImageSource, read_source
 from digit_core.results import Models, Prediction, Reading, Result
 
 _logger = logging.getLogger("digit_client")
@@ -53,6 +53,7 @@ class _Settings:
     retries: RetryPolicy
     default_headers: Mapping[str, str] = field(repr=False)
     keep_response: bool
+    keep_picture: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         retries: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
         keep_response: bool = False,
+        keep_picture: bool = False,
         http_client: _HttpClient | None = None,
     ) -> None:
         settings = _Settings(
@@ -103,6 +105,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             retries or RetryPolicy(),
             dict(default_headers or {}),
             keep_response,
+            keep_picture,
         )
         self._set_up(settings, http_client)
 
@@ -120,6 +123,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         retries: RetryPolicy | None = None,
         default_headers: Mapping[str, str] | None = None,
         keep_response: bool | None = None,
+        keep_picture: bool | None = None,
     ) -> Self:
         """Return a client with other settings that shares the connections and the retry budget of this one.
 
@@ -132,6 +136,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             retries=retries,
             default_headers=default_headers,
             keep_response=keep_response,
+            keep_picture=keep_picture,
         )
 
     def __repr__(self) -> str:
@@ -196,7 +201,8 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         (result,) = await self._call(route, options, arguments)
         if isinstance(result, DigitError):
             raise result
-        return result
+        kept: Result = self._with_picture(result, arguments["content"])
+        return kept
 
     def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
         return _api.split(images, _ROUTES[kind].max_files)
@@ -212,8 +218,25 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
                 results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
             except DigitError as error:
                 results = [without_tracebacks(error)] * len(sent)
-            outcomes.update(zip(sent, results, strict=True))
+            pairs = zip(sent, results, strict=True)
+            outcomes |= {index: self._with_picture(result, outcomes[index]) for index, result in pairs}
         return [*outcomes.items()]
+
+    async def _give_feedback(
+        self,
+        picture: "ImageSource | Prediction | Reading",
+        label: str | int | None,
+        box: Boxes,
+        options: Options,
+    ) -> Feedback:
+        arguments = await self._backend.to_thread(_api.encode_feedback, picture, label, box)
+        return await self._call(_FEEDBACK, options, arguments)
+
+    def _with_picture(self, result: Any, picture: Any) -> Any:
+        """Return the result, of a client with `keep_picture` with its picture, a file or an array."""
+        if not self._settings.keep_picture or isinstance(result, Exception):
+            return result
+        return replace(result, picture=read_source(picture))
 
     async def _call(
         self,
@@ -230,8 +253,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
         query = _api.query(options)
-        # Feedback names an answer, which has a model.
-        if self._settings.model is not None and route is not _FEEDBACK:
+        if self._settings.model is not None:
             query["model"] = self._settings.model
         target = {"method": route.method, "url": self.url + route.path, "params": query}
         request = {**arguments, **target, "headers": headers}
@@ -289,8 +311,8 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
     (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
     DIGITS_API_KEY). `timeout` in seconds bounds all attempts of a request (default: DIGITS_TIMEOUT, or 10).
     `default_headers` are sent with each request. With `keep_response`, each result and error has its
-    HTTP response. `http_client` is an httpx client with settings of its own, such as proxies or a private CA;
-    the caller closes it.
+    HTTP response; with `keep_picture`, each result has the image file as sent, for `feedback`. `http_client`
+    is an httpx client with settings of its own, such as proxies or a private CA; the caller closes it.
 
     An image is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
     Failures raise DigitError; a path that can't be read raises OSError, a URL without http:// or https://
@@ -301,26 +323,30 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
     def feedback(
         self,
-        answer: Prediction | Reading | str,
+        picture: ImageSource | Prediction | Reading,
         label: str | int | None = None,
         *,
-        index: int | None = None,
+        box: Boxes = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Feedback:
-        """Tell the service which `label` the image of an answer has, for training; None confirms the answer.
+        """Tell the service which `label` a picture has: it stores both for training.
 
-        `answer` is a prediction, a reading, or the ID of its request; `index` is then the image's position in
-        the request. `label` is one of the model's labels, or "" for an image of none of them. For a reading,
-        `label` is the right text, with any white space. `timeout` and `request_id` are those of CallOptions.
+        `label` is one of the model's labels, or "" for a picture of none of them. `box` is the part that it
+        is about; several boxes take the digits of a number, with any white space. Without a box it is the
+        whole picture, or the digit that the service finds.
 
-        Feedback replaces earlier feedback on the same image. Raise ServiceError with `reason`
-        "feedback_unknown" if the service no longer has the answer, "feedback_mismatch" if the label does not
-        suit it, and "not_found" if the service takes no feedback; ValueError for an answer without a request
-        ID.
+        `picture` is an image as of `predict`, or an answer: from a client with `keep_picture` that brings its
+        picture and boxes, else its request ID, which labels a picture of the service's sample. Without a
+        label the answer is confirmed. `timeout` and `request_id` are those of CallOptions.
+
+        Later feedback on the same picture replaces earlier one. Raise ServiceError with `reason`
+        "feedback_unknown" if the service has not stored the answer's picture, "feedback_mismatch" if the
+        label does not suit model or boxes, and "not_found" if the service takes no feedback; ValueError for
+        an image without a label, and an answer without picture and request ID.
         """
         options = Options(timeout=timeout, request_id=request_id)
-        return run(self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index)))
+        return run(self._give_feedback(picture, label, box, options))
 
     def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models.
@@ -357,16 +383,16 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
 
     async def feedback(
         self,
-        answer: Prediction | Reading | str,
+        picture: ImageSource | Prediction | Reading,
         label: str | int | None = None,
         *,
-        index: int | None = None,
+        box: Boxes = None,
         timeout: float | None = None,
         request_id: str | None = None,
     ) -> Feedback:
-        """Tell the service which `label` the image of an answer has, as Client.feedback does."""
+        """Tell the service which `label` a picture has, as Client.feedback does."""
         options = Options(timeout=timeout, request_id=request_id)
-        return await self._call(_FEEDBACK, options, _api.encode_feedback(answer, label, index))
+        return await self._give_feedback(picture, label, box, options)
 
     async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
         """Return the model's versions, their labels, and its task card, as Client.models does."""

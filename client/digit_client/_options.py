@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypedDict, get_args
 
-from digit_core.results import Response
+from digit_core.results import Box, Response
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 """Default of a client's URL: the gateway of `digits up`."""
@@ -17,6 +17,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 Include: TypeAlias = Literal["image", "opinions"]
+Boxes: TypeAlias = Box | Sequence[Box] | None
+"""Part of a picture, several parts, or None for all of it."""
 
 
 class CallOptions(TypedDict, total=False):
@@ -78,15 +80,13 @@ def check_timeout(seconds: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """Record that the service keeps of an answer after feedback."""
+    """Receipt of feedback: what the service has stored."""
 
     request_id: str
-    """ID of the answered request."""
+    """ID of the request that brought the picture."""
     index: int
     """Position of the image in that request."""
-    inputs: int
-    """Number of the model's inputs that are kept, each with its label: 1, or the digits of a reading."""
-    original: bool
-    """True if the image as sent is kept, too."""
+    pictures: int
+    """Number of pictures that got a label: 1, or the digits of a number."""
     response: Response | None = field(default=None, compare=False, repr=False)
     """HTTP response, from a client with `keep_response`."""

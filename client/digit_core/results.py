@@ -72,7 +72,7 @@ class _Result:
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without the HTTP response and what is None; files are base64."""
+        """Return the fields as JSON values, without response, picture and what is None; files are base64."""
         return to_json(self)
 
 
@@ -117,6 +117,8 @@ class Prediction(_Result):
     28×28, light ink on dark."""
     response: Response | None = field(default=None, compare=False, repr=False)
     """HTTP response, from a client with `keep_response`."""
+    picture: bytes | None = field(default=None, compare=False, repr=False)
+    """Image file as sent, from a client with `keep_picture`."""
     request_index: int = field(default=0, compare=False, repr=False, metadata=_OF_CALL)
     """Position of the image in the request."""
 
@@ -231,6 +233,8 @@ class Reading(_Result):
     """ID of the request in the service's log."""
     response: Response | None = field(default=None, compare=False, repr=False)
     """HTTP response, from a client with `keep_response`."""
+    picture: bytes | None = field(default=None, compare=False, repr=False)
+    """Image file as sent, from a client with `keep_picture`."""
     request_index: int = field(default=0, compare=False, metadata=_OF_CALL)
     """Position of the image in the request."""
 
@@ -291,7 +295,7 @@ class Models:
     """Share of the requests without version and label that a version label answers; the default's has the
     rest."""
     feedback: bool = False
-    """True if answers of this model can get feedback by /v1/feedback."""
+    """True if /v1/feedback takes labels of pictures for this model."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
     """ID of the request in the service's log."""
     response: Response | None = field(default=None, compare=False, repr=False)
@@ -351,5 +355,5 @@ def _members(kind: Any, of_call: bool) -> list[tuple[str, Any]]:
 
 def members(kind: Any, of_call: bool = False) -> list[Field[Any]]:
     """Return the fields that JSON has, with those of the call or without."""
-    named = [each for each in fields(kind) if each.name != "response"]
+    named = [each for each in fields(kind) if each.name not in ("response", "picture")]
     return [each for each in named if of_call or not each.metadata.get("of_call")]

@@ -1,6 +1,6 @@
-"""Feedback reader: the labelled answers in a gateway's store as examples of a task. Needs SQLAlchemy."""
+"""Feedback reader: the labelled pictures in a gateway's store as examples of a task. Needs SQLAlchemy."""
 
-import io
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from PIL import Image
 
+from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
+from digit_core.errors import ImageError
 from digit_core.votes import count_votes
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
@@ -20,16 +21,16 @@ from digit_training.evaluation import Accuracy
 
 _CONNECT_SECONDS = 10
 _LABELLED = sa.text(
-    "SELECT request_id, caller, input, digest, held_out, label, labelled_at, source, predicted FROM feedback "
-    "WHERE model = :model AND label IS NOT NULL AND caller NOT IN :without_callers "
-    'ORDER BY answered_at, request_id, "index", position, caller'
+    "SELECT digest, caller, picture, CAST(box AS TEXT) AS box, held_out, label, hand_label, predicted "
+    "FROM feedback_picture WHERE model = :model AND coalesce(hand_label, label) IS NOT NULL "
+    "AND caller NOT IN :without_callers ORDER BY sent_at, digest, caller"
 ).bindparams(sa.bindparam("without_callers", expanding=True, type_=sa.Text))
 """Rows with a label, oldest first, so that the same rows give the same fit."""
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """Labelled answers of a task's model: some train a model, the others test it.
+    """Labelled pictures of a task, as its card prepares them: some train a model, the others test it.
 
     Images are uint8 [n, *shape]. A label is the index of a class, or of a negative the number of classes.
     """
@@ -40,23 +41,25 @@ class Feedback:
     train: Examples
     held_out: Examples
     agreement: Accuracy
-    """Accuracy of the served answers to the inputs, as their labels have it."""
+    """Accuracy of the served answers to the pictures, as their labels have it."""
     agreements: dict[str, Accuracy]
-    """The same of the inputs that a caller labelled, by the name of the API key."""
+    """The same of the votes of a caller, by the name of the API key."""
     conflicts: int
-    """Number of inputs left out, which callers labelled differently."""
+    """Number of pictures left out, on whose label callers don't agree."""
+    unusable: int
+    """Number of pictures left out, which the card can't prepare, or whose label it has not."""
 
     def __len__(self) -> int:
         return len(self.train) + len(self.held_out)
 
     def without_negatives(self) -> "Feedback":
-        """Leave out the inputs that show none of the classes, for a network that cannot answer so."""
+        """Leave out the pictures that show none of the classes, for a network that cannot answer so."""
         negative = len(self.task.labels)
         train, held_out = (part[part.labels != negative] for part in (self.train, self.held_out))
         return replace(self, train=train, held_out=held_out)
 
     def without_tested(self, tested: NDArray[np.uint8]) -> "Feedback":
-        """Leave out of training the inputs in `tested` [n, *shape]: a test digit may be sent as feedback."""
+        """Leave out of training the pictures in `tested` [n, *shape]: a test digit may be sent, too."""
         known = {image.tobytes() for image in tested}
         is_new = np.array([image.tobytes() not in known for image in self.train.images], bool)
         return replace(self, train=self.train[is_new])
@@ -64,7 +67,7 @@ class Feedback:
     def describe(self, weight: int, right: NDArray[np.bool_]) -> dict[str, Any]:
         """Return origin, numbers and accuracy as JSON values for the model card.
 
-        Each training input counts `weight` times; `right` tells the held-out inputs that the model answers
+        Each training picture counts `weight` times; `right` tells the held-out ones that the model answers
         correctly: [n].
         """
         held_out = self.held_out
@@ -88,12 +91,11 @@ class Feedback:
 
 
 def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedback:
-    """Return the labelled answers of the model of the task's name, each input once.
+    """Return the labelled pictures of the model of the task's name, each once, as its card prepares them.
 
-    Each caller has one vote an input, and a label by hand has precedence; inputs whose votes differ are left
-    out. `url` is `sqlite:///FILE` or `postgresql://…`; the records of `without_callers`, names of API keys,
-    are left out. Raise DataError, whose message lacks the password, if the answers cannot be read or are of
-    another task.
+    `count_votes` decides on the label. `url` is `sqlite:///FILE` or `postgresql://…`; the records of
+    `without_callers`, names of API keys, are left out. Raise DataError, whose message lacks the password, if
+    the pictures cannot be read.
     """
     parsed = _parse(url)
     # The query may have a password too.
@@ -105,16 +107,34 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
         sentence = str(cause).partition("\n")[0]
         raise DataError(f"{source}: {sentence}") from error
     votes = count_votes(rows)
-    parts = ([row for row, is_held_out in votes.decided if is_held_out is side] for side in (False, True))
-    train, held_out = (_to_examples(part, task, source) for part in parts)
+    held_out = {row.digest for row in rows if row.held_out}
+    pictures = {row.digest: row for row in rows}
+    index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
+    parts: dict[bool, list[tuple[NDArray[np.uint8], int]]] = {False: [], True: []}
+    unusable = 0
+    for digest, row in pictures.items():
+        if (label := votes.labels.get(digest)) is None:
+            continue
+        try:
+            parts[digest in held_out].append((_prepare(row, task), index_of[label]))
+        except (ImageError, KeyError):
+            unusable += 1
+    train, tested = (_to_examples(parts[side], task) for side in (False, True))
+    callers = sorted({row.caller for row in rows if row.label is not None})
     return Feedback(
         task,
         source,
         train,
-        held_out,
-        _agreement([row for row, _ in votes.decided]),
-        {caller: _agreement(votes.by_caller[caller]) for caller in sorted(votes.by_caller)},
+        tested,
+        _agreement([(label, pictures[digest].predicted) for digest, label in votes.labels.items()]),
+        {
+            caller: _agreement(
+                [(row.label, row.predicted) for row in rows if row.caller == caller and row.label is not None]
+            )
+            for caller in callers
+        },
         votes.conflicts,
+        unusable,
     )
 
 
@@ -138,41 +158,28 @@ def _parse(url: str) -> sa.URL:
 
 
 def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
-    """Return the rows with a label."""
+    """Return the rows with a label. Raise DataError if there is no table."""
     options = {} if url.get_backend_name() == "sqlite" else {"connect_timeout": _CONNECT_SECONDS}
     engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
     with engine.connect() as connection:
+        if not sa.inspect(connection).has_table("feedback_picture"):
+            source = url.set(query={}).render_as_string()
+            raise DataError(
+                f"{source} has no table of pictures; a gateway of this release makes it at its start"
+            )
         return connection.execute(_LABELLED, {"model": model, "without_callers": without_callers}).all()
 
 
-def _agreement(rows: Sequence[sa.Row[Any]]) -> Accuracy:
-    return Accuracy(sum(row.label == row.predicted for row in rows), len(rows))
+def _agreement(pairs: Sequence[tuple[str, str]]) -> Accuracy:
+    return Accuracy(sum(label == predicted for label, predicted in pairs), len(pairs))
 
 
-def _to_examples(rows: Sequence[sa.Row[Any]], task: TaskCard, source: str) -> Examples:
-    index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
-    images = []
-    for row in rows:
-        try:
-            images.append(_decode(row.input, task))
-            if row.label not in index_of:
-                raise DataError(f"has the label {row.label!r}, which is none of {task.name}")
-        except DataError as error:
-            raise DataError(
-                f"request {row.request_id} in {source} {error}; remove it with digits feedback delete"
-            ) from error
-    labels = np.array([index_of[row.label] for row in rows], np.intp)
-    return Examples(np.array(images, np.uint8).reshape(-1, *task.shape), labels)
+def _prepare(row: sa.Row[Any], task: TaskCard) -> NDArray[np.uint8]:
+    """Return a stored picture as serving prepares it. Raise ImageError."""
+    box = json.loads(row.box) if row.box else None
+    return images.prepare(images.decode(row.picture), task, box)
 
 
-def _decode(png: bytes, task: TaskCard) -> NDArray[np.uint8]:
-    """Return a stored input in the task's shape, without an axis for the only channel of grey."""
-    try:
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"has an input that is no PNG file: {error}") from error
-    expected = task.shape[:2] if task.color == "grey" else task.shape
-    if pixels.shape != expected or pixels.dtype != np.uint8:
-        raise DataError(f"has an input of shape {list(pixels.shape)}, not {list(expected)}")
-    return pixels
+def _to_examples(pairs: Sequence[tuple[NDArray[np.uint8], int]], task: TaskCard) -> Examples:
+    pixels = np.array([image for image, _ in pairs], np.uint8).reshape(-1, *task.shape)
+    return Examples(pixels, np.array([label for _, label in pairs], np.intp))

@@ -5,10 +5,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import ImageShapeError
-from digit_core.images.crops import normalise
+from digit_core.errors import ImageShapeError, NoInkError
+from digit_core.images.crops import crop_digit, normalise
 from digit_core.images.decode import MAX_PIXELS, ImageFile, open_image
+from digit_core.images.pages import to_page
 from digit_core.inputs import Pixels, to_uint8_image
+from digit_core.results import Box
 
 _WHITE = 255
 _OVERSAMPLING = 2
@@ -29,8 +31,8 @@ def decode_for_task(data: bytes, task: TaskCard) -> Pixels:
     return open_for_task(data, task).decode()
 
 
-def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
-    """Return the picture in the model's form: uint8 of the card's shape.
+def prepare(image: NDArray[np.generic], task: TaskCard, box: Box | None = None) -> NDArray[np.uint8]:
+    """Return the picture, or its part in the box, in the model's form: uint8 of the card's shape.
 
     Takes grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4], of the number types of `normalise`. The kind `resize`
     scales by the card's interpolation down and by bilinear interpolation up; unless the model takes it, alpha
@@ -38,7 +40,10 @@ def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
     the kind `none` gets another shape, NoInkError if the kind `digits` finds nothing written.
     """
     if task.kind == "digits":
-        return normalise(image)
+        return normalise(image) if box is None else _crop(image, box)
+    if box is not None:
+        left, top, width, height = box
+        image = image[top : top + height, left : left + width]
     pixels = _to_color(to_uint8_image(image), task)
     height, width = task.shape[:2]
     if task.kind == "none" and pixels.shape[:2] != (height, width):
@@ -46,6 +51,16 @@ def prepare(image: NDArray[np.generic], task: TaskCard) -> NDArray[np.uint8]:
             f"the model takes pictures of {width}×{height} pixels, not of {pixels.shape[1]}×{pixels.shape[0]}"
         )
     return np.ascontiguousarray(_resize(pixels, height, width, task)).reshape(task.shape)
+
+
+def _crop(image: NDArray[np.generic], box: Box) -> NDArray[np.uint8]:
+    """Return the digit in the box, of which a page may have another resolution."""
+    page = to_page(to_uint8_image(image))
+    down, across = page.levels.shape[0] / page.size[0], page.levels.shape[1] / page.size[1]
+    digit = crop_digit(page, np.array(box, np.float32) * np.array([across, down] * 2, np.float32))
+    if not digit.any():
+        raise NoInkError("nothing is written in the box")
+    return digit
 
 
 def _to_color(pixels: Pixels, task: TaskCard) -> Pixels:

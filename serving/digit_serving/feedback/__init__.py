@@ -1,6 +1,4 @@
-"""Feedback on answers: the inputs of a model with their answers and, once people give them, their labels.
+"""Feedback: pictures with the labels that people give them, and samples of the traffic that wait for one.
 
-gateway ─ FeedbackStore, in an SQLite file or in PostgreSQL ─ digits feedback
-          ├ kept: the answers of the last minutes
-          └ feedback: what got a label or was sampled
+gateway ─ FeedbackStore, in an SQLite file or in PostgreSQL ─ digits feedback, digits train, digits export
 """

@@ -1,10 +1,9 @@
-"""`digits feedback`: list, show, export and delete records. Commands import their modules lazily."""
+"""`digits feedback`: list, export and delete records. Commands import their modules lazily."""
 
-import os
 import re
 import typing
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,14 @@ _store_option = option(
     "--store", "url", metavar="URL", required=True, envvar="DIGITS_FEEDBACK", help="The gateway's store."
 )
 _since_option = click.option(
-    "--since", metavar="AGE|DATE", callback=_parse_time, help="Only answers from this time on, such as 7d."
+    "--since", metavar="AGE|DATE", callback=_parse_time, help="Only pictures from this time on, such as 7d."
 )
-_model_option = click.option("--model", metavar="NAME", help="Only answers of this model.")
+_model_option = click.option("--model", metavar="NAME", help="Only pictures for this model.")
 
 
 @contextmanager
 def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore"]:
-    """Yield the store, whose tables only a deletion creates. Expected errors become click's.
-
-    A deletion needs the owner of an SQLite file: the gateway could not open the write-ahead log of another.
-    """
+    """Yield the store, whose tables only a deletion creates or migrates. Expected errors become click's."""
     from digit_serving.feedback.store import FeedbackStore
     from digit_serving.feedback.table import parse_url, sqlite_file
 
@@ -57,54 +53,26 @@ def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore
         # A mistyped name would become an empty store.
         if file and not file.exists():
             raise DigitServingError(f"{file} does not exist")
-        if file and to_delete and file.stat().st_uid != os.getuid():
-            raise DigitServingError(f"run this as the owner of {file}")
-        with closing(FeedbackStore(url, create=to_delete)) as store:
-            yield store
+        yield FeedbackStore(url, create=to_delete)
 
 
 @click.group()
 def feedback() -> None:
-    """List, show, export and delete answers that got feedback."""
+    """List, export and delete pictures with labels, and those that wait for one."""
 
 
 @feedback.command()
 @_store_option
 @_since_option
 @_model_option
-@click.option("--unlabelled", is_flag=True, help="Only answers without a label.")
+@click.option("--unlabelled", is_flag=True, help="Only pictures without a label.")
 def ls(url: str, since: datetime | None, model: str | None, unlabelled: bool) -> None:
-    """List the answers, oldest first."""
+    """List the pictures, oldest first."""
     from digit_serving.feedback import output
 
     with _open_store(url) as store:
         labelled = False if unlabelled else None
         click.echo(output.format_records(store.records(since=since, model=model, labelled=labelled)))
-
-
-@feedback.command()
-@click.argument("request_id", metavar="REQUEST")
-@_store_option
-@click.option(
-    "--png",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="OUT.png",
-    help="Write the inputs as a picture, side by side.",
-)
-def show(request_id: str, url: str, png: Path | None) -> None:
-    """Show the answers and the inputs of REQUEST."""
-    from digit_serving.feedback import output
-
-    with _open_store(url) as store:
-        records = sorted(
-            store.records(request_id=request_id, originals=True),
-            key=lambda found: (found.index, found.position),
-        )
-        if not records:
-            raise DigitServingError(f"the store has no request {request_id}")
-        click.echo("\n\n".join(map(output.format_record, records)))
-        if png:
-            output.side_by_side(records).save(png, "PNG")
 
 
 @feedback.command("export")
@@ -119,21 +87,15 @@ def show(request_id: str, url: str, png: Path | None) -> None:
     multiple=True,
     help="Leave out the feedback of this API key; repeatable.",
 )
-@click.option("--originals", is_flag=True, help="Write pictures as they were sent, not inputs.")
 def export_records(
-    target: Path,
-    url: str,
-    since: datetime | None,
-    model: str | None,
-    without_callers: tuple[str, ...],
-    originals: bool,
+    target: Path, url: str, since: datetime | None, model: str | None, without_callers: tuple[str, ...]
 ) -> None:
-    """Write the labelled inputs to OUT/train and OUT/held-out, a folder for each label.
+    """Write the labelled pictures to OUT/train and OUT/held-out, a folder for each label.
 
-    Keras's image_dataset_from_directory and `digits export --data` read these folders. A fifth of the inputs
-    is held out, as in `digits train --feedback`. Each input is written once: each caller has one vote, its
-    newest label, and a label by hand has precedence. Inputs whose votes differ, and those of no class, are
-    left out.
+    Keras's image_dataset_from_directory and `digits export --data` read these folders; in their names, % and
+    two digits stand for a character that no folder can have. A fifth of the pictures is held out, as in
+    `digits train --feedback`. A picture's label is that of at least two thirds of the callers who labelled
+    it, or one by hand. Those without such a label, and those of no class, are left out.
     """
     from digit_serving.feedback import output
 
@@ -146,8 +108,8 @@ def export_records(
         name = model or next(iter(models), "")
         votes = store.votes(since=since, model=name, without_callers=without_callers)
         if votes.conflicts:
-            click.echo(f"Left out: {votes.conflicts:,} (their labels differ)")
-        counts = output.write_folders(store.decided_records(votes, originals=originals), target)
+            click.echo(f"Left out: {votes.conflicts:,} (less than two thirds of the callers agree)")
+        counts = output.write_folders(store.voted(name, votes), target)
     for part, by_label in counts.items():
         labels = ", ".join(f"{label}: {count:,}" for label, count in sorted(by_label.items()))
         click.echo(f"{target / part}: {by_label.total():,} ({labels or 'none'})")
@@ -157,40 +119,38 @@ def export_records(
 @_store_option
 @_since_option
 @click.option(
-    "--before", metavar="AGE|DATE", callback=_parse_time, help="Only answers before this time, such as 30d."
+    "--before", metavar="AGE|DATE", callback=_parse_time, help="Only pictures before this time, such as 30d."
 )
 @_model_option
-@click.option("--caller", metavar="NAME", help="Only answers to this API key.")
-@click.option("--request", "request_id", metavar="ID", help="Only answers of this request.")
+@click.option("--caller", metavar="NAME", help="Only pictures of this API key.")
+@click.option("--label", metavar="LABEL", help="Only pictures with this label.")
+@click.option("--request", "request_id", metavar="ID", help="Only pictures of this request.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 def delete(url: str, yes: bool, **given: Any) -> None:
-    """Delete the answers that meet all options, so that no byte of them remains in the store's files.
+    """Delete the pictures that meet all options, so that no byte of them remains in the store's files.
 
-    Also those that the gateway keeps for feedback. Backups are not reached. With PostgreSQL the write-ahead
-    log and its archives keep copies until they are recycled.
+    Backups are not reached. With PostgreSQL the write-ahead log and its archives keep copies until they are
+    recycled.
     """
     if all(value is None for value in given.values()):
-        raise click.UsageError("say which: --since, --before, --model, --caller or --request")
+        raise click.UsageError("say which: --since, --before, --model, --caller, --label or --request")
     with _open_store(url, to_delete=True) as store:
         count = store.count(**given)
         if count and not yes:
-            click.confirm(f"Delete {_answers(count)}?", abort=True)
+            click.confirm(f"Delete {_pictures(count)}?", abort=True)
         deleted = store.delete(**given)
-    click.echo(f"Deleted {_answers(deleted)}.")
+    click.echo(f"Deleted {_pictures(deleted)}.")
 
 
 @feedback.command()
 @_store_option
 def stats(url: str) -> None:
-    """Count the answers, the labelled inputs, and the right ones.
-
-    By version and caller. An input counts once for each caller.
-    """
+    """Count the pictures, those with a label, and those of which the answer agrees, by version and caller."""
     from digit_serving.feedback import output
 
     with _open_store(url) as store:
         click.echo(output.format_stats(store.stats()))
 
 
-def _answers(count: int) -> str:
-    return f"{count:,} answer{'s' * (count != 1)}"
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'s' * (count != 1)}"

@@ -1,71 +1,65 @@
-"""Records: one input of a model, its answer and its label."""
+"""Records: a picture that a caller sent, the service's answer to it, and its label."""
 
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
-Kind = Literal["predict", "read"]
-Source = Literal["feedback", "sample", "label"]
+from digit_core.results import Box
+
+
+def digest_of(picture: bytes, box: Box | None) -> str:
+    """Return the hexadecimal SHA-256 of a picture and its box, which names what a label is about."""
+    return hashlib.sha256(picture + (b"" if box is None else repr(box).encode())).hexdigest()
 
 
 @dataclass(frozen=True)
 class Record:
-    """One input of a model, with its answer and, once known, its label.
+    """A picture that a caller sent, with the answer to it and, once known, its label.
 
-    `request_id`, `index`, `position` and `caller` identify the record: callers choose request IDs.
+    Model, digest and caller identify the record: a caller has one vote on a picture.
     """
 
-    request_id: str
-    index: int
-    """Position of the picture in the request."""
-    position: int
-    """Position of the digit in the picture's reading; 0 if the kind is `predict`."""
-    kind: Kind
     model: str
+    picture: bytes
+    """PNG file of what the label is about, with a margin, or of the whole picture: at most a megapixel."""
+    box: Box | None
+    """Place of what the label is about in `picture`; None stands for all of it."""
     version: int
+    """Version that answered `predicted`."""
     predicted: str
-    """Label that the model answered, NO_CLASS of a refusal and of an empty reading."""
+    """Label that the model answers, NO_CLASS of a refusal."""
     confidence: float
     """Probability of the most probable label, 0..1."""
-    is_digit: float | None
-    """Probability that the input shows one digit, 0..1; None if the model does not answer it."""
-    input: bytes
-    """PNG of the model's input: grey [h, w] or RGB [h, w, 3]."""
-    answered_at: datetime
-    """Time of the answer, with a time zone."""
-    held_out: bool | None = None
-    """True if the record tests a model and never trains it; the store decides it when it saves None."""
+    request_id: str
+    """Latest request that brought the picture; callers choose these IDs."""
+    sent_at: datetime
+    """Time of that request, with a time zone."""
+    index: int = 0
+    """Position of the picture in that request."""
+    position: int = 0
+    """Position of the digit in the picture's reading."""
     caller: str = ""
-    """Name of the API key that sent the request, "" if no keys are required."""
+    """Name of the API key that sent the picture, "" if no keys are required."""
     label: str | None = None
-    """Label that a person gave, NO_CLASS for none of the classes; None if there is no label."""
-    labelled_at: datetime | None = None
-    """Time at which the label was given or withdrawn, with a time zone."""
-    source: Source | None = None
-    """Origin of the record in a store: a caller's feedback, a sample of unsure answers, or labelling."""
-    text: str | None = None
-    """Right text of the whole reading, of its first input with feedback."""
-    original: bytes | None = None
-    """The picture as sent, if originals are kept."""
+    """Label that the caller gave, NO_CLASS for none of the classes."""
+    hand_label: str | None = None
+    """Label that a person who may label gave to a sample: it has precedence."""
+    held_out: bool | None = None
+    """True if the picture tests a model and never trains it; the store decides it when it saves None."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the input, which names it: hexadecimal."""
-        return hashlib.sha256(self.input).hexdigest()
+        """Name of what the label is about."""
+        return digest_of(self.picture, self.box)
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Counts of the records of one version of a model and one caller.
-
-    An input that was sent several times counts once among the labelled ones, and agrees if the caller's
-    newest label is the predicted one.
-    """
+    """Counts of one version of a model and one caller: pictures, those with a label, and those that agree."""
 
     model: str
     version: int
     caller: str
-    records: int
+    pictures: int
     labelled: int
     agreeing: int

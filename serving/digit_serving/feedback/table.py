@@ -1,13 +1,11 @@
-"""Feedback table: schema and URL of a gateway's store. Needs the extra feedback."""
+"""Table of feedback: schema and URL of a gateway's store. Needs the extra feedback."""
 
-import hashlib
 import hmac
 from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
-from sqlalchemy.engine.default import DefaultExecutionContext
 
 from digit_serving.errors import StoreError
 
@@ -15,7 +13,7 @@ _HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 
-class _UtcDateTime(sa.TypeDecorator[datetime]):
+class UtcDateTime(sa.TypeDecorator[datetime]):
     """Times with a time zone, of which SQLite has none: stored and returned in UTC."""
 
     impl = sa.DateTime(timezone=True)
@@ -32,54 +30,37 @@ class _UtcDateTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _digest_input(context: DefaultExecutionContext) -> str:
-    png: bytes = context.get_current_parameters()["input"]  # type: ignore[no-untyped-call]
-    return hashlib.sha256(png).hexdigest()
-
-
-def _record_table(name: str, *more: sa.Column[str]) -> sa.Table:
-    """Return a table of answered inputs; `Record` explains the columns."""
-    return sa.Table(
-        name,
-        metadata,
-        sa.Column("request_id", sa.Text, primary_key=True),
-        sa.Column("index", sa.Integer, primary_key=True),
-        sa.Column("position", sa.Integer, primary_key=True),
-        sa.Column("caller", sa.Text, primary_key=True),
-        sa.Column("kind", sa.Text, nullable=False),
-        sa.Column("model", sa.Text, nullable=False),
-        sa.Column("version", sa.BigInteger, nullable=False),
-        sa.Column("predicted", sa.Text, nullable=False),
-        sa.Column("confidence", sa.Double, nullable=False),
-        sa.Column("is_digit", sa.Double),
-        sa.Column("input", sa.LargeBinary, nullable=False),
-        sa.Column("answered_at", _UtcDateTime, nullable=False),
-        sa.Column("held_out", sa.Boolean, nullable=False),
-        sa.Column("label", sa.Text),
-        sa.Column("labelled_at", _UtcDateTime),
-        sa.Column("source", sa.Text),
-        sa.Column("text", sa.Text),
-        sa.Column("original", sa.LargeBinary),
-        *more,
-        sa.Index(f"{name}_answered_at", "answered_at"),
-    )
-
-
 metadata = sa.MetaData()
-feedback = _record_table(
-    "feedback", sa.Column("digest", sa.Text, nullable=False, index=True, default=_digest_input)
+pictures = sa.Table(
+    "feedback_picture",
+    metadata,
+    sa.Column("model", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("caller", sa.Text, primary_key=True),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("predicted", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("request_id", sa.Text, nullable=False, index=True),
+    sa.Column("index", sa.Integer, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("sent_at", UtcDateTime, nullable=False, index=True),
+    sa.Column("held_out", sa.Boolean, nullable=False),
+    sa.Column("label", sa.Text),
+    sa.Column("hand_label", sa.Text),
+    sa.Column("box", sa.JSON(none_as_null=True)),
+    # The last column: SQLite reads the others without it.
+    sa.Column("picture", sa.LargeBinary, nullable=False),
 )
-"""Inputs that got a label, or wait for one. Pictures that are sent again have the same `digest`."""
-kept = _record_table("kept")
-"""Inputs of the last minutes, which may get feedback."""
+"""Pictures with a label, and those that wait for one; `Record` explains the columns."""
 secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary_key=True))
 """Key of this store, which decides what is held out: callers can't know it."""
 
 
 def is_held_out(key: str, digest: str) -> bool:
-    """True for a fifth of all inputs, which test a model and never train it.
+    """True for a fifth of all pictures, which test a model and never train it.
 
-    A keyed hash of the input: neither a request ID nor an attempt with other inputs tells a caller the side.
+    A keyed hash of the picture: neither a request ID nor an attempt with other pictures tells a caller the
+    side.
     """
     return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % _HELD_OUT_SHARE == 0
 

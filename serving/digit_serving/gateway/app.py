@@ -56,8 +56,8 @@ class Gateway:
 
         self._app = Admission(WsgiAdapter(app), settings, services.metrics.count_overload, takes_body)
         await receive()
-        if services.keeper:
-            services.keeper.start()
+        if services.store:
+            services.store.open()
         await _connect(services.model_server, settings)
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -133,15 +133,15 @@ def _observe_requests(app: Flask, settings: Settings, observers: Observers) -> N
 
 
 def _api(services: Services) -> Blueprint:
-    """Return the routes of /v1, with feedback if answers are kept, and labelling if keys protect it."""
+    """Return the routes of /v1, with feedback if there is a store, and labelling if keys protect it."""
     api = Blueprint("api", __name__, url_prefix="/v1")
-    settings, upstream, keeper = services.settings, services.upstream, services.keeper
-    views = Views(settings, upstream, services.observers)
+    settings, upstream, work = services.settings, services.upstream, services.work
+    views = Views(settings, upstream, work, services.observers)
     api.post("/predict")(views.predict)
     api.post("/read")(views.read)
     api.get("/models")(views.models)
-    if keeper:
-        feedback = FeedbackViews(settings, upstream, keeper, services.metrics)
+    if services.store:
+        feedback = FeedbackViews(settings, upstream, work, services.store, services.metrics)
         api.post("/feedback")(feedback.give)
         if settings.offers_labelling:
             api.get("/feedback/unlabelled")(feedback.unlabelled)

@@ -82,7 +82,7 @@ class GatewayError(DigitServingError):
 
 
 class FeedbackMismatchError(GatewayError):
-    """The label does not suit the answer."""
+    """The label does not suit the model, or the boxes."""
 
     status, code = 422, "feedback_mismatch"
 
@@ -94,7 +94,7 @@ class FeedbackUnavailableError(GatewayError):
 
 
 class FeedbackUnknownError(GatewayError):
-    """No such answer is kept."""
+    """No such picture is stored, or the model takes no feedback."""
 
     status, code = 404, "feedback_unknown"
 

@@ -1,11 +1,13 @@
-"""Feedback: views that label answers, by the callers who got them and by people who label by hand."""
+"""Feedback: views that store pictures with their labels, and that show stored pictures without one."""
 
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import numpy as np
 from flask import Response, g, request
 from pydantic import (
     BaseModel,
@@ -19,9 +21,12 @@ from pydantic import (
 )
 from werkzeug.exceptions import UnsupportedMediaType
 
-from digit_core.artifact.task_card import NO_CLASS
+from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
+from digit_core.recognition import Recognition, drive
+from digit_core.results import Box, Prediction
 from digit_core.tfserving.codec import ModelRef
+from digit_serving.feedback.parts import Part, cut, to_records
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.errors import (
@@ -32,23 +37,25 @@ from digit_serving.gateway.errors import (
 )
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import (
+    BodyParser,
     ModelQuery,
-    Query,
     UnlabelledQuery,
-    parse_query,
+    from_base64,
     parse_selection,
     read_body,
 )
-from digit_serving.gateway.request import RequestContext, json_response
+from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import Upstream
+from digit_serving.gateway.upstream import RouteMovedError, Upstream
+from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
-    from digit_serving.gateway.observers.keeper import AnswerKeeper
+    # It needs the extra feedback.
+    from digit_serving.gateway.store import SharedStore
 
 _POOL = 10
-"""Candidates for each answer that is shown: the random choice seldom gives two people the same one."""
-_MAX_BODY = 16 * 1024
+"""Candidates for each picture that is shown: the random choice seldom gives two people the same one."""
+_MAX_LABEL_BODY = 16 * 1024
 
 
 def _to_integer(value: object) -> object:
@@ -57,9 +64,10 @@ def _to_integer(value: object) -> object:
 
 
 def _kind_of(document: object) -> str:
-    return "is" if isinstance(document, dict) and "is" in document else "label"
+    return "picture" if isinstance(document, dict) and "image" in document else "request"
 
 
+_Place = Annotated[schemas.Position, BeforeValidator(_to_integer)]
 Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
 _Document = TypeVar("_Document", bound="_Body")
 
@@ -70,103 +78,103 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
-class _Feedback(_Body):
-    request_id: schemas.RequestId
-    """Value of the header X-Request-ID of the answer."""
-    index: Annotated[schemas.Position, BeforeValidator(_to_integer)] = 0
-    """Position of the picture in its request, from 0."""
+class FeedbackPicture(_Body):
+    """A picture with its label."""
 
-
-class FeedbackLabel(_Feedback):
-    """The right label of a picture."""
-
+    image: schemas.EncodedFile
     label: Label
-    """One of the model's labels; of a reading its right text, digits and white space, of any length. Empty if
-    the picture shows none of the classes, or no digit."""
+    """One of the model's labels; empty if the picture shows none of the classes, or no digit. With several
+    boxes their digits, with any white space."""
+    boxes: Sequence[Annotated[Sequence[_Place], Field(min_length=4, max_length=4)]] = ()
+    """Parts that the label is about, as answers have them: left, top, width and height. Without any, it is
+    the whole picture, or the digit that the service finds."""
 
 
-class FeedbackRight(_Feedback):
-    """The answer to a picture was right."""
+class FeedbackLabel(_Body):
+    """The label of a picture that the service has stored as a sample."""
 
-    is_: Annotated[Literal["right"], Field(alias="is")]
+    request_id: schemas.RequestId
+    """Value of the header X-Request-ID of its answer."""
+    index: _Place = 0
+    """Position of the picture in its request, from 0."""
+    label: Label
+    """One of the model's labels, or empty; of a reading its digits, with any white space."""
 
 
 class HandLabel(_Body):
-    """The label of an input, by hand."""
+    """The label of a stored picture, by hand."""
 
-    input: schemas.Digest
-    """SHA-256 of the input, as it was shown."""
+    picture: schemas.Digest
+    """Name of the picture, as it was shown."""
     label: Label | None
     """One of the model's labels. Empty if the picture shows none of the classes, or no digit. Null withdraws
     the label."""
 
 
-_FEEDBACK: TypeAdapter[FeedbackLabel | FeedbackRight] = TypeAdapter(
+_FEEDBACK: TypeAdapter[FeedbackPicture | FeedbackLabel] = TypeAdapter(
     Annotated[
-        Annotated[FeedbackLabel, Tag("label")] | Annotated[FeedbackRight, Tag("is")],
+        Annotated[FeedbackPicture, Tag("picture")] | Annotated[FeedbackLabel, Tag("request")],
         Discriminator(_kind_of),
     ]
 )
 _HAND_LABEL = TypeAdapter(HandLabel)
 
 
-class FeedbackViews:
-    """Views that store feedback on answers of any worker, and that show stored inputs without a label.
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A picture with its label, of any form of body."""
 
-    For API keys with the permission to label. They do not tell what the model answered: people would be
-    inclined to agree.
+    image: bytes
+    label: str
+    boxes: Sequence[Box]
+
+
+class FeedbackViews:
+    """Views that store labelled pictures, and that show stored pictures without a label.
+
+    Those are for API keys with the permission to label. They do not tell what the model answered: people
+    would be inclined to agree.
     """
 
     def __init__(
-        self, settings: Settings, upstream: Upstream, keeper: "AnswerKeeper", metrics: Metrics
+        self, settings: Settings, upstream: Upstream, work: Work, store: "SharedStore", metrics: Metrics
     ) -> None:
         self._settings = settings
         self._upstream = upstream
-        self._keeper = keeper
+        self._work = work
+        self._parser = BodyParser(settings, work)
+        self._store = store
         self._metrics = metrics
 
     def give(self) -> Response:
-        """Store feedback on an answer to the same caller."""
+        """Store a picture with its label, or the label of a stored picture of the same caller."""
         context: RequestContext = g.context
-        parse_query(Query, request)
-        given = _parse_body(_FEEDBACK)
-        records = self._keeper.find(given.request_id, given.index, context.key)
-        if not records:
-            raise FeedbackUnknownError(
-                "No answer with this request ID and index is kept: it is unknown, or too old."
-            )
-        context.requested = ModelRef(records[0].model, version=records[0].version)
-        labels = self._labels(given, records, context)
-        now = datetime.now(UTC)
-        labelled = [
-            replace(record, label=label, labelled_at=now, source="feedback")
-            for record, label in zip(records, labels, strict=True)
-        ]
-        if records[0].kind == "read":
-            answered = "".join(record.predicted for record in records)
-            text = given.label if isinstance(given, FeedbackLabel) else answered
-            labelled[0] = replace(labelled[0], text=text)
-        self._keeper.use_store(lambda store: store.save(labelled))
-        for record in labelled:
+        query, context.requested = parse_selection(ModelQuery, request, self._settings)
+        given = self._parse(context)
+        if isinstance(given, FeedbackLabel):
+            records = self._labelled(given, query.model, context)
+        else:
+            records = self._answered(given, context)
+        self._store.use(lambda store: store.save(records))
+        for record in records:
             agrees = str(record.label == record.predicted).lower()
             self._metrics.feedback(record.model, record.version, agrees).inc()
         content: schemas.FeedbackReceipt = {
             "feedback": {
-                "request_id": given.request_id,
-                "index": given.index,
-                "inputs": len(labelled),
-                "original": any(record.original for record in labelled),
+                "request_id": records[0].request_id,
+                "index": records[0].index,
+                "pictures": len(records),
             },
             "request_id": context.request_id,
         }
         return json_response(content)
 
     def unlabelled(self) -> Response:
-        """Answer some of the least confident answers, in random order."""
+        """Answer some of the pictures with the least confident answers, in random order."""
         context = _permitted_context()
         query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
         model, limit = context.model, query.limit
-        records, unlabelled = self._keeper.use_store(
+        records, unlabelled = self._store.use(
             lambda store: (
                 store.unlabelled(model, limit=limit, pool=limit * _POOL),
                 store.count_unlabelled(model),
@@ -174,72 +182,169 @@ class FeedbackViews:
         )
         content: schemas.LabellingRecords = {
             "records": [
-                {"input": record.digest, "image": base64.b64encode(record.input).decode()}
+                {
+                    "picture": record.digest,
+                    "image": base64.b64encode(record.picture).decode(),
+                    "box": record.box,
+                }
                 for record in records
             ],
             "unlabelled": unlabelled,
             "request_id": context.request_id,
         }
-        # Inputs of other people must not remain in the browser's cache.
+        # Pictures of other people must not remain in the browser's cache.
         return json_response(content, {"Cache-Control": "no-store"})
 
     def label(self) -> Response:
-        """Label an input; the latest label counts."""
+        """Label a picture; the latest label by hand counts."""
         context = _permitted_context()
         _, context.requested = parse_selection(ModelQuery, request, self._settings)
-        given = _parse_body(_HAND_LABEL)
+        given = _validate(_HAND_LABEL, read_body(_require_json(), _MAX_LABEL_BODY))
         if given.label:
             try:
-                self._require_label(given.label, context)
+                card = self._upstream.route(context, context.requested).served.card
             except ModelNotFoundError as error:
                 # The version that answers by default decides: that of the record may be gone.
                 raise UnavailableError(error.message) from error
+            _split_label(given.label, 1, card)
         model = context.model
-        if not self._keeper.use_store(lambda store: store.label(model, given.input, given.label)):
-            raise FeedbackUnknownError(
-                "No such input waits for a label: it is unknown, was deleted, or its caller has labelled it."
-            )
+        if not self._store.use(lambda store: store.label(model, given.picture, given.label)):
+            raise FeedbackUnknownError("No such picture is stored: it is unknown, or was deleted.")
         content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
         return json_response(content)
 
-    def _labels(
-        self, given: FeedbackLabel | FeedbackRight, records: Sequence[Record], context: RequestContext
-    ) -> Sequence[str | None]:
-        """Return the label of each record.
+    def _parse(self, context: RequestContext) -> _Given | FeedbackLabel:
+        """Return what the body says. Raise MalformedBodyError, ImageError or HTTPException."""
+        if request.mimetype == "multipart/form-data":
+            files, texts = self._parser.parse_form(request), request.form.getlist("label")
+            if len(files) != 1 or len(texts) != 1:
+                raise MalformedBodyError("The form must have one file part `image` and one field `label`.")
+            boxes = [text.split(",") for text in request.form.getlist("box")]
+            if not all(number.strip().isdecimal() for box in boxes for number in box):
+                raise MalformedBodyError("A field `box` has four numbers: left,top,width,height.")
+            document = {"image": "", "label": texts[0], "boxes": [[*map(int, box)] for box in boxes]}
+            picture, image = _validate(_FEEDBACK, document), files[0]
+        else:
+            data = read_body(_require_json(), self._settings.max_body)
+            picture = self._work.run_in_thread(context, _validate, _FEEDBACK, data)
+            if isinstance(picture, FeedbackLabel):
+                return picture
+            image = _decode(picture.image)
+        if len(picture.boxes) > self._settings.max_digits:
+            raise MalformedBodyError(f"A picture may have {self._settings.max_digits} boxes.")
+        return _Given(image, picture.label, [tuple(box) for box in picture.boxes])
 
-        Records of a reading have none if the number has another length: which digits differ is unknown. Raise
-        FeedbackMismatchError if the given label does not suit the answer, and what Upstream.route raises.
-        """
-        if isinstance(given, FeedbackRight):
-            return [record.predicted for record in records]
-        if given.label == NO_CLASS:
-            return [NO_CLASS] * len(records)
-        if records[0].kind == "read":
-            digits = "".join(given.label.split())
-            if not (digits.isascii() and digits.isdigit()):
-                raise FeedbackMismatchError("The label of a reading must consist of digits and white space.")
-            return [*digits] if len(digits) == len(records) else [None] * len(records)
-        try:
-            self._require_label(given.label, context)
-        except ModelNotFoundError as error:
-            raise FeedbackUnknownError("The version that answered is no longer served.") from error
-        return [given.label]
+    def _labelled(self, given: FeedbackLabel, model: str | None, context: RequestContext) -> list[Record]:
+        """Return the stored records of a picture, with their labels."""
+        found = self._store.use(
+            lambda store: store.records(
+                pictures=True,
+                request_id=given.request_id,
+                index=given.index,
+                caller=context.key,
+                model=model,
+            )
+        )
+        if not found:
+            raise FeedbackUnknownError(
+                "This request's picture is not stored: an ID stands for a picture of the sample, of the same "
+                f"caller, for {self._settings.feedback_days:g} days. Send the picture with its label."
+            )
+        context.requested = ModelRef(found[0].model)
+        labels = _split_label(given.label, len(found), self._route(context).served.card)
+        return [replace(record, label=label) for record, label in zip(found, labels, strict=True)]
 
-    def _require_label(self, label: str, context: RequestContext) -> None:
-        if label not in self._upstream.route(context, context.requested).served.card.labels:
-            raise FeedbackMismatchError("The label is none of the model's labels.")
+    def _answered(self, given: _Given, context: RequestContext) -> list[Record]:
+        """Return the records of a picture: the model answers each part, for the agreement."""
+        route = self._route(context)
+        while True:
+            try:
+                return self._answer(given, context, route)
+            except RouteMovedError as moved:
+                route = moved.route
+
+    def _route(self, context: RequestContext) -> Route:
+        if not self._settings.for_model(context.model).feedback:
+            raise FeedbackUnknownError("This model takes no feedback.")
+        return self._upstream.route(context, context.requested)
+
+    def _answer(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
+        card = route.served.card
+        labels = _split_label(given.label, len(given.boxes) or 1, card)
+        cutting = partial(cut, given.image, max_pixels=self._settings.max_pixels, exif=card.exif)
+        parts: list[Part] = []
+        pictures: Any = [given.image]
+        if given.boxes:
+            parts = self._work.run_in_thread(context, cutting, given.boxes)
+            pictures = np.stack([part.prepare(card) for part in parts])
+        asking = self._upstream.asking(context, route)
+        steps = Recognition(card).predict(pictures)
+        predictions = [
+            _require_prediction(outcome.result)
+            for outcome in drive(steps, asking, partial(self._work.prepare, context))
+        ]
+        parts = parts or self._work.run_in_thread(context, cutting, [predictions[0].box])
+        records = to_records(
+            parts,
+            predictions,
+            model=route.served.model.name,
+            version=predictions[0].model_version,
+            request_id=context.request_id,
+            sent_at=datetime.now(UTC),
+            caller=context.key,
+        )
+        return [replace(record, label=label) for record, label in zip(records, labels, strict=True)]
 
 
-def _parse_body(kind: TypeAdapter[_Document]) -> _Document:
-    """Return the request's body, a small JSON document. Raise MalformedBodyError or HTTPException."""
+def _split_label(label: str, count: int, card: TaskCard) -> list[str]:
+    """Return the label of each of `count` parts. Raise FeedbackMismatchError."""
+    if card.is_multi_label:
+        raise FeedbackMismatchError("A model that gives a picture several labels takes no feedback.")
+    if label == NO_CLASS:
+        return [NO_CLASS] * count
+    labels = [label] if count == 1 else [*"".join(label.split())]
+    if len(labels) != count:
+        raise FeedbackMismatchError(f"The label has {len(labels)} digits for {count} parts of the picture.")
+    if not {*labels} <= {*card.labels}:
+        hint = " A number needs the box of each of its digits." if card.reads_numbers else ""
+        raise FeedbackMismatchError(f"The label is none of the model's labels.{hint}")
+    return labels
+
+
+def _decode(text: str) -> bytes:
+    """Return the file in base64. Raise NotAnImageError."""
+    file = from_base64(text)
+    if isinstance(file, Exception):
+        raise file
+    return file
+
+
+def _require_prediction(result: object) -> Prediction:
+    """Return the prediction, or raise the picture's error."""
+    if isinstance(result, Exception):
+        raise result
+    assert isinstance(result, Prediction)
+    return result
+
+
+def _require_json() -> Any:
+    """Return the request. Raise UnsupportedMediaType unless its body is JSON."""
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("Unsupported media type. Send application/json.")
+    return request
+
+
+def _validate(kind: TypeAdapter[Any], document: Any) -> Any:
+    """Return the document, JSON in bytes or its members. Raise MalformedBodyError."""
     try:
-        return kind.validate_json(read_body(request, _MAX_BODY))
+        if isinstance(document, bytes):
+            return kind.validate_json(document)
+        return kind.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        # A document of several kinds has its kind in front.
-        place = f"Field `{first['loc'][-1]}`: " if first["loc"] else ""
+        # A document of several kinds has its kind in front; a member of a list its position behind.
+        names = [part for part in first["loc"] if isinstance(part, str)]
+        place = f"Field `{names[-1]}`: " if names else ""
         raise MalformedBodyError(f"{place}{first['msg']}.") from error
 
 
@@ -247,5 +352,5 @@ def _permitted_context() -> RequestContext:
     """Return the request's context. Raise ForbiddenError if the API key may not label."""
     context: RequestContext = g.context
     if not context.may_label:
-        raise ForbiddenError("This API key may not label answers. Ask the operator for one that may.")
+        raise ForbiddenError("This API key may not label pictures. Ask the operator for one that may.")
     return context

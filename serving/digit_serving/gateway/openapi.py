@@ -59,6 +59,7 @@ _FEEDBACK = (
     errors.FeedbackUnknownError,
     errors.FeedbackMismatchError,
     errors.FeedbackUnavailableError,
+    errors.UnknownModelError,
 )
 
 _TEXT = {"schema": {"type": "string"}}
@@ -165,33 +166,39 @@ def _operations(settings: Settings) -> _Json:
         ),
     }
     if settings.feedback:
+        content = _json("FeedbackPicture", "FeedbackLabel")
         operations["/v1/feedback"] = _operation(
             "giveFeedback",
-            "Say what a picture of an earlier request shows.",
+            "Say what a picture shows.",
             _json("FeedbackReceipt"),
-            _FEEDBACK,
-            "The service keeps the model's input of each answer for some minutes. Feedback stores it with "
-            "its label, to train later models. Feedback on the same picture replaces earlier one.",
-            body={"required": True, "content": _json("FeedbackLabel", "FeedbackRight")},
+            (*_FEEDBACK, *_IMAGE, errors.TooManyImagesError),
+            "The service stores the picture with its label, to train later models: the part that the label "
+            "is about, with a margin, or the whole picture, without metadata and with at most a megapixel. "
+            "A caller has one vote on a picture, its latest. A request ID in place of the picture stands for "
+            "one that the service has stored as a sample.",
+            parsing.ModelQuery,
+            {
+                "required": True,
+                "content": {**content, "multipart/form-data": {"schema": _ref("schemas", "FeedbackForm")}},
+            },
         )
     if settings.offers_labelling:
         permission = "The API key needs the permission to label."
         operations["/v1/feedback/unlabelled"] = _operation(
             "listUnlabelled",
-            "Show some stored inputs that wait for a label.",
+            "Show some stored pictures that wait for a label.",
             _json("LabellingRecords"),
             (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
-            "They are among the least confident ones, in random order: two people seldom get the same. An "
-            "input that was sent several times is among them once, and not at all once it has a label. "
-            f"They come without the label that the model answered. {permission}",
+            "They are among those with the least confident answers, in random order: two people seldom get "
+            f"the same. They come without the label that the model answered. {permission}",
             parsing.UnlabelledQuery,
         )
         operations["/v1/feedback/labels"] = _operation(
-            "labelInput",
-            "Label a stored input by hand, or withdraw its label.",
+            "labelPicture",
+            "Label a stored picture by hand, or withdraw its label.",
             _json("LabellingReceipt"),
-            (*_FEEDBACK, errors.ForbiddenError, errors.UnknownModelError),
-            f"The latest label by hand counts; the label of its own caller stays. {permission}",
+            (*_FEEDBACK, errors.ForbiddenError),
+            f"The latest label by hand counts, before those of callers. {permission}",
             parsing.ModelQuery,
             {"required": True, "content": _json("HandLabel")},
         )

@@ -111,7 +111,7 @@ def probes(services: Services) -> Blueprint:
         warnings = await_(model_warnings.get(deadline))
         if services.limiter and not services.limiter.is_reachable():
             warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
-        if services.keeper and not services.keeper.is_available:
+        if services.store and not services.store.is_available:
             warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
         if certificate_expiry < time.time():
             warnings.append("The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it.")

@@ -109,10 +109,10 @@ class ReadQuery(VersionQuery):
 
 
 class UnlabelledQuery(ModelQuery):
-    """Query of answers that wait for a label."""
+    """Query of pictures that wait for a label."""
 
     limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
-    """Largest number of answers."""
+    """Largest number of pictures."""
 
 
 _Query = TypeVar("_Query", bound=Query)
@@ -239,7 +239,7 @@ class BodyParser:
                 return self._from_npy(data)
             return Body([data], is_image=True)
         if media_type == "multipart/form-data":
-            return Body(self._from_form(request))
+            return Body(self.parse_form(request))
         if media_type == "application/json":
             data = read_body(request, self._max_body)
             if len(data) <= _MAX_INLINE_JSON:
@@ -250,7 +250,8 @@ class BodyParser:
             "several as multipart/form-data, application/json or application/x-npy."
         )
 
-    def _from_form(self, request: Request) -> list[bytes]:
+    def parse_form(self, request: Request) -> list[bytes]:
+        """Return the files of the parts `image`, at least one. Raise errors as `parse` does."""
         boundary = request.mimetype_params.get("boundary", "").encode()
         # Each part follows a delimiter, and a last one ends the form. Werkzeug's own limit leaves files open.
         self._check_count(read_body(request, self._max_body).count(b"--" + boundary) - 1)
@@ -282,7 +283,7 @@ class BodyParser:
             return _to_inputs(items, task)
         if not all(isinstance(item, str) for item in items):
             raise MalformedBodyError("The field `images` must be a list of base64 strings.")
-        return Body([*map(_from_base64, items)])
+        return Body([*map(from_base64, items)])
 
     def _from_npy(self, data: bytes) -> Body:
         array = _load_npy(data)
@@ -300,7 +301,8 @@ class BodyParser:
             )
 
 
-def _from_base64(text: str) -> bytes | ImageError:
+def from_base64(text: str) -> bytes | ImageError:
+    """Return the file in base64, also as a data: URL, or the error of another text."""
     # A browser's canvas exports its picture as a data: URL.
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:

@@ -182,17 +182,25 @@ class ModelsMore(TypedDict):
     request_id: RequestId
 
 
+class FeedbackForm(TypedDict):
+    """A picture with its label as form parts."""
+
+    image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
+    label: Annotated[str, Field(max_length=MAX_LABEL)]
+    """One of the model's labels, or empty; with several boxes their digits."""
+    box: NotRequired[Sequence[Annotated[str, Field(pattern=r"^\d+,\d+,\d+,\d+$")]]]
+    """Parts that the label is about: left,top,width,height."""
+
+
 class FeedbackEntry(TypedDict):
     """Feedback that was stored."""
 
     request_id: RequestId
-    """Value of the header X-Request-ID of the answer."""
+    """Request that brought the picture."""
     index: Position
     """Position of the picture in its request, from 0."""
-    inputs: Annotated[int, Field(ge=1)]
-    """Number of model inputs that were stored: 1, or the digits of a reading."""
-    original: bool
-    """True if the picture as sent was stored, too; false if the model's inputs only."""
+    pictures: Annotated[int, Field(ge=1)]
+    """Number of pictures that got a label: 1, or the digits of a number."""
 
 
 class FeedbackReceipt(TypedDict):
@@ -203,20 +211,22 @@ class FeedbackReceipt(TypedDict):
 
 
 class LabellingRecord(TypedDict):
-    """Stored input that waits for a label."""
+    """Stored picture that waits for a label."""
 
-    input: Digest
-    """SHA-256 of the input, which names it."""
+    picture: Digest
+    """Name of the picture: a SHA-256."""
     image: Png
-    """The model's input."""
+    """The picture, or what is around its box."""
+    box: results.Box | None
+    """Part that the label is about; null if it is all of the image."""
 
 
 class LabellingRecords(TypedDict):
-    """Stored inputs that wait for a label."""
+    """Stored pictures that wait for a label."""
 
     records: Sequence[LabellingRecord]
     unlabelled: Count
-    """Number of the model's inputs that wait for a label, each counted once."""
+    """Number of the model's pictures that wait for a label, each counted once."""
     request_id: RequestId
 
 
@@ -224,7 +234,7 @@ class LabellingReceipt(TypedDict):
     """Receipt of a label."""
 
     label: Annotated[str, Field(max_length=MAX_LABEL)] | None
-    """Label of the input now, null if it has none."""
+    """Label of the picture now, null if it has none."""
     request_id: RequestId
 
 

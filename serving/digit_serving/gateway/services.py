@@ -16,11 +16,13 @@ from digit_serving.gateway.observers.shadow import Shadow
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
+from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
     # They need the extras feedback and otel.
-    from digit_serving.gateway.observers.keeper import AnswerKeeper
+    from digit_serving.gateway.observers.sampler import Sampler
     from digit_serving.gateway.observers.tracing import Tracing
+    from digit_serving.gateway.store import SharedStore
 
 _OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -38,8 +40,10 @@ class Services:
         self.metrics = metrics = Metrics()
         self.tracing = create_tracing()
         self.shadow = Shadow(settings, metrics) if settings.has_shadow else None
-        self.keeper = _create_keeper(settings, metrics) if settings.feedback else None
-        watching = (self.tracing, self.shadow, self.keeper, metrics, RequestLog(settings))
+        self.work = Work(settings)
+        self.store = _create_store(settings) if settings.feedback else None
+        self.sampler = _create_sampler(settings, self.store, self.work, metrics) if self.store else None
+        watching = (self.tracing, self.shadow, self.sampler, metrics, RequestLog(settings))
         self.observers = Observers(filter(None, watching))
         self.model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         self.upstream = Upstream(settings, self.model_server, self.observers)
@@ -55,17 +59,30 @@ class Services:
         if self.shadow:
             await self.shadow.close()
         await self.model_server.close()
-        if self.keeper:
-            await asyncio.to_thread(self.keeper.close)
+        if self.sampler:
+            await asyncio.to_thread(self.sampler.close)
+        if self.store:
+            await asyncio.to_thread(self.store.close)
         if self.tracing:
             self.tracing.shutdown()
         self.metrics.write()
 
 
-def _create_keeper(settings: Settings, metrics: Metrics) -> "AnswerKeeper":
-    from digit_serving.gateway.observers.keeper import AnswerKeeper
+def _create_store(settings: Settings) -> "SharedStore":
+    from digit_serving.gateway.store import SharedStore
 
-    return AnswerKeeper(settings, metrics)
+    return SharedStore(settings)
+
+
+def _create_sampler(
+    settings: Settings, store: "SharedStore", work: Work, metrics: Metrics
+) -> "Sampler | None":
+    """Return the sampler, which costs requests nothing if there is none."""
+    if not settings.feedback_sample:
+        return None
+    from digit_serving.gateway.observers.sampler import Sampler
+
+    return Sampler(settings, store, work, metrics)
 
 
 def create_tracing() -> "Tracing | None":

@@ -167,13 +167,11 @@ class Settings(BaseSettings):
     feedback: str = ""
     """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database.
     Needs the extra feedback."""
-    feedback_keep: float = Field(default=600, gt=0)
-    """Seconds for which the latest 10,000 inputs are kept, and can get feedback."""
-    feedback_originals: bool = False
-    """Keep also the image files as they were sent, with their metadata."""
-    feedback_sample: float = Field(default=0, ge=0, le=1)
-    """Share of the requests whose unsure answers, refused or below a confidence of 0.9, are stored to be
-    labelled by hand at /label: 0.01 is one in a hundred."""
+    feedback_sample: Share = 0
+    """Share of the requests whose pictures are stored, to be labelled by hand at /label, or by request ID:
+    0.01 is one in a hundred."""
+    feedback_days: float = Field(default=30, gt=0)
+    """Days after which such a picture is deleted unless it has got a label."""
 
     @cached_property
     def models(self) -> tuple[str, ...]:
@@ -222,7 +220,7 @@ class Settings(BaseSettings):
 
     @property
     def offers_labelling(self) -> bool:
-        """True if stored answers are shown, to be labelled by hand: only to callers with API keys."""
+        """True if stored pictures are shown, to be labelled by hand: only to callers with API keys."""
         return bool(self.feedback and self.api_keys)
 
     _shadow = field_validator("shadow_label")(_require_another_label)
@@ -232,7 +230,7 @@ class Settings(BaseSettings):
     def _require_keys(cls, value: str, info: ValidationInfo) -> str:
         if value and not (info.data.get("api_keys") or info.data.get("feedback_open")):
             raise ValueError(
-                "needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+                "needs DIGITS_API_KEYS, with which a caller has one vote on a picture; "
                 "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
             )
         return value

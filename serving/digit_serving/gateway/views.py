@@ -50,13 +50,13 @@ _shortest: Any = np.float32
 class Views:
     """Views that answer pictures."""
 
-    def __init__(self, settings: Settings, upstream: Upstream, observers: Observers) -> None:
+    def __init__(self, settings: Settings, upstream: Upstream, work: Work, observers: Observers) -> None:
         self._settings = settings
         self._max_images, self._max_digits = settings.max_images, settings.max_digits
         self._upstream = upstream
         self._answered = observers.answered
-        self._work = Work(settings)
-        self._parser = BodyParser(settings, self._work)
+        self._work = work
+        self._parser = BodyParser(settings, work)
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
@@ -156,9 +156,7 @@ class Views:
             partial(self._work.prepare, context),
         )
         documents: list[Any] = []
-        answered: dict[int, Outcome[Any]] = {}
-        results: list[Prediction | Reading] = []
-        size = 0
+        results: dict[int, Prediction | Reading] = {}
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
             result: Any = outcome.result
             if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
@@ -168,14 +166,11 @@ class Views:
                 documents.append(_describe_failure(context, body, result))
                 continue
             documents.append(describe(result, outcome.inputs, card, query))
-            results.append(result)
-            if self._answered:
-                size += sum(row.nbytes for row in outcome.inputs)
-                answered[index] = Outcome(result, outcome.inputs if size <= MAX_CALL_BYTES else ())
-        context.results = results
+            results[index] = result
+        context.results = answered = [*results.values()]
         for watch in self._answered:
-            watch(context, route, body, answered)
-        return documents, results[0].model_version if results else route.served.version
+            watch(context, route, body, results)
+        return documents, answered[0].model_version if answered else route.served.version
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery

@@ -1,6 +1,7 @@
 """Work on pictures: in slices of the event loop, or one at a time in a thread, within the deadline."""
 
 import asyncio
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,8 @@ class Work:
         self._max_queue_time = settings.max_queue_time
         # One thread: two threads would need the memory of two large pictures.
         self._executor = ThreadPoolExecutor(1, "large")
+        self.large = threading.Lock()
+        """Held while a picture is decoded in a thread, by another thread too."""
         self._queued = 0
         """Calls that wait for the thread, or run in it."""
         self._seconds = 0.0
@@ -67,7 +70,8 @@ class Work:
             self._check_time(context)
             started = time.monotonic()
             try:
-                return function(*arguments)
+                with self.large:
+                    return function(*arguments)
             except DigitError as error:
                 # Clear the frames, which keep the pixels alive: the thread goes on with other pictures.
                 traceback.clear_frames(error.__traceback__)

@@ -3,16 +3,15 @@
     began ─ called, for each call to the model server ─ answered ─ ended
 
 The way of a request emits these moments and knows no feature: metrics, the log, traces, the comparisons with
-the shadow, and the keeper of answers for feedback.
+the shadow, and the sampler of pictures for feedback.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from flask import Request
 
-from digit_core.recognition import Classify, Outcome
-from digit_core.results import Answer
+from digit_core.recognition import Classify
+from digit_core.results import Answer, Prediction, Reading
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import Facts, RequestContext, Route
 
@@ -32,12 +31,9 @@ class Observer:
         """Watch the answers of the route's version to a batch."""
 
     def answered(
-        self, context: RequestContext, route: Route, body: Body, outcomes: Mapping[int, Outcome[Any]]
+        self, context: RequestContext, route: Route, body: Body, results: Mapping[int, Prediction | Reading]
     ) -> None:
-        """Watch the outcomes of pictures that have a result, by index.
-
-        Inputs of a request beyond MAX_CALL_BYTES are left out: all of them might not fit into memory.
-        """
+        """Watch the results of a request's pictures, by index; errors have none."""
 
     def ended(self, facts: Facts) -> None:
         """Watch the end of a request: its response is known."""

@@ -106,15 +106,13 @@ class Metrics(Observer):
         )
         self.worker_exits = self._counter("worker_exits", "Worker processes that ended and were replaced.")
         self.feedback = self._counter(
-            "feedback", "Model inputs that got a label, by its agreement.", *_VERSION, "agrees"
+            "feedback", "Pictures that got a label, by its agreement with the answer.", *_VERSION, "agrees"
+        )
+        self.feedback_sampled = self._counter(
+            "feedback_sampled", "Pictures, and digits of pages, that were stored as a sample.", *_VERSION
         )
         self.feedback_dropped = self._counter(
-            "feedback_dropped", "Model inputs that were not kept for feedback, or sampled and not stored."
-        )
-        # Exposed by gateways with feedback only.
-        self.feedback_written = cache(lambda: self._time("feedback_written", "the latest write to the store"))
-        self.feedback_sampled = self._counter(
-            "feedback_sampled", "Model inputs of unsure answers that were stored.", *_VERSION
+            "feedback_dropped", "Pictures of the sample that could not be stored."
         )
         self.shadow_predictions = self._counter(
             "shadow_predictions",
@@ -199,14 +197,6 @@ class Metrics(Observer):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
-
-    def _time(self, name: str, event: str) -> Gauge:
-        return Gauge(
-            f"digits_{name}_timestamp_seconds",
-            f"Unix time of {event}, 0 before the first.",
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))

@@ -81,12 +81,14 @@ export async function predict(document, selection, signal) {
   return predictions;
 }
 
-/** Give feedback on the answer of a request: its right label, or undefined if the answer is right. Resolves to what the
- *  service keeps: {inputs, original}. */
-export async function sendFeedback(requestId, label) {
-  const verdict = label === undefined ? { is: "right" } : { label };
-  const { feedback } = await request("v1/feedback", toJsonPost({ request_id: requestId, ...verdict }));
-  return feedback;
+/** Say what an image file shows: a label of the model, "" for none of them, or the digits of a number, one for each of the
+ *  boxes [left, top, width, height]. Without boxes, the service finds what the label is about. */
+export async function sendFeedback(model, file, label, boxes) {
+  const body = new FormData();
+  body.append("image", file);
+  body.append("label", label);
+  for (const box of boxes) body.append("box", box.join());
+  await request(`v1/feedback${toQuery({ model })}`, { method: "POST", body });
 }
 
 /** Describe a model: its available versions, newest first, with the network and its test accuracy where they say it, its

@@ -1,5 +1,4 @@
-// Feedback view: the user confirms an answer, or corrects it. The service keeps both for training.
-import { describeKept } from "./messages.js";
+// Feedback view: the user confirms an answer, or corrects it. The service keeps picture and label for training.
 
 export class FeedbackView {
   #root;
@@ -8,11 +7,11 @@ export class FeedbackView {
   /** Returns the label that the form's field holds. */
   #readField;
 
-  /** `send` receives a request's ID and a label, undefined for a right answer, and resolves to {inputs, original}. */
+  /** `send` receives the answer and its label, and resolves once the service has stored both. */
   constructor(root, send) {
     this.#root = root;
     this.#send = send;
-    this.#find("#right").addEventListener("click", () => this.#submit());
+    this.#find("#right").addEventListener("click", () => this.#submit(this.#shownLabel));
     this.#find("#wrong").addEventListener("click", () => this.#correct());
     this.#find("#change").addEventListener("click", () => this.#ask("#right"));
     this.#find("#none").addEventListener("click", () => this.#submit(""));
@@ -47,19 +46,17 @@ export class FeedbackView {
 
   /** Show the two buttons; the element of the selector gets the focus. */
   #ask(focused) {
-    this.#find("#wrong").disabled = !this.#answer;
-    // The service's own answer would be confirmed, which is not the one that is shown.
-    this.#find("#right").disabled = !this.#answer || this.#answer.isOther;
+    this.#find("#right").disabled = this.#find("#wrong").disabled = !this.#answer;
     this.#enter("question", "");
     if (focused) this.#find(focused).focus();
   }
 
   /** Show the form: a text field for a number, else a menu of the other labels. */
   #correct() {
-    const { isNumber, lines, answers, labels, noLabel } = this.#answer;
+    const { isNumber, answers, labels, noLabel } = this.#answer;
     let field;
     if (isNumber) {
-      field = createTextField(lines.map(({ text }) => text).join(" "));
+      field = createTextField(this.#shownLabel, answers.length);
       this.#readField = () => field.value;
     } else {
       const choices = [...labels.filter((label) => label !== answers[0].label), ""];
@@ -75,10 +72,10 @@ export class FeedbackView {
   async #submit(label) {
     const answer = this.#answer;
     try {
-      const kept = await this.#send(answer.requestId, label);
+      await this.#send(answer, label);
       if (answer !== this.#answer) return;
       const hadFocus = this.#root.contains(document.activeElement);
-      this.#enter("thanks", describeKept(kept));
+      this.#enter("thanks", "Thank you: the picture is kept for training.");
       if (hadFocus) this.#find("#change").focus();
     } catch (error) {
       if (answer !== this.#answer) return;
@@ -97,6 +94,11 @@ export class FeedbackView {
     status.textContent = text;
   }
 
+  /** Label of the answer as it is shown: the number on all lines, or "" for none of the labels. */
+  get #shownLabel() {
+    return this.#answer.lines.map(({ text }) => text).join(" ");
+  }
+
   get #form() {
     return this.#find("form");
   }
@@ -106,9 +108,9 @@ export class FeedbackView {
   }
 }
 
-function createTextField(text) {
+function createTextField(text, count) {
   const attributes = { type: "text", value: text, inputMode: "numeric", autocomplete: "off", required: true };
-  const digits = { pattern: "\\s*([0-9]\\s*)+", title: "Digits, with a space between lines" };
+  const digits = { pattern: `\\s*([0-9]\\s*){${count}}`, title: `${count} digits, as many as were found` };
   return Object.assign(document.createElement("input"), { ...attributes, ...digits });
 }
 

@@ -15,7 +15,7 @@ let model;
 let task;
 /** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
 let keys = [];
-/** Pictures that wait, the current one first: {input, image}, with the digest of the input. */
+/** Pictures that wait, the current one first: {picture, image, box}, with the name of the picture. */
 let waiting = [];
 let left = 0;
 const skipped = new Set();
@@ -85,7 +85,7 @@ async function fetchPictures() {
   const limit = Math.min(MOST_FETCHED, FETCHED + skipped.size);
   const { records, unlabelled } = await request(`v1/feedback/unlabelled${toQuery({ model, limit })}`, {});
   left = unlabelled;
-  waiting = records.filter((record) => !skipped.has(record.input));
+  waiting = records.filter((record) => !skipped.has(record.picture));
   await show();
 }
 
@@ -103,8 +103,17 @@ async function show() {
   image.src = toDataUrl(record.image);
   await image.decode();
   image.classList.toggle("smooth", isLarge(image));
-  find("#picture").replaceChildren(image);
+  find("#picture").replaceChildren(image, ...(record.box ? [outline(image, record.box)] : []));
   find("#pause").hidden = true;
+}
+
+/** Return an outline of the part that the label is about. */
+function outline({ naturalWidth: width, naturalHeight: height }, [left, top, ...sides]) {
+  const side = Math.max(width, height);
+  const offsets = { left: (side - width) / 2 + left, top: (side - height) / 2 + top, width: sides[0], height: sides[1] };
+  const element = document.createElement("i");
+  for (const [name, length] of Object.entries(offsets)) element.style[name] = `${(100 * length) / side}%`;
+  return element;
 }
 
 function lookAgain() {
@@ -118,7 +127,7 @@ async function next() {
   await (waiting.length ? show() : fetchPictures());
 }
 
-const send = ({ input }, label) => request(`v1/feedback/labels${toQuery({ model })}`, toJsonPost({ input, label }));
+const send = ({ picture }, label) => request(`v1/feedback/labels${toQuery({ model })}`, toJsonPost({ picture, label }));
 
 /** Give the current picture a label, "" for none of the classes. */
 function give(label) {
@@ -130,7 +139,7 @@ function give(label) {
       last = { record, label };
       left--;
     } catch (error) {
-      // It was deleted, or its caller has labelled it: the next one is shown with the reason.
+      // It was deleted: the next one is shown with the reason.
       if (error.status !== 404) throw error;
       find("#problem").textContent = error.message;
     }
@@ -140,7 +149,7 @@ function give(label) {
 
 function skip() {
   if (!waiting.length) return;
-  skipped.add(waiting[0].input);
+  skipped.add(waiting[0].picture);
   run(next, fetchPictures);
 }
 

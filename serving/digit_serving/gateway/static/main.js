@@ -27,7 +27,7 @@ const answerView = new AnswerView(find(".answer"), onChoose);
 const otherColumn = find(".answer").cloneNode(true);
 otherColumn.ariaLabel = "Prediction of the other version";
 const otherView = new AnswerView(otherColumn, (index) => otherView.choose(index));
-const feedbackView = new FeedbackView(find("#feedback"), sendFeedback);
+const feedbackView = new FeedbackView(find("#feedback"), giveFeedback);
 const versionMenu = new VersionMenu(find("#version"), onOtherVersion);
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
@@ -104,7 +104,7 @@ async function readCanvas(signal) {
 async function readPicture(content, picture, signal) {
   const errorBefore = errorText.textContent;
   const result = await ask(content, picture, versionMenu.version, signal);
-  answer = { ...result, content };
+  answer = { ...result, content, picture };
   const { answers, lines } = result;
   const certainty = lines.length ? messages.describeCertainty(answers) + messages.describeReader(result) : describeRefusal(result);
   const sentence = messages.describeOrientation(result) ?? certainty;
@@ -147,11 +147,10 @@ async function ask(content, picture, version, signal) {
   const reading = await readNumber(picture.file, selection, signal);
   const isRead = reading && (reading.lines.length || isDrawing);
   const result = isRead ? reading : await classify(picture.file, selection, signal);
-  // Feedback on the reading takes a number of any length.
-  if (reading && !result.lines.length) Object.assign(result, { requestId: reading.requestId, isNumber: true });
   result.orientation = content.strokes.length ? undefined : reading?.orientation;
   for (const each of result.answers) {
     each.isFound = Boolean(each.box);
+    each.fileBox = each.box;
     each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
   }
   return result;
@@ -187,6 +186,12 @@ function describeSource({ version, milliseconds }) {
 /** Let the user judge the answer, unless another one is to come. */
 function offerFeedback() {
   if (!isDrawing && answer.content === canvas.content) feedbackView.show(answer, task.texts.noLabel);
+}
+
+/** Send the picture with its label, and the boxes of the digits that it is about. */
+function giveFeedback({ picture, answers }, label) {
+  const boxes = answers.filter(({ isFound }) => isFound).map(({ fileBox }) => fileBox);
+  return sendFeedback(modelInAddress(), picture.file, label, boxes);
 }
 
 async function explainChosen(signal) {

@@ -69,12 +69,6 @@ export function describeNetwork(network) {
   return `${capitalize(name)}${accuracy ? ` · test accuracy ${(100 * accuracy).toFixed(1)}%` : ""}`;
 }
 
-/** Describe what the service keeps after feedback: the number of the network's inputs, and if the picture is kept. */
-export function describeKept({ inputs, original }) {
-  const seen = inputs > 1 ? `what the network saw of ${inputs} digits` : "what the network saw";
-  return `Thank you: kept for training, with ${seen}${original ? " and the picture as sent" : ", but not the picture"}.`;
-}
-
 /** Describe the explanation that an answer can have, or why it has none. */
 export function describeWhy(isExplainable) {
   return isExplainable

@@ -1,0 +1,104 @@
+"""Parts: what is stored of a picture, small and without metadata, and the records of parts."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from digit_core import images
+from digit_core.artifact.task_card import NO_CLASS, TaskCard
+from digit_core.errors import ImageShapeError, NoInkError
+from digit_core.images import MAX_PIXELS, Pixels
+from digit_core.results import Box, Digit, Prediction
+from digit_serving.feedback.records import Record
+
+_MARGIN = 0.5
+"""Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
+_MAX_STORED_PIXELS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a picture: the pixels around a box, and the box in them; None stands for all of them."""
+
+    pixels: Pixels
+    box: Box | None
+    png: bytes
+    """PNG file of the pixels."""
+
+    def prepare(self, task: TaskCard) -> Pixels:
+        """Return the model's input, black if nothing is written. Raise ImageError."""
+        try:
+            return images.prepare(self.pixels, task, self.box)
+        except NoInkError:
+            return np.zeros(task.shape, np.uint8)
+
+
+def cut(
+    picture: bytes | Pixels,
+    boxes: Sequence[Box | None],
+    *,
+    max_pixels: int = MAX_PIXELS,
+    exif: bool = True,
+) -> list[Part]:
+    """Return the part of a picture that each box shows, with a margin, and of None the whole picture.
+
+    Boxes are in pixels of the picture as sent. Raise ImageError, also for a box outside of the picture.
+    """
+    if isinstance(picture, bytes):
+        file = images.open_image(picture, max_pixels=max_pixels, exif=exif)
+        pixels, size = file.decode(), file.size
+    else:
+        pixels, size = picture, picture.shape[:2]
+    return [_cut(pixels, size, box) for box in boxes]
+
+
+def to_records(
+    parts: Sequence[Part], answers: Sequence[Prediction | Digit | None], **common: Any
+) -> Iterator[Record]:
+    """Yield the record of each part and its answer, None of an empty reading, with the common fields."""
+    for position, (part, answer) in enumerate(zip(parts, answers, strict=True)):
+        label = None
+        if answer:
+            label = answer.label if isinstance(answer, Prediction) else str(answer.digit)
+        yield Record(
+            picture=part.png,
+            box=part.box,
+            predicted=NO_CLASS if label is None else label,
+            confidence=answer.confidence if answer else 0.0,
+            position=position,
+            **common,
+        )
+
+
+def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None) -> Part:
+    if box is None:
+        return _shrink(pixels, None)
+    height, width = pixels.shape[:2]
+    down, across = height / size[0], width / size[1]
+    left, top = math.floor(box[0] * across), math.floor(box[1] * down)
+    right = min(width, math.ceil((box[0] + box[2]) * across))
+    bottom = min(height, math.ceil((box[1] + box[3]) * down))
+    if left >= right or top >= bottom:
+        raise ImageShapeError(f"the box {list(box)} shows nothing of the picture, {size[1]}×{size[0]} pixels")
+    margin = math.ceil(_MARGIN * max(right - left, bottom - top))
+    rows, columns = slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
+    return _shrink(
+        pixels[rows, columns], (left - columns.start, top - rows.start, right - left, bottom - top)
+    )
+
+
+def _shrink(pixels: Pixels, box: Box | None) -> Part:
+    """Return the part with at most _MAX_STORED_PIXELS."""
+    height, width = pixels.shape[:2]
+    factor = math.sqrt(_MAX_STORED_PIXELS / (height * width))
+    if factor < 1:
+        shape = max(1, int(width * factor)), max(1, int(height * factor))
+        pixels = np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), np.uint8)
+        if box is not None:
+            left, top, *sides = (int(value * factor) for value in box)
+            box = left, top, max(1, sides[0]), max(1, sides[1])
+    return Part(pixels, box, images.to_png(pixels))

@@ -1,0 +1,102 @@
+"""Sampler: stores the pictures of a share of the requests, to be labelled later."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from numpy.typing import NDArray
+
+from digit_core.errors import DigitError
+from digit_core.recognition import to_pixels
+from digit_core.results import Digit, Prediction, Reading
+from digit_serving.errors import StoreError
+from digit_serving.feedback.parts import cut, to_records
+from digit_serving.feedback.records import Record
+from digit_serving.gateway.observers import Observer
+from digit_serving.gateway.observers.metrics import Metrics
+from digit_serving.gateway.parsing import Body
+from digit_serving.gateway.request import RequestContext, Route
+from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.store import SharedStore
+from digit_serving.gateway.upstream import in_share
+from digit_serving.gateway.work import Work
+
+_MAX_PENDING_BYTES = 32 * 2**20
+"""Pictures that wait for the thread. Further ones are not stored."""
+
+_log = logging.getLogger(__name__)
+
+
+class Sampler(Observer):
+    """Stores pictures in the background, each with its answer and without a label.
+
+    It never delays a request and never raises: pictures that can't be stored are counted.
+    """
+
+    def __init__(self, settings: Settings, store: SharedStore, work: Work, metrics: Metrics) -> None:
+        self._settings = settings
+        self._store = store
+        self._work = work
+        self._metrics = metrics
+        self._executor = ThreadPoolExecutor(1, "samples")
+        # Each counter has one thread that writes it, so that neither needs a lock.
+        self._queued_bytes = self._done_bytes = 0
+
+    def answered(
+        self, context: RequestContext, route: Route, body: Body, results: Mapping[int, Prediction | Reading]
+    ) -> None:
+        """Queue the pictures of a request of the share, unless too many wait."""
+        card, model = route.served.card, self._settings.for_model(route.served.model.name)
+        if not results or card.is_multi_label or not model.feedback:
+            return
+        if not in_share(self._settings.feedback_sample, context.request_id, b"sample"):
+            return
+        sent = {index: body.picture(index) for index in results}
+        size = sum(len(each) if isinstance(each, bytes) else each.nbytes for each in sent.values())
+        if self._queued_bytes - self._done_bytes + size > _MAX_PENDING_BYTES:
+            self._metrics.feedback_dropped().inc(len(sent))
+            return
+        self._queued_bytes += size
+        # Copies: an item of an array would keep all of it in memory.
+        pictures = {index: each if isinstance(each, bytes) else each.copy() for index, each in sent.items()}
+        request = {"request_id": context.request_id, "caller": context.key, "sent_at": datetime.now(UTC)}
+        self._executor.submit(self._save, route, pictures, results, request, size)
+
+    def close(self) -> None:
+        """Store what waits."""
+        self._executor.shutdown()
+
+    def _save(
+        self,
+        route: Route,
+        pictures: Mapping[int, bytes | NDArray[Any]],
+        results: Mapping[int, Prediction | Reading],
+        request: Mapping[str, Any],
+        size: int,
+    ) -> None:
+        """Store the parts of the pictures, in the thread."""
+        name, card = route.served.model.name, route.served.card
+        try:
+            records: list[Record] = []
+            for index, picture in pictures.items():
+                result = results[index]
+                answers: Sequence[Prediction | Digit | None]
+                answers = [result] if isinstance(result, Prediction) else result.digits or [None]
+                shown = picture if isinstance(picture, bytes) else to_pixels(picture, card)
+                with self._work.large:
+                    boxes = [answer.box if answer else None for answer in answers]
+                    parts = cut(shown, boxes, max_pixels=self._settings.max_pixels, exif=card.exif)
+                version = result.model_version
+                records += to_records(parts, answers, model=name, version=version, index=index, **request)
+            self._store.submit(lambda store: store.save(records)).result()
+            for record in records:
+                self._metrics.feedback_sampled(record.model, record.version).inc()
+        except Exception as error:
+            # The thread outlives every failure; the store logs its own.
+            if not isinstance(error, (StoreError, DigitError)):
+                _log.exception("a sample is not stored")
+            self._metrics.feedback_dropped().inc(len(pictures))
+        finally:
+            self._done_bytes += size

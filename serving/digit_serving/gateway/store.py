@@ -1,0 +1,76 @@
+"""Shared store of feedback: a worker's requests call it in threads, and open it anew after a failure."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from digit_serving.errors import StoreError
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway.bridge import await_
+from digit_serving.gateway.errors import FeedbackUnavailableError
+from digit_serving.gateway.settings import Settings
+
+_Result = TypeVar("_Result")
+
+_log = logging.getLogger(__name__)
+
+
+_CALL_SECONDS = 2.0
+"""Longest wait of a request for the store."""
+_EXPIRY_SECONDS = 3600.0
+"""Time between two deletions of expired samples."""
+
+
+class SharedStore:
+    """Store of a worker's feedback. Call `open` in the process that serves, `close` after all requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url, self._days = settings.feedback, settings.feedback_days
+        self.is_available = True
+        """False while the store can't be used, as of the latest attempt."""
+        self._store: FeedbackStore | None = None
+        self._next_expiry = 0.0
+        # Two threads: a call that hangs must not delay other work in threads, nor every other call.
+        self._executor = ThreadPoolExecutor(2, "feedback")
+
+    def open(self) -> None:
+        """Open the store in the background, so that its tables are there before the first request."""
+        self.submit(FeedbackStore.count)
+
+    def close(self) -> None:
+        """Finish the calls that have begun."""
+        self._executor.shutdown(cancel_futures=True)
+
+    def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
+        """Return the function's result. Raise FeedbackUnavailableError. In code that `bridge.run` calls."""
+        try:
+            return await_(asyncio.wait_for(asyncio.wrap_future(self.submit(function)), _CALL_SECONDS))
+        except (StoreError, TimeoutError) as error:
+            self.is_available = False
+            raise FeedbackUnavailableError(
+                "The store of feedback does not answer. Try again later."
+            ) from error
+
+    def submit(self, function: Callable[[FeedbackStore], _Result]) -> Future[_Result]:
+        """Call the function in a thread. The future raises StoreError if the store fails."""
+        return self._executor.submit(self._call, function)
+
+    def _call(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
+        try:
+            # Two threads may open it at once, which does no harm.
+            self._store = store = self._store or FeedbackStore(self._url)
+            if time.monotonic() >= self._next_expiry:
+                self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
+                store.expire(self._days)
+            result = function(store)
+        except StoreError as error:
+            if self.is_available:
+                _log.error("feedback is unavailable: %s", error)
+            # Opened anew, it creates its tables, if its file was removed.
+            self._store, self.is_available = None, False
+            raise
+        self.is_available = True
+        return result
