@@ -42,10 +42,10 @@ def client(settings: Settings) -> FlaskClient:
 
 @contextmanager
 def keeping(settings: Settings) -> Iterator[FlaskClient]:
-    """Yield a test client of an application that keeps answers and traces, and ends both after the block."""
+    """Yield a test client of an application with a store and traces, and ends both after the block."""
     services = _services(settings)
-    if services.keeper:
-        services.keeper.start()
+    if services.store:
+        call(services.store.open)
     try:
         yield _app(services).test_client()
     finally:

@@ -74,7 +74,7 @@ def encode_image(image: ImageSource) -> dict[str, Any]:
 
 
 def encode_feedback(
-    picture: ImageSource | Prediction | Reading, label: str | int | None, box: Boxes
+    picture: "ImageSource | Prediction | Reading", label: str | int | None, box: Boxes
 ) -> dict[str, Any]:
     """Return httpx's keyword arguments for the body of a request that labels a picture or an answer.
 

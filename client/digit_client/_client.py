@@ -323,7 +323,7 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
     def feedback(
         self,
-        picture: ImageSource | Prediction | Reading,
+        picture: "ImageSource | Prediction | Reading",
         label: str | int | None = None,
         *,
         box: Boxes = None,
@@ -383,7 +383,7 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
 
     async def feedback(
         self,
-        picture: ImageSource | Prediction | Reading,
+        picture: "ImageSource | Prediction | Reading",
         label: str | int | None = None,
         *,
         box: Boxes = None,

@@ -214,22 +214,47 @@ def test_parse_predictions_other_number_of_answers_raises_service_error() -> Non
         parse(_api.parse_predictions, ANSWER, indices=[0, 1])
 
 
+PREDICTION = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
+DIGIT = Digit(4, 1.0, (1.0,), is_digit=1.0, box=(1, 2, 3, 4))
+READING = Reading("4", (Line("4", confidence=1.0, box=(1, 2, 3, 4), digits=(DIGIT,)),), 1, confidence=1.0)
+
+
 @pytest.mark.parametrize(
-    ("label", "verdict"),
-    [(None, {"is": "right"}), ("", {"label": ""}), (7, {"label": "7"}), ("1 7", {"label": "1 7"})],
+    ("picture", "label", "box", "fields"),
+    [
+        (b"file", 7, None, ("7", [])),
+        (b"file", "", (1, 2, 3, 4), ("", ["1,2,3,4"])),
+        (b"file", "4 2", [(1, 2, 3, 4), (5, 6, 7, 8)], ("4 2", ["1,2,3,4", "5,6,7,8"])),
+        (replace(PREDICTION, picture=b"file"), None, None, ("0", [])),
+        (replace(PREDICTION, picture=b"file", refusal="no_digit"), None, None, ("", [])),
+        (replace(PREDICTION, picture=b"file", box=(5, 6, 7, 8)), "1", None, ("1", ["5,6,7,8"])),
+        (replace(PREDICTION, picture=b"file", box=(5, 6, 7, 8)), "1", (1, 2, 3, 4), ("1", ["1,2,3,4"])),
+        (replace(READING, picture=b"file"), None, None, ("4", ["1,2,3,4"])),
+        (Reading("", (), 1, picture=b"file", confidence=0.0), 3, None, ("3", [])),
+    ],
 )
-def test_encode_feedback_names_answered_image_and_label(label: Any, verdict: dict[str, str]) -> None:
-    prediction = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
-    reading = Reading("", (), 1, request_id="r", request_index=7, confidence=0.0)
-    for answer, position in ((prediction, 7), (reading, 7), ("r", 0)):
-        for index, expected in ((None, position), (3, 3)):
-            document = _api.encode_feedback(answer, label, index)["json"]
-            assert document == {"request_id": "r", "index": expected} | verdict
+def test_encode_feedback_brings_the_picture_with_label_and_boxes(
+    picture: Any, label: Any, box: Any, fields: tuple[str, list[str]]
+) -> None:
+    form = _api.encode_feedback(picture, label, box)
+    assert form["data"] == dict(zip(("label", "box"), fields, strict=True))
+    ((name, (_, data, _)),) = form["files"]
+    assert (name, data) == ("image", b"file")
 
 
-def test_encode_feedback_on_answer_without_request_id_raises_value_error() -> None:
-    with pytest.raises(ValueError, match="no request ID"):
-        _api.encode_feedback(Prediction(0, 1.0, (1.0,), ("0",), 1), 7, None)
+def test_encode_feedback_on_an_answer_without_its_picture_names_its_request() -> None:
+    for label, text in ((7, "7"), (None, "0")):
+        document = _api.encode_feedback(PREDICTION, label, None)["json"]
+        assert document == {"request_id": "r", "index": 7, "label": text}
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [(b"file", "needs its label"), (replace(PREDICTION, request_id=None), "no picture and no request ID")],
+)
+def test_encode_feedback_without_label_or_picture_raises_value_error(picture: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _api.encode_feedback(picture, None, None)
 
 
 @pytest.mark.parametrize(

@@ -230,21 +230,24 @@ def test_requests_name_package_python_and_a_request_id(client_type: Any) -> None
     assert len(set(sent)) == 3
 
 
-def test_feedback_on_result_of_many_names_its_request_and_position(client_type: Any) -> None:
+def test_feedback_on_answers_that_keep_their_pictures(client_type: Any) -> None:
     """Two files of 3 MB fit into a request, so that a position in the call is none in its request."""
     requests, transport = record_requests()
     with connect(client_type, transport, keep_response=True, model="digits") as client:
-        predictions = client.predict_many([bytes(3_000_000)] * 5)
-        kept = [client.feedback(prediction, 7) for prediction in predictions]
-        by_id = client.feedback(predictions[3].request_id, index=1, timeout=5, request_id="mine")
-    assert [each.index for each in kept] == [0, 1, 0, 1, 0]
-    assert [each.request_id for each in kept] == [prediction.request_id for prediction in predictions]
-    assert len({each.request_id for each in kept}) == 3
-    named = {"request_id": predictions[3].request_id, "index": 1}
-    assert json.loads(requests[-3].content) == named | {"label": "7"}
-    assert json.loads(requests[-1].content) == named | {"is": "right"}
-    assert requests[-1].headers["x-request-id"] == "mine"
-    assert by_id.response.status_code == 200
+        keeping = client.with_options(keep_picture=True)
+        predictions = keeping.predict_many([bytes([number]) * 3_000_000 for number in range(5)])
+        kept = [keeping.feedback(prediction, 7) for prediction in [*predictions, keeping.predict(b"one")]]
+        by_id = client.feedback(client.predict(b"one", request_id="mine"), timeout=5)
+        (array,) = keeping.predict_many(np.zeros((1, 28, 28), np.uint8))
+    assert [prediction.picture[:1] for prediction in predictions] == [bytes([number]) for number in range(5)]
+    assert {each.pictures for each in kept} == {1}
+    sent = [request.content for request in requests if request.url.path == "/v1/feedback"]
+    assert [number for number in range(5) if bytes([number]) * 3_000_000 in sent[number]] == [*range(5)]
+    assert b"one" in sent[5]
+    assert json.loads(sent[6]) == {"request_id": "mine", "index": 0, "label": "7"}
+    assert by_id.response
+    assert array.picture.startswith(b"\x89PNG")
+    assert requests[-2].url.params["model"] == "digits"
 
 
 def test_failed_connection_is_retried_and_has_request_id(client_type: Any) -> None:
@@ -333,7 +336,7 @@ def record_requests() -> tuple[list[httpx.Request], httpx.MockTransport]:
         requests.append(request)
         request_id = request.headers["x-request-id"]
         if request.url.path == "/v1/feedback":
-            document = {"feedback": {"inputs": 1, "original": False} | json.loads(request.content)}
+            document = {"feedback": {"request_id": request_id, "index": 0, "pictures": 1}}
         else:
             document = json.loads(success().data)
             document["predictions"] *= max(1, request.content.count(b"Content-Disposition"))
@@ -355,8 +358,7 @@ def test_model_and_options_are_query_parameters(client_type: Any, model: str | N
     with connect(client_type, httpx.MockTransport(respond), model=model) as client:
         for call in (
             client.models,
-            # An answer that gets feedback names its model itself.
-            partial(client.feedback, "r"),
+            partial(client.feedback, b"", 7),
             partial(client.predict, b"", version=3),
             partial(client.predict_many, [b""], **options),
             partial(client.read, b"", **options),
@@ -365,4 +367,4 @@ def test_model_and_options_are_query_parameters(client_type: Any, model: str | N
                 call()
     selected = {} if model is None else {"model": model}
     sent = selected | {"label": "stable", "min_is_digit": "0.2", "include": "image"}
-    assert queries == [selected, {}, selected | {"version": "3"}, sent, sent]
+    assert queries == [selected, selected, selected | {"version": "3"}, sent, sent]

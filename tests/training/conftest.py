@@ -7,7 +7,6 @@ import gzip
 import os
 import struct
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,6 @@ from digit_core import images
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
-from digit_core.images import to_png
-from digit_serving.feedback.records import Record
 from digit_training import data, export, models
 from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, evaluate
@@ -49,28 +46,6 @@ def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str
     """Return `probabilities` [n, 10] and, from a network with two outputs, `is_digit` [n]."""
     outputs = models.named_outputs(model, model(inputs, training=False))
     return {name: np.asarray(ops.convert_to_numpy(values)) for name, values in outputs.items()}
-
-
-def make_record(number: int, image: NDArray[np.uint8], label: str | None, **fields: Any) -> Record:
-    """Return the record of request `number`, answered `number` minutes after the first."""
-    answered_at = datetime(2026, 11, 1, tzinfo=UTC) + timedelta(minutes=number)
-    values: dict[str, Any] = {
-        "request_id": f"request-{number}",
-        "index": 0,
-        "position": 0,
-        "kind": "predict",
-        "model": "digits",
-        "version": 1,
-        "predicted": "2",
-        "confidence": 0.75,
-        "is_digit": 0.9375,
-        "input": to_png(image),
-        "answered_at": answered_at,
-        "held_out": False,
-        "label": label,
-        "labelled_at": answered_at if label is not None else None,
-    }
-    return Record(**(values | fields))
 
 
 COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), (64, 48, 3), (-1.0, 1.0))

@@ -31,9 +31,9 @@ class Record:
     confidence: float
     """Probability of the most probable label, 0..1."""
     request_id: str
-    """Latest request that brought the picture; callers choose these IDs."""
+    """Latest request that was sampled, else the first one that brought the picture; callers choose IDs."""
     sent_at: datetime
-    """Time of that request, with a time zone."""
+    """Latest time at which the picture was sent, with a time zone."""
     index: int = 0
     """Position of the picture in that request."""
     position: int = 0

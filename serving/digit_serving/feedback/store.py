@@ -100,8 +100,8 @@ class FeedbackStore:
     def save(self, records: Sequence[Record]) -> None:
         """Write the records in one transaction, which is on disk at the return.
 
-        A picture that the same caller has sent before takes the new answer and request ID, and the new label
-        if there is one.
+        A picture that the same caller has sent before takes the new answer, and the new label if there is
+        one, else the new request ID.
         """
         if not records:
             return
@@ -295,8 +295,10 @@ def _to_record(row: sa.RowMapping) -> Record:
 def _upsert(is_sqlite: bool) -> sa.Insert:
     insert = sqlite_insert(pictures) if is_sqlite else postgresql_insert(pictures)
     new = insert.excluded
-    names = ("version", "predicted", "confidence", "request_id", "index", "position", "sent_at")
-    latest = {name: new[name] for name in names}
+    latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence", "sent_at")}
+    # A label may come by the request ID of the sample, also after one that brought its picture.
+    for name in ("request_id", "index", "position"):
+        latest[name] = sa.case((new.label.is_(None), new[name]), else_=_columns[name])
     kept = {name: sa.func.coalesce(new[name], _columns[name]) for name in ("label", "hand_label")}
     held_out = {"held_out": sa.or_(new.held_out, _columns.held_out)}
     return insert.on_conflict_do_update(index_elements=_KEY, set_=latest | kept | held_out)

@@ -41,7 +41,7 @@ class Services:
         self.tracing = create_tracing()
         self.shadow = Shadow(settings, metrics) if settings.has_shadow else None
         self.work = Work(settings)
-        self.store = _create_store(settings) if settings.feedback else None
+        self.store = _create_store(settings, metrics) if settings.feedback else None
         self.sampler = _create_sampler(settings, self.store, self.work, metrics) if self.store else None
         watching = (self.tracing, self.shadow, self.sampler, metrics, RequestLog(settings))
         self.observers = Observers(filter(None, watching))
@@ -62,16 +62,16 @@ class Services:
         if self.sampler:
             await asyncio.to_thread(self.sampler.close)
         if self.store:
-            await asyncio.to_thread(self.store.close)
+            await self.store.close()
         if self.tracing:
             self.tracing.shutdown()
         self.metrics.write()
 
 
-def _create_store(settings: Settings) -> "SharedStore":
+def _create_store(settings: Settings, metrics: Metrics) -> "SharedStore":
     from digit_serving.gateway.store import SharedStore
 
-    return SharedStore(settings)
+    return SharedStore(settings, metrics)
 
 
 def _create_sampler(

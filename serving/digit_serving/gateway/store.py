@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +10,7 @@ from digit_serving.errors import StoreError
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import FeedbackUnavailableError
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -20,29 +20,35 @@ _log = logging.getLogger(__name__)
 
 _CALL_SECONDS = 2.0
 """Longest wait of a request for the store."""
-_EXPIRY_SECONDS = 3600.0
-"""Time between two deletions of expired samples."""
+_CHECK_SECONDS = 10.0
+"""Time between two deletions of expired samples, which also tell whether the store can be used."""
 
 
 class SharedStore:
-    """Store of a worker's feedback. Call `open` in the process that serves, `close` after all requests."""
+    """Store of a worker's feedback. Open it in the event loop that serves, close it after all requests."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
+        self._written = metrics.feedback_written()
         self.is_available = True
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
-        self._next_expiry = 0.0
+        self._check: Future[int] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
         self._executor = ThreadPoolExecutor(2, "feedback")
 
     def open(self) -> None:
-        """Open the store in the background, so that its tables are there before the first request."""
-        self.submit(FeedbackStore.count)
+        """Create the tables in the background, and check the store from now on."""
+        if self._check is None or self._check.done():
+            self._check = self.submit(lambda store: store.expire(self._days))
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self.open)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish the calls that have begun."""
-        self._executor.shutdown(cancel_futures=True)
+        if self._timer:
+            self._timer.cancel()
+        await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
     def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
         """Return the function's result. Raise FeedbackUnavailableError. In code that `bridge.run` calls."""
@@ -62,9 +68,6 @@ class SharedStore:
         try:
             # Two threads may open it at once, which does no harm.
             self._store = store = self._store or FeedbackStore(self._url)
-            if time.monotonic() >= self._next_expiry:
-                self._next_expiry = time.monotonic() + _EXPIRY_SECONDS
-                store.expire(self._days)
             result = function(store)
         except StoreError as error:
             if self.is_available:
@@ -73,4 +76,5 @@ class SharedStore:
             self._store, self.is_available = None, False
             raise
         self.is_available = True
+        self._written.set_to_current_time()
         return result

@@ -6,7 +6,6 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,39 +13,21 @@ from typing import Any
 import psycopg
 import pytest
 
-from digit_core.images import to_png
 from digit_serving.feedback.records import Record
+from tests import records
 from tests.conftest import Digits
-
-START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 MakeRecord = Callable[..., Record]
 
 
 @pytest.fixture
 def make_record(digits: Digits) -> MakeRecord:
-    """Return a function that makes records of different requests, a minute apart from START on."""
+    """Return a function that makes records of different requests and digits, a minute apart from START on."""
     numbers = count()
 
     def make(**fields: Any) -> Record:
         number = next(numbers)
-        values: dict[str, Any] = {
-            "request_id": f"request-{number}",
-            "index": 0,
-            "position": 0,
-            "kind": "predict",
-            "model": "digits",
-            "version": 1,
-            "predicted": str(digits.labels[number]),
-            "confidence": 0.75,
-            "is_digit": 0.9375,
-            "input": to_png(digits.images[number]),
-            "answered_at": START + timedelta(minutes=number),
-        }
-        values |= fields
-        labelled_at = values["answered_at"] if values.get("label") is not None else None
-        defaults = {"held_out": number % 5 == 0, "labelled_at": labelled_at}
-        return Record(**{**defaults, **values})
+        return records.make_record(number, digits.images[number], **fields)
 
     return make
 

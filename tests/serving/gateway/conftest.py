@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -478,10 +478,9 @@ def feedback_http(start_feedback: StartGateway) -> FlaskClient:
 
 
 @pytest.fixture
-def feedback_store(feedback_url: str) -> Iterator[FeedbackStore]:
+def feedback_store(feedback_url: str) -> FeedbackStore:
     """Store of feedback, empty."""
-    with closing(FeedbackStore(feedback_url)) as store:
-        yield store
+    return FeedbackStore(feedback_url)
 
 
 @pytest.fixture

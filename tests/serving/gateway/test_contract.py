@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,7 @@ def test_feedback_and_labelling_any_request_conforms_to_openapi(model_server: st
     keys = KeyFile(tmp_path / "keys")
     header = f"Authorization: Bearer {keys.add('lab', may_label=True)}"
     store = f"sqlite:///{tmp_path}/feedback.db"
-    with closing(FeedbackStore(store)) as opened:
-        opened.save([sample(number) for number in range(3)])
+    FeedbackStore(store).save([sample(number) for number in range(3)])
     with gateway_process(model_server, feedback=store, api_keys=keys.path) as gateway:
         paths = ("/v1/feedback", "/v1/feedback/unlabelled", "/v1/feedback/labels")
         selected = [option for path in paths for option in ("--include-path", path)]

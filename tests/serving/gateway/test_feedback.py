@@ -1,8 +1,9 @@
-"""Feedback: answers are kept for a while, and get labels by /v1/feedback, in a real SQLite store."""
+"""Feedback: pictures with labels, and samples of the traffic, in a real SQLite store."""
 
 import base64
+import io
 import sqlite3
-import time
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,18 +14,20 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from digit_core.artifact.task_card import DIGITS, NO_CLASS
-from digit_core.images import decode, prepare, to_png
+from digit_core.artifact.task_card import NO_CLASS
+from digit_core.images import decode, to_png
+from digit_core.results import Box
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import views
+from digit_serving.gateway import store as shared
 from digit_serving.gateway.auth import KeyFile
-from digit_serving.gateway.observers import keeper
+from digit_serving.gateway.observers import sampler
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import (
+    FIVE,
     IMAGE,
     SHAPES,
     StartGateway,
@@ -55,320 +58,263 @@ def http(feedback_http: FlaskClient) -> FlaskClient:
 
 
 def stored(url: str) -> list[Record]:
-    with closing(FeedbackStore(url)) as store:
-        return list(store.records(originals=True))
+    return FeedbackStore(url).records(pictures=True)
+
+
+def give(
+    http: FlaskClient, label: str, *boxes: Box, picture: Any = IMAGE, query: str = "", **headers: str
+) -> TestResponse:
+    """Send a picture with its label as a form."""
+    form = {"image": (io.BytesIO(to_png(picture)), "picture"), "label": label}
+    form |= {"box": [",".join(map(str, box)) for box in boxes]}
+    return http.post(f"/v1/feedback{query}", data=form, headers=headers)
+
+
+def give_by_id(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
+    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
 
 
 def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any:
-    headers = {"X-Request-ID": request_id}
-    response = http.post("/v1/read?include=image", data=to_png(number), headers=headers)
+    response = http.post("/v1/read", data=to_png(number), headers={"X-Request-ID": request_id})
     assert response.status_code == 200, response.text
     return response.get_json()["readings"][0]
 
 
-def give(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
-    """Give feedback on an answer, which a busy machine may not have written yet."""
-    end = time.monotonic() + 10
-    while True:
-        response = give_once(http, request_id, **fields)
-        if response.status_code != 404 or time.monotonic() > end:
-            return response
-
-
-def give_once(http: FlaskClient, request_id: str = "id-1", **fields: Any) -> TestResponse:
-    return http.post("/v1/feedback", json={"request_id": request_id, **fields})
-
-
-def is_known(http: FlaskClient, request_id: str) -> bool:
-    """Predict and give feedback. True if the answer was kept."""
-    predict(http, request_id=request_id)
-    return give_once(http, request_id, label="1").status_code == 200
-
-
-def is_forgotten(http: FlaskClient) -> bool:
-    """Predict once more: expiry is part of writing an answer. True if the answer id-1 is not kept."""
-    predict(http, request_id="id-2")
-    return give_once(http, label="1").status_code == 404
-
-
-def test_feedback_label_is_stored_with_the_models_input(http: FlaskClient, url: str) -> None:
-    answer = predict(http, query="?include=image")
-    response = give(http, label="1")
+@pytest.mark.parametrize("is_json", [False, True])
+def test_picture_is_stored_with_its_label_and_the_answer(http: FlaskClient, url: str, is_json: bool) -> None:
+    headers = {"X-Request-ID": "mine"}
+    document = {"image": base64.b64encode(to_png(IMAGE)).decode(), "label": "1"}
+    if is_json:
+        response = http.post("/v1/feedback", json=document, headers=headers)
+    else:
+        response = give(http, "1", **headers)
     assert response.status_code == 200, response.text
-    assert response.get_json() == {
-        "feedback": {"request_id": "id-1", "index": 0, "inputs": 1, "original": False},
-        "request_id": response.headers["X-Request-ID"],
-    }
+    entry = {"request_id": "mine", "index": 0, "pictures": 1}
+    assert response.get_json() == {"feedback": entry, "request_id": "mine"}
     (record,) = stored(url)
-    assert (record.request_id, record.index, record.position) == ("id-1", 0, 0)
-    assert (record.kind, record.model, record.version) == ("predict", "digits", 1)
-    assert (record.predicted, record.confidence, record.is_digit) == ("7", 1.0, None)
-    assert (record.label, record.source, record.original) == ("1", "feedback", None)
-    assert record.labelled_at
-    assert record.labelled_at > record.answered_at
-    shown = decode(base64.b64decode(answer["predictions"][0]["image"]))
-    assert np.array_equal(decode(record.input), shown)
+    assert (record.request_id, record.index, record.position, record.caller) == ("mine", 0, 0, "")
+    assert (record.model, record.version, record.predicted, record.confidence) == ("digits", 1, "7", 1.0)
+    assert (record.label, record.hand_label, record.box) == ("1", None, None)
+    assert np.array_equal(decode(record.picture), IMAGE)
 
 
-@pytest.mark.parametrize(
-    ("fields", "label"), [({"is": "right"}, NO_CLASS), ({"label": "1"}, "1"), ({"label": ""}, NO_CLASS)]
-)
-def test_feedback_on_a_refused_picture_is_stored(
-    stub: StubModelServer,
-    http: FlaskClient,
-    url: str,
-    digits: Any,
-    fields: dict[str, str],
-    label: str,
-) -> None:
-    stub.answer = TemplateModel(digits)
-    answer = predict(http, IMAGE, draw_number(digits, "27"), query="?include=image")
-    delta = MetricsDelta(http)
-    for index, refused in enumerate(answer["predictions"]):
-        assert refused["refusal"] == ("several_digits" if index else "no_digit")
-        assert give(http, index=index, **fields).status_code == 200
-        record = stored(url)[index]
-        assert (record.predicted, record.label) == (NO_CLASS, label)
-        assert record.is_digit == pytest.approx(refused["is_digit"])
-        assert np.array_equal(decode(record.input), decode(base64.b64decode(refused["image"])))
-    agrees = str(label == NO_CLASS).lower()
-    assert delta("digits_feedback_total", agrees=agrees) == delta("digits_feedback_total") == 2
-
-
-def test_feedback_index_selects_the_picture(stub: StubModelServer, http: FlaskClient, url: str) -> None:
-    sevens = np.eye(10, dtype=np.float32)[[7] * 3]
-    stub.answer = lambda _request, _context: predict_response(sevens)
-    # Pixels in the model's input format stay as they are.
-    instances = [(picture / 255).ravel().tolist() for picture in (IMAGE, IMAGE[::-1], IMAGE)]
-    http.post("/v1/predict", json={"instances": instances}, headers={"X-Request-ID": "id-1"})
-    # In JSON Schema, 1.0 is an integer.
-    assert give(http, index=1.0, label=NO_CLASS).get_json()["feedback"]["index"] == 1
-    (record,) = stored(url)
-    assert (record.index, record.label) == (1, NO_CLASS)
-    assert np.array_equal(decode(record.input), IMAGE[::-1])
-
-
-def test_feedback_label_must_be_one_of_the_models(
-    stub: StubModelServer, start: StartGateway, url: str
-) -> None:
-    stub.answer = TaskModels(digits={3: SHAPES})
-    http = start()
-    predict(http, np.zeros((64, 48, 3), np.uint8))
-    assert_problem(give(http, label="7"), 422, "feedback_mismatch")
-    # Another worker knows neither the answer nor the model's labels.
-    assert give(start(), label="cross").status_code == 200
-    (record,) = stored(url)
-    assert (record.model, record.version, record.predicted) == ("digits", 3, "circle")
-    assert (record.label, decode(record.input).shape) == ("cross", (64, 48, 3))
-
-
-@pytest.mark.parametrize(
-    ("fields", "labels", "agreeing"),
-    [
-        ({"label": "2\n1"}, ["2", "1"], 1),
-        ({"label": ""}, [NO_CLASS, NO_CLASS], 0),
-        ({"is": "right"}, ["2", "7"], 2),
-        # A number of another length does not tell which digits differ.
-        ({"label": "2"}, [None, None], 0),
-        ({"label": "274"}, [None, None], 0),
-    ],
-)
-def test_feedback_labels_each_digit_and_is_counted_by_agreement(
-    stub: StubModelServer,
-    http: FlaskClient,
-    url: str,
-    digits: Any,
-    fields: dict[str, str],
-    labels: list[str | None],
-    agreeing: int,
-) -> None:
-    stub.answer = TemplateModel(digits)
-    reading = read(http, draw_number(digits, "27"))
-    delta = MetricsDelta(http)
-    assert give(http, **fields).get_json()["feedback"]["inputs"] == 2
-    records = stored(url)
-    assert [(record.kind, record.position, record.source) for record in records] == [
-        ("read", 0, "feedback"),
-        ("read", 1, "feedback"),
-    ]
-    assert [record.predicted for record in records] == ["2", "7"]
-    assert [record.label for record in records] == labels
-    assert [record.text for record in records] == [fields.get("label", "27"), None]
-    shown = [digit["image"] for line in reading["lines"] for digit in line["digits"]]
-    for record, image in zip(records, shown, strict=True):
-        assert np.array_equal(decode(record.input), decode(base64.b64decode(image)))
-    for agrees, count in (("true", agreeing), ("false", 2 - agreeing)):
-        name = "digits_feedback_total"
-        assert delta(name, model="digits", version="1", agrees=agrees) == count
-
-
-@pytest.mark.parametrize(
-    ("fields", "label", "text"),
-    [
-        ({"is": "right"}, NO_CLASS, ""),
-        ({"label": ""}, NO_CLASS, ""),
-        ({"label": "4"}, "4", "4"),
-        ({"label": "42"}, None, "42"),
-    ],
-)
-def test_feedback_on_an_empty_reading_is_stored_with_the_whole_picture(
-    stub: StubModelServer,
-    http: FlaskClient,
-    url: str,
-    digits: Any,
-    fields: dict[str, str],
-    label: str | None,
-    text: str,
-) -> None:
-    stub.answer = TemplateModel(digits)
-    assert read(http, IMAGE)["refusal"] == "no_digit"
-    assert give(http, **fields).status_code == 200
-    (record,) = stored(url)
-    assert (record.predicted, record.label, record.text) == (NO_CLASS, label, text)
-    assert np.array_equal(decode(record.input), prepare(IMAGE, DIGITS))
-
-
-@pytest.mark.parametrize("label", ["2x", "2²", " "])
-def test_feedback_text_of_letters_is_a_mismatch(
-    stub: StubModelServer, http: FlaskClient, url: str, digits: Any, label: str
-) -> None:
-    stub.answer = TemplateModel(digits)
-    read(http, draw_number(digits, "27"))
-    assert_problem(give(http, label=label), 422, "feedback_mismatch")
-    assert stored(url) == []
-
-
-def test_feedback_on_another_callers_answer_is_not_found_and_changes_nothing(
-    start: StartGateway, key_file: KeyFile, url: str
-) -> None:
-    keys = [key_file.add(name) for name in ("shop", "stranger")]
-    shop, stranger = (start(api_keys=key_file.path, feedback_open=False) for _ in keys)
-    for client, key in ((shop, keys[0]), (stranger, keys[1])):
-        client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-    predict(shop)
-    assert give(shop, **{"is": "right"}).status_code == 200
-    before = stored(url)
-    refused = assert_problem(give_once(stranger, label="1"), 404, "feedback_unknown")
-    unknown = assert_problem(give_once(stranger, "id-unknown", label="1"), 404, "feedback_unknown")
-    assert refused["detail"] == unknown["detail"]
-    assert stored(url) == before
-
-
-def test_feedback_unknown_id_or_index_is_not_found(http: FlaskClient) -> None:
-    predict(http)
-    assert_problem(give_once(http, "id-2", label="1"), 404, "feedback_unknown")
-    assert_problem(give_once(http, index=1, label="1"), 404, "feedback_unknown")
-
-
-def test_feedback_on_answer_before_shutdown_is_stored(
-    stub: StubModelServer, start: StartGateway, url: str
-) -> None:
-    with greenlet_loop.keeping(Settings(model_server=stub.target, feedback=url, feedback_open=True)) as http:
-        predict(http)
-    assert give(start(), label="1").status_code == 200
-
-
-@pytest.mark.parametrize(("setting", "limits"), [({"feedback_keep": 0.1}, {}), ({}, {"kept_inputs": 1})])
-def test_answer_expires_after_its_time_and_beyond_the_rows(
-    start: StartGateway,
-    monkeypatch: pytest.MonkeyPatch,
-    setting: dict[str, Any],
-    limits: dict[str, Any],
-) -> None:
-    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, **limits))
-    http = start(**setting)
-    predict(http)
-    assert give(http, label="1").status_code == 200
-    wait_until(lambda: is_forgotten(http), seconds=20)
-
-
-def test_full_disk_gets_room_by_expiry(start: StartGateway, url: str) -> None:
-    http = start(feedback_keep=0.1)
-    predict(http)
-    assert give(http, label="1").status_code == 200
-    file = url.removeprefix("sqlite:///")
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute(
-            "CREATE TRIGGER full BEFORE INSERT ON kept "
-            "WHEN EXISTS (SELECT 1 FROM kept WHERE request_id = 'id-1') "
-            "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END"
-        )
-    wait_until(lambda: is_forgotten(http), seconds=20)
-    wait_until(lambda: is_known(http, "id-2"), seconds=20)
-
-
-@pytest.mark.parametrize("keeps", [False, True])
-def test_original_is_stored_only_if_kept(
-    stub: StubModelServer, start: StartGateway, url: str, digits: Any, keeps: bool
+def test_number_has_a_part_for_each_box_and_is_counted_by_agreement(
+    stub: StubModelServer, http: FlaskClient, url: str, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
     number = draw_number(digits, "27")
-    http = start(feedback_originals=keeps)
-    read(http, number)
-    assert give(http, **{"is": "right"}).get_json()["feedback"]["original"] is keeps
-    original = to_png(number) if keeps else None
-    assert [record.original for record in stored(url)] == [original, None]
-
-
-def test_answers_beyond_the_queue_are_dropped_and_counted(
-    start: StartGateway, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    limits = replace(keeper._LIMITS, queued_bytes=2 * IMAGE.nbytes)
-    monkeypatch.setattr(keeper, "_LIMITS", limits)
-    http = start()
+    reading = read(http, number)
+    boxes = [tuple(digit["box"]) for line in reading["lines"] for digit in line["digits"]]
     delta = MetricsDelta(http)
-    predict(http, IMAGE, IMAGE, IMAGE)
-    assert delta("digits_feedback_dropped_total") == 3
-    predict(http, IMAGE, IMAGE, request_id="id-2")
-    assert give(http, "id-2", index=1, label="1").status_code == 200
-    assert delta("digits_feedback_dropped_total") == 3
+    response = give(http, " 2 1\n", *boxes, picture=number)
+    assert response.get_json()["feedback"]["pictures"] == 2
+    for record, predicted, label, (left, top, width, height) in zip(
+        stored(url), "27", "21", boxes, strict=True
+    ):
+        assert (record.predicted, record.label) == (predicted, label)
+        assert record.box
+        inner_left, inner_top, *size = record.box
+        assert (*size,) == (width, height)
+        rows, columns = slice(inner_top, inner_top + height), slice(inner_left, inner_left + width)
+        shown = number[top : top + height, left : left + width]
+        assert np.array_equal(decode(record.picture)[rows, columns], shown)
+    for agrees in ("true", "false"):
+        assert delta("digits_feedback_total", model="digits", version="1", agrees=agrees) == 1
+    assert give(http, NO_CLASS, *boxes, picture=number).status_code == 200
+    assert [record.label for record in stored(url)] == [NO_CLASS, NO_CLASS]
 
 
-def test_answers_of_several_calls_are_dropped_and_counted(
-    stub: StubModelServer, start: StartGateway, monkeypatch: pytest.MonkeyPatch
+def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
+    start: StartGateway, model_server: str, url: str
 ) -> None:
-    monkeypatch.setattr(views, "MAX_CALL_BYTES", 64 * 48 * 3)
-    stub.answer = TaskModels(digits={1: SHAPES})
-    http = start()
-    delta = MetricsDelta(http)
-    predict(http, *np.zeros((2, 64, 48, 3), np.uint8))
-    assert delta("digits_feedback_dropped_total") == 2
+    http, photo = start(model_server=model_server), FIVE.read_bytes()
+    (found,) = http.post("/v1/predict", data=photo).get_json()["predictions"]
+    form = {"image": (io.BytesIO(photo), "five.jpg"), "label": "6"}
+    assert http.post("/v1/feedback", data=form).status_code == 200
+    (record,) = stored(url)
+    assert record.box
+    assert record.box[2:] == (*found["box"][2:],)
+    assert decode(record.picture).size < decode(photo).size
+    assert (record.predicted, record.label) == ("5", "6")
+
+
+@pytest.mark.parametrize(
+    ("label", "boxes", "detail"),
+    [
+        ("x", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
+        ("42", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
+        ("4", 2, "The label has 1 digits for 2 parts of the picture."),
+        ("4²", 2, "The label is none of the model's labels. A number needs the box of each of its digits."),
+    ],
+)
+def test_label_that_suits_no_box_is_a_mismatch(
+    http: FlaskClient, url: str, label: str, boxes: int, detail: str
+) -> None:
+    response = give(http, label, *[(1, 1, 9, 9), (10, 1, 9, 9)][:boxes])
+    assert assert_problem(response, 422, "feedback_mismatch")["detail"] == detail
+    assert stored(url) == []
+
+
+def test_label_is_one_of_the_asked_models(stub: StubModelServer, start: StartGateway, url: str) -> None:
+    stub.answer = TaskModels(digits={3: SHAPES}, more={1: SHAPES})
+    http, picture = start(model_names=("more",)), np.zeros((64, 48, 3), np.uint8)
+    problem = assert_problem(give(http, "7", picture=picture), 422, "feedback_mismatch")
+    assert problem["detail"] == "The label is none of the model's labels."
+    assert give(http, "cross", (2, 2, 9, 9), picture=picture).status_code == 200
+    assert give(http, "star", picture=picture, query="?model=more").status_code == 200
+    first, second = stored(url)
+    assert (first.model, first.version, first.predicted, first.label) == ("digits", 3, "circle", "cross")
+    assert (second.model, second.label) == ("more", "star")
+    assert_problem(give(http, "7", query="?model=none"), 404, "model_not_found")
+
+
+def test_refused_picture_and_error_of_a_picture(
+    stub: StubModelServer, http: FlaskClient, url: str, digits: Any
+) -> None:
+    stub.answer = TemplateModel(digits)
+    assert give(http, NO_CLASS).status_code == 200
+    (record,) = stored(url)
+    assert (record.predicted, record.label) == (NO_CLASS, NO_CLASS)
+    response = http.post("/v1/feedback", json={"image": base64.b64encode(b"text").decode(), "label": "1"})
+    assert_problem(response, 400, "not_an_image")
+    assert_problem(give(http, "1", (28, 0, 1, 1)), 422, "wrong_shape")
+    assert len(stored(url)) == 1
+
+
+def test_each_caller_has_one_vote_on_a_picture(start: StartGateway, key_file: KeyFile, url: str) -> None:
+    keys = {name: key_file.add(name) for name in ("ann", "bob")}
+    http = start(api_keys=key_file.path, feedback_open=False)
+    assert_problem(give(http, "1"), 401, "unauthorized")
+    for name, label in (("ann", "1"), ("bob", "2"), ("ann", "3")):
+        assert give(http, label, Authorization=f"Bearer {keys[name]}").status_code == 200
+    assert {record.caller: record.label for record in stored(url)} == {"ann": "3", "bob": "2"}
 
 
 @pytest.fixture
-def unsure(stub: StubModelServer) -> None:
-    """Make the model answer a 3 with 0.75 and a 7 with 0.9375, in turn."""
-    answers = np.zeros((2, 10), np.float32)
-    answers[0, [3, 8]], answers[1, [7, 1]] = (0.75, 0.25), (0.9375, 0.0625)
-    stub.answer = lambda request, _context: predict_response(
-        answers[: request.inputs["images"].tensor_shape.dim[0].size]
-    )
+def sampled(stub: StubModelServer, start: StartGateway, digits: Any) -> FlaskClient:
+    """Test client of a gateway that samples all requests."""
+    stub.answer = TemplateModel(digits)
+    return start(feedback_sample=1)
 
 
-@pytest.mark.usefixtures("unsure")
-def test_unsure_answers_are_stored_unlabelled_without_originals(start: StartGateway, url: str) -> None:
-    http = start(feedback_sample=1, feedback_originals=True)
-    delta = MetricsDelta(http)
-    predict(http, IMAGE, IMAGE[::-1])
-    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 1)
-    (record,) = stored(url)
-    assert (record.index, record.predicted, record.confidence) == (0, "3", 0.75)
-    assert (record.source, record.label, record.labelled_at) == ("sample", None, None)
-    assert record.original is None
+def wait_for(url: str, count: int) -> list[Record]:
+    """Return the stored records once there are `count`."""
+    wait_until(lambda: len(stored(url)) >= count)
+    return stored(url)
+
+
+def test_sampled_pictures_wait_for_a_label_by_their_request_id(
+    sampled: FlaskClient, url: str, digits: Any
+) -> None:
+    delta = MetricsDelta(sampled)
+    reading = read(sampled, draw_number(digits, "27"))
+    predict(sampled, digits.one(3), IMAGE, request_id="id-2")
+    read(sampled, IMAGE[::-1], "id-3")
+    records = {(each.request_id, each.index, each.position): each for each in wait_for(url, 5)}
+    boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
+    assert [(each.predicted, each.label, each.box is None) for each in records.values()] == [
+        ("2", None, False),
+        ("7", None, False),
+        ("3", None, True),
+        (NO_CLASS, None, True),
+        (NO_CLASS, None, True),
+    ]
+    assert records["id-1", 0, 1].box
+    assert records["id-1", 0, 1].box[2:] == (boxes[1][2], boxes[1][3])
+    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 5)
     assert delta("digits_feedback_dropped_total") == 0
+    assert give_by_id(sampled, label="2 1").get_json()["feedback"] == {
+        "request_id": "id-1",
+        "index": 0,
+        "pictures": 2,
+    }
+    # In JSON Schema, 1.0 is an integer.
+    assert give_by_id(sampled, "id-2", index=1.0, label=NO_CLASS).status_code == 200
+    assert_problem(give_by_id(sampled, label="2"), 422, "feedback_mismatch")
+    labels = {(each.request_id, each.index): each.label for each in stored(url)}
+    assert labels == {("id-1", 0): "1", ("id-2", 0): None, ("id-2", 1): NO_CLASS, ("id-3", 0): None}
 
 
-@pytest.mark.usefixtures("unsure")
+def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, url: str, digits: Any) -> None:
+    instance = (digits.one(5) / 255).ravel().tolist()
+    assert sampled.post("/v1/predict", json={"instances": ["no", instance]}).status_code == 200
+    (record,) = wait_for(url, 1)
+    assert (record.index, record.predicted) == (1, "5")
+    assert np.array_equal(decode(record.picture), digits.one(5))
+
+
+def test_request_id_of_no_sample_or_of_another_caller_is_unknown(
+    start: StartGateway, key_file: KeyFile, url: str
+) -> None:
+    keys = [key_file.add(name) for name in ("shop", "stranger")]
+    http = start(api_keys=key_file.path, feedback_open=False, feedback_sample=1)
+    http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys[0]}"
+    predict(http)
+    wait_for(url, 1)
+    unknown = assert_problem(give_by_id(http, "id-2", label="1"), 404, "feedback_unknown")
+    assert "a picture of the sample, of the same caller, for 30 days. Send the picture" in unknown["detail"]
+    assert_problem(give_by_id(http, index=1, label="1"), 404, "feedback_unknown")
+    http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys[1]}"
+    assert assert_problem(give_by_id(http, label="1"), 404, "feedback_unknown")["detail"] == unknown["detail"]
+    assert [record.label for record in stored(url)] == [None]
+
+
 def test_requests_outside_the_sample_store_nothing(start: StartGateway, url: str) -> None:
     http = start(feedback_sample=0.5)
-    delta = MetricsDelta(http)
     requests = [f"id-{number}" for number in range(16)]
-    sampled = [request for request in requests if in_share(0.5, request, b"sample")]
-    for request in requests:
-        predict(http, IMAGE, request_id=request)
-    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") >= len(sampled))
-    assert 0 < len(sampled) < len(requests)
-    assert sorted(record.request_id for record in stored(url)) == sorted(sampled)
+    chosen = {request for request in requests if in_share(0.5, request, b"sample")}
+    for number, request in enumerate(requests):
+        predict(http, IMAGE // (number + 1), request_id=request)
+    assert 0 < len(chosen) < len(requests)
+    assert {record.request_id for record in wait_for(url, len(chosen))} == chosen
+
+
+def test_sample_beyond_the_queue_or_without_a_store_is_dropped_and_counted(
+    start: StartGateway, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampler, "_MAX_PENDING_BYTES", 2 * len(to_png(IMAGE)))
+    http = start(feedback_sample=1)
+    delta = MetricsDelta(http)
+    predict(http, IMAGE, IMAGE, IMAGE)
+    assert delta("digits_feedback_dropped_total") == 3
+    predict(http, IMAGE, request_id="id-2")
+    assert [record.request_id for record in wait_for(url, 1)] == ["id-2"]
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as other:
+        other.execute("DROP TABLE feedback_picture")
+    predict(http, IMAGE[::-1], request_id="id-3")
+    wait_until(lambda: delta("digits_feedback_dropped_total") == 4)
+
+
+def test_samples_of_closing_worker_are_stored(
+    stub: StubModelServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(model_server=stub.target, feedback=url, feedback_open=True, feedback_sample=1)
+    with greenlet_loop.keeping(settings) as http:
+        for number in range(8):
+            predict(http, IMAGE // (number + 1), request_id=f"id-{number}")
+    assert len(stored(url)) == 8
+
+
+def test_store_is_checked_without_requests_and_loses_expired_samples(
+    start: StartGateway, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "_CHECK_SECONDS", 0.1)
+    name = "digits_feedback_written_timestamp_seconds"
+    http = start(feedback_days=0.3 / 86400, feedback_sample=1)
+    delta = MetricsDelta(http)
+    predict(http)
+    assert give(http, "1", picture=IMAGE[::-1]).status_code == 200
+    wait_until(lambda: [record.label for record in stored(url)] == ["1"])
+    assert delta(name) > 0
+    file = Path(url.removeprefix("sqlite:///"))
+    file.unlink()
+    file.mkdir()
+    wait_until(lambda: "warnings" in http.get("/readyz").get_json())
+    failed = MetricsDelta(http)
+    file.rmdir()
+    wait_until(lambda: failed(name) > 0)
+    assert "warnings" not in http.get("/readyz").get_json()
+    assert name not in greenlet_loop.client(Settings()).get("/metrics").text
 
 
 def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway, tmp_path: Path) -> None:
@@ -376,61 +322,53 @@ def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway,
     delta = MetricsDelta(http)
     predict(http, IMAGE, IMAGE)
     wait_until(lambda: delta("digits_feedback_dropped_total") == 2)
-    response = give(http, label="1")
+    response = give(http, "1")
     assert_problem(response, 503, "feedback_unavailable")
     assert response.headers["Retry-After"] == "1"
     ready = http.get("/readyz")
     warnings = ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
     assert (ready.status_code, ready.get_json()["warnings"]) == (200, warnings)
-    assert delta("digits_feedback_written_timestamp_seconds") == 0
     (tmp_path / "missing").mkdir()
-    wait_until(lambda: is_known(http, "id-2") and "warnings" not in http.get("/readyz").get_json())
-
-
-def test_store_is_used_without_requests_and_its_latest_use_is_a_metric(
-    start: StartGateway, url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, idle=0.1, expiry=0.1))
-    http = start()
-    delta = MetricsDelta(http)
-    name = "digits_feedback_written_timestamp_seconds"
-    wait_until(lambda: delta(name) > 0)
-    file = Path(url.removeprefix("sqlite:///"))
-    file.unlink()
-    file.mkdir()
-    wait_until(lambda: "warnings" in http.get("/readyz").get_json())
-    failed = MetricsDelta(http)
-    time.sleep(0.5)
-    assert failed(name) == 0
-    file.rmdir()
-    wait_until(lambda: failed(name) > 0)
-    assert name not in greenlet_loop.client(Settings()).get("/metrics").text
+    assert give(http, "1").status_code == 200
+    assert "warnings" not in http.get("/readyz").get_json()
 
 
 def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
     start: StartGateway, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http = start()
-    predict(http)
-    assert give(http, label="1").status_code == 200
-    monkeypatch.setattr(keeper, "_LIMITS", replace(keeper._LIMITS, call=0.3))
+    assert give(http, "1").status_code == 200
+    monkeypatch.setattr(shared, "_CALL_SECONDS", 0.3)
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert_problem(give(http, label="2"), 503, "feedback_unavailable")
+        assert_problem(give(http, "2"), 503, "feedback_unavailable")
         assert http.get("/readyz").get_json()["warnings"]
         predict(http, request_id="id-2")
-    wait_until(lambda: give(http, label="2").status_code == 200, seconds=10)
+    wait_until(lambda: give(http, "2").status_code == 200, seconds=10)
     assert [record.label for record in stored(url)] == ["2"]
 
 
-def test_removed_files_are_made_anew(start: StartGateway, url: str) -> None:
+def test_removed_file_is_made_anew(start: StartGateway, url: str) -> None:
     http = start()
-    predict(http)
-    assert give(http, label="1").status_code == 200
-    for file in Path(url.removeprefix("sqlite:///")).parent.glob("feedback.db*"):
-        file.unlink()
-    wait_until(lambda: is_known(http, "id-2"), seconds=20)
-    assert [record.request_id for record in stored(url)] == ["id-2"]
+    assert give(http, "1").status_code == 200
+    Path(url.removeprefix("sqlite:///")).unlink()
+    wait_until(lambda: give(http, "2").status_code == 200)
+    assert [record.label for record in stored(url)] == ["2"]
+
+
+def test_feedback_of_many_threads_is_stored(http: FlaskClient, url: str) -> None:
+    statuses: list[int] = []
+    pictures = [IMAGE // (number + 1) for number in range(12)]
+
+    def send(picture: np.ndarray) -> None:
+        statuses.append(give(http.application.test_client(), "1", picture=picture).status_code)
+
+    threads = [threading.Thread(target=send, args=(picture,)) for picture in pictures]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (statuses, len(stored(url))) == ([200] * 12, 12)
 
 
 @pytest.mark.parametrize(
@@ -438,18 +376,21 @@ def test_removed_files_are_made_anew(start: StartGateway, url: str) -> None:
     [
         b"",
         b"[]",
+        b'{"label": "1"}',
         b'{"request_id": "id-1"}',
-        b'{"request_id": "id-1", "label": "1", "is": "right"}',
-        b'{"request_id": "id-1", "is": "wrong"}',
-        b'{"request_id": "id-1", "label": null}',
-        b'{"request_id": "id-1", "label": 7}',
+        b'{"image": "AA=="}',
+        b'{"image": "AA==", "request_id": "id-1", "label": "1"}',
+        b'{"image": "AA==", "label": 7}',
+        b'{"image": "AA==", "label": null}',
+        b'{"image": "AA==", "label": "%b"}' % (b"1" * 1001),
+        b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3]]}',
+        b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3, -4]]}',
+        b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3, 4.5]]}',
+        b'{"image": "AA==", "label": "1", "boxes": [%b]}' % b",".join([b"[1, 2, 3, 4]"] * 65),
         b'{"request_id": "id-1", "label": "1", "indx": 1}',
         b'{"request_id": "id-1", "label": "1", "index": -1}',
         b'{"request_id": "id-1", "label": "1", "index": true}',
-        b'{"request_id": "id-1", "label": "1", "index": 2147483648}',
-        b'{"request_id": "id-1", "label": "%b"}' % (b"1" * 1001),
         b'{"request_id": "id 1", "label": "1"}',
-        b'{"label": "1"}',
     ],
 )
 def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> None:
@@ -457,7 +398,29 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
     assert_problem(response, 400, "malformed_body")
 
 
-def test_feedback_of_other_type_or_size_is_refused(http: FlaskClient) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"label": "1"},
+        {"image": "text", "label": "1"},
+        {"image": 1},
+        {"image": 2, "label": "1"},
+        {"image": 1, "label": ["1", "2"]},
+        {"image": 1, "label": "1", "box": "1,2,3"},
+        {"image": 1, "label": "1", "box": "1,2,3,x"},
+        {"image": 1, "label": "1", "box": "1,2,-3,4"},
+    ],
+)
+def test_feedback_malformed_form_is_refused(http: FlaskClient, fields: dict[str, Any]) -> None:
+    if isinstance(count := fields.get("image"), int):
+        fields = fields | {"image": [(io.BytesIO(to_png(IMAGE)), "picture")] * count}
+    response = http.post("/v1/feedback", data=fields, content_type="multipart/form-data")
+    assert_problem(response, 400, "malformed_body")
+
+
+def test_feedback_of_other_type_or_size_is_refused(start: StartGateway) -> None:
+    http = start(max_body=10_000)
     response = http.post("/v1/feedback", data=b"{}", content_type="text/plain")
     assert_problem(response, 415, "unsupported_media_type")
     response = http.post("/v1/feedback", data=bytes(20_000), content_type="application/json")
@@ -469,21 +432,28 @@ def test_index_and_models_say_whether_feedback_is_possible(http: FlaskClient, st
         index = client.get("/", headers={"Accept": "application/json"}).get_json()
         assert ("feedback" in index["links"]) is has_feedback
         assert client.get("/v1/models").get_json()["feedback"] is has_feedback
-    assert_problem(give_once(stub_http, label="1"), 404, "not_found")
+    assert_problem(give(stub_http, "1"), 404, "not_found")
 
 
-def test_model_without_feedback_keeps_no_answers(
-    start: StartGateway, stub: StubModelServer, tmp_path: Path
+def test_model_without_feedback_takes_and_samples_none(
+    start: StartGateway, stub: StubModelServer, tmp_path: Path, url: str
 ) -> None:
     multi_label = replace(SHAPES, thresholds=(0.5,) * 4)
     stub.answer = TaskModels(digits={1: SHAPES}, off={1: SHAPES}, multi={1: multi_label})
     file = tmp_path / "models.toml"
     file.write_text("[off]\nfeedback = false\n")
-    http = start(model_names=("off", "multi"), models_file=file)
-    for name, keeps in (("off", False), ("multi", False), ("digits", True)):
-        assert http.get(f"/v1/models?model={name}").get_json()["feedback"] is keeps
-        headers = {"X-Request-ID": name}
-        files = {"images": [base64.b64encode(to_png(np.zeros((9, 9), np.uint8))).decode()]}
-        assert http.post(f"/v1/predict?model={name}", json=files, headers=headers).status_code == 200
-        response = http.post("/v1/feedback", json={"request_id": name, "is": "right"})
-        assert response.status_code == (200 if keeps else 404)
+    http, picture = (
+        start(model_names=("off", "multi"), models_file=file, feedback_sample=1),
+        np.zeros((9, 9), np.uint8),
+    )
+    for name, status in (("off", 404), ("multi", 422), ("digits", 200)):
+        assert http.get(f"/v1/models?model={name}").get_json()["feedback"] is (status == 200)
+        predict(http, picture, query=f"?model={name}", request_id=name)
+        assert give(http, "cross", picture=picture, query=f"?model={name}").status_code == status
+    assert [record.model for record in stored(url)] == ["digits"]
+
+
+def test_version_without_valid_answer_is_an_error(stub: StubModelServer, http: FlaskClient, url: str) -> None:
+    stub.answer = lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32))
+    assert_problem(give(http, "1"), 502, "invalid_output")
+    assert stored(url) == []

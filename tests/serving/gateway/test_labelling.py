@@ -1,7 +1,6 @@
-"""Labelling: stored answers are shown to API keys with the permission, and get labels by hand."""
+"""Labelling: stored pictures are shown to API keys with the permission, and get labels by hand."""
 
 import base64
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ from digit_core.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
+from tests.records import make_record
 from tests.serving.gateway.conftest import SHAPES, StartGateway, StubModelServer, TaskModels
 from tests.serving.gateway.test_routes import assert_problem
-
-START = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -31,23 +29,9 @@ def http(label_http: FlaskClient) -> FlaskClient:
 
 
 def sample(number: int, confidence: float = 0.5, **fields: Any) -> Record:
-    """Return an unsure answer; the mean of its input is its number."""
-    values: dict[str, Any] = {
-        "request_id": f"id-{number}",
-        "index": 0,
-        "position": 0,
-        "kind": "predict",
-        "model": "digits",
-        "version": 1,
-        "predicted": "7",
-        "confidence": confidence,
-        "is_digit": None,
-        "input": to_png(np.full((28, 28), number, np.uint8)),
-        "answered_at": START + timedelta(minutes=number),
-        "held_out": False,
-        "source": "sample",
-    }
-    return Record(**(values | fields))
+    """Return an unsure answer; the mean of its picture is its number."""
+    picture = np.full((28, 28), number, np.uint8)
+    return make_record(number, picture, predicted="7", confidence=confidence, **fields)
 
 
 def shown(http: FlaskClient, query: str = "") -> Any:
@@ -58,8 +42,8 @@ def shown(http: FlaskClient, query: str = "") -> Any:
 
 
 def label(http: FlaskClient, record: dict[str, Any], text: str | None, **fields: object) -> TestResponse:
-    """Label an input that was shown."""
-    return http.post("/v1/feedback/labels", json={"input": record["input"], "label": text} | fields)
+    """Label a picture that was shown."""
+    return http.post("/v1/feedback/labels", json={"picture": record["picture"], "label": text} | fields)
 
 
 def number_of(record: dict[str, Any]) -> int:
@@ -71,7 +55,7 @@ def number_of(record: dict[str, Any]) -> int:
 @pytest.fixture
 def record(http: FlaskClient, store: FeedbackStore) -> Any:
     """Record of the only stored sample, as it is shown."""
-    store.save([sample(1, original=b"picture")])
+    store.save([sample(1)])
     (record,) = shown(http)["records"]
     return record
 
@@ -79,11 +63,12 @@ def record(http: FlaskClient, store: FeedbackStore) -> Any:
 def test_unlabelled_answers_are_shown_without_the_predicted_label(
     http: FlaskClient, store: FeedbackStore
 ) -> None:
-    store.save([sample(3, index=2, position=1, kind="read")])
+    store.save([sample(3, index=2, position=1, box=(1, 2, 3, 4))])
     document = shown(http)
     (record,) = document["records"]
     assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
-    assert record.keys() == {"input", "image"}
+    assert record.keys() == {"picture", "image", "box"}
+    assert record["box"] == [1, 2, 3, 4]
     assert document["unlabelled"] == 1
 
 
@@ -97,8 +82,7 @@ def test_labelled_answers_and_other_models_are_left_out(
     start_labelling: StartGateway, store: FeedbackStore
 ) -> None:
     http = start_labelling(model_names=("shapes",))
-    feedback: dict[str, Any] = {"label": "1", "labelled_at": START, "source": "feedback"}
-    store.save([sample(1), sample(2, model="shapes"), sample(3, **feedback)])
+    store.save([sample(1), sample(2, model="shapes"), sample(3, label="1"), sample(3, caller="eve")])
     assert [number_of(record) for record in shown(http)["records"]] == [1]
     (other,) = shown(http, "?model=shapes")["records"]
     assert number_of(other) == 2
@@ -117,10 +101,8 @@ def test_label_is_stored_and_the_answer_no_longer_shown(
     http: FlaskClient, store: FeedbackStore, record: Any, text: str
 ) -> None:
     assert label(http, record, text).get_json()["label"] == text
-    (after,) = store.records(originals=True)
-    assert (after.label, after.source, after.original) == (text, "label", b"picture")
-    assert after.labelled_at
-    assert after.labelled_at > after.answered_at
+    (after,) = store.records()
+    assert (after.label, after.hand_label) == (None, text)
     document = shown(http)
     assert (document["records"], document["unlabelled"]) == ([], 0)
 
@@ -131,19 +113,17 @@ def test_null_withdraws_the_label_and_the_latest_one_counts(
     label(http, record, "3")
     assert label(http, record, None).get_json()["label"] is None
     (withdrawn,) = store.records()
-    assert (withdrawn.label, withdrawn.source) == (None, "sample")
+    assert (withdrawn.label, withdrawn.hand_label) == (None, None)
     assert shown(http)["records"] == [record]
     for text in ("4", "8"):
         assert label(http, record, text).status_code == 200
-    assert [record.label for record in store.records()] == ["8"]
+    assert [record.hand_label for record in store.records()] == ["8"]
 
 
-def test_label_of_an_input_that_its_caller_has_labelled_or_that_is_gone_is_unknown(
+def test_label_of_a_picture_that_is_gone_is_unknown(
     http: FlaskClient, store: FeedbackStore, record: Any
 ) -> None:
-    store.save([sample(1, label="1", labelled_at=START, source="feedback")])
-    assert_problem(label(http, record, "3"), 404, "feedback_unknown")
-    store.delete(request_id="id-1")
+    store.delete(request_id="request-1")
     assert_problem(label(http, record, "3"), 404, "feedback_unknown")
 
 
@@ -151,7 +131,7 @@ def test_label_must_be_one_of_the_served_models(
     stub: StubModelServer, http: FlaskClient, store: FeedbackStore
 ) -> None:
     stub.answer = TaskModels(digits={9: SHAPES})
-    store.save([sample(1, input=to_png(np.zeros((64, 48, 3), np.uint8)))])
+    store.save([sample(1, picture=to_png(np.zeros((64, 48, 3), np.uint8)))])
     (record,) = shown(http)["records"]
     assert_problem(label(http, record, "7"), 422, "feedback_mismatch")
     assert label(http, record, "cross").status_code == 200
@@ -164,7 +144,7 @@ def test_label_without_model_server_is_unavailable(
     assert_problem(label(http, record, "7"), 503, "model_unavailable")
 
 
-@pytest.mark.parametrize("change", [{"label": 7}, {"input": None}, {"input": "id 1"}, {"more": 1}])
+@pytest.mark.parametrize("change", [{"label": 7}, {"picture": None}, {"picture": "id 1"}, {"more": 1}])
 def test_malformed_label_is_refused(http: FlaskClient, record: Any, change: dict[str, object]) -> None:
     assert_problem(label(http, record, "7", **change), 400, "malformed_body")
 
@@ -180,7 +160,7 @@ def test_key_without_permission_is_forbidden_and_changes_nothing(
         http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
         assert_problem(http.get("/v1/feedback/unlabelled"), status, code)
         assert_problem(label(http, record, "7"), status, code)
-    assert [record.label for record in store.records()] == [None]
+    assert [record.hand_label for record in store.records()] == [None]
 
 
 def test_labelling_without_keys_or_store_is_not_found(start_labelling: StartGateway) -> None:

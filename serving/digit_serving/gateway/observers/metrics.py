@@ -114,6 +114,8 @@ class Metrics(Observer):
         self.feedback_dropped = self._counter(
             "feedback_dropped", "Pictures of the sample that could not be stored."
         )
+        # Exposed by gateways with feedback only.
+        self.feedback_written = cache(lambda: self._time("feedback_written", "the latest use of the store"))
         self.shadow_predictions = self._counter(
             "shadow_predictions",
             "Model inputs that the shadow version answered as well, by its agreement.",
@@ -197,6 +199,14 @@ class Metrics(Observer):
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
+
+    def _time(self, name: str, event: str) -> Gauge:
+        return Gauge(
+            f"digits_{name}_timestamp_seconds",
+            f"Unix time of {event}, 0 before the first.",
+            multiprocess_mode="max",
+            registry=self._registry,
+        )
 
     def _counter(self, name: str, text: str, *labels: str) -> Any:
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))
