@@ -95,7 +95,7 @@ def encode_feedback(
     if label is None:
         raise ValueError("an image needs its label")
     data = _inputs.read_source(image)
-    boxes: Any = () if box is None else box if box and not isinstance(box[0], int) else (box,)
+    boxes: Any = (box,) if box and isinstance(box[0], int) else box or ()
     fields = {"label": str(label), "box": [",".join(map(str, each)) for each in boxes]}
     return {"data": fields, "files": [("image", ("image", data, _inputs.media_type(data)))]}
 

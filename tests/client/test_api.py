@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,7 @@ from digit_client import (
     UnavailableError,
     _api,
 )
-from digit_core.results import Network
+from digit_core.results import Digit, Line, Network
 
 MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
 DIGIT = {"digit": 2, "confidence": 0.91, "probabilities": [0.01] * 2 + [0.91] + [0.01] * 7}
@@ -214,9 +215,9 @@ def test_parse_predictions_other_number_of_answers_raises_service_error() -> Non
         parse(_api.parse_predictions, ANSWER, indices=[0, 1])
 
 
-PREDICTION = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
-DIGIT = Digit(4, 1.0, (1.0,), is_digit=1.0, box=(1, 2, 3, 4))
-READING = Reading("4", (Line("4", confidence=1.0, box=(1, 2, 3, 4), digits=(DIGIT,)),), 1, confidence=1.0)
+ANSWERED = Prediction(0, 1.0, (1.0,), ("0",), 1, request_id="r", request_index=7)
+FOUND = Digit(4, 1.0, (1.0,), is_digit=1.0, box=(1, 2, 3, 4))
+READ = Reading("4", (Line("4", confidence=1.0, box=(1, 2, 3, 4), digits=(FOUND,)),), 1, confidence=1.0)
 
 
 @pytest.mark.parametrize(
@@ -225,11 +226,11 @@ READING = Reading("4", (Line("4", confidence=1.0, box=(1, 2, 3, 4), digits=(DIGI
         (b"file", 7, None, ("7", [])),
         (b"file", "", (1, 2, 3, 4), ("", ["1,2,3,4"])),
         (b"file", "4 2", [(1, 2, 3, 4), (5, 6, 7, 8)], ("4 2", ["1,2,3,4", "5,6,7,8"])),
-        (replace(PREDICTION, picture=b"file"), None, None, ("0", [])),
-        (replace(PREDICTION, picture=b"file", refusal="no_digit"), None, None, ("", [])),
-        (replace(PREDICTION, picture=b"file", box=(5, 6, 7, 8)), "1", None, ("1", ["5,6,7,8"])),
-        (replace(PREDICTION, picture=b"file", box=(5, 6, 7, 8)), "1", (1, 2, 3, 4), ("1", ["1,2,3,4"])),
-        (replace(READING, picture=b"file"), None, None, ("4", ["1,2,3,4"])),
+        (replace(ANSWERED, picture=b"file"), None, None, ("0", [])),
+        (replace(ANSWERED, picture=b"file", refusal="no_digit"), None, None, ("", [])),
+        (replace(ANSWERED, picture=b"file", box=(5, 6, 7, 8)), "1", None, ("1", ["5,6,7,8"])),
+        (replace(ANSWERED, picture=b"file", box=(5, 6, 7, 8)), "1", (1, 2, 3, 4), ("1", ["1,2,3,4"])),
+        (replace(READ, picture=b"file"), None, None, ("4", ["1,2,3,4"])),
         (Reading("", (), 1, picture=b"file", confidence=0.0), 3, None, ("3", [])),
     ],
 )
@@ -244,13 +245,13 @@ def test_encode_feedback_brings_the_picture_with_label_and_boxes(
 
 def test_encode_feedback_on_an_answer_without_its_picture_names_its_request() -> None:
     for label, text in ((7, "7"), (None, "0")):
-        document = _api.encode_feedback(PREDICTION, label, None)["json"]
+        document = _api.encode_feedback(ANSWERED, label, None)["json"]
         assert document == {"request_id": "r", "index": 7, "label": text}
 
 
 @pytest.mark.parametrize(
     ("picture", "message"),
-    [(b"file", "needs its label"), (replace(PREDICTION, request_id=None), "no picture and no request ID")],
+    [(b"file", "needs its label"), (replace(ANSWERED, request_id=None), "no picture and no request ID")],
 )
 def test_encode_feedback_without_label_or_picture_raises_value_error(picture: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

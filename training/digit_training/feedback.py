@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
-from digit_core.errors import ImageError
+from digit_core.errors import ImageError, NoInkError
 from digit_core.votes import count_votes
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
@@ -117,7 +117,7 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
             continue
         try:
             parts[digest in held_out].append((_prepare(row, task), index_of[label]))
-        except (ImageError, KeyError):
+        except (ImageError, NoInkError, KeyError):
             unusable += 1
     train, tested = (_to_examples(parts[side], task) for side in (False, True))
     callers = sorted({row.caller for row in rows if row.label is not None})
@@ -175,7 +175,7 @@ def _agreement(pairs: Sequence[tuple[str, str]]) -> Accuracy:
 
 
 def _prepare(row: sa.Row[Any], task: TaskCard) -> NDArray[np.uint8]:
-    """Return a stored picture as serving prepares it. Raise ImageError."""
+    """Return a stored picture as serving prepares it. Raise ImageError or NoInkError."""
     box = json.loads(row.box) if row.box else None
     return images.prepare(images.decode(row.picture), task, box)
 

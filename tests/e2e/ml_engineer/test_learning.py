@@ -53,8 +53,8 @@ def predict(url: str, pictures: list[bytes], *, correct: bool = False) -> list[P
             client.predict(picture, request_id=f"{len(pictures)}-{number}")
             for number, picture in enumerate(pictures)
         ]
-        for prediction in predictions if correct else ():
-            client.feedback(prediction, 7)
+        for picture in pictures if correct else ():
+            client.feedback(picture, 7)
         return predictions
 
 

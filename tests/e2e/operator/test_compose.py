@@ -273,12 +273,11 @@ def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes)
     }
     project.compose("up", "--detach", "--wait", "gateway", **settings)
     with Client(project.url) as client:
-        prediction = client.predict(seven)
-        client.feedback(prediction, 7)
+        feedback = client.feedback(seven, 7)
     project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", **settings)
     for service in ("gateway", "retrain"):
         command = ("run", "--rm", "--no-deps", "--no-TTY", service, "digits", "feedback", "ls")
-        assert str(prediction.request_id) in project.compose(*command, **settings)
+        assert feedback.request_id in project.compose(*command, **settings)
 
 
 def test_images_are_small_without_tensorflow_and_pip(project: Project) -> None:

@@ -3,9 +3,10 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,34 +35,27 @@ class Service:
     def store_url(self) -> str:
         return f"sqlite:///{self.store}"
 
-    def predict(self) -> str:
-        """Send the picture over a connection of its own; return the request's ID. Raise HTTPError."""
-        headers = {"Content-Type": "image/png"}
-        response = httpx.post(f"{self.gateway.url}/v1/predict", content=self.picture, headers=headers)
-        return str(response.raise_for_status().json()["request_id"])
-
-    def give(self, request_id: str, label: str) -> httpx.Response:
+    def give(self, label: str, picture: bytes | None = None) -> httpx.Response:
         """Give feedback over a connection of its own, which any worker may accept."""
-        body = {"request_id": request_id, "label": label}
-        return httpx.post(f"{self.gateway.url}/v1/feedback", json=body, timeout=10)
+        files = {"image": self.picture if picture is None else picture}
+        return httpx.post(f"{self.gateway.url}/v1/feedback", files=files, data={"label": label}, timeout=10)
 
     def takes_feedback(self) -> bool:
-        """True if a new answer gets feedback."""
+        """True if a picture gets feedback."""
         try:
-            return self.give(self.predict(), "7").status_code == 200
+            return self.give("7").status_code == 200
         except httpx.HTTPError:
             return False
 
     def stored(self) -> list[Record]:
-        with closing(FeedbackStore(self.store_url)) as store:
-            return list(store.records())
+        return FeedbackStore(self.store_url).records(pictures=True)
 
 
 @pytest.fixture
 def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]:
     store = tmp_path / "feedback.db"
     with gateway_process(
-        model_server, workers=2, feedback=f"sqlite:///{store}", feedback_open=True
+        model_server, workers=2, feedback=f"sqlite:///{store}", feedback_open=True, feedback_sample=1
     ) as gateway:
         wait_until(lambda: len(children(gateway.process.pid)) == 2, gateway.process)
         service = Service(gateway, store, to_png(digits.one(7)))
@@ -70,39 +64,42 @@ def service(model_server: str, tmp_path: Path, digits: Any) -> Iterator[Service]
         yield service
 
 
-def test_feedback_reaches_any_worker_and_answers_kept_by_a_killed_one(service: Service) -> None:
+def test_feedback_reaches_any_worker_and_samples_are_labelled_by_another(service: Service) -> None:
     for label in "0123456789":
-        response = service.give(service.predict(), label)
-        assert response.status_code == 200, response.text
-    records = service.stored()[-10:]
-    assert [record.label for record in records] == list("0123456789")
-    assert {record.predicted for record in records} == {"7"}
-    assert (decode(records[0].input) == decode(service.picture)).all()
-    request_id = service.predict()
-    with closing(FeedbackStore(service.store_url)) as kept:
-        wait_until(lambda: bool(kept.find_kept(request_id, 0, "")))
+        assert service.give(label).status_code == 200
+    (record,) = service.stored()
+    assert (record.label, record.predicted) == ("9", "7")
+    assert (decode(record.picture) == decode(service.picture)).all()
+    headers = {"X-Request-ID": "sampled", "Content-Type": "image/png"}
+    sample = to_png(decode(service.picture)[:, ::-1])
+    httpx.post(f"{service.gateway.url}/v1/predict", content=sample, headers=headers).raise_for_status()
+    wait_until(lambda: "sampled" in {record.request_id for record in service.stored()})
     for worker in children(service.gateway.process.pid):
         os.kill(worker, signal.SIGKILL)
     wait_until(service.takes_feedback)
-    assert service.give(request_id, "7").status_code == 200
+    document = {"request_id": "sampled", "label": "4"}
+    httpx.post(f"{service.gateway.url}/v1/feedback", json=document).raise_for_status()
+    assert {record.request_id: record.label for record in service.stored()}["sampled"] == "4"
 
 
 def test_feedback_answered_before_a_worker_is_killed_is_stored(service: Service) -> None:
-    def call() -> str | None:
-        """Return the ID of a request whose feedback is answered."""
+    numbers = count()
+
+    def call() -> bytes | None:
+        """Return a picture whose feedback is answered."""
+        picture = to_png(decode(service.picture) // (1 + next(numbers) % 250))
         with suppress(httpx.HTTPError):
-            request_id = service.predict()
-            if service.give(request_id, "1").status_code == 200:
-                return request_id
+            if service.give("1", picture).status_code == 200:
+                return picture
         return None
 
-    def has_answers(count: int) -> bool:
-        return len(list(filter(None, answered))) >= count
+    def has_answers(number: int) -> bool:
+        return len(list(filter(None, answered))) >= number
 
     with load(call) as answered:
         for number in range(1, 4):
             wait_until(partial(has_answers, 10 * number))
             os.kill(children(service.gateway.process.pid)[0], signal.SIGKILL)
-    labels = {record.request_id: record.label for record in service.stored()}
+    stored = {record.picture: record.label for record in service.stored()}
     given = list(filter(None, answered))
-    assert [labels.get(request_id) for request_id in given] == ["1"] * len(given)
+    assert [stored.get(picture) for picture in given] == ["1"] * len(given)

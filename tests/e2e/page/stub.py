@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+import werkzeug
 from numpy.typing import NDArray
 from playwright.sync_api import BrowserContext, Request, Route
 
@@ -35,7 +36,7 @@ Classify = Callable[[NDArray[np.uint8]], NDArray[np.floating[Any]]]
 class StubGateway:
     """Answers the page as the gateway does, with version 1 of each task's model; the first is the default.
 
-    With `takes_feedback`, the service keeps each feedback, and says that it keeps `kept` of the answer.
+    With `takes_feedback`, the service keeps the fields of each feedback.
     """
 
     def __init__(
@@ -44,7 +45,6 @@ class StubGateway:
         self.tasks = {task.name: task for task in tasks}
         self.requests: list[Request] = []
         self.feedback: list[dict[str, Any]] = []
-        self.kept: dict[str, Any] = {"inputs": 1, "original": True}
         self._classify = classify
         self._takes_feedback = takes_feedback
 
@@ -67,9 +67,9 @@ class StubGateway:
             problem = {"status": 404, "code": "reader_missing", "detail": "The service has no reader."}
             return route.fulfill(status=404, json=problem)
         if url.path == "/v1/feedback" and self._takes_feedback:
-            self.feedback.append(json.loads(route.request.post_data or ""))
-            kept = {"request_id": self.feedback[-1]["request_id"], "index": 0}
-            return route.fulfill(json={"request_id": "feedback", "feedback": kept | self.kept})
+            self.feedback.append(fields_of(route.request))
+            receipt = {"request_id": "feedback", "index": 0, "pictures": 1}
+            return route.fulfill(json={"request_id": "feedback", "feedback": receipt})
         if url.path == "/v1/models":
             return route.fulfill(json=self._describe(task))
         return route.fulfill(json=self._predict(task, route.request))
@@ -131,3 +131,11 @@ def inputs_of(request: Request, task: TaskCard) -> list[NDArray[np.uint8]]:
         return [*scaled.astype(np.uint8).reshape(-1, *task.shape)]
     files = [base64.b64decode(url.partition(",")[2]) for url in document["images"]]
     return [images.prepare(images.decode(file), task) for file in files]
+
+
+def fields_of(request: Request) -> dict[str, Any]:
+    """Return the label and the boxes of a form with a file."""
+    data, kind = request.post_data_buffer, request.headers["content-type"]
+    with werkzeug.Request.from_values(method="POST", data=data, content_type=kind) as sent:
+        assert [*sent.files] == ["image"]
+        return {"label": sent.form["label"], "boxes": sent.form.getlist("box")}

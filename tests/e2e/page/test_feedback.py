@@ -47,40 +47,43 @@ def status(page: Page) -> Any:
     return page.locator("#feedback").get_by_role("status")
 
 
+BOXES = ["20,40,16,40", "44,40,16,40"]
+"""Boxes of two digits in a line, as `reading_of` has them."""
+
+
 def test_right_confirms_answer_and_says_what_is_kept(page: Page, gateway: StubGateway) -> None:
-    gateway.kept = {"inputs": 2, "original": False}
     show(page, "42")
-    expect(page.locator("#feedback")).to_contain_text("Feedback is kept for training.")
+    expect(page.locator("#feedback")).to_contain_text("Picture and label are kept for training.")
     button(page, "Right").click()
-    thanks = "Thank you: kept for training, with what the network saw of 2 digits, but not the picture."
+    thanks = "Thank you: the picture is kept for training."
     expect(status(page)).to_have_text(thanks)
-    assert gateway.feedback == [{"request_id": "reading-of-42", "is": "right"}]
+    assert gateway.feedback == [{"label": "42", "boxes": BOXES}]
     page.locator(".reading label").first.click()
     page.get_by_role("button", name="Why?").click()
     expect(page.locator("main[data-explained]")).to_be_visible()
     expect(status(page)).to_have_text(thanks)
 
 
-def test_number_is_corrected_to_any_length_and_to_none(page: Page, gateway: StubGateway) -> None:
+def test_number_is_corrected_digit_by_digit_and_to_none(page: Page, gateway: StubGateway) -> None:
     show(page, "2026", "17")
     button(page, "Wrong: it is …").click()
     field = page.get_by_label("It is")
     expect(field).to_have_value("2026 17")
     expect(field).to_be_focused()
     assert_accessible(page)
-    for wrong in ("l7", "4,2", ""):
+    for wrong in ("l7", "4,2", "", "2026 1", "2026 171"):
         field.fill(wrong)
         button(page, "Send").click()
         assert field.evaluate("field => field.validity.valid") is False
-    for correction in ("2026 11", "202617"):
+    for correction in ("2026 11", "202618"):
         field.fill(correction)
         button(page, "Send").click()
         button(page, "Change").click()
         button(page, "Wrong: it is …").click()
     button(page, "No number").click()
     expect(status(page)).to_contain_text("Thank you")
-    assert [feedback["label"] for feedback in gateway.feedback] == ["2026 11", "202617", ""]
-    assert {feedback["request_id"] for feedback in gateway.feedback} == {"reading-of-2026-17"}
+    assert [feedback["label"] for feedback in gateway.feedback] == ["2026 11", "202618", ""]
+    assert {len(feedback["boxes"]) for feedback in gateway.feedback} == {6}
 
 
 def test_refused_picture_asks_for_its_digit(page: Page, gateway: StubGateway) -> None:
@@ -88,10 +91,13 @@ def test_refused_picture_asks_for_its_digit(page: Page, gateway: StubGateway) ->
     page.get_by_role("button", name="Example: 3").click()
     expect(page.locator(".certainty")).to_have_text("Doesn't look like a digit; if it is one, tell us.")
     button(page, "Wrong: it is …").click()
-    page.get_by_label("It is").fill("3")
+    page.get_by_label("It is").select_option(label="3")
     button(page, "Send").click()
     expect(status(page)).to_contain_text("Thank you")
-    assert gateway.feedback == [{"request_id": "reading-of-", "label": "3"}]
+    button(page, "Change").click()
+    button(page, "Right").click()
+    expect(status(page)).to_contain_text("Thank you")
+    assert gateway.feedback == [{"label": "3", "boxes": []}, {"label": "", "boxes": []}]
 
 
 def test_wrong_of_pictures_offers_other_labels_and_none_on_phone(
@@ -130,16 +136,17 @@ def test_next_answer_gets_its_own_feedback(page: Page, gateway: StubGateway) -> 
     expect(page.get_by_label("It is")).to_be_hidden()
     button(page, "Right").click()
     expect(status(page)).to_contain_text("Thank you")
-    assert [feedback["request_id"] for feedback in gateway.feedback] == ["reading-of-7", "reading-of-42"]
+    assert [feedback["label"] for feedback in gateway.feedback] == ["7", "42"]
 
 
-def test_right_does_not_confirm_another_answer_than_the_shown_one(page: Page) -> None:
+def test_right_confirms_the_answer_that_is_shown(page: Page, gateway: StubGateway) -> None:
     document = reading_of("17", reader="17", alone="77")
     page.route("**/v1/read*", lambda route: route.fulfill(json=document))
     page.get_by_role("button", name="Example: 5").click()
     expect(page.locator(".reading")).to_have_text("77")
-    expect(button(page, "Wrong")).to_be_enabled()
-    expect(button(page, "Right")).to_be_disabled()
+    button(page, "Right").click()
+    expect(status(page)).to_contain_text("Thank you")
+    assert gateway.feedback == [{"label": "77", "boxes": BOXES}]
 
 
 def test_buttons_while_drawing_are_disabled(page: Page) -> None:
@@ -189,5 +196,4 @@ def test_keyboard_alone_confirms_corrects_and_cancels(page: Page, gateway: StubG
     expect(change).to_be_focused()
     # Keys in the field edit its text, not the drawing.
     expect(page.locator("#clear")).to_be_enabled()
-    answer = {"request_id": "reading-of-42"}
-    assert gateway.feedback == [answer | {"is": "right"}, answer | {"label": "41"}]
+    assert gateway.feedback == [{"label": "42", "boxes": BOXES}, {"label": "41", "boxes": BOXES}]
