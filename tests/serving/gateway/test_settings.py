@@ -70,7 +70,7 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ({"FEEDBACK_SAMPLE": 0.01}, "DIGITS_FEEDBACK_SAMPLE: requires DIGITS_FEEDBACK"),
         (
             {"FEEDBACK": "sqlite:///feedback.db"},
-            "needs DIGITS_API_KEYS, with which a caller corrects no other's answers; "
+            "needs DIGITS_API_KEYS, with which a caller has one vote on a picture; "
             "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1",
         ),
         (
