@@ -336,6 +336,7 @@ def record_requests() -> tuple[list[httpx.Request], httpx.MockTransport]:
     def respond(request: httpx.Request) -> httpx.Response:
         requests.append(request)
         request_id = request.headers["x-request-id"]
+        document: dict[str, Any]
         if request.url.path == "/v1/feedback":
             document = {"feedback": {"request_id": request_id, "index": 0, "pictures": 1}}
         else:

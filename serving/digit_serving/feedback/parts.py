@@ -96,8 +96,9 @@ def _shrink(pixels: Pixels, box: Box | None) -> Part:
     height, width = pixels.shape[:2]
     factor = math.sqrt(_MAX_STORED_PIXELS / (height * width))
     if factor < 1:
-        shape = max(1, int(width * factor)), max(1, int(height * factor))
-        pixels = np.asarray(cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA), np.uint8)
+        rows = min(_MAX_STORED_PIXELS, max(1, int(height * factor)))
+        columns = max(1, min(int(width * factor), _MAX_STORED_PIXELS // rows))
+        pixels = np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
         if box is not None:
             left, top, *sides = (int(value * factor) for value in box)
             box = left, top, max(1, sides[0]), max(1, sides[1])

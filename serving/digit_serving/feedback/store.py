@@ -314,7 +314,7 @@ def _create_engine(url: sa.URL) -> sa.Engine:
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
             # Earlier releases left the file with a write-ahead log, which would keep deleted rows.
-            for pragma in ("journal_mode = DELETE", "synchronous = FULL", "secure_delete = ON"):
+            for pragma in ("journal_mode = DELETE", "secure_delete = ON"):
                 connection.execute(f"PRAGMA {pragma}")
 
     return engine

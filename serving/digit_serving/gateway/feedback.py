@@ -1,6 +1,7 @@
 """Feedback: views that store pictures with their labels, and that show stored pictures without one."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""
 _MAX_LABEL_BODY = 16 * 1024
+_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 def _to_integer(value: object) -> object:
@@ -220,7 +222,7 @@ class FeedbackViews:
             if len(files) != 1 or len(texts) != 1:
                 raise MalformedBodyError("The form must have one file part `image` and one field `label`.")
             boxes = [text.split(",") for text in request.form.getlist("box")]
-            if not all(number.strip().isdecimal() for box in boxes for number in box):
+            if not all(_NUMBER.fullmatch(number) for box in boxes for number in box):
                 raise MalformedBodyError("A field `box` has four numbers: left,top,width,height.")
             document = {"image": "", "label": texts[0], "boxes": [[*map(int, box)] for box in boxes]}
             picture, image = _validate(_FEEDBACK, document), files[0]
@@ -229,7 +231,7 @@ class FeedbackViews:
             picture = self._work.run_in_thread(context, _validate, _FEEDBACK, data)
             if isinstance(picture, FeedbackLabel):
                 return picture
-            image = _decode(picture.image)
+            image = _or_raise(from_base64(picture.image))
         if len(picture.boxes) > self._settings.max_digits:
             raise MalformedBodyError(f"A picture may have {self._settings.max_digits} boxes.")
         return _Given(image, picture.label, [tuple(box) for box in picture.boxes])
@@ -279,8 +281,8 @@ class FeedbackViews:
             pictures = np.stack([part.prepare(card) for part in parts])
         asking = self._upstream.asking(context, route)
         steps = Recognition(card).predict(pictures)
-        predictions = [
-            _require_prediction(outcome.result)
+        predictions: list[Prediction] = [
+            _or_raise(outcome.result)
             for outcome in drive(steps, asking, partial(self._work.prepare, context))
         ]
         parts = parts or self._work.run_in_thread(context, cutting, [predictions[0].box])
@@ -300,6 +302,8 @@ def _split_label(label: str, count: int, card: TaskCard) -> list[str]:
     """Return the label of each of `count` parts. Raise FeedbackMismatchError."""
     if card.is_multi_label:
         raise FeedbackMismatchError("A model that gives a picture several labels takes no feedback.")
+    if count > 1 and not card.reads_numbers:
+        raise FeedbackMismatchError("Only a model that reads numbers takes several boxes.")
     if label == NO_CLASS:
         return [NO_CLASS] * count
     labels = [label] if count == 1 else [*"".join(label.split())]
@@ -311,19 +315,10 @@ def _split_label(label: str, count: int, card: TaskCard) -> list[str]:
     return labels
 
 
-def _decode(text: str) -> bytes:
-    """Return the file in base64. Raise NotAnImageError."""
-    file = from_base64(text)
-    if isinstance(file, Exception):
-        raise file
-    return file
-
-
-def _require_prediction(result: object) -> Prediction:
-    """Return the prediction, or raise the picture's error."""
+def _or_raise(result: Any) -> Any:
+    """Return the result, or raise it if it is an error."""
     if isinstance(result, Exception):
         raise result
-    assert isinstance(result, Prediction)
     return result
 
 

@@ -64,6 +64,12 @@ def test_cut_of_a_large_photo_is_upright_small_and_without_metadata() -> None:
     assert sideways.pixels.shape[1] > sideways.pixels.shape[0]
 
 
+@pytest.mark.parametrize("shape", [(1, 3_000_000), (3_000_000, 1), (1200, 1000)])
+def test_cut_of_any_shape_has_at_most_a_megapixel(shape: tuple[int, int]) -> None:
+    (part,) = cut(np.zeros(shape, np.uint8), [None])
+    assert 0 < part.pixels.size <= 1_000_000
+
+
 @pytest.mark.parametrize("box", [(100, 0, 5, 5), (0, 100, 5, 5), (3, 3, 0, 5)])
 def test_cut_box_outside_of_the_picture_is_an_error(box: Box) -> None:
     with pytest.raises(ImageShapeError, match="shows nothing of the picture, 100×90 pixels"):

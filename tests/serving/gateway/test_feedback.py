@@ -160,6 +160,8 @@ def test_label_is_one_of_the_asked_models(stub: StubModelServer, start: StartGat
     http, picture = start(model_names=("more",)), np.zeros((64, 48, 3), np.uint8)
     problem = assert_problem(give(http, "7", picture=picture), 422, "feedback_mismatch")
     assert problem["detail"] == "The label is none of the model's labels."
+    several = give(http, NO_CLASS, (2, 2, 9, 9), (1, 1, 3, 3), picture=picture)
+    assert_problem(several, 422, "feedback_mismatch")
     assert give(http, "cross", (2, 2, 9, 9), picture=picture).status_code == 200
     assert give(http, "star", picture=picture, query="?model=more").status_code == 200
     first, second = stored(url)
@@ -410,6 +412,7 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
         {"image": 1, "label": "1", "box": "1,2,3"},
         {"image": 1, "label": "1", "box": "1,2,3,x"},
         {"image": 1, "label": "1", "box": "1,2,-3,4"},
+        {"image": 1, "label": "1", "box": f"1,2,3,{'4' * 5000}"},
     ],
 )
 def test_feedback_malformed_form_is_refused(http: FlaskClient, fields: dict[str, Any]) -> None:
