@@ -33,7 +33,7 @@ class Record:
     request_id: str
     """Latest request that was sampled, else the first one that brought the picture; callers choose IDs."""
     sent_at: datetime
-    """Latest time at which the picture was sent, with a time zone."""
+    """Time of that request, with a time zone."""
     index: int = 0
     """Position of the picture in that request."""
     position: int = 0

@@ -295,9 +295,9 @@ def _to_record(row: sa.RowMapping) -> Record:
 def _upsert(is_sqlite: bool) -> sa.Insert:
     insert = sqlite_insert(pictures) if is_sqlite else postgresql_insert(pictures)
     new = insert.excluded
-    latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence", "sent_at")}
+    latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence")}
     # A label may come by the request ID of the sample, also after one that brought its picture.
-    for name in ("request_id", "index", "position"):
+    for name in ("request_id", "index", "position", "sent_at"):
         latest[name] = sa.case((new.label.is_(None), new[name]), else_=_columns[name])
     kept = {name: sa.func.coalesce(new[name], _columns[name]) for name in ("label", "hand_label")}
     held_out = {"held_out": sa.or_(new.held_out, _columns.held_out)}

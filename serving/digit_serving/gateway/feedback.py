@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from flask import Response, g, request
@@ -26,7 +26,6 @@ from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction
-from digit_core.tfserving.codec import ModelRef
 from digit_serving.feedback.parts import Part, cut, to_records
 from digit_serving.feedback.records import Record
 from digit_serving.gateway import schemas
@@ -51,7 +50,8 @@ from digit_serving.gateway.upstream import RouteMovedError, Upstream
 from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
-    # It needs the extra feedback.
+    # They need the extra feedback.
+    from digit_serving.feedback.store import Criteria
     from digit_serving.gateway.store import SharedStore
 
 _POOL = 10
@@ -71,7 +71,6 @@ def _kind_of(document: object) -> str:
 
 _Place = Annotated[schemas.Position, BeforeValidator(_to_integer)]
 Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
-_Document = TypeVar("_Document", bound="_Body")
 
 
 class _Body(BaseModel):
@@ -151,12 +150,12 @@ class FeedbackViews:
     def give(self) -> Response:
         """Store a picture with its label, or the label of a stored picture of the same caller."""
         context: RequestContext = g.context
-        query, context.requested = parse_selection(ModelQuery, request, self._settings)
-        given = self._parse(context)
+        _, context.requested = parse_selection(ModelQuery, request, self._settings)
+        given, route = self._parse(context), self._route(context)
         if isinstance(given, FeedbackLabel):
-            records = self._labelled(given, query.model, context)
+            records = self._labelled(given, context, route)
         else:
-            records = self._answered(given, context)
+            records = self._answered(given, context, route)
         self._store.use(lambda store: store.save(records))
         for record in records:
             agrees = str(record.label == record.predicted).lower()
@@ -236,29 +235,22 @@ class FeedbackViews:
             raise MalformedBodyError(f"A picture may have {self._settings.max_digits} boxes.")
         return _Given(image, picture.label, [tuple(box) for box in picture.boxes])
 
-    def _labelled(self, given: FeedbackLabel, model: str | None, context: RequestContext) -> list[Record]:
-        """Return the stored records of a picture, with their labels."""
-        found = self._store.use(
-            lambda store: store.records(
-                pictures=True,
-                request_id=given.request_id,
-                index=given.index,
-                caller=context.key,
-                model=model,
-            )
-        )
+    def _labelled(self, given: FeedbackLabel, context: RequestContext, route: Route) -> list[Record]:
+        """Return the stored records of a picture of the caller's latest request of this ID, with labels."""
+        criteria: Criteria = {"request_id": given.request_id, "index": given.index}
+        criteria |= {"caller": context.key, "model": context.model}
+        found = self._store.use(lambda store: store.records(pictures=True, **criteria))
         if not found:
             raise FeedbackUnknownError(
                 "This request's picture is not stored: an ID stands for a picture of the sample, of the same "
                 f"caller, for {self._settings.feedback_days:g} days. Send the picture with its label."
             )
-        context.requested = ModelRef(found[0].model)
-        labels = _split_label(given.label, len(found), self._route(context).served.card)
+        found = [record for record in found if record.sent_at == found[-1].sent_at]
+        labels = _split_label(given.label, len(found), route.served.card)
         return [replace(record, label=label) for record, label in zip(found, labels, strict=True)]
 
-    def _answered(self, given: _Given, context: RequestContext) -> list[Record]:
+    def _answered(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
         """Return the records of a picture: the model answers each part, for the agreement."""
-        route = self._route(context)
         while True:
             try:
                 return self._answer(given, context, route)
@@ -308,7 +300,8 @@ def _split_label(label: str, count: int, card: TaskCard) -> list[str]:
         return [NO_CLASS] * count
     labels = [label] if count == 1 else [*"".join(label.split())]
     if len(labels) != count:
-        raise FeedbackMismatchError(f"The label has {len(labels)} digits for {count} parts of the picture.")
+        parts = f"each of the {count} parts of the picture"
+        raise FeedbackMismatchError(f"The label needs a digit for {parts}; it has {len(labels)}.")
     if not {*labels} <= {*card.labels}:
         hint = " A number needs the box of each of its digits." if card.reads_numbers else ""
         raise FeedbackMismatchError(f"The label is none of the model's labels.{hint}")

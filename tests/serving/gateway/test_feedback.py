@@ -143,7 +143,7 @@ def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
     [
         ("x", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
         ("42", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
-        ("4", 2, "The label has 1 digits for 2 parts of the picture."),
+        ("4", 2, "The label needs a digit for each of the 2 parts of the picture; it has 1."),
         ("4²", 2, "The label is none of the model's labels. A number needs the box of each of its digits."),
     ],
 )
@@ -235,6 +235,15 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     assert_problem(give_by_id(sampled, label="2"), 422, "feedback_mismatch")
     labels = {(each.request_id, each.index): each.label for each in stored(url)}
     assert labels == {("id-1", 0): "1", ("id-2", 0): None, ("id-2", 1): NO_CLASS, ("id-3", 0): None}
+
+
+def test_reused_request_id_stands_for_the_latest_picture(sampled: FlaskClient, url: str, digits: Any) -> None:
+    read(sampled, draw_number(digits, "27"))
+    wait_for(url, 2)
+    predict(sampled, digits.one(3))
+    wait_for(url, 3)
+    assert give_by_id(sampled, label="8").status_code == 200
+    assert [record.label for record in stored(url)] == [None, None, "8"]
 
 
 def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, url: str, digits: Any) -> None:
