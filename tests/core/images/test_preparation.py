@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageShapeError
+from tests.conftest import Digits
 from tests.core.images.pictures import Pixels
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -215,3 +216,20 @@ def test_prepare_rgba_task_keeps_alpha_and_adds_an_opaque_one() -> None:
         prepared = images.prepare(opaque, task(9, 7, 4))
         assert (prepared[:, :, 3] == 255).all()
         assert np.array_equal(prepared[:, :, 0], picture[:, :, 0])
+
+
+def test_prepare_box_is_its_part_alone() -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[10:30, 20:50] = (1, 2, 3)
+    assert (images.prepare(picture, task(4, 6, 3), (20, 10, 30, 20)) == (1, 2, 3)).all()
+    assert (images.prepare(picture, task(4, 6, 3)) == (1, 2, 3)).all(axis=2).mean() < 0.6
+
+
+def test_prepare_box_of_a_digit_leaves_out_its_neighbours(digits: Digits) -> None:
+    page = np.full((100, 120), 255, np.uint8)
+    for left, digit in ((20, 3), (70, 8)):
+        page[30:58, left : left + 28] -= digits.one(digit)
+    prepared = images.prepare(page, DIGITS, (20, 30, 28, 28))
+    assert np.corrcoef(prepared.ravel(), digits.one(3).ravel())[0, 1] > 0.8
+    with pytest.raises(images.NoInkError):
+        images.prepare(page, DIGITS, (50, 70, 15, 15))

@@ -105,19 +105,6 @@ def test_save_picture_again_replaces_the_callers_vote(store: FeedbackStore, make
     assert len({record.held_out for record in store.records() if record.box is None}) == 1
 
 
-def test_fifth_of_the_pictures_is_held_out_by_a_key_of_the_store(
-    url: str, tmp_path: Path, digits: Digits, make_record: MakeRecord
-) -> None:
-    records = [make_record(held_out=None) for _ in range(400)]
-    sides = []
-    for each in (url, f"sqlite:///{tmp_path / 'other.db'}"):
-        store = FeedbackStore(each)
-        store.save(records)
-        sides.append([record.held_out for record in store.records()])
-        assert 40 <= sum(map(bool, sides[-1])) <= 120
-    assert sides[0] != sides[1]
-
-
 def test_votes_and_voted_of_pictures_that_several_callers_labelled(
     store: FeedbackStore, make_record: MakeRecord
 ) -> None:

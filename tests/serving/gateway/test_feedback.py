@@ -3,7 +3,6 @@
 import base64
 import io
 import sqlite3
-import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -365,21 +364,6 @@ def test_removed_file_is_made_anew(start: StartGateway, url: str) -> None:
     Path(url.removeprefix("sqlite:///")).unlink()
     wait_until(lambda: give(http, "2").status_code == 200)
     assert [record.label for record in stored(url)] == ["2"]
-
-
-def test_feedback_of_many_threads_is_stored(http: FlaskClient, url: str) -> None:
-    statuses: list[int] = []
-    pictures = [IMAGE // (number + 1) for number in range(12)]
-
-    def send(picture: np.ndarray) -> None:
-        statuses.append(give(http.application.test_client(), "1", picture=picture).status_code)
-
-    threads = [threading.Thread(target=send, args=(picture,)) for picture in pictures]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert (statuses, len(stored(url))) == ([200] * 12, 12)
 
 
 @pytest.mark.parametrize(
