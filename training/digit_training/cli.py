@@ -187,8 +187,8 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
     version of `reader`. Without it, the reader that comes with this package is published, if there is none.
 
     The first version is served; a later one after `digits models promote`. The exit status is 4 if the
-    quality gate refuses the model or the feedback, and 1 after an error, or if there is no feedback to learn
-    from.
+    quality gate refuses the model or the feedback, or if there is no feedback to learn from, and 1 after an
+    error.
     """
     _check_feedback(options)
     target = _pop_target(options)

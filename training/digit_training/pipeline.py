@@ -23,7 +23,7 @@ from digit_training import data as datasets
 from digit_training.callbacks import verbosity
 from digit_training.comparison import Answers, Sets, ask_served, compare, judging_sets
 from digit_training.data import Dataset
-from digit_training.errors import CardError, DataError, Interrupted, ModelError
+from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, are_labels, evaluate
 from digit_training.export import Origin, model_card, read_weights, write_artifact
 from digit_training.fit import fit
@@ -286,12 +286,12 @@ def _read_feedback(
 
 
 def _without_tested(known: "Feedback", dataset: Dataset, weight: int) -> "Feedback":
-    """Leave out of the feedback what tests the model. Raise DataError if nothing is left to learn."""
+    """Leave out of the feedback what tests the model. Raise NotPublishedError if nothing is left to learn."""
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     if count := len(known) - len(usable):
         click.echo(f"Left out of the feedback: {count:,} (also in the data that test the model)")
     if not usable.train:
-        raise DataError(f"{usable.source} has no labelled digits to learn from")
+        raise NotPublishedError(f"not published: {usable.source} has no labelled digits to learn from")
     click.echo(
         f"Feedback: {len(usable.train):,} pictures of {usable.source} to learn from, each "
         f"{weight} times, and {len(usable.held_out):,} to test with"
