@@ -343,18 +343,23 @@ class Recognition:
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
         reading, inputs = images.read(found, answers, self._min_is_digit, self._opinions)
-        is_part = len(reading.digits) <= 1 and all(_certainty(each) < _SURE_ALONE for each in reading.digits)
-        if is_part and found.is_anything and found.page.digit is None:
+        is_unsure = len(reading.digits) <= 1 and all(
+            _certainty(each) < _SURE_ALONE for each in reading.digits
+        )
+        if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
                 lone = images.lone_digit(found.page, whole.inputs[0])
                 reading, inputs = images.read(lone, [whole.result], self._min_is_digit, self._opinions)
-        if found.is_anything and len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER:
-            reading = replace(reading, orientation=(yield from self._orientation(found.page)))
+        is_doubtful = len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER
+        is_part = np.count_nonzero(found.digits.scores >= _SURE) > len(reading.digits)
+        if found.is_anything and (is_doubtful or is_part):
+            least = max(_SURE_NUMBER, reading.confidence)
+            reading = replace(reading, orientation=(yield from self._orientation(found.page, least)))
         return Outcome(reading, inputs)
 
-    def _orientation(self, page: Page) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a number of which the networks are sure, or None.
+    def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
+        """Return how the page has to be turned to show a number of at least this confidence, or None.
 
         The model is asked about the one turn that shows the reader most digits.
         """
@@ -369,7 +374,7 @@ class Recognition:
             return None
         found = images.detect(turned, peaks)
         reading, _ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
-        is_sure = len(reading.digits) > 1 and reading.confidence >= _SURE_NUMBER
+        is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 
     def _detect(self, page: Page) -> _Asking[Detected]:

@@ -413,6 +413,35 @@ def test_read_picture_turned_has_orientation_of_a_sure_number(
     assert len(asked) == (4 if turned else 1)
 
 
+@pytest.mark.parametrize(("left_out", "orientation"), [(2, 180), (0, None)])
+def test_read_less_than_the_reader_sees_has_orientation_of_a_surer_number(
+    model: LinearModel, left_out: int, orientation: int | None
+) -> None:
+    """The reader sees two digits upright; else one, and these left out on blank paper."""
+    upright = np.full((480, 640), 250, np.uint8)
+    upright[:8, :8] = upright[15:55, 25:33] = upright[15:55, 75:83] = 20
+
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        boxes, share = [[10, 10, 40, 50], [60, 10, 40, 50]], 0.95
+        if levels[0, 0] > 100:
+            others = [[60, 60, 20, 30], [90, 60, 20, 30]] if len(levels) == 480 else []
+            boxes, share = [[590, 420, 40, 50], *others[:left_out]], 0.8
+        classes = np.full((len(boxes), 11), (1 - share) / 10, np.float32)
+        classes[:, 3] = share
+        scores = np.full(len(boxes), 0.98, np.float32)
+        return Peaks(scores, classes, np.array(boxes, np.float32)).scaled(levels.shape[1] / 640)
+
+    def classify(batch: Any) -> list[Prediction]:
+        return [
+            replace(each, probabilities=(0.1,) * 10, confidence=0.5, is_digit=0.99 if row.any() else 0.01)
+            for row, each in zip(batch, model.classify(batch), strict=True)
+        ]
+
+    (outcome,) = Recognizer(classify, DIGITS, find=find).read([np.rot90(upright, 2)])
+    assert isinstance(outcome.result, Reading)
+    assert (outcome.result.text, outcome.result.orientation) == ("3", orientation)
+
+
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:
     letters = replace(DIGITS, name="letters", labels=tuple("ABCDEFGHIJ"))
     model = LinearModel(digits.images[:1000], digits.labels[:1000], with_is_digit=True, task=letters)
