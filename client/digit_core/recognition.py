@@ -342,7 +342,7 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs = images.read(found, answers, self._min_is_digit, self._opinions)
+        reading, inputs, is_part = images.read(found, answers, self._min_is_digit, self._opinions)
         is_unsure = len(reading.digits) <= 1 and all(
             _certainty(each) < _SURE_ALONE for each in reading.digits
         )
@@ -350,9 +350,10 @@ class Recognition:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
                 lone = images.lone_digit(found.page, whole.inputs[0])
-                reading, inputs = images.read(lone, [whole.result], self._min_is_digit, self._opinions)
+                reading, inputs, is_part = images.read(
+                    lone, [whole.result], self._min_is_digit, self._opinions
+                )
         is_doubtful = len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER
-        is_part = np.count_nonzero(found.digits.scores >= _SURE) > len(reading.digits)
         if found.is_anything and (is_doubtful or is_part):
             least = max(_SURE_NUMBER, reading.confidence)
             reading = replace(reading, orientation=(yield from self._orientation(found.page, least)))
@@ -373,7 +374,7 @@ class Recognition:
         if total <= 1:
             return None
         found = images.detect(turned, peaks)
-        reading, _ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
+        reading, *_ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
         is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 

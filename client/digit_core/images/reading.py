@@ -94,6 +94,8 @@ class FoundLines:
     is_digit: NDArray[np.floating]
     lines: Sequence[Sequence[int]]
     slashes: Sequence[int]
+    is_part: bool
+    """True if a line is left out, which is no number."""
 
     def omitted(self) -> Peaks:
         """Return the peaks of digits that are in no line."""
@@ -156,8 +158,8 @@ def read(
     answers: Sequence[Answer],
     min_is_digit: float = MIN_IS_DIGIT,
     opinions: bool = False,
-) -> tuple[Reading, list[NDArray[np.uint8]]]:
-    """Return the numbers on the page, and the crop of each digit, in the same order.
+) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
+    """Return the numbers on the page, the crop of each digit, in the same order, and if a line is left out.
 
     Takes one answer for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
     With `opinions`, each digit has those of both networks.
@@ -184,7 +186,7 @@ def read(
     text = "\n".join(line.text for line in lines)
     confidence = math.prod(line.confidence for line in lines) if lines else 0.0
     reading = Reading(text, tuple(lines), version, confidence=confidence)
-    return reading, [detected.glyphs[index] for index in chain.from_iterable(found.lines)]
+    return reading, [detected.glyphs[index] for index in chain.from_iterable(found.lines)], found.is_part
 
 
 def find_lines(
@@ -193,11 +195,12 @@ def find_lines(
     """Return the lines of digits on the page, by one answer for each crop."""
     detected, predictions = settle(detected, answers)
     evidence = _evidence(detected.digits.scores, predictions)
-    found, _ = _choose(detected.digits, evidence, min_is_digit)
+    found, is_digit = _choose(detected.digits, evidence, min_is_digit)
     probabilities = _mix(detected.digits, predictions)
     lines = [_without_slashes(line, detected, probabilities) for line in found]
     slashes = sorted({*chain.from_iterable(found)} - {*chain.from_iterable(lines)})
-    return FoundLines(detected, predictions, probabilities, sigmoid(evidence), lines, slashes)
+    is_part = len(found) < len(is_digit)
+    return FoundLines(detected, predictions, probabilities, sigmoid(evidence), lines, slashes, is_part)
 
 
 def choose_digits(
@@ -214,7 +217,7 @@ def choose_digits(
     """
     evidence = _evidence(detected.digits.scores, predictions)
     lines, is_digit = _choose(detected.digits, evidence, min_is_digit)
-    return [*chain.from_iterable(lines)], is_digit
+    return [*chain.from_iterable(lines)], max(is_digit, default=0.0)
 
 
 def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
@@ -229,16 +232,16 @@ def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
 
 def _choose(
     digits: Peaks, evidence: NDArray[np.floating], min_is_digit: float
-) -> tuple[list[list[int]], float]:
-    """Return the indexes of the digits of each line, and the highest `is_digit` of a line."""
+) -> tuple[list[list[int]], list[float]]:
+    """Return the indexes of the digits of each line of digits, and the `is_digit` of all lines."""
     if not len(digits):
-        return [], 0.0
+        return [], []
     is_sure = digits.scores >= _CONFIG.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
     chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
     lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
     together = [float(sigmoid(evidence[line].mean())) for line in lines]
-    return [line for line, mean in zip(lines, together, strict=True) if mean >= min_is_digit], max(together)
+    return [line for line, mean in zip(lines, together, strict=True) if mean >= min_is_digit], together
 
 
 def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:

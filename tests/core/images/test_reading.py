@@ -36,7 +36,7 @@ def read(found: Peaks, labels: Sequence[int] | None = None, page: Page = PAGE) -
     """Read the page, where the model sees the same digits as the reader, or these."""
     detected = images.detect(page, found)
     labels = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if labels is None else labels
-    reading, inputs = images.read(detected, [prediction(label) for label in labels])
+    reading, inputs, _ = images.read(detected, [prediction(label) for label in labels])
     assert len(inputs) == len(reading.digits)
     return reading
 
@@ -131,7 +131,7 @@ def test_read_confidence_is_that_of_the_whole_text() -> None:
 
     def confidence(found: Peaks) -> float:
         answers = [prediction(label, 0.999 if label < 5 else 0.3) for label in labels]
-        reading, _ = images.read(images.detect(PAGE, found), answers)
+        reading, *_ = images.read(images.detect(PAGE, found), answers)
         assert reading.text == "124"
         (line,) = reading.lines
         assert reading.confidence == line.confidence
