@@ -89,7 +89,8 @@ def test_shipped_reader_finds_digits(reader: Any, digits: Any) -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pipeline, "LINE_PAGES", 200)
+    for name in ("LINE_PAGES", "TEST_PAGES"):
+        monkeypatch.setattr(pipeline, name, 200)
     run = pipeline.ReaderRun({"epochs": 1, "batch_size": 1}, 0, SAMPLE, tmp_path / "report")
     with pytest.raises(NotPublishedError, match="of the digits are read right"):
         pipeline.train(run, target(tmp_path / "models"))
