@@ -261,8 +261,10 @@ class Recognition:
             whole = None if crop is None else self._decide(next(answers), crop)
             if not isinstance(page, Page):
                 yield Outcome(page)
-            elif whole and (page.is_input or not getattr(whole.result, "refusal", None)):
-                yield whole if page.is_input else (yield from self._mix(page, whole))
+            elif whole and page.is_input:
+                yield whole
+            elif whole and not getattr(whole.result, "refusal", None):
+                yield (yield from self._mix(page, whole))
             else:
                 yield (yield from _or_invalid(self._look(page, whole)))
 

@@ -6,7 +6,7 @@ The reader says where digits are, and both say which: their probabilities are mi
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations, pairwise, product
+from itertools import chain, pairwise, product
 
 import cv2
 import numpy as np
@@ -55,7 +55,7 @@ class ReadingConfig:
 
 
 _CONFIG = ReadingConfig()
-_DATES = {(4, 2, 2), *product((1, 2), (1, 2), (2, 4))}
+_DATES = ((4, 2, 2), *product((1, 2), (1, 2), (2, 4)))
 """Numbers of digits before, between and behind the two signs of a date."""
 
 
@@ -349,18 +349,20 @@ def _without_slashes(
     """
     digits, marks = detected.digits.boxes[line], _sure_signs(detected)
     marks = marks[(common_rows(marks, digits) > MIN_COMMON_ROWS).any(axis=1)]
-    shares = detected.digits.classes[line, SIGN] * (probabilities[line].argmax(axis=1) == 1)
-    # Columns: left edge, probability of a sign, place in the line, -1 for a sign.
-    tokens = np.stack((digits[:, 0], shares, np.arange(len(line))), axis=1)
-    is_between = (marks[:, 0] > digits[0, 0]) & (marks[:, 0] < digits[-1, 0])
-    tokens = np.concatenate((tokens, [(left, 1, -1) for left in marks[is_between, 0]] or tokens[:0]))
-    _, shares, places = tokens[tokens[:, 0].argsort(kind="stable")].T
+    marks = marks[(marks[:, 0] > digits[0, 0]) & (marks[:, 0] < digits[-1, 0])]
+    order = np.concatenate((digits[:, 0], marks[:, 0])).argsort(kind="stable")
+    # Place in the line, -1 of a sign; and the probability of a sign.
+    places = np.concatenate((np.arange(len(digits)), np.full(len(marks), -1)))[order]
+    strokes = detected.digits.classes[line, SIGN] * (probabilities[line].argmax(axis=1) == 1)
+    shares = np.concatenate((strokes, np.ones(len(marks))))[order]
     best, parted = 0.0, line
-    for first, second in combinations(np.flatnonzero(shares >= _CONFIG.min_slash_share).tolist(), 2):
-        rest = np.delete(places, (first, second)).astype(int)
-        is_date = (first, second - first - 1, len(rest) + 1 - second) in _DATES and rest.min() >= 0
-        if is_date and shares[first] + shares[second] > best:
-            best, parted = shares[first] + shares[second], [line[place] for place in rest]
+    for before, between, behind in _DATES:
+        if before + between + behind + 2 != len(order):
+            continue
+        signs = [before, before + 1 + between]
+        rest, share = np.delete(places, signs), shares[signs]
+        if share.min() >= _CONFIG.min_slash_share and share.sum() > best and rest.min() >= 0:
+            best, parted = float(share.sum()), [line[place] for place in rest]
     return parted
 
 
