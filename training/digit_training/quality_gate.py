@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.votes import HELD_OUT_PART
 from digit_training.errors import NotPublishedError
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ MIN_AGREEMENT = 0.5
 
 MIN_HELD_OUT = 20
 """Least number of held-out inputs whose accuracy can show a gain."""
-
-HELD_OUT_PART = 5
-"""Number of corrections of which one is held out."""
 
 MIN_ACCURACY = 0.85
 """Least accuracy of up to ten labels, unless the caller states one."""

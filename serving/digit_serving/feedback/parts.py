@@ -18,6 +18,7 @@ from digit_serving.feedback.records import Record
 _MARGIN = 0.5
 """Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
 _MAX_STORED_PIXELS = 1_000_000
+"""Most pixels of all parts of a picture together: boxes may overlap, and each may have all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +47,15 @@ def cut(
 ) -> list[Part]:
     """Return the part of a picture that each box shows, with a margin, and of None the whole picture.
 
-    Boxes are in pixels of the picture as sent. Raise ImageError, also for a box outside of the picture.
+    Boxes are in pixels of the picture as sent. The parts share a megapixel. Raise ImageError, also for a box
+    outside of the picture.
     """
     if isinstance(picture, bytes):
         file = images.open_image(picture, max_pixels=max_pixels, exif=exif)
         pixels, size = file.decode(), file.size
     else:
         pixels, size = picture, picture.shape[:2]
-    return [_cut(pixels, size, box) for box in boxes]
+    return [_cut(pixels, size, box, _MAX_STORED_PIXELS // len(boxes)) for box in boxes]
 
 
 def to_records(
@@ -74,9 +76,9 @@ def to_records(
         )
 
 
-def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None) -> Part:
+def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int) -> Part:
     if box is None:
-        return _shrink(pixels, None)
+        return _shrink(pixels, None, most)
     height, width = pixels.shape[:2]
     down, across = height / size[0], width / size[1]
     left, top = math.floor(box[0] * across), math.floor(box[1] * down)
@@ -86,18 +88,17 @@ def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None) -> Part:
         raise ImageShapeError(f"the box {list(box)} shows nothing of the picture, {size[1]}×{size[0]} pixels")
     margin = math.ceil(_MARGIN * max(right - left, bottom - top))
     rows, columns = slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
-    return _shrink(
-        pixels[rows, columns], (left - columns.start, top - rows.start, right - left, bottom - top)
-    )
+    place = left - columns.start, top - rows.start, right - left, bottom - top
+    return _shrink(pixels[rows, columns], place, most)
 
 
-def _shrink(pixels: Pixels, box: Box | None) -> Part:
-    """Return the part with at most _MAX_STORED_PIXELS."""
+def _shrink(pixels: Pixels, box: Box | None, most: int) -> Part:
+    """Return the part with at most so many pixels."""
     height, width = pixels.shape[:2]
-    factor = math.sqrt(_MAX_STORED_PIXELS / (height * width))
+    factor = math.sqrt(most / (height * width))
     if factor < 1:
-        rows = min(_MAX_STORED_PIXELS, max(1, int(height * factor)))
-        columns = max(1, min(int(width * factor), _MAX_STORED_PIXELS // rows))
+        rows = min(most, max(1, int(height * factor)))
+        columns = max(1, min(int(width * factor), most // rows))
         pixels = np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
         if box is not None:
             left, top, *sides = (int(value * factor) for value in box)

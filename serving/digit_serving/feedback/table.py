@@ -7,9 +7,9 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
+from digit_core.votes import HELD_OUT_PART
 from digit_serving.errors import StoreError
 
-_HELD_OUT_SHARE = 5
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
 
 
@@ -62,7 +62,7 @@ def is_held_out(key: str, digest: str) -> bool:
     A keyed hash of the picture: neither a request ID nor an attempt with other pictures tells a caller the
     side.
     """
-    return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % _HELD_OUT_SHARE == 0
+    return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % HELD_OUT_PART == 0
 
 
 def parse_url(url: str) -> sa.URL:

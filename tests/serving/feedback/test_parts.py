@@ -70,6 +70,12 @@ def test_cut_of_any_shape_has_at_most_a_megapixel(shape: tuple[int, int]) -> Non
     assert 0 < part.pixels.size <= 1_000_000
 
 
+def test_cut_of_many_boxes_has_at_most_a_megapixel_in_all() -> None:
+    parts = cut(np.zeros((1200, 1000), np.uint8), [(place, place, 900, 900) for place in range(64)])
+    assert sum(part.pixels.size for part in parts) <= 1_000_000
+    assert {part.box[2] for part in parts if part.box} <= {*range(90, 125)}
+
+
 @pytest.mark.parametrize("box", [(100, 0, 5, 5), (0, 100, 5, 5), (3, 3, 0, 5)])
 def test_cut_box_outside_of_the_picture_is_an_error(box: Box) -> None:
     with pytest.raises(ImageShapeError, match="shows nothing of the picture, 100×90 pixels"):
