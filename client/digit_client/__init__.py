@@ -13,7 +13,7 @@ import importlib
 import importlib.util
 import typing
 
-from digit_client._options import CallOptions, Feedback
+from digit_client._options import CallOptions, Feedback, ReadOptions
 from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 from digit_core.errors import (
     AuthenticationError,
@@ -36,7 +36,7 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
-from digit_core.results import Digit, Line, Models, ModelVersion, Prediction, Reading
+from digit_core.results import Candidate, Digit, Line, Models, ModelVersion, Prediction, Reading
 
 if typing.TYPE_CHECKING:
     from digit_client._client import AsyncClient, Client
@@ -49,6 +49,7 @@ __all__ = [
     "AsyncClient",
     "AuthenticationError",
     "CallOptions",
+    "Candidate",
     "Client",
     "ClientClosedError",
     "ConnectionFailedError",
@@ -69,6 +70,7 @@ __all__ = [
     "OverloadedError",
     "PixelValueError",
     "Prediction",
+    "ReadOptions",
     "ReaderMissingError",
     "Reading",
     "ReadingNotSupportedError",

@@ -1,5 +1,6 @@
 """Codec of the gateway's HTTP API: images to request bodies, responses to results or errors."""
 
+import base64
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,14 +63,21 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
 
 def query(options: Options) -> dict[str, str]:
     """Return the query parameters of the options."""
-    values = {name: getattr(options, name) for name in ("version", "label", "min_is_digit")}
+    names = ("version", "label", "min_is_digit", "check", "min_confidence", "turn")
+    values = {name: getattr(options, name) for name in names}
     values["include"] = ",".join(sorted(options.included)) or None
+    values["expect"] = None if options.numbers else options.expect
+    values["box"] = ",".join(map(str, options.box)) if options.box else None
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-def encode_image(image: ImageSource) -> dict[str, Any]:
-    """Return httpx's keyword arguments for the body of a request for one image."""
-    data = _inputs.read_source(image)
+def encode_image(data: bytes, numbers: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return httpx's keyword arguments for the body of a request for one image file.
+
+    `numbers` are those of which one is expected.
+    """
+    if numbers is not None:
+        return _encode_expecting([data], numbers)
     return {"content": data, "headers": {"Content-Type": _inputs.media_type(data)}}
 
 
@@ -113,14 +121,26 @@ def split(images: Iterable[ImageSource], max_files: int) -> Iterator[Batch]:
     return _batches.split(images, _inputs.read_source, max_files, _MAX_BYTES)
 
 
-def encode_batch(batch: Batch) -> dict[str, Any]:
-    """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files."""
+def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[str, Any]:
+    encoded = [base64.b64encode(data).decode() for data in files]
+    return {"json": {"images": encoded, "expect": numbers}}
+
+
+def encode_batch(batch: Batch, numbers: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files.
+
+    With `numbers`, of which one is expected, it is JSON.
+    """
+    if numbers is not None:
+        is_array = isinstance(batch.images, np.ndarray)
+        files = map(_inputs.to_png, batch.images) if is_array else batch.images
+        return _encode_expecting((data for data in files if isinstance(data, bytes)), numbers)
     if isinstance(batch.images, np.ndarray):
         buffer = io.BytesIO()
         np.save(buffer, batch.images, allow_pickle=False)
         return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
-    files = [(index, data) for index, data in enumerate(batch.images, batch.start) if isinstance(data, bytes)]
-    return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in files]}
+    sent = [(index, data) for index, data in enumerate(batch.images, batch.start) if isinstance(data, bytes)]
+    return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in sent]}
 
 
 def parse_response(

@@ -87,6 +87,19 @@ _SHARED = (
 )
 
 
+class _Box(click.ParamType[Any]):
+    """Four numbers, parted by commas."""
+
+    name = "box"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            left, top, width, height = (int(number) for number in value.split(","))
+        except ValueError:
+            self.fail("a box has four numbers: left,top,width,height", param, ctx)
+        return left, top, width, height
+
+
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share."""
     for option in reversed(_SHARED):
@@ -106,6 +119,24 @@ def predict(**given: Any) -> None:
 
 @click.command()
 @_shared_options
+@click.option(
+    "--expect",
+    metavar="PATTERN",
+    help="Text that the number must look like: # is a digit, #{4} and #{4,6} so many, | parts alternatives; "
+    "or date, amount, or @FILE of the valid numbers, one a line.",
+)
+@click.option(
+    "--check", help="Check of the number's digits: luhn, mod11, mod97, or a range: 0..9999, 48210.."
+)
+@click.option(
+    "--min-confidence",
+    type=click.FloatRange(0, 1),
+    help="Least probability that a reading is right: others are refused as unsure.",
+)
+@click.option("--box", type=_Box(), metavar="LEFT,TOP,WIDTH,HEIGHT", help="Part of each image that is read.")
+@click.option(
+    "--turn", is_flag=True, flag_value="auto", default=None, help="Turn images that are not upright."
+)
 @click.option(
     "--show",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -142,6 +173,8 @@ def _ask(
 
     if options["version"] is not None and options["label"] is not None:
         raise click.UsageError("--version and --version-label are mutually exclusive")
+    if (options.get("expect") or "").startswith("@"):
+        options["expect"] = _read_numbers(options["expect"][1:])
     found = [image for argument in images for image in _expand_argument(argument, recursive)]
     if show and len(found) > 1:
         raise click.UsageError("--show takes one image")
@@ -158,8 +191,12 @@ def _ask(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
-    async def ask() -> int:
+    try:
         answers = getattr(client, method)([source for _, source in found], **options)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+    async def ask() -> int:
         async with client, aclosing(answers):
             return await _print_answers(found, answers, output, gateway, save_boxes)
 
@@ -168,6 +205,13 @@ def _ask(
     if failures and len(found) > 1:
         click.echo(f"{failures} of {len(found)} images failed", err=True)
     sys.exit(1 if failures else 0)
+
+
+def _read_numbers(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"--expect @{path}: {error}") from error
 
 
 def _find_gateway(url: str | None) -> Address:

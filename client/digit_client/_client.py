@@ -196,12 +196,13 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         return True
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        arguments = await self._backend.to_thread(_api.encode_image, image)
+        data = await self._backend.to_thread(read_source, image)
+        arguments = _api.encode_image(data, options.numbers)
         route: _Route[list[Result | DigitError]] = _ROUTES[kind]
         (result,) = await self._call(route, options, arguments)
         if isinstance(result, DigitError):
             raise result
-        kept: Result = self._with_picture(result, arguments["content"])
+        kept: Result = self._with_picture(result, data)
         return kept
 
     def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
@@ -213,7 +214,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         outcomes: dict[int, Any] = dict(enumerate(batch.images, batch.start))
         sent = [index for index, image in outcomes.items() if not isinstance(image, Exception)]
         if sent:
-            arguments = await self._backend.to_thread(_api.encode_batch, batch)
+            arguments = await self._backend.to_thread(_api.encode_batch, batch, options.numbers)
             try:
                 results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
             except DigitError as error:

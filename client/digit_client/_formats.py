@@ -129,7 +129,8 @@ def format_prediction_row(name: str, prediction: Prediction) -> str:
 
 def format_reading_rows(name: str, reading: Reading) -> str:
     """Return the CSV rows of an image, with the cells of READING_COLUMNS."""
-    shared = _cells(reading) | {"image": name}
+    candidates = tuple(candidate.text for candidate in reading.candidates)
+    shared = _cells(reading) | {"image": name, "candidates": candidates}
     lines = [shared | _cells(line) | {"line": number} for number, line in enumerate(reading.lines, 1)]
     return _format_rows(READING_COLUMNS, *(lines or [shared]))
 
@@ -197,6 +198,10 @@ def _reason(result: Prediction | Reading) -> str | None:
     """Return why there is no answer, in the service's word if it is a newer one."""
     if result.refusal == "several_digits" and isinstance(result, Prediction):
         return f"{result.count} digits, which `digits read` reads"
+    if result.refusal in ("unexpected", "unsure") and isinstance(result, Reading):
+        texts = [(each.text.replace("\n", " / "), _percent(each.probability)) for each in result.candidates]
+        seen = ", ".join(f"{text} ({share})" for text, share in texts)
+        return f"{'nothing that fits' if result.refusal == 'unexpected' else 'unsure'}; seen: {seen}"
     return "no digit" if result.refusal == "no_digit" else result.refusal
 
 

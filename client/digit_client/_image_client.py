@@ -1,7 +1,7 @@
 """Methods of all clients: predictions and readings of one image, of many, and of any number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 from types import TracebackType
@@ -19,7 +19,7 @@ from digit_client._concurrency import (
     collect,
     send_many,
 )
-from digit_client._options import CallOptions, Options, check_timeout
+from digit_client._options import CallOptions, Options, ReadOptions, check_timeout
 from digit_client._retries import Retrier
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
 from digit_core.errors import DigitError, ImageError
@@ -63,9 +63,10 @@ class BaseClient(ABC):
         client._retrier = replace(self._retrier, policy=client._settings.retries)
         return client
 
-    def _options(self, method: str, given: CallOptions) -> Options:
+    def _options(self, method: str, given: Mapping[str, Any]) -> Options:
         """Return the options of a call of this method. Raise TypeError, as Python does, for another name."""
-        for name in given.keys() - CallOptions.__annotations__.keys():
+        known = ReadOptions if "read" in method else CallOptions
+        for name in given.keys() - known.__annotations__.keys():
             raise TypeError(f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}")
         return Options(**given)
 
@@ -146,10 +147,11 @@ class ImageClient(BaseClient):
         """
         return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
 
-    def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
+    def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
 
-        `image` and the options are those of `predict`.
+        `image` is as of `predict`; the options are those of ReadOptions: also `expect` and `check`, what the
+        number must look like, `min_confidence`, `box` and `turn`.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
@@ -158,12 +160,12 @@ class ImageClient(BaseClient):
 
     @overload
     def read_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> list[Reading | ImageError | OSError]: ...
 
     @overload
     def read_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> list[Reading]: ...
 
     def read_many(
@@ -172,14 +174,14 @@ class ImageClient(BaseClient):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        **options: Unpack[CallOptions],
+        **options: Unpack[ReadOptions],
     ) -> list[Any]:
         """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
         results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
         return collect(results, on_error)
 
     def iter_read(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> Results[Reading | DigitError | OSError]:
         """Read any number of images: yield the position of each, and its reading or error, as they come.
 
@@ -254,18 +256,18 @@ class AsyncImageClient(BaseClient):
         """Classify any number of images, as Client.iter_predict does."""
         return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
 
-    async def read(self, image: ImageSource, **options: Unpack[CallOptions]) -> Reading:
+    async def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, as Client.read does."""
         return await self._send_image(Reading, image, self._options("read", options))
 
     @overload
     async def read_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> list[Reading | ImageError | OSError]: ...
 
     @overload
     async def read_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> list[Reading]: ...
 
     async def read_many(
@@ -274,14 +276,14 @@ class AsyncImageClient(BaseClient):
         *,
         on_error: OnError = "return",
         concurrency: int = 4,
-        **options: Unpack[CallOptions],
+        **options: Unpack[ReadOptions],
     ) -> list[Any]:
         """Read all digits on each image, as Client.read_many does."""
         results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
         return await async_collect(results, on_error)
 
     def iter_read(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> AsyncResults[Reading | DigitError | OSError]:
         """Read any number of images, as Client.iter_read does."""
         return self._send_images(Reading, images, self._options("iter_read", options), concurrency)

@@ -202,7 +202,15 @@ class GrpcClient(BaseClient):
         with adding_request_id(request_id):
             served = await call(connection.served, model=model)
             while True:
-                recognition = Recognition(served.card, min_is_digit, opinions="opinions" in options.included)
+                recognition = Recognition(
+                    served.card,
+                    min_is_digit,
+                    opinions="opinions" in options.included,
+                    expectation=options.expectation,
+                    min_confidence=options.min_confidence,
+                    boxes=[options.box] if options.box else (),
+                    turn=options.turn == "auto",
+                )
                 steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
                 try:
                     outcomes = await _drive(steps, ask, self._backend)

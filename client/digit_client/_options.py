@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 
 from digit_core.results import Box, Response
+
+if TYPE_CHECKING:
+    from digit_core.expectations import Expectation
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 """Default of a client's URL: the gateway of `digits up`."""
@@ -39,9 +42,25 @@ class CallOptions(TypedDict, total=False):
     """ID of the requests in the service's log, in place of a random one for each."""
 
 
+class ReadOptions(CallOptions, total=False):
+    """Keyword options of a call for readings."""
+
+    expect: str | Sequence[str] | None
+    """What the number must look like: a pattern such as "##/##/####", "#{4,6}", "date" or "amount", or a list
+    of the valid numbers, each a text of digits. What fits is read, or nothing."""
+    check: str | None
+    """Check of the number's digits: "luhn", "mod11", "mod97", or a range such as "0..9999" or "48210.."."""
+    min_confidence: float | None
+    """Least confidence of a reading, from 0 to 1: it is `unsure` below."""
+    box: Box | None
+    """Part of each picture that is read: left, top, width and height in its pixels."""
+    turn: Literal["auto"] | None
+    """"auto" reads a picture that is not upright as its `orientation` says."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Values of CallOptions. Raise ValueError for a value out of range."""
+    """Values of CallOptions and ReadOptions. Raise ValueError for a value out of range."""
 
     version: int | None = None
     label: str | None = None
@@ -49,12 +68,30 @@ class Options:
     include: Include | Sequence[Include] | None = None
     timeout: float | None = None
     request_id: str | None = None
+    expect: str | Sequence[str] | None = None
+    check: str | None = None
+    min_confidence: float | None = None
+    box: Box | None = None
+    turn: Literal["auto"] | None = None
+    expectation: "Expectation | None" = field(init=False, default=None)
+    """What `expect` and `check` say."""
 
     def __post_init__(self) -> None:
         if self.version is not None and self.label is not None:
             raise ValueError("name a version or a label, not both")
-        if self.min_is_digit is not None and not 0 <= self.min_is_digit <= 1:
-            raise ValueError(f"min_is_digit is a probability, from 0 to 1, not {self.min_is_digit:g}")
+        for name in ("min_is_digit", "min_confidence"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is a probability, from 0 to 1, not {value:g}")
+        if self.box is not None and (len(self.box) != 4 or min(self.box) < 0):
+            raise ValueError(f"a box is left, top, width and height, not {self.box!r}")
+        if self.turn not in (None, "auto"):
+            raise ValueError(f'turn is "auto", not {self.turn!r}')
+        if self.expect is not None or self.check is not None:
+            # Lazy import: it needs NumPy, which takes long.
+            from digit_core.expectations import parse_expectation
+
+            object.__setattr__(self, "expectation", parse_expectation(self.expect, self.check))
         if unknown := self.included - set(get_args(Include)):
             raise ValueError(f'include is "image" or "opinions", not {min(unknown)!r}')
         if self.timeout is not None:
@@ -64,6 +101,11 @@ class Options:
                 "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
                 f"unlike {self.request_id!r}"
             )
+
+    @property
+    def numbers(self) -> list[str] | None:
+        """The valid numbers, if `expect` is a list of them."""
+        return None if self.expect is None or isinstance(self.expect, str) else [*self.expect]
 
     @property
     def included(self) -> set[str]:

@@ -22,14 +22,16 @@ from digit_core import images
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     ImageError,
+    ImageShapeError,
     InvalidOutputError,
     ReaderMissingError,
     ReadingNotSupportedError,
     without_tracebacks,
 )
-from digit_core.images import MAX_PIXELS, Detected, ImageFile, NoInkError, Page
+from digit_core.expectations import Expectation
+from digit_core.images import MAX_PIXELS, TURNED_SIDE, Detected, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
-from digit_core.results import MIN_IS_DIGIT, Answer, Digit, Orientation, Prediction, Reading, Refusal
+from digit_core.results import MIN_IS_DIGIT, Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -69,6 +71,10 @@ class Outcome(Generic[_Result]):
     inputs: Sequence[NDArray[Any]] = ()
 
 
+Prepared: TypeAlias = Page | Pixels | list[Page | ImageShapeError]
+"""Page of a picture, input of a model, or the pages of parts, with the errors of boxes outside."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepare:
     """Request for a picture in the form that the task's model takes, or without `task` for its grey page.
@@ -78,6 +84,8 @@ class Prepare:
 
     picture: ImageSource
     task: TaskCard | None = None
+    boxes: Sequence[Box] = ()
+    """Parts whose pages are asked for in place of the picture's; they have its full resolution."""
 
     def open(self, max_pixels: int = MAX_PIXELS) -> ImageFile | Pixels:
         """Return the picture if it is an array, else its file, of which the header is read."""
@@ -85,21 +93,23 @@ class Prepare:
             return self.picture
         data = self.picture if isinstance(self.picture, bytes) else read_source(self.picture)
         if self.task is None:
-            return images.open_image(data, max_pixels=max_pixels, grey=True)
+            min_side = max_pixels if self.boxes else None
+            return images.open_image(data, max_pixels=max_pixels, grey=True, min_side=min_side)
         return images.open_for_task(data, self.task, max_pixels=max_pixels)
 
-    def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Page | Pixels:
+    def finish(self, opened: ImageFile | Pixels, pixels: Pixels) -> Prepared:
         """Return the page or the model's input of the decoded pixels of what was opened."""
         if self.task is None:
-            if isinstance(opened, ImageFile):
-                return images.to_page(pixels, opened.size)
-            return images.to_page(images.to_uint8_image(pixels))
+            pixels = pixels if isinstance(opened, ImageFile) else images.to_uint8_image(pixels)
+            if self.boxes:
+                return images.to_pages(pixels, self.boxes)
+            return images.to_page(pixels, opened.size if isinstance(opened, ImageFile) else None)
         try:
             return images.prepare(pixels, self.task)
         except NoInkError:
             return np.zeros(self.task.shape, np.uint8)
 
-    def __call__(self) -> Page | Pixels:
+    def __call__(self) -> Prepared:
         """Answer the request."""
         opened = self.open()
         return self.finish(opened, opened.decode() if isinstance(opened, ImageFile) else opened)
@@ -173,7 +183,9 @@ class Recognition:
     """Recognition of pictures by a model of this task, with the help of a reader.
 
     `min_is_digit` is the least `is_digit` of a digit, `max_batch` the largest number of rows of a Classify.
-    With `opinions`, the digits of a reading have those of both networks.
+    With `opinions`, the digits of a reading have those of both networks; readings are those of the
+    `expectation`, and are refused below `min_confidence`, by default the task card's `refuse_below`. With
+    `boxes`, each part of a picture has a reading; with `turn`, a picture that is not upright is read upright.
     """
 
     def __init__(
@@ -182,9 +194,15 @@ class Recognition:
         min_is_digit: float = MIN_IS_DIGIT,
         max_batch: int = MAX_BATCH,
         opinions: bool = False,
+        expectation: Expectation | None = None,
+        min_confidence: float | None = None,
+        boxes: Sequence[Box] = (),
+        turn: bool = False,
     ) -> None:
         self._task, self._min_is_digit, self._max_batch = task, min_is_digit, max_batch
-        self._opinions = opinions
+        self._opinions, self._expectation = opinions, expectation
+        self._min_confidence = task.refuse_below if min_confidence is None else min_confidence
+        self._boxes, self._turn = boxes, turn
         self._reads_numbers = task.reads_numbers
 
     def predict(self, pictures: Pictures) -> Steps[Prediction]:
@@ -207,7 +225,7 @@ class Recognition:
                 yield from self._predict_inputs(inputs, group)
 
     def read(self, pictures: Pictures) -> Steps[Reading]:
-        """Yield the digits on each picture, in order, or its error.
+        """Yield the digits on each picture, or on each of its parts, in order, or its error.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits.
         """
@@ -218,14 +236,15 @@ class Recognition:
         group: list[Detected | PictureError] = []
         count = 0
         for index, picture in enumerate(pictures):
-            page = yield from self._prepare(picture, index)
-            found = (yield from self._detect(page)) if isinstance(page, Page) else page
-            size = len(found.glyphs) if isinstance(found, Detected) else 0
-            if count + size > self._max_batch:
-                yield from self._read_group(group)
-                group, count = [], 0
-            group.append(found)
-            count += size
+            prepared = yield from self._prepare(picture, index, self._boxes)
+            for page in prepared if isinstance(prepared, list) else [prepared] * (len(self._boxes) or 1):
+                found = (yield from self._detect(page)) if isinstance(page, Page) else page
+                size = len(found.glyphs) if isinstance(found, Detected) else 0
+                if count + size > self._max_batch:
+                    yield from self._read_group(group)
+                    group, count = [], 0
+                group.append(found)
+                count += size
         yield from self._read_group(group)
 
     def _predict_inputs(
@@ -344,22 +363,34 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs, is_part = images.read(found, answers, self._min_is_digit, self._opinions)
+        reading, inputs, is_part = self._read_lines(found, answers)
         is_unsure = len(reading.digits) <= 1 and all(
             _certainty(each) < _SURE_ALONE for each in reading.digits
         )
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
-                lone = images.lone_digit(found.page, whole.inputs[0])
-                reading, inputs, is_part = images.read(
-                    lone, [whole.result], self._min_is_digit, self._opinions
-                )
+                lone = self._read_lines(images.lone_digit(found.page, whole.inputs[0]), [whole.result])
+                # All ink may be another digit than the one that is expected.
+                reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER
         if found.is_anything and (is_doubtful or is_part):
             least = max(_SURE_NUMBER, reading.confidence)
-            reading = replace(reading, orientation=(yield from self._orientation(found.page, least)))
+            orientation = yield from self._orientation(found.page, least)
+            if orientation and self._turn:
+                found = yield from self._detect(found.page.turned(orientation))
+                answers = yield from self._classify(found.glyphs)
+                reading, inputs, _ = self._read_lines(found, answers)
+                reading = replace(reading, is_turned=True)
+            reading = replace(reading, orientation=orientation)
+        if reading.lines and reading.confidence < self._min_confidence:
+            return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
+
+    def _read_lines(
+        self, found: Detected, answers: Sequence[Answer]
+    ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
+        return images.read(found, answers, self._min_is_digit, self._opinions, self._expectation)
 
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.
@@ -367,7 +398,8 @@ class Recognition:
         The model is asked about the one turn that shows the reader most digits.
         """
         turns = []
-        for orientation, turned in page.turned():
+        for orientation in (90, 180, 270):
+            turned = page.turned(orientation, TURNED_SIDE)
             peaks = yield Find(turned.levels)
             scores = images.digits_and_signs(peaks)[0].scores
             turns.append((float(scores[scores >= _SURE].sum()), orientation, turned, peaks))
@@ -376,7 +408,7 @@ class Recognition:
         if total <= 1:
             return None
         found = images.detect(turned, peaks)
-        reading, *_ = images.read(found, (yield from self._classify(found.glyphs)), self._min_is_digit)
+        reading, *_ = self._read_lines(found, (yield from self._classify(found.glyphs)))
         is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 
@@ -398,12 +430,14 @@ class Recognition:
             answers += yield Classify(batch, shown)
         return answers
 
-    def _prepare(self, picture: "ImageSource | PictureError", index: int) -> _Asking[Any]:
-        """Return the page or the model's input of a picture, or its error."""
+    def _prepare(
+        self, picture: "ImageSource | PictureError", index: int, boxes: Sequence[Box] = ()
+    ) -> _Asking[Any]:
+        """Return the page, the pages of parts or the model's input of a picture, or its error."""
         if isinstance(picture, (ImageError, OSError)):
             return picture
         try:
-            return (yield Prepare(picture, None if self._reads_numbers else self._task))
+            return (yield Prepare(picture, None if self._reads_numbers else self._task, boxes))
         except (ImageError, OSError) as error:
             if isinstance(error, ImageError):
                 error.index = index

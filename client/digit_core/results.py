@@ -52,7 +52,7 @@ Box = Annotated[
 ]
 """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
 PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
-Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure"])]
+Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure", "unexpected"])]
 """Reason why an image gets no label; later services may have others."""
 Orientation = Annotated[int, Schema(enum=[90, 180, 270])]
 """Degrees by which a picture has to be turned clockwise to be upright."""
@@ -202,8 +202,9 @@ class Digit(_Result):
 class Line(_Result):
     """A line of digits, from left to right."""
 
-    text: Annotated[str, Schema(pattern="^[0-9]+( [0-9]+)*$", examples=["2026", "9 10 11"])]
-    """The digits, with a space where a wide gap parts two numbers."""
+    text: Annotated[str, Schema(examples=["2026", "9 10 11"])]
+    """The digits, with a space where a wide gap parts two numbers; with the signs of a pattern that was
+    expected."""
     confidence: Share = field(kw_only=True)
     """Probability that `text` is right."""
     box: Box
@@ -214,19 +215,37 @@ class Line(_Result):
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A text that a reading may be."""
+
+    text: str
+    """Text as of a reading."""
+    probability: Share
+    """Probability that the text is right."""
+
+
+@dataclass(frozen=True, slots=True)
 class Reading(_Result):
     """The digits on one image, in lines from top to bottom; none if the image is refused."""
 
-    text: Annotated[str, Schema(pattern=r"^[0-9 \n]*$", examples=["2026", "17\n42"])]
+    text: Annotated[str, Schema(examples=["2026", "17\n42"])]
     """The texts of the lines, joined by line breaks."""
     confidence: Share = field(kw_only=True)
     """Probability that `text` is right: the product of the lines' confidences; 0 if nothing is read."""
     lines: tuple[Line, ...]
     refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
-    """`no_digit` if nothing on the image looks like a digit. Later services may have other reasons."""
+    """`no_digit` if nothing on the image looks like a digit, `unexpected` if it is more probable that nothing
+    fits what was expected, `unsure` if the confidence is below the least one, or several texts fit. Later
+    services may have other reasons."""
+    candidates: tuple[Candidate, ...] = field(default=(), kw_only=True)
+    """The most probable texts, up to five, the best one first: that of the reading, and what else it may be;
+    of an `unexpected` one what was seen."""
     orientation: Orientation | None = field(default=None, kw_only=True)
     """Degrees by which the image has to be turned clockwise to be read; only if it is not upright, and shows
     a number that way up."""
+    is_turned: bool | None = field(default=None, kw_only=True)
+    """True if the image was turned by `orientation` before it was read; boxes are those of the image as
+    sent."""
     model_version: int = field(metadata=_OF_CALL)
     """Version of the model that answered."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)

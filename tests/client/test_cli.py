@@ -483,10 +483,23 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     assert broken["image"] == str(mixed / "a, broken.png")
     assert broken["error"] == "The data is no image."
     assert [[*line.values()] for line in lines] == [
-        [str(mixed / "a.JPG"), "1", "12", "5", "5", "50", "30", "0.9", "", "", "[[28, 30, 4, 4]]", "1", ""],
-        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "0.9", "", "", "", "1", ""],
+        [
+            str(mixed / "a.JPG"),
+            "1",
+            "12",
+            "5",
+            "5",
+            "50",
+            "30",
+            "0.9",
+            *[""] * 4,
+            "[[28, 30, 4, 4]]",
+            "1",
+            "",
+        ],
+        [str(mixed / "a.JPG"), "2", "3", "5", "75", "20", "30", "0.9", *[""] * 5, "1", ""],
     ]
-    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 6, "0.0", "no_digit", "", "", "1", ""]
+    assert [*none.values()] == [str(mixed / "none.png"), *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", ""]
 
 
 def test_refusal_of_a_newer_service_is_shown_in_its_word(run: Run, tmp_path: Path) -> None:

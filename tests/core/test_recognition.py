@@ -18,6 +18,7 @@ from digit_core.errors import (
     ReaderMissingError,
     ReadingNotSupportedError,
 )
+from digit_core.expectations import parse_expectation
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction, Reading
@@ -223,10 +224,17 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
             rows.append(Prediction(label, confidence, probabilities, DIGITS.labels, 1, is_digit=0.99))
         return rows
 
-    recognizer = Recognizer(classify, DIGITS, find=lambda levels: peaks.scaled(len(levels) / len(page)))
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        return peaks.scaled(len(levels) / len(page))
+
+    recognizer = Recognizer(classify, DIGITS, find=find)
     assert [answer(outcome) for outcome in recognizer.predict([page])] == [digit]
     seen.clear()
     assert [answer(outcome) for outcome in recognizer.read([page])] == [str(digit)]
+    # All ink is no 3: the reading of the part stays.
+    expecting = Recognizer(classify, DIGITS, find=find, expectation=parse_expectation("3"))
+    seen.clear()
+    assert [answer(outcome) for outcome in expecting.read([page])] == ["3"]
 
 
 @pytest.mark.parametrize(("confidence", "digit", "calls"), [(0.5, 1, 1), (0.95, 7, 0)])
@@ -502,3 +510,20 @@ def test_predict_below_the_cards_confidence_is_unsure() -> None:
     assert isinstance(unsure, Prediction)
     assert (sure.label, sure.refusal) == ("light", None)
     assert (unsure.label, unsure.refusal, unsure.index) == (None, "unsure", 1)
+
+
+def test_read_below_the_least_confidence_is_unsure_and_has_candidates(
+    model: LinearModel, pictures: Any
+) -> None:
+    def read(**options: Any) -> Reading:
+        recognizer = Recognizer(model.classify, DIGITS, find=find_components, **options)
+        (outcome,) = recognizer.read([pictures["two lines"]])
+        assert isinstance(outcome.result, Reading)
+        assert len(outcome.inputs) == len(outcome.result.digits)
+        return outcome.result
+
+    sure = read()
+    unsure = read(min_confidence=sure.confidence + 0.001)
+    assert (unsure.text, unsure.lines, unsure.refusal) == ("", (), "unsure")
+    assert (unsure.confidence, unsure.candidates) == (sure.confidence, sure.candidates)
+    assert read(min_confidence=sure.confidence) == sure

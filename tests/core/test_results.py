@@ -113,6 +113,7 @@ def test_reading_has_digits_of_all_lines_and_is_json() -> None:
         "text": "1\n2",
         "confidence": 0.25,
         "refusal": None,
+        "candidates": [],
         "model_version": 2,
         "request_id": "r",
         "request_index": 0,

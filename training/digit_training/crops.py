@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from digit_core.images import Page, crop_digit
 from digit_core.images.boxes import intersections
-from digit_core.images.reading import digits_and_signs
+from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN
 from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples

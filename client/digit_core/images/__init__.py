@@ -25,26 +25,29 @@ from digit_core.errors import NoInkError
 from digit_core.images.certainty import line_features
 from digit_core.images.crops import crop_digit, crop_drawing, crop_picture, normalise
 from digit_core.images.decode import MAX_PIXELS, ImageFile, decode, open_image
-from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
-from digit_core.images.pages import Page, to_page
-from digit_core.images.preparation import decode_for_task, open_for_task, prepare
-from digit_core.images.reading import (
+from digit_core.images.lines import (
     Detected,
+    FoundLines,
     choose_digits,
     detect,
     digits_and_signs,
     find_lines,
     lone_digit,
     mix_best,
-    read,
     settle,
 )
+from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
+from digit_core.images.pages import TURNED_SIDE, Page, to_page, to_pages
+from digit_core.images.preparation import decode_for_task, open_for_task, prepare
+from digit_core.images.reading import read
 from digit_core.inputs import Pixels, to_png, to_uint8, to_uint8_image
 from digit_core.peaks import Peaks
 
 __all__ = [
     "MAX_PIXELS",
+    "TURNED_SIDE",
     "Detected",
+    "FoundLines",
     "ImageFile",
     "NoInkError",
     "Page",
@@ -72,6 +75,7 @@ __all__ = [
     "read",
     "settle",
     "to_page",
+    "to_pages",
     "to_png",
     "to_uint8",
     "to_uint8_image",

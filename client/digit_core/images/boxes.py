@@ -8,6 +8,9 @@ Boxes = NDArray[np.float32]
 MIN_COMMON_ROWS = 0.35
 """Least share of the lower box's rows that two boxes of a line have in common."""
 
+_MAX_DISTANCE = 1.5
+"""Largest distance of a box from the ends of a line, as a multiple of the median height of its digits."""
+
 
 def areas(boxes: Boxes) -> NDArray[np.float32]:
     """Return the area of each box, at least 1: float32 [k]."""
@@ -30,6 +33,14 @@ def common_rows(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     """Return the common rows of each box and each other one as a share of the lower one's: float32 [k, m]."""
     lower = np.minimum(boxes[:, 3, np.newaxis], others[:, 3])
     return np.asarray(_common(boxes, others, 1) / np.maximum(lower, 1.0), np.float32)
+
+
+def are_near(boxes: Boxes, line: Boxes) -> NDArray[np.bool_]:
+    """Return of each box, [k, 4], whether it is on the rows of a line, [m, 4], and not far from its ends."""
+    reach = _MAX_DISTANCE * np.median(line[:, 3])
+    is_near = boxes[:, 0] < (line[:, 0] + line[:, 2]).max() + reach
+    is_near &= boxes[:, 0] + boxes[:, 2] > line[:, 0].min() - reach
+    return np.asarray(is_near & (common_rows(boxes, line) > MIN_COMMON_ROWS).any(axis=1))
 
 
 def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:

@@ -7,15 +7,13 @@ travel with the reader, so that each version has its own.
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images.boxes import MIN_COMMON_ROWS, areas, common_rows, intersections
+from digit_core.images.boxes import are_near, areas, intersections
 from digit_core.peaks import Peaks
 
 FEATURES = 4
 """Number of a line's features, and of their weights."""
 _LEAST_DOUBT = 1e-4
 """Least doubt of a network: it is never surer than this."""
-_MAX_DISTANCE = 1.5
-"""Largest distance of a peak from the ends of the line, as a multiple of the median height of its digits."""
 
 
 def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> float:
@@ -59,10 +57,5 @@ def sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _best_omitted(boxes: NDArray[np.float32], omitted: Peaks) -> float:
     """Return the highest score of the peaks near the line, times the share that none of its boxes covers."""
-    left, _, width, height = boxes.T
-    reach = _MAX_DISTANCE * np.median(height)
-    start, end = omitted.boxes[:, 0], omitted.boxes[:, 0] + omitted.boxes[:, 2]
-    is_near = (start < (left + width).max() + reach) & (end > left.min() - reach)
-    is_near &= (common_rows(omitted.boxes, boxes) > MIN_COMMON_ROWS).any(axis=1)
     covered = intersections(omitted.boxes, boxes).max(axis=1) / areas(omitted.boxes)
-    return float((omitted.scores * (1 - covered) * is_near).max(initial=0.0))
+    return float((omitted.scores * (1 - covered) * are_near(omitted.boxes, boxes)).max(initial=0.0))

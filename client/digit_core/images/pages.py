@@ -1,11 +1,13 @@
 """Pages: grey pictures of bounded size, on which digits are found."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.errors import ImageShapeError
 from digit_core.images import scaling
 from digit_core.images.normalisation import SIDE, is_normalized
 from digit_core.inputs import Pixels
@@ -22,12 +24,16 @@ TURNED_SIDE = 256
 class Page:
     """Grey page, uint8 [h, w], and the height and width of the picture that it shows.
 
-    `digit` is the picture itself, uint8 [28, 28], if it shows one digit in MNIST's form.
+    `digit` is the picture itself, uint8 [28, 28], if it shows one digit in MNIST's form. `start` is the left
+    and top of a part in its picture, whose size is `size`; a turned page shows the picture clockwise by
+    `turn` degrees.
     """
 
     levels: NDArray[np.uint8]
     size: tuple[int, int]
     digit: NDArray[np.uint8] | None = None
+    start: tuple[int, int] = (0, 0)
+    turn: Orientation | None = None
 
     @property
     def is_input(self) -> bool:
@@ -36,12 +42,22 @@ class Page:
 
     def to_picture(self, box: NDArray[np.float32]) -> Box:
         """Return a box of the page, left, top, width and height, in pixels of the picture."""
-        down, across = self.size[0] / self.levels.shape[0], self.size[1] / self.levels.shape[1]
+        rows, columns = self.levels.shape
         left, top, width, height = (float(value) for value in box)
+        if self.turn == 90:
+            left, top, width, height = top, columns - left - width, height, width
+        elif self.turn == 180:
+            left, top = columns - left - width, rows - top - height
+        elif self.turn == 270:
+            left, top, width, height = rows - top - height, left, height, width
+        if self.turn in (90, 270):
+            rows, columns = columns, rows
+        down, across = self.size[0] / rows, self.size[1] / columns
         right = min(round((left + width) * across), self.size[1])
         bottom = min(round((top + height) * down), self.size[0])
         left, top = max(0, round(left * across)), max(0, round(top * down))
-        return int(left), int(top), max(1, right - int(left)), max(1, bottom - int(top))
+        place = int(left) + self.start[0], int(top) + self.start[1]
+        return *place, max(1, right - int(left)), max(1, bottom - int(top))
 
     def views(self) -> list[tuple[NDArray[np.uint8], int]]:
         """Return the page at the resolutions at which a lone digit is looked for, and their factors.
@@ -52,11 +68,11 @@ class Page:
         whole = (self.levels, 1)
         return [whole] if factor < 3 else [(scaling.downscale(self.levels, SMALL_SIDE), factor), whole]
 
-    def turned(self) -> list[tuple[Orientation, "Page"]]:
-        """Return the page at a low resolution, turned clockwise by each orientation."""
-        levels = scaling.downscale(self.levels, TURNED_SIDE)
-        turns = [(degrees, np.rot90(levels, -degrees // 90)) for degrees in (90, 180, 270)]
-        return [(degrees, Page(np.ascontiguousarray(turn), turn.shape)) for degrees, turn in turns]
+    def turned(self, degrees: Orientation, max_side: int | None = None) -> "Page":
+        """Return the page turned clockwise, at most as long as `max_side`, without its digit."""
+        levels = scaling.downscale(self.levels, max_side) if max_side else self.levels
+        levels = np.ascontiguousarray(np.rot90(levels, -degrees // 90))
+        return replace(self, levels=levels, digit=None, turn=degrees)
 
 
 def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
@@ -74,6 +90,20 @@ def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
     if factor > 1:
         grey = np.asarray(cv2.resize(grey, (0, 0), fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR))
     return Page(grey, size)
+
+
+def to_pages(pixels: Pixels, boxes: Sequence[Box]) -> list[Page | ImageShapeError]:
+    """Return the page of each part of a picture, or the error of a box outside of it."""
+    return [_to_part(pixels, box) for box in boxes]
+
+
+def _to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
+    left, top, width, height = box
+    part = pixels[top : top + height, left : left + width]
+    if not part.size:
+        rows, columns = pixels.shape[:2]
+        return ImageShapeError(f"the box {list(box)} shows nothing of the picture, {columns}×{rows} pixels")
+    return replace(to_page(part), start=(left, top))
 
 
 def _to_grey(picture: Pixels) -> NDArray[np.uint8]:

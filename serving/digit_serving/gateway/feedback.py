@@ -1,7 +1,6 @@
 """Feedback: views that store pictures with their labels, and that show stored pictures without one."""
 
 import base64
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -41,6 +40,7 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     UnlabelledQuery,
     from_base64,
+    parse_box,
     parse_selection,
     read_body,
 )
@@ -57,7 +57,6 @@ if TYPE_CHECKING:
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""
 _MAX_LABEL_BODY = 16 * 1024
-_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
 def _to_integer(value: object) -> object:
@@ -220,10 +219,11 @@ class FeedbackViews:
             files, texts = self._parser.parse_form(request), request.form.getlist("label")
             if len(files) != 1 or len(texts) != 1:
                 raise MalformedBodyError("The form must have one file part `image` and one field `label`.")
-            boxes = [text.split(",") for text in request.form.getlist("box")]
-            if not all(_NUMBER.fullmatch(number) for box in boxes for number in box):
-                raise MalformedBodyError("A field `box` has four numbers: left,top,width,height.")
-            document = {"image": "", "label": texts[0], "boxes": [[*map(int, box)] for box in boxes]}
+            try:
+                boxes = [parse_box(text) for text in request.form.getlist("box")]
+            except ValueError as error:
+                raise MalformedBodyError(f"Field `box`: {error}.") from error
+            document = {"image": "", "label": texts[0], "boxes": boxes}
             picture, image = _validate(_FEEDBACK, document), files[0]
         else:
             data = read_body(_require_json(), self._settings.max_body)

@@ -284,7 +284,7 @@ def _parameters(query: type[parsing.Query]) -> Iterator[_Json]:
         if name == "model":
             described["schema"] = _ref("schemas", "ModelName")
         if schema["type"] == "array":
-            described |= {"style": "form", "explode": False}
+            described |= {"style": "form", "explode": name in query.repeated}
         yield described
 
 

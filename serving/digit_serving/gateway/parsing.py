@@ -2,18 +2,19 @@
 
 import base64
 import io
+import re
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
@@ -25,7 +26,8 @@ from digit_core.errors import (
     PixelValueError,
     without_tracebacks,
 )
-from digit_core.results import MIN_IS_DIGIT
+from digit_core.expectations import MAX_PATTERN, Expectation, parse_expectation
+from digit_core.results import MIN_IS_DIGIT, Box
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
 from digit_serving.gateway.errors import (
@@ -55,13 +57,30 @@ def _split_at_commas(text: str) -> list[str]:
     return text.split(",")
 
 
+def parse_box(text: str) -> Box:
+    """Return the box in a text: left,top,width,height. Raise ValueError."""
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
+        raise ValueError("a box has four numbers: left,top,width,height")
+    left, top, width, height = map(int, numbers)
+    return left, top, width, height
+
+
 _Digits = BeforeValidator(_require_digits)
+_BoxText = Annotated[
+    str, Field(examples=["12,8,200,40"]), AfterValidator(lambda text: parse_box(text) and text)
+]
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_MAX_BOXES = 64
+_parse_expectation = lru_cache(256)(parse_expectation)
 
 
 class Query(BaseModel):
     """Query parameters of an operation, as the OpenAPI document describes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    repeated: ClassVar[frozenset[str]] = frozenset()
+    """Names of the parameters that may come several times."""
 
 
 class ModelQuery(Query):
@@ -102,10 +121,41 @@ class PredictQuery(VersionQuery):
 class ReadQuery(VersionQuery):
     """Query of /v1/read."""
 
+    repeated = frozenset({"box"})
+
     include: Annotated[
         tuple[Literal["image", "opinions"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
     ] = ()
     """Include the model's input of each digit, or what each network alone takes it for."""
+    expect: Annotated[str, Field(max_length=MAX_PATTERN, examples=["##/##/####"])] | None = None
+    """Pattern of the number, of which the most probable one is read, or none: `#` stands for a digit, `#{4}`
+    and `#{4,6}` for so many, digits and signs for themselves, `|` parts alternatives; `date` and `amount`
+    name common patterns. A list of valid numbers is the member `expect` of a JSON body."""
+    check: Annotated[str, Field(max_length=MAX_PATTERN, examples=["luhn"])] | None = None
+    """Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or `48210..`."""
+    min_confidence: Share | None = None
+    """Least confidence of a reading, which is `unsure` below it; by default the task card's
+    `refuse_below`."""
+    box: Annotated[tuple[_BoxText, ...], Field(min_length=1, max_length=_MAX_BOXES)] = ()
+    """Part of each image that is read: left,top,width,height, in pixels of the image. Repeat it for more
+    parts: each has a reading, those of an image after another."""
+    turn: Literal["auto"] | None = None
+    """`auto` reads an image that is not upright as its `orientation` says."""
+
+    def expectation(self, numbers: Expectation | None) -> Expectation | None:
+        """Return the expectation, of these numbers of the body or of the query.
+
+        Raise InvalidSelectionError with the place of a mistake.
+        """
+        if numbers and (self.expect is not None or self.check is not None):
+            raise InvalidSelectionError("A list of numbers takes no parameter `expect` or `check`.")
+        if self.expect is None and self.check is None:
+            return numbers
+        try:
+            return _parse_expectation(self.expect, self.check)
+        except ValueError as error:
+            name = "check" if self.expect is None else "expect"
+            raise InvalidSelectionError(f"Parameter `{name}`: {error}.") from error
 
 
 class UnlabelledQuery(ModelQuery):
@@ -125,10 +175,11 @@ def parse_query(kind: type[_Query], request: Request) -> _Query:
         return _default(kind)  # type: ignore[no-any-return]
     parameters = request.args
     for name, values in parameters.lists():
-        if len(values) > 1:
+        if len(values) > 1 and name not in kind.repeated:
             raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
     try:
-        return kind.model_validate(parameters.to_dict())
+        lists = {name: parameters.getlist(name) for name in kind.repeated & parameters.keys()}
+        return kind.model_validate(parameters.to_dict() | lists)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])[:MAX_QUOTED]
@@ -179,6 +230,8 @@ class Body:
     """Errors of instances that are not in the content, by position."""
     is_image: bool = False
     """True if the body is one image: its error is that of the request."""
+    expectation: Expectation | None = None
+    """Valid numbers, of a JSON body with a list of them."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -283,7 +336,7 @@ class BodyParser:
             return _to_inputs(items, task)
         if not all(isinstance(item, str) for item in items):
             raise MalformedBodyError("The field `images` must be a list of base64 strings.")
-        return Body([*map(from_base64, items)])
+        return Body([*map(from_base64, items)], expectation=_expectation(document.get("expect")))
 
     def _from_npy(self, data: bytes) -> Body:
         array = _load_npy(data)
@@ -299,6 +352,18 @@ class BodyParser:
             raise TooManyImagesError(
                 f"A request may hold {self._max_images} images; this request has {count}."
             )
+
+
+def _expectation(numbers: object) -> Expectation | None:
+    """Return the expectation of a list of valid numbers. Raise MalformedBodyError."""
+    if numbers is None:
+        return None
+    if not isinstance(numbers, list):
+        raise MalformedBodyError("The field `expect` must be a list of numbers, as texts of digits.")
+    try:
+        return parse_expectation(numbers)
+    except ValueError as error:
+        raise MalformedBodyError(f"The field `expect`: {error}.") from error
 
 
 def from_base64(text: str) -> bytes | ImageError:

@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from heapq import nlargest
 from operator import itemgetter
@@ -31,6 +32,7 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     PredictQuery,
     ReadQuery,
+    parse_box,
     parse_selection,
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
@@ -149,12 +151,13 @@ class Views:
         card = route.served.card
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
         outcomes = drive(
-            recognise(
-                Recognition(card, query.min_is_digit, limit, "opinions" in query.include), body.content
-            ),
+            recognise(_recognition(card, limit, query, body), body.content),
             self._upstream.asking(context, route),
             partial(self._work.prepare, context),
         )
+        if isinstance(query, ReadQuery) and query.box:
+            # A result for each part, in the place of a picture.
+            body = replace(body, content=[picture for picture in body.content for _ in query.box])
         documents: list[Any] = []
         results: dict[int, Prediction | Reading] = {}
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
@@ -192,6 +195,26 @@ class Views:
             layers = self._upstream.layers(g.context, version, to_pixels(inputs[0], task))
             document["layers"] = [_describe_layer(*layer) for layer in layers]
         return document
+
+
+def _recognition(card: TaskCard, limit: int, query: PredictQuery | ReadQuery, body: Body) -> Recognition:
+    """Return the recognition that a query asks for. Raise InvalidSelectionError."""
+    if isinstance(query, ReadQuery):
+        if query.box and isinstance(body.content, np.ndarray):
+            raise InvalidSelectionError("Parameter `box` needs image files.")
+        return Recognition(
+            card,
+            query.min_is_digit,
+            limit,
+            "opinions" in query.include,
+            query.expectation(body.expectation),
+            query.min_confidence,
+            [parse_box(text) for text in query.box],
+            query.turn == "auto",
+        )
+    if body.expectation:
+        raise InvalidSelectionError("Only /v1/read takes a list of expected numbers.")
+    return Recognition(card, query.min_is_digit, limit)
 
 
 def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:

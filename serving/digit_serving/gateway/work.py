@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
-from digit_core.images import ImageFile, Page, Pixels
-from digit_core.recognition import Prepare
+from digit_core.images import ImageFile, Pixels
+from digit_core.recognition import Prepare, Prepared
 from digit_serving.gateway.bridge import SLICE_SECONDS, await_
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
@@ -42,7 +42,7 @@ class Work:
         self._seconds = 0.0
         """Moving average of a call's duration (EWMA)."""
 
-    def prepare(self, context: RequestContext, request: Prepare) -> Page | Pixels:
+    def prepare(self, context: RequestContext, request: Prepare) -> Prepared:
         """Answer a request of recognition.
 
         Raise its errors; OverloadedError if reading begins too late, DeadlineExceededError if it takes too
@@ -122,7 +122,7 @@ def _is_read(context: RequestContext) -> bool:
     return bool(context.decode_started_at or context.waits)
 
 
-def _finish(context: RequestContext, request: Prepare, opened: ImageFile | Pixels) -> Page | Pixels:
+def _finish(context: RequestContext, request: Prepare, opened: ImageFile | Pixels) -> Prepared:
     """Decode and prepare the picture, and record both durations: a file's page counts as decoding."""
     started = time.monotonic()
     context.decode_started_at = context.decode_started_at or started

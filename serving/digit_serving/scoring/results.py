@@ -28,6 +28,7 @@ from digit_serving.scoring import files
 _TYPES: dict[Any, pa.DataType] = {
     Box: pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")}),
     DigitNumber: pa.int8(),
+    bool: pa.bool_(),
     float: pa.float64(),
     int: pa.int32(),
     str: pa.string(),

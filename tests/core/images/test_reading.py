@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGIT_LABELS
+from digit_core.expectations import parse_expectation
 from digit_core.images import Detected, Page, Peaks
-from digit_core.results import Prediction, Reading
+from digit_core.results import Candidate, Prediction, Reading
 
 SIGN = 10
 PAGE = Page(np.full((200, 400), 255, np.uint8), (200, 400))
@@ -32,11 +34,14 @@ def peaks(*found: tuple[int, tuple[int, int, int, int]], score: float = 0.95) ->
     return Peaks(np.full(len(found), score, np.float32), classes, boxes)
 
 
-def read(found: Peaks, labels: Sequence[int] | None = None, page: Page = PAGE) -> Reading:
+def read(found: Peaks, labels: Sequence[int] | None = None, page: Page = PAGE, expect: Any = None) -> Reading:
     """Read the page, where the model sees the same digits as the reader, or these."""
     detected = images.detect(page, found)
     labels = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if labels is None else labels
-    reading, inputs, _ = images.read(detected, [prediction(label) for label in labels])
+    expectation = None if expect is None else parse_expectation(expect)
+    reading, inputs, _ = images.read(
+        detected, [prediction(label) for label in labels], expectation=expectation
+    )
     assert len(inputs) == len(reading.digits)
     return reading
 
@@ -272,3 +277,103 @@ def test_read_sign_that_covers_the_only_digit_is_no_digit() -> None:
     found = peaks((SIGN, (10, 20, 30, 60)), (1, (12, 22, 26, 56)))
     reading = images.read(images.detect(PAGE, found), [prediction(1, 0.1)])[0]
     assert (reading.refusal, reading.model_version) == ("no_digit", 3)
+
+
+def doubtful() -> Peaks:
+    """Return a row of 4, a 9 that may be a 4, and a weak 7 behind them."""
+    found = peaks((4, (10, 50, 20, 40)), (9, (40, 50, 20, 40)), (7, (70, 50, 20, 40)))
+    found.classes[1, [4, 9]] = 0.45, 0.5
+    found.scores[2] = 0.2
+    return found
+
+
+def reading_of(expect: Any) -> Reading:
+    """Read the doubtful row, where the model doubts as well."""
+    detected = images.detect(PAGE, doubtful())
+    half = replace(prediction(9), probabilities=(*[0.001] * 4, 0.49, *[0.001] * 4, 0.502))
+    answers = [prediction(4), half, prediction(7, 0.3)]
+    expectation = None if expect is None else parse_expectation(expect)
+    return images.read(detected, answers, expectation=expectation)[0]
+
+
+def test_read_candidates_begin_with_the_text_and_share_its_doubt() -> None:
+    reading = reading_of(None)
+    first, second, *others = reading.candidates
+    assert (first.text, first.probability) == (reading.text, reading.confidence) == ("49", reading.confidence)
+    assert second.text == "44"
+    assert {"497", "447"} <= {each.text for each in others}
+    assert first.probability >= second.probability >= max(each.probability for each in others)
+    assert sum(each.probability for each in reading.candidates) <= 1
+
+
+def test_read_sure_text_is_the_only_candidate() -> None:
+    reading = read(peaks(*ROW, score=0.9999))
+    assert [each.text for each in reading.candidates] == ["124"]
+
+
+def test_read_lines_share_candidates_of_the_whole_text() -> None:
+    found = peaks((9, (10, 50, 20, 40)), (4, (10, 130, 20, 40)))
+    found.classes[:, [4, 9]] = [0.4, 0.5], [0.5, 0.4]
+    even = replace(prediction(4), probabilities=(*[0.001] * 4, 0.496, *[0.001] * 4, 0.496))
+    reading, *_ = images.read(images.detect(PAGE, found), [even, even])
+    texts = [each.text for each in reading.candidates]
+    assert texts[0] == reading.text == "9\n4"
+    assert {"4\n4", "9\n9"} < {*texts}
+    assert len(texts) <= 5
+
+
+@pytest.mark.parametrize(
+    ("expect", "text", "boxes"),
+    [("##", "49", 2), (["497", "12"], "497", 3), ("#4", "44", 2), (["44", "47"], "44", 2)],
+)
+def test_read_expected_text_takes_second_classes_and_weak_peaks(expect: Any, text: str, boxes: int) -> None:
+    reading = reading_of(expect)
+    assert (reading.text, reading.refusal) == (text, None)
+    assert "".join(str(digit.digit) for digit in reading.digits) == text
+    assert len(reading.digits) == boxes
+    assert reading.candidates[0] == Candidate(text, reading.confidence)
+    for digit in reading.digits:
+        assert digit.confidence == digit.probabilities[digit.digit]
+
+
+@pytest.mark.parametrize("expect", ["####", ["12"]])
+def test_read_nothing_that_fits_is_unexpected_and_says_what_was_seen(expect: Any) -> None:
+    reading = reading_of(expect)
+    assert (reading.text, reading.lines, reading.refusal) == ("", (), "unexpected")
+    assert reading.candidates[0].text == "49"
+
+
+def test_read_two_texts_that_fit_as_well_are_unsure() -> None:
+    equal = doubtful()
+    equal.classes[1, [4, 9]] = 0.48, 0.48
+    detected = images.detect(PAGE, equal)
+    even = replace(prediction(9), probabilities=(*[0.001] * 4, 0.496, *[0.001] * 4, 0.496))
+    answers = [prediction(4), even, prediction(7, 0.3)]
+    reading = images.read(detected, answers, expectation=parse_expectation(["44", "49"]))[0]
+    assert (reading.text, reading.refusal) == ("", "unsure")
+    assert {each.text for each in reading.candidates} == {"44", "49"}
+
+
+def test_read_expectation_takes_the_line_that_fits() -> None:
+    other = ((5, (10, 120, 20, 40)), (6, (40, 120, 20, 40)))
+    for expect, text in (("##", "56"), ("###", "124")):
+        (line,) = read(peaks(*ROW, *other), expect=expect).lines
+        assert line.text == text
+    assert read(peaks(*ROW, *other), expect="####").refusal == "unexpected"
+
+
+def test_read_expected_sign_is_in_the_text_and_may_look_like_a_1() -> None:
+    stroke = peaks((1, (10, 50, 20, 40)), (1, (40, 50, 6, 40)), (2, (70, 50, 20, 40)))
+    stroke.classes[1, [1, SIGN]] = 0.7, 0.3
+    reading = read(stroke, expect="#/#")
+    assert (reading.text, len(reading.digits)) == ("1/2", 2)
+    assert reading.lines[0].separators == ((40, 50, 6, 40),)
+    assert read(stroke, expect="###").text == "112"
+
+
+def test_read_expected_digit_may_look_like_a_sign() -> None:
+    found = peaks((2, (10, 50, 20, 40)), (SIGN, (40, 50, 6, 40)), (4, (70, 50, 20, 40)))
+    found.classes[1, [1, SIGN]] = 0.4, 0.5
+    (line,) = read(found, [2, 4], expect="###").lines
+    assert line.text == "214"
+    assert line.digits[1].box == (40, 50, 6, 40)

@@ -254,6 +254,7 @@ def test_read_number_on_its_side_returns_how_to_turn_it(http: FlaskClient, digit
         "confidence": 0,
         "lines": [],
         "refusal": "no_digit",
+        "candidates": [],
         "orientation": 90,
     }
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from digit_core.images.boxes import overlaps
 from digit_core.images.certainty import log_odds, sigmoid
-from digit_core.images.reading import digits_and_signs
+from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from digit_core.images.reading import digits_and_signs
+from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 

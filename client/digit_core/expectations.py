@@ -1,0 +1,326 @@
+"""Expectations: what a caller knows of a number before it is read, as automata over its digits and signs.
+
+    parse_expectation("##/##/####")
+    parse_expectation("#{4,6}", "luhn")
+    parse_expectation(["1024", "1031"])
+
+A pattern has `#` for a digit, `#{4}` and `#{4,6}` for so many, digits for themselves, signs as the text shall
+have them, and `|` between alternatives; `date` and `amount` name common ones. A check concerns the number
+that the digits make: `luhn`, `mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, NamedTuple, Protocol
+
+from digit_core.peaks import SIGN
+
+MAX_NUMBERS = 100_000
+"""Largest number of valid numbers."""
+MAX_PATTERN = 200
+"""Longest pattern, in characters."""
+MAX_LENGTH = 64
+"""Most digits and signs of a number that is expected."""
+
+_TOKEN = re.compile(r"#(?:\{(\d+)(?:(,)(\d+))?\})?|([0-9 .,:;/\\+=*'’_()$€£¥%-])")
+_RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
+
+
+class Step(NamedTuple):
+    """State after a symbol, what the text gains, and the number of signs that it has and the picture has not.
+
+    Signs that the picture has and the text has not count as well.
+    """
+
+    state: Any
+    text: str
+    missed: int = 0
+
+
+class Expectation(Protocol):
+    """Automaton that takes the symbols of a number from left to right."""
+
+    @property
+    def start(self) -> Any:
+        """Return the state before the first symbol."""
+        ...
+
+    def steps(self, state: Any, symbol: int) -> Iterator[Step]:
+        """Yield the states that may follow by a symbol, 0 to 9 or `SIGN`."""
+        ...
+
+    def end(self, state: Any) -> Step | None:
+        """Return the last step of a number that may end in this state, else None."""
+        ...
+
+
+class _Check(NamedTuple):
+    """Condition on a number: a state that takes each character of the text, and accepts the number or not."""
+
+    start: Any
+    add: Callable[[Any, str], Any]
+    accepts: Callable[[Any], bool]
+
+
+class _Token(NamedTuple):
+    """Part of a pattern: symbols that fit, the text of a sign or space, and how many of them there may be."""
+
+    symbols: frozenset[int]
+    text: str = ""
+    least: int = 1
+    most: int | None = 1
+    """None if there may be any number."""
+
+
+class _Place(NamedTuple):
+    """Place in a pattern: the alternative, the token, how many symbols it has, and the state of the check."""
+
+    alternative: int
+    token: int
+    taken: int
+    checked: Any
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """Alternatives of tokens, of which the check accepts some."""
+
+    alternatives: Sequence[Sequence[_Token]]
+    check: _Check
+    has_signs: bool
+    start: None = None
+
+    def steps(self, state: _Place | None, symbol: int) -> Iterator[Step]:
+        for place, text, missed in self._places(state):
+            tokens = self.alternatives[place.alternative]
+            if place.token < len(tokens) and symbol in tokens[place.token].symbols:
+                token = tokens[place.token]
+                written = text + (token.text if symbol == SIGN else str(symbol))
+                taken = place.taken + 1 if token.most else min(place.taken + 1, token.least)
+                checked = self._check(place.checked, written)
+                if checked is not None:
+                    yield Step(place._replace(taken=taken, checked=checked), written, missed)
+        if symbol == SIGN:
+            # Signs around the number are none of it.
+            yield Step(state, "", int(self.has_signs and state is not None))
+            if self.has_signs and (ended := self.end(state)):
+                yield ended
+
+    def end(self, state: _Place | None) -> Step | None:
+        if state is None:
+            return None
+        for place, text, missed in self._places(state):
+            is_last = place.token == len(self.alternatives[place.alternative])
+            checked = self._check(place.checked, text)
+            if is_last and checked is not None and self.check.accepts(checked):
+                return Step(place._replace(checked=checked), text, missed)
+        return None
+
+    def _places(self, state: _Place | None) -> Iterator[tuple[_Place, str, int]]:
+        """Yield the places where the next symbol may stand, with the text and number of signs before it."""
+        places = [_Place(index, 0, 0, self.check.start) for index in range(len(self.alternatives))]
+        for place in places if state is None else [state]:
+            tokens, text, missed = self.alternatives[place.alternative], "", 0
+            while True:
+                if place.token == len(tokens):
+                    yield place, text, missed
+                    break
+                token = tokens[place.token]
+                if token.most is None or place.taken < token.most:
+                    yield place, text, missed
+                if place.taken < token.least:
+                    if SIGN in token.symbols:
+                        missed += 1
+                    elif token.symbols:
+                        break
+                    text += token.text
+                place = place._replace(token=place.token + 1, taken=0)
+
+    def _check(self, checked: Any, text: str) -> Any:
+        for character in text:
+            if checked is not None:
+                checked = self.check.add(checked, character)
+        return checked
+
+
+@dataclass(frozen=True)
+class _Among:
+    """Trie of valid numbers, kept as a sorted list of their digits. A state is a prefix."""
+
+    digits: Sequence[str]
+    texts: Sequence[str]
+    start: Any = ""
+
+    def steps(self, state: Any, symbol: int) -> Iterator[Step]:
+        if symbol == SIGN:
+            yield Step(state, "")
+            return
+        prefix = state + str(symbol)
+        place = bisect_left(self.digits, prefix)
+        if place < len(self.digits) and self.digits[place].startswith(prefix):
+            yield Step(prefix, str(symbol))
+
+    def end(self, state: Any) -> Step | None:
+        place = bisect_left(self.digits, state)
+        return Step(state, "") if place < len(self.digits) and self.digits[place] == state else None
+
+
+def parse_expectation(expect: str | Sequence[str] | None = None, check: str | None = None) -> Expectation:
+    """Return the expectation of a pattern, a name or a list of valid numbers, with a check beside a pattern.
+
+    A check alone concerns numbers of any length. Raise ValueError with the place of the mistake.
+    """
+    if expect is not None and not isinstance(expect, str):
+        if check:
+            raise ValueError("a check goes with a pattern, not with a list of numbers")
+        return _among(expect)
+    if expect == "date":
+        if check:
+            raise ValueError("`date` has its own check, the calendar")
+        return _pattern("#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##|####-##-##", _CALENDAR)
+    if expect == "amount":
+        return _Pattern(_AMOUNTS, _parse_check(check), has_signs=True)
+    if expect is None:
+        return _Pattern([[_Token(_DIGITS, most=None)]], _parse_check(check), has_signs=False)
+    return _pattern(expect, _parse_check(check))
+
+
+def _pattern(text: str, check: _Check) -> _Pattern:
+    if len(text) > MAX_PATTERN:
+        raise ValueError(f"a pattern has at most {MAX_PATTERN} characters, not {len(text)}")
+    alternatives: list[list[_Token]] = [[]]
+    place = 0
+    while place < len(text):
+        if text[place] == "|":
+            alternatives.append([])
+            place += 1
+            continue
+        match = _TOKEN.match(text, place)
+        if not match:
+            raise ValueError(f"character {place + 1} of the pattern, {text[place]!r}, is none of a pattern's")
+        alternatives[-1].append(_token(match, place))
+        place = match.end()
+    for number, tokens in enumerate(alternatives, 1):
+        if not any(token.symbols - {SIGN} for token in tokens):
+            raise ValueError(f"alternative {number} of the pattern has no digit")
+        if sum(token.most or 0 for token in tokens) > MAX_LENGTH:
+            raise ValueError(
+                f"alternative {number} of the pattern has more than {MAX_LENGTH} digits and signs"
+            )
+    has_signs = any(SIGN in token.symbols for tokens in alternatives for token in tokens)
+    return _Pattern(alternatives, check, has_signs)
+
+
+_DIGITS = frozenset(range(10))
+
+
+def _token(match: re.Match[str], place: int) -> _Token:
+    least, comma, most, character = match.groups()
+    if character == " ":
+        return _Token(frozenset(), " ")
+    if character is not None:
+        symbol = int(character) if character.isdigit() else SIGN
+        return _Token(frozenset({symbol}), character)
+    low = int(least) if least else 1
+    high = int(most) if comma else low
+    if not low <= high or not 0 < high <= MAX_LENGTH:
+        raise ValueError(f"character {place + 1} of the pattern: {match[0]!r} allows no number of digits")
+    return _Token(_DIGITS, least=low, most=high)
+
+
+def _among(numbers: Sequence[str]) -> _Among:
+    if not 0 < len(numbers) <= MAX_NUMBERS:
+        raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
+    for place, number in enumerate(numbers, 1):
+        if not (
+            isinstance(number, str) and number.isascii() and number.isdigit() and len(number) <= MAX_LENGTH
+        ):
+            raise ValueError(f"number {place} of the list must be a text of 1 to {MAX_LENGTH} digits")
+    digits = sorted({*numbers})
+    return _Among(digits, digits)
+
+
+def _parse_check(check: str | None) -> _Check:
+    if check is None:
+        return _NO_CHECK
+    if check in _CHECKS:
+        return _CHECKS[check]
+    match = _RANGE.fullmatch(check)
+    if not match or not any(match.groups()):
+        raise ValueError(
+            f"the check must be one of {', '.join(_CHECKS)}, or a range such as 0..9999, not {check!r}"
+        )
+    low, high = int(match[1] or 0), int(match[2]) if match[2] else None
+    if high is not None and high < low:
+        raise ValueError(f"the range {check} holds no number")
+    return _Check(
+        0,
+        lambda value, character: value * 10 + int(character) if character.isdigit() else value,
+        lambda value: low <= value and (high is None or value <= high),
+    )
+
+
+def _add_luhn(state: tuple[int, int], character: str) -> tuple[int, int]:
+    """Return the sums if the last digit counts once, and if it counts twice."""
+    if not character.isdigit():
+        return state
+    once, twice = state
+    digit = int(character)
+    return (twice + digit) % 10, (once + 2 * digit - 9 * (digit > 4)) % 10
+
+
+def _add_mod11(state: tuple[int, int], character: str) -> tuple[int, int]:
+    """Return the sum of the digits by weights 1, 2, 3, … from the right, and their sum."""
+    if not character.isdigit():
+        return state
+    weighted, total = state
+    total = (total + int(character)) % 11
+    return (weighted + total) % 11, total
+
+
+def _add_mod97(state: int, character: str) -> int:
+    return (state * 10 + int(character)) % 97 if character.isdigit() else state
+
+
+def _add_to_date(text: str, character: str) -> str | None:
+    """Return the text with the character, None where no date begins so."""
+    text += character
+    *parts, _ = re.split("[/-]", text)
+    is_iso = len(text) > 4 and text[4] == "-"
+    is_none = any(int(part) > 31 for part in parts) or (len(parts) == 2 and min(map(int, parts)) > 12)
+    return text if is_iso or not is_none else None
+
+
+def _is_date(text: str) -> bool:
+    first, second, third = (int(part) for part in re.split("[/-]", text))
+    orders = [(third, second, first), (third, first, second)]
+    if text[4:5] == "-":
+        orders = [(first, second, third)]
+    return any(_is_day(*order) for order in orders)
+
+
+def _is_day(year: int, month: int, day: int) -> bool:
+    try:
+        date(year + 2000 if year < 100 else year, month, day)
+    except ValueError:
+        return False
+    return True
+
+
+_CHECKS = {
+    "luhn": _Check((0, 0), _add_luhn, lambda state: state[0] == 0),
+    "mod11": _Check((0, 0), _add_mod11, lambda state: state[0] == 0),
+    "mod97": _Check(0, _add_mod97, lambda state: state == 1),
+}
+_NO_CHECK = _Check(0, lambda state, _: state, lambda _: True)
+_CALENDAR = _Check("", _add_to_date, _is_date)
+_POINT = _Token(frozenset({SIGN}), ".")
+_GROUP = (_Token(frozenset({SIGN}), "", least=1), _Token(_DIGITS, least=3, most=3))
+_AMOUNTS = [
+    [_Token(_DIGITS, most=first), *groups, *cents]
+    for first, groups in ((9, ()), (3, _GROUP), (3, 2 * _GROUP))
+    for cents in ((), (_POINT, _Token(_DIGITS, least=2, most=2)))
+]

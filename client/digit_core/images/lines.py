@@ -1,0 +1,372 @@
+"""Lines: the digits on a page, from the peaks of the reader and the predictions of the digits' model.
+
+The reader says where digits are, and both say which: their probabilities are mixed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from digit_core.errors import InvalidOutputError
+from digit_core.expectations import parse_expectation
+from digit_core.images.boxes import MIN_COMMON_ROWS, are_near, areas, common_rows, intersections, overlaps
+from digit_core.images.certainty import log_odds, sigmoid
+from digit_core.images.crops import crop_digit
+from digit_core.images.decoding import Places, decode
+from digit_core.images.normalisation import SIDE
+from digit_core.images.pages import Page
+from digit_core.peaks import SIGN, Peaks
+from digit_core.results import MIN_IS_DIGIT, Answer, Prediction
+
+_TINY = float(np.finfo(float).eps)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingConfig:
+    """Thresholds of the reading."""
+
+    min_score: float = 0.4
+    """Least score of a digit of which the reader alone is sure."""
+    min_together: float = 0.92
+    """Least probability of a digit by reader and model together."""
+    min_same_overlap: float = 0.7
+    """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
+    model_weight: float = 0.5
+    """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
+    max_covered: float = 0.6
+    """Largest share of a box that another one covers; there the reader alone says which digit it is."""
+    min_slash_share: float = 0.1
+    """Least probability of a sign that the reader gives a 1 that parts a date."""
+    max_present: float = 0.97
+    """Largest probability that a digit of a line is there."""
+    min_weak_score: float = 0.08
+    """Least score of a peak that may be a digit of a line if something else is expected than was read."""
+    weak_share: float = 0.5
+    """Share of such a peak's score that is the probability of a digit."""
+
+
+_CONFIG = ReadingConfig()
+_DATE = parse_expectation("#{1,2}/#{1,2}/##|#{1,2}/#{1,2}/####|####/##/##")
+_MAX_DATE = 10
+"""Most digits and signs of a date."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detected:
+    """Findings of the reader on a page: digits, with a crop of each, uint8 [28, 28], and signs.
+
+    A page without a digit has one black crop: the model's answer to it has the model's version.
+    """
+
+    page: Page
+    digits: Peaks
+    glyphs: Sequence[NDArray[np.uint8]]
+    signs: Peaks
+
+    @property
+    def is_anything(self) -> bool:
+        """True if the reader sees anything: not on blank paper, but on a digit that is cut off, parts."""
+        return len(self.digits) + len(self.signs) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLines:
+    """Lines of digits on a page.
+
+    `detected` has all n peaks of digits, and the signs without a better rival; `predictions` are the n of the
+    model, `probabilities` float32 [n, 10] and `is_digit` [n] those by both networks. `lines` has the indexes
+    of the digits of each line, `slashes` those of signs that look like 1s; `omitted_lines` those of lines
+    that are no numbers, each with its `is_digit`.
+    """
+
+    detected: Detected
+    predictions: Sequence[Prediction]
+    probabilities: NDArray[np.float32]
+    is_digit: NDArray[np.floating]
+    lines: Sequence[Sequence[int]]
+    slashes: Sequence[int]
+    omitted_lines: Sequence[tuple[Sequence[int], float]]
+
+    def omitted(self) -> Peaks:
+        """Return the peaks of digits that are in no line."""
+        return self.detected.digits.without([*self.slashes, *chain.from_iterable(self.lines)])
+
+    def sure_signs(self) -> Peaks:
+        """Return the signs of which the reader is sure."""
+        signs = self.detected.signs
+        return signs[np.flatnonzero(signs.scores >= _CONFIG.min_score)]
+
+
+def detect(page: Page, peaks: Peaks) -> Detected:
+    """Return what may be on the page: rivals, which overlap, are left to `settle`."""
+    digits, signs = _by_kind(_merge(peaks))
+    glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
+    return Detected(page, digits, glyphs, signs)
+
+
+def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Sequence[Prediction]]:
+    """Non-maximum suppression by both networks: return each digit and sign once, and the predictions left.
+
+    Takes one answer for each crop, and raises its InvalidOutputError: without a digit, a number would be
+    another one. The model tells a digit from the circle around it.
+    """
+    predictions = _valid(answers) if len(detected.digits) else []
+    chosen, signs = _settle(detected, predictions)
+    glyphs = [detected.glyphs[index] for index in chosen]
+    settled = replace(detected, digits=detected.digits[chosen], glyphs=glyphs, signs=detected.signs[signs])
+    return settled, [predictions[index] for index in chosen]
+
+
+def _valid(answers: Sequence[Answer]) -> list[Prediction]:
+    predictions = []
+    for answer in answers:
+        if isinstance(answer, InvalidOutputError):
+            raise answer
+        predictions.append(answer)
+    return predictions
+
+
+def _settle(
+    detected: Detected, predictions: Sequence[Prediction]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the indexes of the digits and of the signs without a better rival, the best first."""
+    digits, signs = detected.digits, detected.signs
+    evidence = log_odds(digits.scores) + _CONFIG.model_weight * log_odds(_is_digit(predictions))
+    rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
+    kept = np.array(_suppress(rivals, np.concatenate((evidence, log_odds(signs.scores)))), np.intp)
+    return kept[kept < len(digits)], kept[kept >= len(digits)] - len(digits)
+
+
+def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
+    peaks = peaks[np.flatnonzero(peaks.scores)]
+    return _by_kind(peaks[_suppress(_are_rivals(peaks.boxes), peaks.scores)])
+
+
+def lone_digit(page: Page, digit: NDArray[np.uint8]) -> Detected:
+    """Return what is found on a page whose ink is one digit, uint8 [28, 28], for which nobody has to look.
+
+    Its score and its classes leave the decision to the model.
+    """
+    rows, columns = page.levels.shape
+    box = cv2.boundingRect(page.digit) if page.digit is not None else (0, 0, columns, rows)
+    classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
+    found = Peaks(np.array([_CONFIG.min_together], np.float32), classes, np.array([box], np.float32))
+    return Detected(page, found, [digit], found[[]])
+
+
+def find_lines(
+    detected: Detected, answers: Sequence[Answer], min_is_digit: float = MIN_IS_DIGIT
+) -> FoundLines:
+    """Return the lines of digits on the page, by one answer for each crop. Raise its error as `settle`."""
+    digits = detected.digits
+    predictions = _valid(answers) if len(digits) else []
+    chosen, signs = _settle(detected, predictions)
+    evidence = _evidence(digits.scores, predictions)
+    found, is_digit = _choose(digits[chosen], evidence[chosen], min_is_digit)
+    probabilities = _pool(digits, predictions, 1.0)
+    probabilities[chosen] = _mix(digits[chosen], [predictions[index] for index in chosen])
+    whole = [(chosen[line].tolist(), together) for line, together in zip(found, is_digit, strict=True)]
+    settled = replace(detected, signs=detected.signs[signs])
+    lines = FoundLines(settled, predictions, probabilities, sigmoid(evidence), [], [], [])
+    kept = [line for line, together in whole if together >= min_is_digit]
+    parted = [_without_slashes(line, lines) for line in kept]
+    return replace(
+        lines,
+        lines=parted,
+        slashes=sorted({*chain.from_iterable(kept)} - {*chain.from_iterable(parted)}),
+        omitted_lines=[(line, together) for line, together in whole if together < min_is_digit],
+    )
+
+
+def find_places(found: FoundLines, line: Sequence[int]) -> Places:
+    """Return what may be a digit or a sign of a line, from left to right.
+
+    Those are the line's own digits, peaks too weak for it, suppressed ones, slashes, and signs, which may be
+    1s.
+    """
+    detected = found.detected
+    digits, signs = detected.digits, detected.signs
+    taken = {*chain.from_iterable(found.lines), *chain.from_iterable(each for each, _ in found.omitted_lines)}
+    is_near = are_near(digits.boxes, digits.boxes[line])
+    weak = np.flatnonzero(is_near & (digits.scores >= _CONFIG.min_weak_score))
+    others = [index for index in weak.tolist() if index not in taken]
+    marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= _CONFIG.min_weak_score)
+    chosen, marked = [*line, *others], np.flatnonzero(marks)
+    present = _CONFIG.weak_share * digits.scores[chosen].astype(float)
+    present[: len(line)] = _CONFIG.max_present
+    present[[place for place, index in enumerate(chosen) if index in found.slashes]] = _CONFIG.max_present
+    is_sign = digits.classes[chosen, SIGN, np.newaxis]
+    digit_rows = np.hstack((found.probabilities[chosen] * (1 - is_sign), is_sign)) * present[:, np.newaxis]
+    sign_rows = signs.classes[marked] * np.minimum(signs.scores[marked], _CONFIG.max_present)[:, np.newaxis]
+    boxes = np.concatenate((digits.boxes[chosen], signs.boxes[marked]))
+    order = np.argsort(boxes[:, 0] + boxes[:, 2] / 2, kind="stable")
+    symbols = np.concatenate((digit_rows, sign_rows)).astype(np.float64)
+    indexes = np.array([*chosen, *(len(digits) + marked).tolist()], np.intp)
+    return Places(indexes[order], boxes[order], symbols[order], _are_rivals(boxes[order]))
+
+
+def choose_digits(
+    detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
+) -> tuple[list[int], float]:
+    """Return the indexes of the digits, and the highest `is_digit` of a line, 0 if nothing is seen.
+
+    Takes what `settle` returns. The `is_digit` of a line is the mean of its digits', in log-odds. A line with
+    less than the least one is left out: words and buttons beside a number do not refuse it.
+
+    Hysteresis: beside a digit of which the reader is sure, a weaker peak is a digit if both networks together
+    are sure, such as a plain stroke, which is a 1 only in a number. J. Canny, "A computational approach to
+    edge detection", IEEE PAMI 8, 1986.
+    """
+    evidence = _evidence(detected.digits.scores, predictions)
+    lines, is_digit = _choose(detected.digits, evidence, min_is_digit)
+    kept = [line for line, together in zip(lines, is_digit, strict=True) if together >= min_is_digit]
+    return [*chain.from_iterable(kept)], max(is_digit, default=0.0)
+
+
+def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
+    """Return the answer on a picture of one digit with the classes of its best peak mixed in."""
+    digits, _ = digits_and_signs(peaks)
+    if not len(digits):
+        return answer
+    (probabilities,) = _mix(digits[[0]], [answer]).tolist()
+    best = max(probabilities)
+    return replace(
+        answer, index=probabilities.index(best), confidence=best, probabilities=tuple(probabilities)
+    )
+
+
+def _choose(
+    digits: Peaks, evidence: NDArray[np.floating], min_is_digit: float
+) -> tuple[list[list[int]], list[float]]:
+    """Return the indexes of the digits of each line, and its `is_digit`."""
+    if not len(digits):
+        return [], []
+    is_sure = digits.scores >= _CONFIG.min_score
+    is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
+    chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
+    lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
+    return lines, [float(sigmoid(evidence[line].mean())) for line in lines]
+
+
+def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:
+    """Return the log-odds of each `is_digit`, by reader and model.
+
+    Naive Bayes: the odds of both are multiplied. A score of `min_together` leaves the model's as they are.
+    """
+    neutral = log_odds(np.array(_CONFIG.min_together))
+    return np.asarray(log_odds(scores) + log_odds(_is_digit(predictions)) - neutral)
+
+
+def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
+    """Return each `is_digit`; of a model without it, 1 where it is sure enough which digit it sees."""
+    return np.array(
+        [float(each.looks_like_digit()) if each.is_digit is None else each.is_digit for each in predictions]
+    )
+
+
+def _by_kind(peaks: Peaks) -> tuple[Peaks, Peaks]:
+    """Return the peaks that are digits and those that are signs."""
+    is_sign = peaks.classes.argmax(axis=1) == SIGN
+    return peaks[np.flatnonzero(~is_sign)], peaks[np.flatnonzero(is_sign)]
+
+
+def _merge(peaks: Peaks) -> Peaks:
+    """Non-maximum suppression with votes: return the best peak of each thing, with the mean classes of all.
+
+    A vote weighs as much as its squared score.
+    """
+    same = overlaps(peaks.boxes, peaks.boxes) > _CONFIG.min_same_overlap
+    votes = same * peaks.scores**2
+    total = np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
+    classes = np.asarray(votes @ peaks.classes / total, np.float32)
+    return replace(peaks, classes=classes)[_suppress(same, peaks.scores)]
+
+
+def _are_rivals(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return of each two boxes whether one covers too much of the other for both to be digits: [k, k]."""
+    area = areas(boxes)
+    smaller = np.minimum(area[:, np.newaxis], area)
+    return np.asarray(intersections(boxes, boxes) > _CONFIG.max_covered * smaller)
+
+
+def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list[int]:
+    """Non-maximum suppression: return the indexes of what has no better rival, the best first."""
+    kept: list[int] = []
+    for index in np.argsort(-evidence, kind="stable").tolist():
+        if not rivals[index, kept].any():
+            kept.append(index)
+    return kept
+
+
+def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
+    """Return the probabilities of the ten digits, float32 [k, 10], by reader and model.
+
+    Logarithmic opinion pool. The weight of the model falls from 1 to 0 as a neighbour covers more of the
+    digit, whose crop then shows both.
+    """
+    if not len(peaks):
+        return np.zeros((0, SIGN), np.float32)
+    common = intersections(peaks.boxes, peaks.boxes)
+    np.fill_diagonal(common, 0)
+    covered = common.max(axis=1) / areas(peaks.boxes)
+    weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
+    return _pool(peaks, predictions, weight)
+
+
+def _pool(
+    peaks: Peaks, predictions: Sequence[Prediction], weight: NDArray[np.floating] | float
+) -> NDArray[np.float32]:
+    """Return the probabilities of the ten digits, float32 [k, 10], with a weight of the model."""
+    found = np.maximum(peaks.classes[:, :SIGN], _TINY)
+    classified = np.array([answer.probabilities for answer in predictions]).reshape(-1, SIGN)
+    logs = np.log(found) + weight * np.log(np.maximum(classified, _TINY))
+    mixed = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
+
+
+def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
+    """Group boxes into lines, from top to bottom, each from left to right.
+
+    A box continues the line whose last box's rows overlap its own most, so that lines may slant.
+    """
+    lines: list[list[int]] = []
+    for index in np.argsort(boxes[:, 0], kind="stable").tolist():
+        shares = common_rows(boxes[[line[-1] for line in lines]], boxes[[index]])[:, 0]
+        if shares.max(initial=0) > MIN_COMMON_ROWS:
+            lines[shares.argmax()].append(index)
+        else:
+            lines.append([index])
+    return sorted(lines, key=lambda line: float(np.mean(boxes[line, 1] + boxes[line, 3] / 2)))
+
+
+def _without_slashes(line: Sequence[int], found: FoundLines) -> Sequence[int]:
+    """Return a line without the strokes that look like 1s and are the signs of a date.
+
+    Grammar: of the signs and such strokes that part a date, the most probable ones do.
+    """
+    digits, marks = found.detected.digits[line], found.sure_signs().boxes
+    marks = marks[(common_rows(marks, digits.boxes) > MIN_COMMON_ROWS).any(axis=1)]
+    marks = marks[(marks[:, 0] > digits.boxes[0, 0]) & (marks[:, 0] < digits.boxes[-1, 0])]
+    chosen = found.probabilities[line].argmax(axis=1)
+    shares = digits.classes[:, SIGN] * (chosen == 1)
+    are_strokes = shares >= _CONFIG.min_slash_share
+    count = len(line) + len(marks)
+    if count > _MAX_DATE or len(marks) + are_strokes.sum() < 2 or len(marks) > 2:
+        return line
+    symbols = np.zeros((count, SIGN + 1))
+    symbols[np.arange(len(line)), chosen] = 1
+    symbols[: len(line), SIGN] = shares * are_strokes
+    symbols[len(line) :, SIGN] = 1
+    boxes = np.concatenate((digits.boxes, marks))
+    order = np.argsort(boxes[:, 0], kind="stable")
+    places = Places(order, boxes[order], symbols[order], np.zeros((count, count), bool))
+    for date in decode(places, _DATE, 1, missed=0):
+        signs = {int(order[place]) for place, symbol in date.symbols if symbol == SIGN}
+        if len(signs) == 2:
+            return [index for place, index in enumerate(line) if place not in signs]
+    return line

@@ -1,0 +1,87 @@
+"""Decoding: the most probable texts of a line's places that fit an expectation."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_core.expectations import parse_expectation
+from digit_core.images.decoding import Places, decode
+
+
+def places(*symbols: dict[int, float], rivals: tuple[tuple[int, int], ...] = ()) -> Places:
+    """Return places with these probabilities of symbols; the rest is that of nothing."""
+    probabilities = np.zeros((len(symbols), 11))
+    for row, given in zip(probabilities, symbols, strict=True):
+        for symbol, probability in given.items():
+            row[symbol] = probability
+    excluded = np.zeros((len(symbols), len(symbols)), bool)
+    for first, second in rivals:
+        excluded[first, second] = excluded[second, first] = True
+    count = len(symbols)
+    return Places(np.arange(count), np.zeros((count, 4), np.float32), probabilities, excluded)
+
+
+def decoded(given: Places, expect: Any = None, check: str | None = None, **options: Any) -> dict[str, float]:
+    """Return each text and its probability as a multiple of that of the most probable symbols."""
+    paths = decode(given, parse_expectation(expect, check), **options)
+    assert [path.cost for path in paths] == sorted(path.cost for path in paths)
+    return {path.text: math.exp(-path.cost) for path in paths}
+
+
+SURE = {4: 0.9, 9: 0.09}
+
+
+def test_decode_anything_has_the_most_probable_texts_in_order() -> None:
+    found = decoded(places({1: 0.98}, SURE), None)
+    assert [*found][:2] == ["14", "19"]
+    assert found["14"] == pytest.approx(1)
+    assert found["19"] == pytest.approx(0.1)
+    assert found["4"] == pytest.approx(0.02 / 0.98)
+
+
+def test_decode_pattern_takes_a_weak_digit_or_drops_an_extra_one() -> None:
+    line = places({1: 0.98}, {2: 0.1}, SURE)
+    assert next(iter(decoded(line, "###"))) == "124"
+    assert next(iter(decoded(line, "##"))) == "14"
+    assert decoded(line, "##")["14"] == pytest.approx(1)
+    assert decoded(line, "####") == {}
+
+
+def test_decode_check_takes_the_second_digit() -> None:
+    assert [*decoded(places({1: 0.98}, {8: 0.9, 6: 0.05}, {6: 0.9}), "###", "luhn")] == ["166"]
+
+
+def test_decode_stroke_is_a_sign_or_a_1() -> None:
+    line = places(*({1: 0.9} for _ in range(2)), {1: 0.7, 10: 0.25}, *({2: 0.9} for _ in range(2)))
+    assert next(iter(decoded(line, "##/##"))) == "11/22"
+    assert next(iter(decoded(line, "#####"))) == "11122"
+
+
+def test_decode_rivals_are_never_both_there() -> None:
+    line = places({1: 0.9}, {7: 0.8}, {2: 0.9}, rivals=((0, 1),))
+    found = decoded(line)
+    assert [*found][:2] == ["12", "72"]
+    assert not {text for text in found if text.startswith("17")}
+    assert "172" in decoded(places({1: 0.9}, {7: 0.8}, {2: 0.9}))
+
+
+def test_decode_count_and_cost_bound_the_texts() -> None:
+    line = places(*(dict.fromkeys(range(10), 0.099) for _ in range(4)))
+    assert len(decoded(line, "####", count=3)) == 3
+    assert decoded(places({1: 0.98}), "7", max_cost=5) == {}
+
+
+def test_decode_noise_is_bounded() -> None:
+    noise = places(*(dict.fromkeys(range(11), 0.09) for _ in range(40)))
+    started = time.process_time()
+    decode(noise, parse_expectation([f"{number:06}" for number in range(0, 1_000_000, 10)]))
+    # Of 100,000 prefixes, each with ten symbols, most would be states.
+    assert time.process_time() - started < 10
+
+
+def test_decode_nothing_there_has_no_text() -> None:
+    assert decoded(places(), "#") == {}
+    assert decoded(places()) == {}

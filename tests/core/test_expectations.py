@@ -1,0 +1,134 @@
+"""Expectations: patterns, checks and lists as automata over the digits and signs of a number."""
+
+import time
+from typing import Any
+
+import pytest
+
+from digit_core.expectations import MAX_NUMBERS, parse_expectation
+from digit_core.peaks import SIGN
+
+
+def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:
+    """Return the texts of the symbols, of which `s` is a sign, each with its least number of missed signs."""
+    expectation = parse_expectation(expect, check)
+    ways: list[tuple[str, Any, int]] = [("", expectation.start, 0)]
+    for symbol in symbols:
+        ways = [
+            (text + step.text, step.state, missed + step.missed)
+            for text, state, missed in ways
+            for step in expectation.steps(state, SIGN if symbol == "s" else int(symbol))
+        ]
+    found: dict[str, int] = {}
+    for text, state, missed in ways:
+        if end := expectation.end(state):
+            whole = text + end.text
+            found[whole] = min(missed + end.missed, found.get(whole, 99))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("expect", "symbols", "text"),
+    [
+        ("####", "1234", "1234"),
+        ("#{4,6}", "12345", "12345"),
+        ("#{3}", "123", "123"),
+        ("20##", "2026", "2026"),
+        ("##/##/####", "17s05s2024", "17/05/2024"),
+        ("##.##|###.##", "123s45", "123.45"),
+        ("## ##", "2024", "20 24"),
+        ("$#{1,3}", "s12", "$12"),
+        ("date", "1s5s24", "1/5/24"),
+        ("date", "2024s02s29", "2024-02-29"),
+        ("date", "12s31s1999", "12/31/1999"),
+        ("amount", "12s345s67", "12345.67"),
+        ("amount", "s1234s", "1234"),
+        (["0012", "123"], "00s12", "0012"),
+    ],
+)
+def test_expectation_fitting_symbols_have_its_text(expect: Any, symbols: str, text: str) -> None:
+    assert texts(expect, None, symbols)[text] == 0
+
+
+@pytest.mark.parametrize(
+    ("expect", "symbols"),
+    [
+        ("####", "123"),
+        ("####", "12345"),
+        ("#{4,6}", "123"),
+        ("20##", "1926"),
+        ("date", "32s1s24"),
+        ("date", "2023s02s29"),
+        ("date", "31s06s1954"),
+        ("date", "13s13s2000"),
+        (["0012", "123"], "12"),
+        (["0012", "123"], "1234"),
+        ("####", ""),
+    ],
+)
+def test_expectation_symbols_that_do_not_fit_have_no_text(expect: Any, symbols: str) -> None:
+    assert 0 not in texts(expect, None, symbols).values()
+
+
+@pytest.mark.parametrize(
+    ("expect", "symbols", "missed"),
+    [("##/##/####", "17052024", 2), ("##/##/####", "1s7s05s2024", 1), ("####", "1s234", 0)],
+)
+def test_expectation_signs_that_differ_from_the_pattern_are_counted(
+    expect: str, symbols: str, missed: int
+) -> None:
+    assert min(texts(expect, None, symbols).values()) == missed
+
+
+@pytest.mark.parametrize(
+    ("check", "right", "wrong"),
+    [
+        # A number with Luhn's check digit, an ISBN-10, an IBAN with its letters as numbers, meter readings.
+        ("luhn", "79927398713", "79927398712"),
+        ("mod11", "0306406152", "0306406153"),
+        ("mod97", "3214282912345698765432161182", "3214282912345698765432161183"),
+        ("48210..", "48210", "48209"),
+        ("..9999", "9999", "10000"),
+        ("0..9999", "0000", "10000"),
+    ],
+)
+def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wrong: str) -> None:
+    for expect in (None, f"#{{{len(right)}}}|#{{{len(wrong)}}}"):
+        assert right in texts(expect, check, right)
+        assert wrong not in texts(expect, check, wrong)
+
+
+@pytest.mark.parametrize(
+    ("expect", "check", "sentence"),
+    [
+        ("##x#", None, "character 3 of the pattern, 'x', is none of a pattern's"),
+        ("#{3,2}", None, r"character 1 of the pattern: '#\{3,2\}' allows no number of digits"),
+        ("##|#{65}", None, "character 4 of the pattern"),
+        ("##|#{60}#####", None, "alternative 2 of the pattern has more than 64"),
+        ("#" * 201, None, "at most 200 characters, not 201"),
+        ("##|//", None, "alternative 2 of the pattern has no digit"),
+        ("", None, "alternative 1 of the pattern has no digit"),
+        ([], None, "1 to 100,000 numbers, not 0"),
+        (["1"] * (MAX_NUMBERS + 1), None, "1 to 100,000 numbers, not 100,001"),
+        (["12", "1a"], None, "number 2 of the list"),
+        (["12", ""], None, "number 2 of the list"),
+        (["12", 13], None, "number 2 of the list"),
+        (["12"], "luhn", "a check goes with a pattern"),
+        ("date", "luhn", "the calendar"),
+        ("##", "md5", "one of luhn, mod11, mod97, or a range"),
+        ("##", "..", "one of luhn"),
+        ("##", "9..1", "the range 9..1 holds no number"),
+    ],
+)
+def test_expectation_mistake_is_an_error_with_its_place(expect: Any, check: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        parse_expectation(expect, check)
+
+
+def test_expectation_of_many_numbers_takes_no_tree() -> None:
+    numbers = [f"{number:07}" for number in range(0, 10 * MAX_NUMBERS, 10)]
+    started = time.process_time()
+    assert texts(numbers, None, "0999990") == {"0999990": 0}
+    assert texts(numbers, None, "0999991") == {}
+    # A tree of dictionaries takes seconds, and 100 MB.
+    assert time.process_time() - started < 2
