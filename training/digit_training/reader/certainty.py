@@ -12,7 +12,7 @@ from digit_core import images
 from digit_core.artifact.task_card import DIGITS
 from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows, overlaps
 from digit_core.images.certainty import FEATURES, sigmoid
-from digit_core.images.reading import FoundLines
+from digit_core.images.lines import FoundLines
 from digit_core.peaks import SIGN, Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
