@@ -147,6 +147,19 @@ class _Pattern:
 
 
 @dataclass(frozen=True)
+class _Anything:
+    """Any digits, at least one. A state is True after the first one."""
+
+    start: bool = False
+
+    def steps(self, state: bool, symbol: int) -> Iterator[Step]:
+        yield Step(state, "") if symbol == SIGN else Step(True, str(symbol))
+
+    def end(self, state: bool) -> Step | None:
+        return Step(state, "") if state else None
+
+
+@dataclass(frozen=True)
 class _Among:
     """Trie of valid numbers, kept as a sorted list of their digits. A state is a prefix."""
 
@@ -183,6 +196,8 @@ def parse_expectation(expect: str | Sequence[str] | None = None, check: str | No
         return _pattern("#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##|####-##-##", _CALENDAR)
     if expect == "amount":
         return _Pattern(_AMOUNTS, _parse_check(check), has_signs=True)
+    if expect is None and check is None:
+        return _Anything()
     if expect is None:
         return _Pattern([[_Token(_DIGITS, most=None)]], _parse_check(check), has_signs=False)
     return _pattern(expect, _parse_check(check))

@@ -31,10 +31,10 @@ from digit_core.results import (
 _MAX_PITCH = 2.2
 """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
 _MAX_CANDIDATES = 5
-_MIN_CANDIDATE = 0.001
+_MIN_CANDIDATE = 0.005
 """Least probability of a candidate that is no line's text."""
-_MAX_COST = 7.0
-"""Largest cost of a text beside that of a line: exp(-7) is about the least probability of a candidate."""
+_MAX_COST = 5.0
+"""Largest cost of a text beside that of a line: exp(-5) is about the least probability of a candidate."""
 _UNKNOWN = 0.01
 """Probability, before a line is read, that it is not as expected, or none of the texts that were found."""
 _MIN_EXPECTED = 0.5
