@@ -21,7 +21,6 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_inf
 .PHONY: reference lock audit dist clean free-ports
 
 run: free-ports .venv/installed
-	@$(BIN)/digits train --if-needed
 	@$(BIN)/digits up
 
 # Before anything is downloaded.
@@ -135,7 +134,7 @@ clean:
 
 .venv/installed: $(BUILD_INPUTS) | .venv/bin/uv
 	@echo "Downloading $(DOWNLOAD), half a minute on a fast network ..."
-	@$(INSTALL) $(LOCKED) --extra gateway --extra model-server --extra training $(PROGRESS)
+	@$(INSTALL) $(LOCKED) --extra serve $(PROGRESS)
 	@$(INSTALL) --build-constraint constraints.txt --no-deps --editable . $(PROGRESS)
 	@touch $@
 

@@ -17,18 +17,19 @@ REQUIRED_EXTRAS = {
     "read": "images",
     "score": "score",
     "train": "training",
-    "up": "gateway,model-server",
+    "up": "serve",
 }
-"""Optional dependencies (extras) that each command needs; `read` needs them for `--show`."""
+"""Optional dependencies (extra) that each command needs; `read` needs them for `--show`."""
 _EXTRA_MODULES = {
     "feedback": "sqlalchemy",
     "gateway": "flask",
     "grpc": "grpc",
     "model-server": "waitress",
     "score": "pyarrow",
+    "serve": "flask,waitress",
     "training": "matplotlib",
 }
-"""Module that each extra brings, and no other extra that a command needs."""
+"""Modules that each extra brings, and no other extra that a command needs."""
 _STOPPED = 130
 """Exit status of a command that Ctrl-C has ended, as a shell has it: 128 and the signal's number."""
 
@@ -63,11 +64,11 @@ class RegisteredCommands(click.Group):
         try:
             return super().invoke(ctx)
         except ModuleNotFoundError as error:
-            extras = REQUIRED_EXTRAS.get(ctx.invoked_subcommand or "")
-            if extras is None:
+            extra = REQUIRED_EXTRAS.get(ctx.invoked_subcommand or "")
+            if extra is None:
                 raise
             raise click.ClickException(
-                f"`digits {ctx.invoked_subcommand}` needs digits[{extras}]; {how_to_install(extras)}"
+                f"`digits {ctx.invoked_subcommand}` needs digits[{extra}]; {how_to_install(extra)}"
             ) from error
         except KeyboardInterrupt:
             click.echo("Stopped.", err=True)
@@ -75,6 +76,6 @@ class RegisteredCommands(click.Group):
 
 
 def _can_run(command: str) -> bool:
-    """True if the extras are installed without which the command does nothing."""
-    extras = REQUIRED_EXTRAS.get(command, "").split(",") if command != "read" else []
-    return all(find_spec(_EXTRA_MODULES[extra]) for extra in extras if extra)
+    """True if the extra is installed without which the command does nothing."""
+    extra = REQUIRED_EXTRAS.get(command) if command != "read" else None
+    return extra is None or all(map(find_spec, _EXTRA_MODULES[extra].split(",")))

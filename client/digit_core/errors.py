@@ -199,7 +199,7 @@ class UnavailableError(ServiceError):
 
 def how_to_install(extra: str) -> str:
     """Return the end of a message about a missing module: the command that brings it."""
-    return f"install it in a clone of digits: pip install '.[{extra}]'"
+    return f"install it: pip install 'digits[{extra}]', or '.[{extra}]' in a clone"
 
 
 def without_tracebacks(error: _Error) -> _Error:

@@ -102,6 +102,12 @@ class ProcessGroup:
             self._wait()
         return False
 
+    def finish(self, name: str) -> None:
+        """Wait until a process has ended, in a group that interrupts. Raise ProcessDiedError if it fails."""
+        child = self._children[name]
+        if child.process.wait():
+            raise _died(name, child)
+
     def check(self) -> None:
         """Raise ProcessDiedError if a process of the group has ended."""
         for name, child in self._children.items():

@@ -18,7 +18,7 @@ import httpx
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_core.artifact.versions import ArtifactError
+from digit_core.artifact.versions import STAGING_PREFIX, ArtifactError, remove_leftovers
 from digit_serving.errors import DigitServingError
 from digit_serving.ports import Ports
 from digit_serving.processes import ProcessGroup, python_command
@@ -56,14 +56,46 @@ _REASON_SECONDS = 10.0
 """Time after which the reason that /readyz gives is printed: a start takes as long."""
 
 
+def publish_shipped(root: Path, report: Callable[[str], None]) -> None:
+    """Publish the networks that ship with this package into an empty folder; hidden files do not count.
+
+    The training package publishes into a temporary folder, in a process of its own. Renames at the end move
+    all of it, so that Ctrl-C leaves the folder empty. Raise ProcessDiedError if the process fails.
+    """
+    if not _is_empty(root):
+        return
+    report(f"{root} is empty: publishing the networks that come with digits ...")
+    root.mkdir(parents=True, exist_ok=True)
+    with ModelsFolder(root).lock():
+        if not _is_empty(root):
+            return
+        remove_leftovers(root)
+        # In the folder itself, which may be a mount point: a rename stays on one file system.
+        with TemporaryDirectory(prefix=STAGING_PREFIX, dir=root) as temporary:
+            # Without its output, which names the temporary folder.
+            command = ["sh", "-c", 'exec "$@" >/dev/null', "sh", *python_command("train", "--if-needed")]
+            with ProcessGroup(interrupt=True) as group:
+                group.start("publication", command, {"DIGITS_MODELS": temporary})
+                group.finish("publication")
+            for path in Path(temporary).glob("[!.]*"):
+                path.rename(root / path.name)
+
+
+def _is_empty(root: Path) -> bool:
+    return not any(root.glob("[!.]*"))
+
+
 @contextmanager
-def prepared(root: Path, report: Callable[[str], None]) -> Iterator[ModelsFolder]:
+def prepared(root: Path, report: Callable[[str], None], empty: bool = False) -> Iterator[ModelsFolder]:
     """Bring the folder's models.config up to date, and yield the folder for the block.
 
-    A read-only folder gives a temporary one of links, with a corrected copy of models.config.
+    A read-only folder gives a temporary one of links, with a corrected copy of models.config. Raise
+    DigitServingError if the folder has no model, unless `empty`, which creates a folder that is missing.
     """
     folder = ModelsFolder(root)
-    if not (names := folder.names()):
+    if empty:
+        root.mkdir(parents=True, exist_ok=True)
+    if not (names := folder.names()) and not empty:
         raise DigitServingError(f"{root} has no model; create one with `digits train` or `digits export`")
     try:
         folder.prepare(report)
@@ -199,10 +231,12 @@ def choose_default(folder: ModelsFolder, report: Callable[[str], None]) -> str:
     """Return the model of DIGITS_MODEL_NAME, else the folder's default, and enter it in models.config.
 
     The first start chooses that, the digits or the first by name, and a later one if it is gone: a model that
-    is published afterwards must not take over the callers who name none. Raise DigitServingError if no
-    version can be served.
+    is published afterwards must not take over the callers who name none. An empty folder's default is not
+    entered. Raise DigitServingError if no version can be served.
     """
     names, default, named = folder.classifiers(), folder.default(), os.environ.get("DIGITS_MODEL_NAME")
+    if not folder.names():
+        return named or DIGITS.name
     if named and named not in names:
         raise DigitServingError(f"DIGITS_MODEL_NAME is {named}, but there are only {', '.join(names)}")
     choices = sorted(names, key=lambda name: (name != default, name != DIGITS.name, name))

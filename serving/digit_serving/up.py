@@ -32,20 +32,26 @@ _port = partial(option, type=click.IntRange(1, 65535))
 @_port(
     "--rest-port", "rest", default=DEFAULTS.rest, envvar="DIGITS_REST_PORT", help="Model server's REST port."
 )
-def up(root: Path, **options: Any) -> None:
+@click.option("--empty", is_flag=True, help="Publish nothing into an empty models folder.")
+def up(root: Path, empty: bool, **options: Any) -> None:
     """Run the model server and the gateway until Ctrl-C.
+
+    An empty models folder gets the networks that come with this package. With --empty, the service answers
+    once a model `digits`, or that of DIGITS_MODEL_NAME, is published.
 
     While they run, `digits models`, `predict` and `read` ask them by default, if started beside the folder.
     """
     from digit_core.artifact.task_card import READER_NAME
     from digit_serving.errors import DigitServingError, ProcessDiedError
-    from digit_serving.stack import MODEL_SERVER, choose_default, prepared
+    from digit_serving.stack import MODEL_SERVER, choose_default, prepared, publish_shipped
 
     ports = Ports(**options)
     with click_errors():
         if conflict := ports.conflict():
             raise DigitServingError(conflict)
-        with prepared(root, click.echo) as folder:
+        if not empty:
+            publish_shipped(root, click.echo)
+        with prepared(root, click.echo, empty) as folder:
             while True:
                 try:
                     return _run(root, folder, ports)

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
+from digit_serving import stack
 from digit_serving.errors import DigitServingError
 from digit_serving.processes import ProcessGroup
 from digit_serving.releases.cli import models
@@ -19,6 +21,7 @@ from digit_serving.stack import (
     choose_default,
     find_model_server,
     prepared,
+    publish_shipped,
     start_model_server,
 )
 from tests.core.artifact.conftest import write_files
@@ -41,6 +44,54 @@ def default_name(root: Path) -> str:
 @pytest.fixture(autouse=True)
 def no_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIGITS_MODEL_NAME", raising=False)
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Function that lets a line of shell take the place of `digits train --if-needed`."""
+
+    def replace(line: str) -> None:
+        monkeypatch.setattr(stack, "python_command", lambda *arguments: ["sh", "-c", line, *arguments])
+
+    return replace
+
+
+def entries(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir() if path.name != ".models.lock")
+
+
+@pytest.mark.parametrize("hidden", ["", ".gitkeep", ".publishing-killed/digits"])
+def test_publish_shipped_fills_an_empty_folder_once(
+    training: Callable[[str], None], tmp_path: Path, hidden: str
+) -> None:
+    training('mkdir "$DIGITS_MODELS/digits" && echo "$@" > "$DIGITS_MODELS/models.config" && echo Published')
+    (tmp_path / "models" / hidden).mkdir(parents=True)
+    reported: list[str] = []
+    for _ in range(2):
+        publish_shipped(tmp_path / "models", reported.append)
+    assert reported == [f"{tmp_path / 'models'} is empty: publishing the networks that come with digits ..."]
+    kept = [hidden] if hidden == ".gitkeep" else []
+    assert entries(tmp_path / "models") == [*kept, "digits", "models.config"]
+    assert (tmp_path / "models" / "models.config").read_text() == "--if-needed\n"
+
+
+def test_publish_shipped_leaves_a_folder_with_a_file_alone(
+    training: Callable[[str], None], tmp_path: Path
+) -> None:
+    training("exit 1")
+    (tmp_path / "notes.txt").touch()
+    publish_shipped(tmp_path, pytest.fail)
+    assert entries(tmp_path) == ["notes.txt"]
+
+
+def test_publish_shipped_that_fails_leaves_the_folder_empty(
+    training: Callable[[str], None], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    training('mkdir "$DIGITS_MODELS/digits"; echo "Error: reason" >&2; exit 3')
+    with pytest.raises(DigitServingError, match="publication ended with status 3"):
+        publish_shipped(tmp_path, print)
+    assert "Error: reason\n" in capfd.readouterr().err
+    assert entries(tmp_path) == []
 
 
 def test_default_is_chosen_once(tmp_path: Path) -> None:

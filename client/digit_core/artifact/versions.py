@@ -15,7 +15,7 @@ from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
 
 SUMS = "assets.extra/SHA256SUMS"
 """File with the checksums of a version's other files at its publication, as `sha256sum` reads it."""
-_STAGING_PREFIX = ".publishing-"
+STAGING_PREFIX = ".publishing-"
 _REMOVED_PREFIX = ".removing-"
 _PROBE_BYTES = 2**20
 _MAX_DIGITS = 18
@@ -108,7 +108,7 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
     """
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    staging = folder / f"{_STAGING_PREFIX}{uuid4().hex}"
+    staging = folder / f"{STAGING_PREFIX}{uuid4().hex}"
     try:
         staging.mkdir()
         write(staging)
@@ -140,7 +140,7 @@ def sha256(path: Path) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Delete what interrupted publications and removals have left. No other process may publish meanwhile."""
-    for prefix in (_STAGING_PREFIX, _REMOVED_PREFIX):
+    for prefix in (STAGING_PREFIX, _REMOVED_PREFIX):
         for leftover in folder.glob(f"{prefix}*/"):
             shutil.rmtree(leftover)
 

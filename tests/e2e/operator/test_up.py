@@ -23,7 +23,7 @@ from digit_client import Client, ModelServerClient
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_training.export import write_warmup_requests
-from tests.processes import DIGITS, ORIGINAL, Ports, inheriting, is_ready, wait_until
+from tests.processes import DIGITS, ORIGINAL, Ports, answers, inheriting, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
 pytestmark = pytest.mark.e2e
@@ -34,9 +34,9 @@ def ports() -> Ports:
     return Ports()
 
 
-def start_up(models: Path, ports: Ports, **environment: str) -> subprocess.Popen[str]:
+def start_up(models: Path, ports: Ports, *options: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*DIGITS, "up", "--models", str(models)],
+        [*DIGITS, "up", "--models", str(models), *options],
         env={**os.environ, **ports.environment, "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -158,6 +158,34 @@ def test_up_killed_process_starts_again_and_ctrl_c_stops_all(models: Path, ports
 def _is_replaced(killed: int, ports: Ports, command: bytes) -> bool:
     found = pids_with_ports(ports, command)
     return bool(found) and killed not in found
+
+
+def test_up_ctrl_c_during_publication_leaves_the_folder_empty(tmp_path: Path, ports: Ports) -> None:
+    process = start_up(tmp_path, ports)
+    # The folder of a model comes after TensorFlow's import.
+    wait_until(lambda: any(tmp_path.glob(".publishing-*/digits")), process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert out == f"{tmp_path} is empty: publishing the networks that come with digits ...\n"
+    assert (process.returncode, err) == (130, "Stopped.\n")
+    assert [path.name for path in tmp_path.iterdir()] == [".models.lock"]
+    assert pids_with_ports(ports) == []
+
+
+def test_up_empty_answers_once_a_model_is_published(
+    models: Path, ports: Ports, digits: Any, tmp_path: Path
+) -> None:
+    root = tmp_path / "models"
+    process = start_up(root, ports, "--empty")
+    try:
+        wait_until(lambda: answers(f"{ports.url}/livez"), process)
+        assert not ModelsFolder(root).names()
+        publish(root, models / "1")
+        read_start(process)
+        assert answering(ports, digits) == 1
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 def test_up_model_server_that_can_not_start_ends_with_the_reason(
