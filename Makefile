@@ -18,7 +18,7 @@ CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_inf
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
 .PHONY: run test test-slow test-containers test-long test-all test-original test-newest check fuzz format manifests docs bench
-.PHONY: reference lock audit dist clean free-ports
+.PHONY: pictures lock audit dist clean free-ports
 
 run: free-ports .venv/installed
 	@$(BIN)/digits up
@@ -89,15 +89,15 @@ format: .venv/installed-dev
 manifests: .venv/installed-chart
 	$(BIN)/python k8s/render.py
 
-# The tables of docs/reference, from the settings and the commands.
-reference: .venv/installed-dev
-	$(BIN)/python -m docs.render
-
 # The site, in site/. Material prints an advertisement of its successor without the variable.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed-dev
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python -m mkdocs build --strict --quiet
 	@echo "site/index.html; with search: $(BIN)/python -m http.server --directory site"
+
+# The pictures of the page and of the tutorial, with `make run` in another shell, after the tutorial's `digits train`.
+pictures: .venv/installed-dev
+	$(BIN)/python -m docs.pictures
 
 bench: .venv/installed-dev
 	@$(BIN)/digits train --if-needed

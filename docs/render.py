@@ -1,11 +1,10 @@
-"""Lists of docs/reference, rendered from `Settings` and click: python -m docs.render."""
+"""Lists of docs/reference, rendered from `Settings` and click where a page has their comment."""
 
 import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import click
 import griffe
@@ -13,21 +12,17 @@ import griffe
 from digit_client.__main__ import main
 from digit_serving.gateway.settings import Settings
 
-REFERENCE = Path(__file__).parent / "reference"
-SETTINGS, COMMANDS = REFERENCE / "settings.md", REFERENCE / "cli.md"
-
 Entry = tuple[str, str]
 """A setting or an option, and its meaning."""
 
 
 def render(page: str) -> str:
-    """Return a page with its lists, which lie between two comments, made anew."""
+    """Return a page with a list in place of each line that ends with the comment naming it.
+
+    GitHub, which renders no list, shows the line.
+    """
     lists = {"gateway": _gateway, "common": _common, "commands": _commands}
-
-    def replace(match: re.Match[str]) -> str:
-        return f"{match[1]}\n\n{lists[match[2]]()}\n\n{match[3]}"
-
-    return re.sub(r"(<!-- make reference: (\w+) -->).*?(<!-- end -->)", replace, page, flags=re.DOTALL)
+    return re.sub(r"^.*<!-- list: (\w+) -->$", lambda match: lists[match[1]](), page, flags=re.MULTILINE)
 
 
 def gateway_settings() -> Iterator[Entry]:
@@ -131,8 +126,3 @@ def _ranges(places: Sequence[int], flags: Sequence[str]) -> str:
 def _list(entries: Iterable[Entry]) -> str:
     # Outside of code, `<` would begin a tag.
     return "\n".join(f"- {name}: {' '.join(text.replace('<', '&lt;').split())}" for name, text in entries)
-
-
-if __name__ == "__main__":
-    for each in (SETTINGS, COMMANDS):
-        each.write_text(render(each.read_text()))

@@ -1,10 +1,11 @@
-"""Links and source paths of the README, CONTRIBUTING and docs, as GitHub shows them."""
+"""Links and source paths of the README, CONTRIBUTING and docs."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+from docs.render import render
 from tests.readme import ROOT
 
 FOLDERS = ("benchmarks", "client", "docs", "k8s", "serving", "tests", "training")
@@ -30,7 +31,7 @@ def test_links_of_page_have_targets(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), path
         if anchor:
-            assert anchor in anchors(target.read_text()), f"{path}#{anchor}"
+            assert anchor in anchors(render(target.read_text())), f"{path}#{anchor}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -41,3 +41,19 @@ def test_site_renders_the_reference_from_code(site: Path) -> None:
     assert "DIGITS_GRPC_PORT" in page("cli")
     assert '"/v1/predict"' in (site / "reference" / "openapi.json").read_text()
     assert "perceptron" in (site / "tutorials" / "ten_lines.html").read_text()
+
+
+def test_site_draws_diagrams_without_a_script(site: Path) -> None:
+    for page in ("index.html", "explanation/reading.html", "how-to/release.html"):
+        text = (site / page).read_text()
+        assert '<figure class="diagram"><svg' in text
+        assert '<pre class="mermaid"' not in text
+
+
+def test_site_has_the_mark_of_the_page(site: Path) -> None:
+    mark = ROOT / "serving" / "digit_serving" / "gateway" / "static" / "icon.svg"
+    assert (site / "icon.svg").read_bytes() == mark.read_bytes()
+    home = (site / "index.html").read_text()
+    assert '<link rel="icon" href="icon.svg">' in home
+    (card,) = re.findall(r'property="og:image" content="(.+?)"', home)
+    assert (site / card).exists()

@@ -32,8 +32,8 @@ _file_option = click.option(
 def gateway() -> None:
     """Serve the HTTP API: images in, predictions out.
 
-    Settings are environment variables such as DIGITS_HOST, DIGITS_PORT and DIGITS_MODEL_SERVER; see
-    docs/reference/settings.md.
+    Settings are environment variables such as DIGITS_HOST, DIGITS_PORT and DIGITS_MODEL_SERVER;
+    digit_serving/gateway/settings.py explains all.
     """
     from pydantic import ValidationError
 
