@@ -22,6 +22,7 @@ MAX_NUMBERS = 100_000
 """Largest number of valid numbers."""
 MAX_PATTERN = 200
 """Longest pattern, in characters."""
+MAX_ALTERNATIVES = 16
 MAX_LENGTH = 64
 """Most digits and signs of a number that is expected."""
 
@@ -218,6 +219,8 @@ def _pattern(text: str, check: _Check) -> _Pattern:
             raise ValueError(f"character {place + 1} of the pattern, {text[place]!r}, is none of a pattern's")
         alternatives[-1].append(_token(match, place))
         place = match.end()
+    if len(alternatives) > MAX_ALTERNATIVES:
+        raise ValueError(f"a pattern has at most {MAX_ALTERNATIVES} alternatives, not {len(alternatives)}")
     for number, tokens in enumerate(alternatives, 1):
         if not any(token.symbols - {SIGN} for token in tokens):
             raise ValueError(f"alternative {number} of the pattern has no digit")

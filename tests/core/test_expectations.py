@@ -107,6 +107,7 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         ("##|#{60}#####", None, "alternative 2 of the pattern has more than 64"),
         ("#" * 201, None, "at most 200 characters, not 201"),
         ("##|//", None, "alternative 2 of the pattern has no digit"),
+        ("|".join("#" * 17), None, "at most 16 alternatives, not 17"),
         ("", None, "alternative 1 of the pattern has no digit"),
         ([], None, "1 to 100,000 numbers, not 0"),
         (["1"] * (MAX_NUMBERS + 1), None, "1 to 100,000 numbers, not 100,001"),

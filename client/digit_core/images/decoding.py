@@ -14,7 +14,7 @@ _MAX_COST = 10.0
 """Largest cost of a text beyond that of the line's most probable symbols: what costs more is never meant."""
 _MISSED = 0.2
 """Probability that a sign is not seen, or one is seen that the text does not have."""
-_MAX_STATES = 100
+_MAX_STATES = 50
 """Largest number of states at a place, the best ones: noise could be anything."""
 
 
