@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -133,6 +133,36 @@ class Ports:
         return (
             httpx.get(f"http://127.0.0.1:{self.rest}/v1/models/{model}").text.count("AVAILABLE") == versions
         )
+
+
+@dataclass(frozen=True)
+class GatewayProcess:
+    """Gateway process that listens on loopback."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def gateway_process(
+    model_server: str, environment: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[GatewayProcess]:
+    """Run a gateway process; yield it once /livez answers.
+
+    By default it has one worker, and its model server no labels. `settings` are fields of Settings,
+    `environment` is passed on as it is.
+    """
+    port = free_port()
+    settings = {"port": port, "model_server": model_server, "workers": 1, "default_label": ""} | settings
+    variables = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
+    with running("gateway", environment={**variables, **(environment or {})}) as process:
+        gateway = GatewayProcess(port, process)
+        wait_until(lambda: answers(f"{gateway.url}/livez"), process)
+        yield gateway
 
 
 def wait_until(

@@ -1,6 +1,7 @@
 """Synthetic pictures of numbers."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,3 +24,8 @@ def draw_lines(*lines: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
             top, left = (_MARGIN + _CELL * place + inset for place in (row, column))
             page[top : top + 28, left : left + 28] = digit
     return np.asarray(255 - cv2.resize(page, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+def draw_number(digits: Any, *lines: str) -> NDArray[np.uint8]:
+    """Draw lines of typical digits, such as "27", as `draw_lines` does."""
+    return draw_lines(*([digits.one(int(digit)) for digit in line] for line in lines))

@@ -28,9 +28,20 @@ from digit_serving.gateway.auth import KeyFile
 from tests import certificates
 from tests.core.artifact.conftest import write_files
 from tests.load import load
-from tests.processes import DIGITS, accepts, answers, children, free_port, run, running, wait_until
+from tests.processes import (
+    DIGITS,
+    accepts,
+    answers,
+    children,
+    free_port,
+    gateway_process,
+    run,
+    running,
+    wait_until,
+)
 from tests.s3 import S3Server
-from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process, predict_sevens
+from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.stub_model_server import StubModelServer, predict_sevens
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -17,8 +17,7 @@ from digit_core.images import decode, to_png
 from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from tests.load import load
-from tests.processes import children, wait_until
-from tests.serving.gateway.conftest import GatewayProcess, gateway_process
+from tests.processes import GatewayProcess, children, gateway_process, wait_until
 
 pytestmark = pytest.mark.e2e
 

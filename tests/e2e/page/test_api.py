@@ -15,9 +15,8 @@ from tests.e2e.page.accessibility import violations
 from tests.e2e.page.conftest import Service
 from tests.e2e.page.pen import draw
 from tests.e2e.page.test_images import FIVE
-from tests.processes import is_ready, wait_until
+from tests.processes import gateway_process, is_ready, wait_until
 from tests.readme import blocks
-from tests.serving.gateway.conftest import gateway_process
 
 pytestmark = pytest.mark.e2e
 

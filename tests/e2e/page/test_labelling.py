@@ -15,8 +15,8 @@ from digit_core.images import to_png
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import VIEWS, assert_accessible, violations
-from tests.processes import wait_until
-from tests.serving.gateway.conftest import FASHION, SHAPES, StubModelServer, TaskModels, gateway_process
+from tests.processes import gateway_process, wait_until
+from tests.serving.gateway.stub_model_server import FASHION, SHAPES, StubModelServer, TaskModels
 from tests.serving.gateway.test_labelling import sample
 
 pytestmark = pytest.mark.e2e

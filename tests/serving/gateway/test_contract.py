@@ -10,7 +10,7 @@ import pytest
 
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
-from tests.serving.gateway.conftest import gateway_process
+from tests.processes import gateway_process
 from tests.serving.gateway.test_labelling import sample
 
 SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli"]

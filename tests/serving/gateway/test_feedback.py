@@ -24,17 +24,14 @@ from digit_serving.gateway.observers import sampler
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
+from tests.core.drawn_numbers import draw_number
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import (
-    FIVE,
-    IMAGE,
+from tests.serving.gateway.conftest import FIVE, IMAGE, StartGateway, predict
+from tests.serving.gateway.stub_model_server import (
     SHAPES,
-    StartGateway,
     StubModelServer,
     TaskModels,
     TemplateModel,
-    draw_number,
-    predict,
     predict_response,
 )
 from tests.serving.gateway.test_observe import MetricsDelta

@@ -13,8 +13,9 @@ import pytest
 from digit_core.images import to_png
 from tests import floods
 from tests.load import load
-from tests.processes import children, wait_until
-from tests.serving.gateway.conftest import IMAGE, StubModelServer, gateway_process
+from tests.processes import children, gateway_process, wait_until
+from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.stub_model_server import StubModelServer
 
 SECONDS = float(os.environ.get("FLOOD_SECONDS", "30"))
 MAX_MEMORY = 1.2 * 2**30

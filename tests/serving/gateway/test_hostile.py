@@ -15,8 +15,7 @@ import pytest
 
 from digit_core.images import to_png
 from tests import decompression_bombs
-from tests.processes import answers, children, wait_until
-from tests.serving.gateway.conftest import gateway_process
+from tests.processes import answers, children, gateway_process, wait_until
 
 MEBIBYTE = 2**20
 # Bytes that decoding the default DIGITS_MAX_PIXELS may take: at most 30 per pixel.

@@ -14,7 +14,8 @@ from digit_serving.feedback.records import Record
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.records import make_record
-from tests.serving.gateway.conftest import SHAPES, StartGateway, StubModelServer, TaskModels
+from tests.serving.gateway.conftest import StartGateway
+from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
 from tests.serving.gateway.test_routes import assert_problem
 
 

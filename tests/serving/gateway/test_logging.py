@@ -20,12 +20,9 @@ from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.observers.log import log_config, pretty_line
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
-    StubModelServer,
-    TemplateModel,
-    draw_number,
-    gateway_process,
-)
+from tests.core.drawn_numbers import draw_number
+from tests.processes import gateway_process
+from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
 
 
 @contextmanager

@@ -15,14 +15,9 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
-    SHAPES,
-    StubModelServer,
-    TaskModels,
-    TemplateModel,
-    draw_number,
-    npy,
-)
+from tests.core.drawn_numbers import draw_number
+from tests.serving.gateway.conftest import npy
+from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, TemplateModel
 
 
 class MetricsDelta:

@@ -23,12 +23,9 @@ from digit_core.tfserving.connection import VersionMovedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import (
-    StubModelServer,
-    TemplateModel,
-    gateway_process,
-    npy,
-)
+from tests.processes import gateway_process
+from tests.serving.gateway.conftest import npy
+from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
 
 GENERATOR = [sys.executable, "-m", "openapi_python_client"]
 UNDOCUMENTED_PATHS = {"/docs", "/docs/<name>", "/static/<name>", "/static/<version>/<name>"}

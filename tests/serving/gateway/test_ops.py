@@ -16,7 +16,8 @@ from digit_serving.gateway.ops import ModelWarnings
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.artifact.conftest import write_files
-from tests.serving.gateway.conftest import SHAPES, ManualClock, StubModelServer, TaskModels
+from tests.serving.gateway.conftest import ManualClock
+from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
 
 PAGES = ("index.html", "label.html")
 DOCS_FILES = ["swagger-ui-bundle.js", "swagger-ui.css", "docs.css", "start.js", "favicon-32x32.png"]

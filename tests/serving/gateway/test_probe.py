@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
-from tests.processes import free_port
-from tests.serving.gateway.conftest import StubModelServer, gateway_process
+from tests.processes import free_port, gateway_process
+from tests.serving.gateway.stub_model_server import StubModelServer
 
 
 def probe(**settings: object) -> tuple[int, str]:

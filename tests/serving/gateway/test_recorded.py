@@ -17,15 +17,9 @@ from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
-    IMAGE,
-    SHAPES,
-    StubModelServer,
-    TaskModels,
-    card_response,
-    predict_response,
-    request_input,
-)
+from tests.core.grpc_model_server import card_response, request_input
+from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_response
 
 RECORDED = Path(__file__).with_name("recorded.json")
 """Answers by the name of their case, and what `digits predict --json` prints of them."""

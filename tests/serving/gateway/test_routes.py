@@ -19,13 +19,9 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
-    IMAGE,
-    StubModelServer,
-    npy,
-    predict_response,
-    request_input,
-)
+from tests.core.grpc_model_server import request_input
+from tests.serving.gateway.conftest import IMAGE, npy
+from tests.serving.gateway.stub_model_server import StubModelServer, predict_response
 from tests.serving.gateway.test_observe import MetricsDelta
 
 ORIGIN = "https://app.example.com"

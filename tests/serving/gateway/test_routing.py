@@ -22,18 +22,16 @@ from digit_core.images import decode, to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
+from tests.core.grpc_model_server import card_response
+from tests.serving.gateway.conftest import IMAGE, npy, write_traffic
+from tests.serving.gateway.stub_model_server import (
     FASHION,
-    IMAGE,
     NETWORK,
     SHAPES,
     Answer,
     StubModelServer,
     TaskModels,
     answer,
-    card_response,
-    npy,
-    write_traffic,
 )
 from tests.serving.gateway.test_routes import assert_problem
 

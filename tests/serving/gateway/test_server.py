@@ -18,8 +18,9 @@ import pytest
 
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from tests.processes import answers, children, wait_until
-from tests.serving.gateway.conftest import FIVE, IMAGE, StubModelServer, gateway_process, predict_sevens
+from tests.processes import answers, children, gateway_process, wait_until
+from tests.serving.gateway.conftest import FIVE, IMAGE
+from tests.serving.gateway.stub_model_server import StubModelServer, predict_sevens
 
 PNG, HEADERS = to_png(IMAGE), {"content-type": "image/png"}
 

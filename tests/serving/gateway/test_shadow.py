@@ -22,22 +22,18 @@ from digit_serving.gateway.observers import shadow
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
-from tests.processes import wait_until
-from tests.serving.gateway.conftest import (
+from tests.core.drawn_numbers import draw_number
+from tests.core.grpc_model_server import card_response
+from tests.processes import gateway_process, wait_until
+from tests.serving.gateway.conftest import IMAGE, npy, predict, write_traffic
+from tests.serving.gateway.stub_model_server import (
     FASHION,
-    IMAGE,
     Answer,
     StubModelServer,
     TaskModels,
     TemplateModel,
     answer,
-    card_response,
-    draw_number,
-    gateway_process,
-    npy,
-    predict,
     predict_response,
-    write_traffic,
 )
 from tests.serving.gateway.test_observe import MetricsDelta
 

@@ -18,7 +18,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
-from tests.serving.gateway.conftest import StubModelServer
+from tests.serving.gateway.stub_model_server import StubModelServer
 from tests.serving.gateway.test_probe import probe
 
 

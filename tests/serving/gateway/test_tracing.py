@@ -25,13 +25,9 @@ from digit_serving.gateway.bridge import ARRIVED_AT
 from digit_serving.gateway.services import create_tracing
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.processes import wait_until
-from tests.serving.gateway.conftest import (
-    StubModelServer,
-    TemplateModel,
-    draw_number,
-    gateway_process,
-)
+from tests.core.drawn_numbers import draw_number
+from tests.processes import gateway_process, wait_until
+from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}

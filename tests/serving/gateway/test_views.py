@@ -17,16 +17,9 @@ from digit_core.artifact.task_card import TaskCard
 from digit_core.images import decode, prepare, to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import (
-    LAYERS,
-    SHAPES,
-    StubModelServer,
-    TaskModels,
-    TemplateModel,
-    draw_number,
-    npy,
-    write_traffic,
-)
+from tests.core.drawn_numbers import draw_number
+from tests.serving.gateway.conftest import npy, write_traffic
+from tests.serving.gateway.stub_model_server import LAYERS, SHAPES, StubModelServer, TaskModels, TemplateModel
 from tests.serving.gateway.test_observe import MetricsDelta
 from tests.serving.gateway.test_routes import assert_problem
 
@@ -241,8 +234,8 @@ def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateMo
     assert [digit["digit"] for digit in line["digits"]] == [2, 0, 2, 6]
     for position, digit in enumerate(line["digits"]):
         left, top, width, height = digit["box"]
-        assert 112 * position <= left < left + width <= 112 * (position + 1)
-        assert 0 <= top < top + height <= 112
+        assert 40 + 80 * position <= left < left + width <= 120 + 80 * position
+        assert 40 <= top < top + height <= 120
         assert 0.9 < digit["confidence"] == digit["probabilities"][digit["digit"]]
     assert len(model.sizes) == 1
 
