@@ -3,8 +3,8 @@
 import errno
 import fcntl
 import os
-import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ import pytest
 from hypothesis import settings
 from numpy.typing import NDArray
 
+from digit_core.artifact.models_folder import ModelsFolder
 from digit_training.data import SAMPLE
-from tests.processes import DIGITS, MODEL_SERVER, accepts, answers, free_port, running, wait_until
+from tests.processes import MODEL_SERVER, accepts, answers, free_port, running, wait_until
 
 # jsonschema imports this optional package, which builds a grammar for seconds; no schema has its formats.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -101,16 +102,22 @@ def mnist_npz() -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Models folder with the shipped networks, published once for all pytest-xdist workers."""
+    """Models folder with the shipped networks, published once for all pytest-xdist workers.
+
+    Verification, which imports TensorFlow once for each network, is left to the tests of publication.
+    """
+    from digit_training.pipeline import publish_shipped
+    from digit_training.publication import Target
+    from digit_training.quality_gate import QualityGate
+
     root = tmp_path_factory.getbasetemp()
     root = root if worker_id == "master" else root.parent
-    folder = root / "models" / "digits"
-    with (root / "models.lock").open("w") as lock:
+    folder = ModelsFolder(root / "models", verify=lambda _: None)
+    with (root / "models.lock").open("w") as lock, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            command = [*DIGITS, "train", "--if-needed", "--models", str(folder.parent)]
-            subprocess.run(command, check=True, capture_output=True)
-    return folder
+        publish_shipped(Target(folder, QualityGate()))
+    return folder.root / "digits"
 
 
 @pytest.fixture(scope="session")
