@@ -146,34 +146,34 @@ def hasty_http(stub: StubModelServer) -> FlaskClient:
 
 
 @pytest.fixture
-def feedback_url(tmp_path: Path) -> str:
+def store_url(tmp_path: Path) -> str:
     """URL of a store of feedback that does not exist."""
     return f"sqlite:///{tmp_path / 'feedback.db'}"
 
 
 @pytest.fixture
-def start_feedback(stub: StubModelServer, feedback_url: str) -> Iterator[StartGateway]:
+def start(stub: StubModelServer, store_url: str) -> Iterator[StartGateway]:
     """Function that starts a gateway in front of the stub, with feedback, and returns a test client of it."""
     with ExitStack() as stack:
 
-        def start(**settings: Any) -> FlaskClient:
-            values: dict[str, Any] = {"model_server": stub.target, "feedback": feedback_url}
+        def begin(**settings: Any) -> FlaskClient:
+            values: dict[str, Any] = {"model_server": stub.target, "feedback": store_url}
             values |= {"feedback_open": True, **settings}
             return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
 
-        yield start
+        yield begin
 
 
 @pytest.fixture
-def feedback_http(start_feedback: StartGateway) -> FlaskClient:
+def feedback_http(start: StartGateway) -> FlaskClient:
     """Test client of the gateway in front of the stub, with feedback."""
-    return start_feedback()
+    return start()
 
 
 @pytest.fixture
-def feedback_store(feedback_url: str) -> FeedbackStore:
+def store(store_url: str) -> FeedbackStore:
     """Store of feedback, empty."""
-    return FeedbackStore(feedback_url)
+    return FeedbackStore(store_url)
 
 
 @pytest.fixture
@@ -183,16 +183,16 @@ def key_file(tmp_path: Path) -> KeyFile:
 
 
 @pytest.fixture
-def start_labelling(start_feedback: StartGateway, key_file: KeyFile) -> StartGateway:
+def start_labelling(start: StartGateway, key_file: KeyFile) -> StartGateway:
     """Function that starts a gateway with these settings; its test client has a key that may label."""
     headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
 
-    def start(**settings: Any) -> FlaskClient:
-        client = start_feedback(**({"api_keys": key_file.path, "feedback_open": False} | settings))
+    def begin(**settings: Any) -> FlaskClient:
+        client = start(**({"api_keys": key_file.path, "feedback_open": False} | settings))
         client.environ_base |= headers
         return client
 
-    return start
+    return begin
 
 
 @pytest.fixture

@@ -40,9 +40,8 @@ def captured_log(log_format: Literal["json", "pretty"] = "json") -> Iterator[Cal
         logger.removeHandler(handler)
 
 
-@pytest.mark.parametrize(
-    "level", [pytest.param("warning", marks=pytest.mark.e2e), "info"], ids=["warning", "info"]
-)
+@pytest.mark.e2e
+@pytest.mark.parametrize("level", ["warning", "info"])
 def test_gateway_process_logs_only_requests_as_json(
     stub: StubModelServer, digits: Any, capfd: pytest.CaptureFixture[str], level: str
 ) -> None:

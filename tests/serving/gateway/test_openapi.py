@@ -156,6 +156,7 @@ def test_examples_match_their_schemas(http: FlaskClient) -> None:
         jsonschema_rs.validate({**schema, "components": COMPONENTS}, document)
 
 
+@pytest.mark.slow
 def test_client_generated_from_document_predicts(
     stub: StubModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Any
 ) -> None:

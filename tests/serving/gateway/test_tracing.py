@@ -247,6 +247,7 @@ def test_create_tracing_without_extra_warns_and_returns_none(
     assert "pip install '.[otel]'" in caplog.text
 
 
+@pytest.mark.e2e
 def test_gateway_process_exports_spans_at_shutdown(
     stub: StubModelServer, collector: Collector, digits: Any
 ) -> None:

@@ -201,11 +201,6 @@ def test_min_is_digit_out_of_range_is_refused(http: FlaskClient, least: str) -> 
         assert "min_is_digit" in assert_problem(response, 400, "invalid_selection")["detail"]
 
 
-def test_predict_model_without_is_digit_omits_it(stub_http: FlaskClient, digits: Any) -> None:
-    (prediction,) = post(stub_http, "/v1/predict", digits.one(7))
-    assert set(prediction) == {"label", "index", "digit", "confidence", "probabilities", "refusal"}
-
-
 def test_predict_input_of_refused_picture_is_shown(http: FlaskClient, digits: Any) -> None:
     for picture in (cross(), draw_number(digits, "27")):
         (prediction,) = post(http, "/v1/predict?include=image", picture)
@@ -240,18 +235,6 @@ def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateMo
     assert len(model.sizes) == 1
 
 
-def test_read_number_on_its_side_returns_how_to_turn_it(http: FlaskClient, digits: Any) -> None:
-    (reading,) = post(http, "/v1/read", np.rot90(draw_number(digits, "2743")))
-    assert reading == {
-        "text": "",
-        "confidence": 0,
-        "lines": [],
-        "refusal": "no_digit",
-        "candidates": [],
-        "orientation": 90,
-    }
-
-
 def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(
     http: FlaskClient, digits: Any
 ) -> None:
@@ -267,15 +250,6 @@ def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for
         )
     (plain,) = post(http, "/v1/read", draw_number(digits, "27"))
     assert "opinions" not in plain["lines"][0]["digits"][0]
-
-
-def test_read_include_image_returns_input_of_each_digit(http: FlaskClient, digits: Any) -> None:
-    (reading,) = post(http, "/v1/read?include=image", draw_number(digits, "27", "4"))
-    assert reading["text"] == "27\n4"
-    found = [digit for line in reading["lines"] for digit in line["digits"]]
-    again = results(post_npy(http, np.stack([*map(shown, found)])))
-    for digit, prediction in zip(found, again, strict=True):
-        assert prediction["probabilities"] == pytest.approx(digit["probabilities"], abs=1e-6)
 
 
 def test_read_more_digits_than_max_images_takes_several_calls(

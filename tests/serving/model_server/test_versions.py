@@ -75,6 +75,7 @@ def test_load_directory_without_usable_model_raises(
         Servable(directory, 1, parse([f"--saved_model_tags={tags}"]))
 
 
+@pytest.mark.slow
 def test_memory_of_unloaded_versions_returns_to_the_system(saved_models: Path) -> None:
     command = [sys.executable, "-c", PRINT_MEMORY, str(saved_models / "tf2" / "1")]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

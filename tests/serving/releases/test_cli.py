@@ -12,6 +12,7 @@ from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
 
+@pytest.mark.slow
 def test_verify_refuses_a_half_version(published: Service) -> None:
     half = published.copy(4)
     shutil.rmtree(half / "variables")
