@@ -140,12 +140,7 @@ def test_address_of_a_store_is_from_secret(
 
 
 def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
-    service = {
-        "type": "LoadBalancer",
-        "annotations": {"internal": "true"},
-        "externalTrafficPolicy": "Local",
-        "loadBalancerSourceRanges": ["203.0.113.0/24"],
-    }
+    service = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
     objects = render(merge(WATCHED, {"gateway": {"tls": True, "service": service}}))
     template = pod(named(objects, "Deployment", "gateway"))
     (gateway,) = containers(template)
@@ -156,8 +151,7 @@ def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
     mounted = {mount["name"]: mount["mountPath"] for mount in gateway["volumeMounts"]}
     for variable in ("DIGITS_TLS_CERTIFICATE", "DIGITS_TLS_KEY"):
         assert str(Path(variables[variable]).parent) == mounted["server-tls"]
-    exposed = named(objects, "Service", "gateway")
-    assert service.items() <= (exposed["spec"] | exposed["metadata"]).items()
+    assert service.items() <= named(objects, "Service", "gateway")["spec"].items()
     (endpoint,) = named(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["scheme"]) == ("https", "https")
     release = named(objects, "ConfigMap", "releases")["data"]
@@ -204,28 +198,16 @@ def test_notes_adapt_the_job_of_a_promotion_to_the_installation() -> None:
         assert job["securityContext"] == expected
 
 
-def test_released_chart_links_the_runbook_of_its_tag() -> None:
+def test_release_gives_the_chart_the_runbook_of_its_tag() -> None:
     (step,) = [
         step
         for job in yaml.safe_load(RELEASE.read_text())["jobs"].values()
         for step in job["steps"]
         if "RUNBOOK" in step.get("env", {})
     ]
-    address = step["env"]["RUNBOOK"]
-    for name, value in {
-        "github.server_url": "https://git.example.com",
-        "github.repository": "team/digits",
-        "github.ref_name": "v0.1.0",
-    }.items():
-        address = address.replace(f"${{{{ {name} }}}}", value)
-    place, _, path = address.partition("/blob/v0.1.0/")
-    assert place == "https://git.example.com/team/digits"
+    _, _, path = step["env"]["RUNBOOK"].partition("/blob/${{ github.ref_name }}/")
     assert (K8S.parent / path).is_file()
     assert ".monitoring.runbook = strenv(RUNBOOK)" in step["run"]
-    rule = named(render(merge(WATCHED, {"monitoring": {"runbook": address}})), "PrometheusRule", "digits")
-    links = re.findall(r"runbook_url: (\S+)", yaml.safe_dump(rule, width=1000))
-    assert links
-    assert all(link.startswith(f"{address}#") for link in links)
 
 
 def model_server(values: dict[str, Any]) -> Any:
@@ -253,7 +235,7 @@ def test_training_with_feedback_starts_from_the_stable_version_by_schedule() -> 
     assert not of_kind(objects, "Job")
 
 
-def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path) -> None:
+def test_bucket_is_pulled_beside_the_model_server_for_every_model() -> None:
     (puller,) = model_server(merge(BUCKET, {"modelName": "flowers"}))["initContainers"]
     # Sidecar: it runs on, and the model server waits for its startup probe.
     assert puller["restartPolicy"] == "Always"
@@ -263,13 +245,8 @@ def test_bucket_is_pulled_beside_the_model_server_for_every_model(tmp_path: Path
 
 def test_bucket_with_public_key_has_its_versions_verified() -> None:
     objects = render(SIGNED)
-    (puller,) = model_server(SIGNED)["initContainers"]
-    file = environment(puller, objects)["DIGITS_MODEL_PUBLIC_KEY"]
-    assert {"name": "config", "mountPath": "/config", "readOnly": True} in puller["volumeMounts"]
-    config = named(objects, "ConfigMap", "model-server-config")["data"]
-    assert config[Path(file).relative_to("/config").name] == PUBLIC_KEY
-    (puller,) = model_server(BUCKET)["initContainers"]
-    assert "DIGITS_MODEL_PUBLIC_KEY" not in environment(puller, render(BUCKET))
+    file = Path(environment(model_server(SIGNED)["initContainers"][0], objects)["DIGITS_MODEL_PUBLIC_KEY"])
+    assert named(objects, "ConfigMap", "model-server-config")["data"][file.name] == PUBLIC_KEY
 
 
 def test_traffic_reaches_the_gateways_without_a_rollout() -> None:

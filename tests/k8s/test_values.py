@@ -86,13 +86,13 @@ def objects_of(values: dict[str, Any]) -> list[Object]:
     ]
 
 
-def strings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield path and text of every string in nested dicts and lists."""
-    if isinstance(value, str):
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str | int]]:
+    """Yield path and value of every string and number in nested dicts and lists."""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
         yield path, value
     elif isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from strings(item, (*path, str(key)))
+            yield from leaves(item, (*path, str(key)))
 
 
 def replaced(value: Any, path: tuple[str, ...], text: Any) -> Any:
@@ -104,7 +104,7 @@ def replaced(value: Any, path: tuple[str, ...], text: Any) -> Any:
     return {**value, path[0]: replaced(value.get(path[0], {}), path[1:], text)}
 
 
-def replaced_all(values: Any, texts: Mapping[tuple[str, ...], str]) -> Any:
+def replaced_all(values: Any, texts: Mapping[tuple[str, ...], str | int]) -> Any:
     """Return nested values with others at these paths."""
     for path, text in texts.items():
         values = replaced(values, path, text)
@@ -121,18 +121,25 @@ def refusal(values: dict[str, Any]) -> str:
     return ""
 
 
-def test_strings_are_quoted_or_refused_by_their_names() -> None:
+def test_strings_and_numbers_are_in_an_object_or_refused_by_their_names() -> None:
     seen: dict[tuple[str, ...], bool] = {}
     for installation in INSTALLATIONS:
         values = merge(defaults(), installation)
-        texts = {path: f'{".".join(path)}: it\'s "a" ]}}, # {{b' for path, given in strings(values) if given}
+        # Each number is 20 more than the one before, as a grace period is than the time before it.
+        texts = {
+            path: f'{".".join(path)}: it\'s "a" ]}}, # {{b'
+            if isinstance(given, str)
+            else 10_000 + 20 * number
+            for number, (path, given) in enumerate(leaves(values))
+            if given != ""
+        }
         said = refusal(replaced_all(values, texts))
         refused = {path for path in texts if f"/{'/'.join(path)}'" in said}
         accepted = {path: text for path, text in texts.items() if path not in refused}
-        found = [text for _, text in strings(objects_of(replaced_all(values, accepted)))]
+        found = [str(text) for _, text in leaves(objects_of(replaced_all(values, accepted)))]
         for path, text in texts.items():
-            seen[path] = seen.get(path) or path in refused or any(text in each for each in found)
-    assert seen.keys() >= {path for path, _ in strings(defaults())}
+            seen[path] = seen.get(path) or path in refused or any(str(text) in each for each in found)
+    assert seen.keys() >= {path for path, _ in leaves(defaults())}
     assert [path for path in seen if not seen[path]] == []
 
 
@@ -268,50 +275,6 @@ def test_label_that_the_chart_sets_is_refused(value: str, label: str) -> None:
     name = f"app.kubernetes.io/{label}"
     values = replaced({}, tuple(value.split(".")), {name: "ours"})
     assert f"{value}: {name}: the chart sets this label" in refusal(values)
-
-
-def at(item: Any, path: str) -> Any:
-    """Return what a dotted path names, such as spec.ports.0."""
-    for key in path.split("."):
-        item = item[int(key)] if isinstance(item, list) else item[key]
-    return item
-
-
-POD = "spec.template.spec"
-SERVER = f"{POD}.containers.0"
-WAIT = f"{POD}.initContainers.0"
-GRACE = "terminationGracePeriodSeconds"
-BUDGET = "spec.maxUnavailable"
-TARGET = "spec.metrics.0.resource.target.averageUtilization"
-JOB = "spec.jobTemplate.spec.template.spec"
-
-
-@pytest.mark.parametrize(
-    ("value", "given", "place"),
-    [
-        ("gateway.preStopSleepSeconds", 4, f"Deployment gateway {SERVER}.lifecycle.preStop.sleep.seconds"),
-        (f"gateway.{GRACE}", 90, f"Deployment gateway {POD}.{GRACE}"),
-        ("gateway.podDisruptionBudget.maxUnavailable", "25%", f"PodDisruptionBudget gateway {BUDGET}"),
-        ("modelServer.podDisruptionBudget.maxUnavailable", 3, f"PodDisruptionBudget model-server {BUDGET}"),
-        ("autoscaling.targetCPUUtilizationPercentage", 50, f"HorizontalPodAutoscaler gateway {TARGET}"),
-        ("dns.port", 5353, "NetworkPolicy gateway spec.egress.0.ports.1.port"),
-        ("imagePullPolicy", "Always", f"Deployment model-server {WAIT}.imagePullPolicy"),
-        ("imagePullPolicy", "Always", f"CronJob training {JOB}.containers.0.imagePullPolicy"),
-        ("runAsUser", 1000650000, f"Deployment gateway {POD}.securityContext.runAsGroup"),
-        ("runAsUser", 2000, f"CronJob training {JOB}.securityContext.fsGroup"),
-        ("models.resources.limits.cpu", 2, f"Deployment model-server {WAIT}.resources.limits.cpu"),
-    ],
-)
-def test_value_is_in_its_object(value: str, given: Any, place: str) -> None:
-    kind, name, path = place.split()
-    found = at(named(render(replaced({}, tuple(value.split(".")), given)), kind, name), path)
-    assert found == given
-
-
-def test_waiting_requests_are_the_threshold_of_the_queue() -> None:
-    queue = merge(WATCHED, {"autoscaling": {"metric": "queue", "waitingRequests": 25}})
-    triggers = named(render(queue), "ScaledObject", "gateway")["spec"]["triggers"]
-    assert triggers[1]["metadata"]["threshold"] == "25"
 
 
 def test_grace_that_ends_before_the_requests_is_refused() -> None:
