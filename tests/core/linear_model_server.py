@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import grpc
 import numpy as np
@@ -43,23 +44,17 @@ class LinearModelServer(GrpcModelServer):
     sent.
     """
 
-    def __init__(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.uint8],
-        *,
-        with_is_digit: bool = False,
-        task: TaskCard | None = None,
-    ) -> None:
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], **model: Any) -> None:
+        """Serve version 1, of which `publish` has the arguments."""
         self.delay = 0.0
         self.has_reader = True
         self.failures: list[grpc.StatusCode] = []
         self.failure_details = "injected"
         self.calls = self.card_calls = 0
         self.request_ids: list[str] = []
-        self.card: bytes | None = None
-        self._name, self._version = (task or DIGITS).name, 0
-        self.publish(images, labels, with_is_digit=with_is_digit, task=task)
+        self._version = 0
+        self.publish(images, labels, **model)
+        self._name = self._task.name
         super().__init__()
 
     def publish(
@@ -72,7 +67,7 @@ class LinearModelServer(GrpcModelServer):
     ) -> None:
         """Replace the served version by the next one, which may have another task but keeps the name."""
         self._task = task or DIGITS
-        self.card = json.dumps(task.to_document()).encode() if task else None
+        self.card: bytes | None = json.dumps(task.to_document()).encode() if task else None
         self.model = LinearModel(images, labels, with_is_digit=with_is_digit, task=self._task)
         self._version += 1
 

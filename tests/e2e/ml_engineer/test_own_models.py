@@ -93,21 +93,12 @@ FUNCTIONAL = {
     "softmax": Saved(lambda image: judge(mean(image)), RANGE),
     "rescaling": Saved(from_bytes),
     "logits": Saved(lambda image: judge(mean(image), activation="linear"), f'output = "logits"\n{RANGE}'),
-    "sigmoid": Saved(lambda image: judge(mean(image), 1, "sigmoid"), f'output = "sigmoid"\n{RANGE}'),
     "one-logit": Saved(lambda image: judge(mean(image), 1, "linear"), RANGE, ("--output", "logits")),
     "unsigned-bytes": Saved(from_bytes, dtype="uint8"),
     "flat": Saved(judge, "[input]\nshape = [8, 8]\nrange = [0, 1]\n", shape=(64,)),
-    "any-size": Saved(
-        lambda image: judge(mean(image)),
-        "[input]\nshape = [8, 8, 3]\nrange = [0, 1]\n",
-        shape=(None, None, 3),
-    ),
     "channels-first": Saved(channels_first, options=("--range", "0,1"), shape=(3, 8, 8)),
     "half-precision": Saved(
         lambda image: keras.ops.cast(judge(mean(image)), "float16"), options=("--range", "0,1")
-    ),
-    "one-of-two-outputs": Saved(
-        lambda image: {"size": mean(image), "kind": judge(mean(image))}, RANGE, ("--output-name", "kind")
     ),
     # Caffe's preprocessing, in 0 to 1, subtracts a half.
     "less-a-mean": Saved(
@@ -145,13 +136,6 @@ def subclassed(folder: Path) -> list[str]:
     return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
 
 
-def function(folder: Path) -> list[str]:
-    image = keras.Input((8, 8, 3))
-    brighter = layers.Lambda(lambda pixels: pixels * 1.01)(image)
-    keras.Model(image, judge(mean(brighter))).export(folder / "saved", verbose=False)
-    return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
-
-
 def called(folder: Path) -> list[str]:
     model = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
     model(np.zeros((5, 8, 8, 3), np.float32))
@@ -169,7 +153,6 @@ def fitted_with_jax(folder: Path) -> list[str]:
 ROWS: dict[str, Callable[[Path], list[str]]] = FUNCTIONAL | {
     "own-layer": own_layer,
     "subclassed": subclassed,
-    "function": function,
     "called": called,
     "fitted-with-jax": fitted_with_jax,
 }

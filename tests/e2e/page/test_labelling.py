@@ -242,17 +242,6 @@ def test_other_task_has_a_key_for_every_label(open_labelling: OpenLabelling, lab
     labelling.expect({5: "B"})
 
 
-def test_large_input_that_is_not_square_is_shown_whole_and_smooth_and_a_small_one_crisp(
-    open_labelling: OpenLabelling, labelling: Labelling
-) -> None:
-    labelling.add(1)
-    labelling.add(2, model="shapes", picture=to_png(np.zeros((224, 168, 3), np.uint8)))
-    for query, rendering in (("", "pixelated"), ("?model=shapes", "auto")):
-        page = open_labelling(query)
-        expect(picture(page)).to_have_css("image-rendering", rendering)
-        assert picture(page).bounding_box() == page.locator("#picture").bounding_box()
-
-
 def test_one_of_many_labels_is_chosen_by_its_name(
     open_labelling: OpenLabelling, labelling: Labelling
 ) -> None:

@@ -77,18 +77,18 @@ def hang() -> Iterator[Answer]:
     released.set()
 
 
-def start(stub: StubModelServer, **settings: Any) -> FlaskClient:
-    """Return a test client of a gateway whose shadow is `canary`, for all requests."""
+def start(stub: StubModelServer, **settings: Any) -> tuple[FlaskClient, MetricsDelta]:
+    """Return a test client of a gateway whose shadow is `canary`, for all requests, and its metrics."""
     values: dict[str, Any] = SETTINGS | settings
-    return greenlet_loop.client(Settings(model_server=stub.target, **values))
+    http = greenlet_loop.client(Settings(model_server=stub.target, **values))
+    return http, MetricsDelta(http)
 
 
 def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_path: Path) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(8, 2))
     file = tmp_path / "models.toml"
     file.write_text("[fashion]\nshadow_share = 0\n")
-    http = start(stub, model_names=("fashion",), models_file=file)
-    delta = MetricsDelta(http)
+    http, delta = start(stub, model_names=("fashion",), models_file=file)
     predict(http, query="?model=fashion")
     assert delta("digits_predictions_total", model="fashion") == 1
     delta = MetricsDelta(http)
@@ -120,8 +120,7 @@ def test_shadow_of_one_model_is_counted_and_unseen(stub: StubModelServer, tmp_pa
 )
 def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Answer, agrees: str) -> None:
     stub.answer = LabelledVersions(canary=shadowing)
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     predict(http)
     wait_until(lambda: delta(COMPARED) == 1)
     assert delta(COMPARED, agrees=agrees) == 1
@@ -137,8 +136,7 @@ def test_multi_label_versions_agree_on_the_same_labels(stub: StubModelServer) ->
         return predict_response(np.array([[0.8, 0.9]] * 2, np.float32), 1)
 
     stub.answer = predict_labels
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     predict(http, IMAGE, IMAGE)
     wait_until(lambda: delta(COMPARED) == 2)
     assert delta(COMPARED, agrees="true") == delta(COMPARED, agrees="false") == 1
@@ -149,8 +147,7 @@ def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> Non
     stub.answer = lambda request, context: (
         answer(2, 2) if request.model_spec.version_label == "canary" else template
     )(request, context)
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     response = http.post("/v1/read", data=to_png(draw_number(digits, "2026")))
     assert response.get_json()["readings"][0]["text"] == "2026"
     wait_until(lambda: delta(COMPARED) == 4)
@@ -159,8 +156,7 @@ def test_reading_is_compared_by_digit(stub: StubModelServer, digits: Any) -> Non
 
 def test_request_that_names_a_version_has_no_shadow(stub: StubModelServer) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(7, 2))
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     for query in ("?version=1", "?label=stable"):
         predict(http, query=query)
     predict(http, IMAGE, IMAGE)
@@ -173,8 +169,7 @@ def test_request_that_the_canary_answers_is_compared_with_another_label_only(
     stub: StubModelServer, label: str, compares_canary: bool, tmp_path: Path
 ) -> None:
     stub.answer = versions = LabelledVersions(canary=answer(7, 2), next=answer(7, 3))
-    http = start(stub, models_traffic=write_traffic(tmp_path, canary=0.5), shadow_label=label)
-    delta = MetricsDelta(http)
+    http, delta = start(stub, models_traffic=write_traffic(tmp_path, canary=0.5), shadow_label=label)
     requests = [f"id-{number}" for number in range(16)]
     for request in requests:
         predict(http, request_id=request)
@@ -208,8 +203,7 @@ def test_shadow_with_another_card_gets_pictures_of_its_own(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: FASHION, 2: CROPPED})
     models.labels = {"stable": 1, "canary": 2}
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     assert http.post("/v1/predict", **body).status_code == 200
     wait_until(lambda: delta(COMPARED) == len(pictures))
     assert models.versions == [("digits", 1), ("digits", 2)]
@@ -226,8 +220,7 @@ def test_shadow_label_moved_to_version_with_another_card_is_compared(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: FASHION, 2: FASHION, 3: card})
     models.labels = {"stable": 1, "canary": 2}
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     predict(http, WIDE)
     wait_until(lambda: delta(COMPARED, shadow_version="2", agrees="true") == 1)
     models.labels = {"stable": 1, "canary": 3}
@@ -237,16 +230,21 @@ def test_shadow_label_moved_to_version_with_another_card_is_compared(
     assert delta(DROPPED) == 0
 
 
-def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer) -> None:
-    stub.answer = versions = LabelledVersions(canary=answer(7))
-    http = start(stub)
-    delta = MetricsDelta(http)
+def assert_all_are_dropped(
+    http: FlaskClient, delta: MetricsDelta, versions: LabelledVersions, reason: str
+) -> None:
+    """Check that no request is compared, and that one call a second finds out when that changes."""
     predict(http)
-    wait_until(lambda: delta(DROPPED, reason="same_version") == 1)
+    wait_until(lambda: delta(DROPPED, reason=reason) == 1)
     for _ in range(3):
         predict(http)
-    assert delta(DROPPED, reason="same_version") == 4
-    assert versions.shadowed == [1], "one call a second finds out when the label moves"
+    assert (delta(DROPPED, reason=reason), versions.shadowed) == (4, [1])
+
+
+def test_version_that_answered_is_not_compared_with_itself(stub: StubModelServer) -> None:
+    stub.answer = versions = LabelledVersions(canary=answer(7))
+    http, delta = start(stub)
+    assert_all_are_dropped(http, delta, versions, "same_version")
     assert delta(COMPARED) == delta("digits_shadow_duration_seconds_count") == 0
 
 
@@ -255,14 +253,8 @@ def test_absent_label_is_logged_once_and_compared_as_soon_as_it_is_set(
 ) -> None:
     monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 60)
     stub.answer = versions = LabelledVersions()
-    http = start(stub)
-    delta = MetricsDelta(http)
-    predict(http)
-    wait_until(lambda: delta(DROPPED, reason="absent") == 1)
-    for _ in range(3):
-        predict(http)
-    assert delta(DROPPED, reason="absent") == 4
-    assert versions.shadowed == [1]
+    http, delta = start(stub)
+    assert_all_are_dropped(http, delta, versions, "absent")
     messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(messages) == 1
     assert messages[0].startswith("no comparison with digits, label 'canary': ")
@@ -278,8 +270,7 @@ def test_hung_shadow_delays_no_answer_and_is_bounded(
 ) -> None:
     monkeypatch.setattr(shadow, limit, value)
     stub.answer = LabelledVersions(canary=hang)
-    http = start(stub, deadline=20)
-    delta = MetricsDelta(http)
+    http, delta = start(stub, deadline=20)
     for _ in range(8):
         predict(http)
     assert delta(DROPPED, reason="busy") == delta(DROPPED) == 5
@@ -287,8 +278,7 @@ def test_hung_shadow_delays_no_answer_and_is_bounded(
 
 def test_timeouts_of_shadow_open_its_circuit_only(stub: StubModelServer, hang: Answer) -> None:
     stub.answer = LabelledVersions(canary=hang)
-    http = start(stub, deadline=1.5)
-    delta = MetricsDelta(http)
+    http, delta = start(stub, deadline=1.5)
     for _ in range(3):
         predict(http)
     wait_until(lambda: delta(DROPPED, reason="deadline_exceeded") == 3)
@@ -307,8 +297,7 @@ def test_failure_of_shadow_is_counted_and_logged_once(
         raise context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "broken")
 
     stub.answer = LabelledVersions(canary=fail)
-    http = start(stub)
-    delta = MetricsDelta(http)
+    http, delta = start(stub)
     for _ in range(3):
         predict(http)
     wait_until(lambda: delta(DROPPED) == 3)

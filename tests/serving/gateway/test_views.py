@@ -123,31 +123,28 @@ def assert_failed(result: dict[str, Any], status: int, code: str) -> None:
     assert problem["detail"].endswith(".")
 
 
-@pytest.mark.parametrize("pack", [form, json_images])
-def test_predict_gives_each_picture_of_a_batch_its_result(http: FlaskClient, digits: Any, pack: Any) -> None:
-    files = pictures(digits)
-    found = results(http.post("/v1/predict", **pack(*files.values())))
-    for kind, result in zip(files, found, strict=True):
-        if kind in FAILED:
-            assert_failed(result, *FAILED[kind])
-        else:
-            assert result.items() >= PREDICTED[kind].items(), kind
-            assert len(result["probabilities"]) == 10
-            assert result["confidence"] == result["probabilities"][result["index"]]
-            assert (result["is_digit"] >= 0.345) == (result["refusal"] != "no_digit")
+def answered(response: TestResponse, files: dict[str, bytes], failed: Any) -> dict[str, Any]:
+    """Check that the files that fail have their errors in their places; return the other results by kind."""
+    found = dict(zip(files, results(response), strict=True))
+    for kind, error in failed.items():
+        assert_failed(found.pop(kind), *error)
+    return found
 
 
 @pytest.mark.parametrize("pack", [form, json_images])
-def test_read_gives_each_picture_of_a_batch_its_result(http: FlaskClient, digits: Any, pack: Any) -> None:
+def test_each_picture_of_a_batch_has_its_result(http: FlaskClient, digits: Any, pack: Any) -> None:
     files = pictures(digits)
-    found = results(http.post("/v1/read", **pack(*files.values())))
-    for kind, result in zip(files, found, strict=True):
-        if kind in READ_FAILED:
-            assert_failed(result, *READ_FAILED[kind])
-        else:
-            refusal = None if READ[kind] else "no_digit"
-            assert (result["text"], result["refusal"]) == (READ[kind], refusal)
-            assert bool(result["lines"]) == bool(READ[kind])
+    predictions = answered(http.post("/v1/predict", **pack(*files.values())), files, FAILED)
+    for kind, result in predictions.items():
+        assert result.items() >= PREDICTED[kind].items(), kind
+        assert len(result["probabilities"]) == 10
+        assert result["confidence"] == result["probabilities"][result["index"]]
+        assert (result["is_digit"] >= 0.345) == (result["refusal"] != "no_digit")
+    readings = answered(http.post("/v1/read", **pack(*files.values())), files, READ_FAILED)
+    assert {kind: reading["text"] for kind, reading in readings.items()} == READ
+    for reading in readings.values():
+        assert reading["refusal"] == (None if reading["text"] else "no_digit")
+        assert bool(reading["lines"]) == bool(reading["text"])
 
 
 @pytest.mark.parametrize(("path", "failed"), [("/v1/predict", FAILED), ("/v1/read", READ_FAILED)])
