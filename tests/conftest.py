@@ -34,7 +34,6 @@ LONG_GROUPS = (
     "tests/training/reader/test_pipeline.py",
     "tests/serving/releases/test_cli.py",
     "tests/core/artifact/test_verification.py",
-    "tests/serving/model_server/test_original.py",
     "tests/k8s/test_readme.py",
     "timing",
 )

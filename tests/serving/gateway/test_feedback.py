@@ -288,9 +288,7 @@ def test_sample_beyond_the_queue_or_without_a_store_is_dropped_and_counted(
     wait_until(lambda: delta("digits_feedback_dropped_total") == 4)
 
 
-def test_samples_of_closing_worker_are_stored(
-    stub: StubModelServer, store_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samples_of_closing_worker_are_stored(stub: StubModelServer, store_url: str) -> None:
     settings = Settings(model_server=stub.target, feedback=store_url, feedback_open=True, feedback_sample=1)
     with greenlet_loop.keeping(settings) as http:
         for number in range(8):

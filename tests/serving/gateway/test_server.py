@@ -138,6 +138,7 @@ def predict(url: str, image: bytes = PNG, request_id: str = "") -> httpx.Respons
     return httpx.post(f"{url}/v1/predict", content=image, headers={**HEADERS, "X-Request-ID": request_id})
 
 
+@pytest.mark.e2e
 def test_server_at_capacity_refuses_at_once_and_answers_the_rest(
     stub: StubModelServer, release: threading.Event
 ) -> None:

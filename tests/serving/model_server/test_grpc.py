@@ -1,6 +1,7 @@
 """gRPC transport: methods, threads, TLS, channel arguments and addresses."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from digit_serving.model_server.core import ServerCore
 from tests import certificates
 from tests.core.blocking import BlockingAsync
 from tests.processes import free_port, wait_until
-from tests.serving.model_server.conftest import ServeGrpc, ServerProcess
+from tests.serving.model_server.conftest import ServeGrpc
 from tests.serving.model_servers import COLORS, predict_request
 
 
@@ -31,15 +32,24 @@ def status_of_unknown_model(channel: grpc.Channel) -> grpc.StatusCode:
     return code
 
 
-def test_other_methods_are_unimplemented(server: ServerProcess) -> None:
-    for call, request in (
-        (server.prediction.Classify, classification_pb2.ClassificationRequest()),
-        (server.prediction.Regress, regression_pb2.RegressionRequest()),
-        (server.prediction.MultiInference, inference_pb2.MultiInferenceRequest()),
-    ):
-        with pytest.raises(grpc.RpcError) as caught:
-            call(request, 5)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+@pytest.fixture
+def port(serve_grpc: ServeGrpc) -> Iterator[int]:
+    """Port of a gRPC server of the core."""
+    with serve_grpc() as port:
+        yield port
+
+
+def test_other_methods_are_unimplemented(port: int) -> None:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = PredictionServiceStub(channel)
+        for call, request in (
+            (stub.Classify, classification_pb2.ClassificationRequest()),
+            (stub.Regress, regression_pb2.RegressionRequest()),
+            (stub.MultiInference, inference_pb2.MultiInferenceRequest()),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(request, 5)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeGrpc) -> None:
@@ -61,10 +71,10 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeG
         wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND)
 
 
-def test_predict_serves_task_card_and_color_images(server: ServerProcess) -> None:
+def test_predict_serves_task_card_and_color_images(port: int) -> None:
     images = np.random.default_rng(1).integers(0, 256, (3, *COLORS.shape), np.uint8)
     deadline = time.monotonic() + 10
-    with BlockingAsync(AsyncConnection, f"127.0.0.1:{server.port}") as connection:
+    with BlockingAsync(AsyncConnection, f"127.0.0.1:{port}") as connection:
         served = connection.served(ModelRef("colors"), deadline=deadline)
         assert served.card == COLORS
         predictions = connection.predict(images, served, deadline=deadline)
@@ -73,10 +83,10 @@ def test_predict_serves_task_card_and_color_images(server: ServerProcess) -> Non
         assert connection.served(ModelRef("tf2"), deadline=deadline).card.has_digit_labels
 
 
-def test_predict_has_no_message_limit(server: ServerProcess) -> None:
+def test_predict_has_no_message_limit(port: int) -> None:
     request = predict_request("tf2", "images", images=np.zeros((8000, 28, 28), np.uint8))
     unlimited = [("grpc.max_receive_message_length", -1)]
-    with grpc.insecure_channel(f"127.0.0.1:{server.port}", unlimited) as channel:
+    with grpc.insecure_channel(f"127.0.0.1:{port}", unlimited) as channel:
         outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
     assert len(outputs["probabilities"].float_val) == 80_000
 
@@ -117,11 +127,11 @@ def test_channel_arguments_are_passed_to_grpc(serve_grpc: ServeGrpc) -> None:
     ],
 )
 def test_start_with_unusable_flag_raises(
-    server: ServerProcess, core: ServerCore, tmp_path: Path, flag: str, message: str
+    port: int, core: ServerCore, tmp_path: Path, flag: str, message: str
 ) -> None:
     file = tmp_path / "file"
     file.write_text('server_key: "none" server_cert: "none"')
-    arguments = [f"--port={free_port()}", "--" + flag.format(used=server.port, file=file)]
+    arguments = [f"--port={free_port()}", "--" + flag.format(used=port, file=file)]
     with pytest.raises(ServingError, match=message):
         grpc_service.start(flags.parse(arguments), core)
     assert file.exists()

@@ -26,6 +26,7 @@ from tests.processes import accepts
 from tests.serving.model_server.conftest import Serve, ServerProcess
 from tests.serving.model_servers import model_config, predict_request
 
+pytestmark = pytest.mark.e2e
 original = pytest.mark.original
 MODEL = "/v1/models/half_plus_two"
 TWO = np.array([2.0], np.float32)
@@ -134,7 +135,6 @@ def test_requests_are_counted_by_model_and_status(server: ServerProcess) -> None
 
 
 @original
-@pytest.mark.e2e
 @pytest.mark.parametrize("retries", [0, 2])
 def test_broken_version_is_tried_again_before_another_one_is_loaded(
     serve: Serve, publish: Callable[..., Path], tmp_path: Path, retries: int
@@ -155,7 +155,6 @@ def test_broken_version_is_tried_again_before_another_one_is_loaded(
 
 
 @original
-@pytest.mark.e2e
 def test_start_with_warm_up_batching_and_channel_arguments(
     serve: Serve, publish: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -177,7 +176,6 @@ def test_start_with_warm_up_batching_and_channel_arguments(
 
 
 @original
-@pytest.mark.e2e
 def test_config_file_is_polled_and_replaced_by_a_request(
     serve: Serve, saved_models: Path, tmp_path: Path
 ) -> None:
