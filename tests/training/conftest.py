@@ -151,6 +151,17 @@ def colors_folder(tmp_path: Path) -> Path:
     return tmp_path / "validation"
 
 
+@pytest.fixture
+def digits_folder(digits: Digits, tmp_path: Path) -> Path:
+    """Folder with a folder for each digit, 0 to 9, of six pictures; one has a text, too."""
+    for label in range(10):
+        (tmp_path / "own" / str(label)).mkdir(parents=True)
+        for number, image in enumerate(digits.typical(label, 6)):
+            Image.fromarray(255 - image).save(tmp_path / "own" / str(label) / f"{number}.png")
+    (tmp_path / "own" / "3" / "notes.txt").write_text("no picture")
+    return tmp_path / "own"
+
+
 @pytest.fixture(scope="session")
 def published(fitted: FitResult, dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Artifact of the fitted perceptron, published as version 1."""

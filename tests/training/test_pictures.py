@@ -120,6 +120,12 @@ def test_load_idx_reads_the_test_set(idx_folder: Path, digits: Digits) -> None:
     assert np.array_equal(loaded.examples.labels, digits.labels[200:300])
 
 
+def test_load_digits_of_a_folder_tests_a_sixth(digits_folder: Path) -> None:
+    dataset, _ = pictures.load_digits(digits_folder)
+    assert (len(dataset.train), len(dataset.test)) == (50, 10)
+    assert np.bincount(np.concatenate((dataset.train.labels, dataset.test.labels))).tolist() == [6] * 10
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
