@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from digit_serving import sockets
 from digit_serving.ports import Ports
+from digit_serving.up import up
 from tests.processes import free_port
 
 SERVING = Path(__file__).parents[2] / "serving"
@@ -23,6 +25,15 @@ def test_conflict_names_taken_ports_and_the_ways_to_choose_others() -> None:
             "`DIGITS_PORT=PORT DIGITS_REST_PORT=PORT make run` or `digits up --port PORT --rest-port PORT`"
         )
     assert not Ports("127.0.0.1", *(free_port() for _ in range(3))).conflict()
+
+
+def test_up_with_a_taken_port_starts_nothing(tmp_path: Path) -> None:
+    with sockets.listen("127.0.0.1", 0) as rest:
+        taken = rest.getsockname()[1]
+        options = {"--port": free_port(), "--grpc-port": free_port(), "--rest-port": taken}
+        words = [str(word) for option in options.items() for word in option]
+        result = CliRunner().invoke(up, [*words, "--models", str(tmp_path)])
+    assert (result.exit_code, f"ports in use: {taken} (model server, REST)" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(("host", "on_every_address"), [("", True), ("127.0.0.1", False)])

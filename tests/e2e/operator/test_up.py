@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -198,16 +197,6 @@ def test_up_model_server_that_can_not_start_ends_with_the_reason(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "model server ended with status 3" in err
-
-
-def test_up_taken_port_is_reported_before_start(models: Path, ports: Ports) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", ports.rest))
-        other.listen()
-        started = time.monotonic()
-        _, err = start_up(models.parent, ports).communicate(timeout=20)
-    assert f"{ports.rest} (model server, REST)" in err
-    assert time.monotonic() - started < 3
 
 
 def test_up_starts_without_damaged_versions_and_other_commands_find_it(

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from digit_client import DIGITS as DIGITS_TASK
-from digit_core.artifact.models_folder import ModelsFolder
 from digit_training import export, shipped
 from tests.e2e.operator.faults.conftest import Serve, Service
 from tests.processes import DIGITS, ORIGINAL, wait_until
@@ -50,19 +49,6 @@ def wait_until_failed(service: Service, version: int) -> None:
     """Wait until the model server has logged that the version failed to load."""
     message = f"version: {version}}} failed".encode()
     wait_until(lambda: message in service.log.read_bytes())
-
-
-def test_models_folder_empty_is_served_after_publication(serve: Serve, folder: Path) -> None:
-    (folder / "1").rename(folder.parent / "1")
-    service = serve(folder=folder, model_server=False)
-    service.start_model_server()
-    message = b"No versions of servable digits found"
-    wait_until(lambda: message in service.log.read_bytes(), service.model_server)
-    assert not service.is_ready
-    assert service.ask().status_code == 503
-    (folder.parent / "1").rename(folder / "1")
-    service.wait_until_ready()
-    assert service.version() == 1
 
 
 def test_models_folder_moved_away_and_deleted_versions_are_served_when_back(
@@ -159,36 +145,6 @@ def test_models_folder_version_with_invalid_output_gives_502(serve: Serve, folde
         assert callers.statuses() == {200, 502}
 
 
-def publish_next(folder: ModelsFolder, version: Path) -> None:
-    """Publish a copy of a version."""
-
-    def write(path: Path) -> None:
-        shutil.copytree(version, path, dirs_exist_ok=True)
-
-    folder.publish("digits", write)
-
-
-def test_models_config_damaged_keeps_versions_until_repaired(serve: Serve, folder: Path) -> None:
-    publish_copy(folder, 2)
-    file = folder / "models.config"
-    template = (
-        f'model_config_list {{ config {{ name: "digits" base_path: "{folder}" model_platform: "tensorflow" '
-        "model_version_policy { specific { versions: %d } } } }"
-    )
-    file.write_text(template % 1)
-    service = serve(f"--model_config_file={file}", "--model_config_file_poll_wait_seconds=1", folder=folder)
-    served, other = 1, 2
-    with service.callers() as callers:
-        for text in ("", "model_config_list { config { name: 'dig", "{}{}", "\0", "model_config"):
-            file.write_text(text)
-            time.sleep(2)
-            assert service.version() == served
-            file.write_text(template % other)
-            wait_until_served(service, other)
-            served, other = other, served
-    assert callers.statuses() == {200}
-
-
 # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_export_full_disk_publishes_nothing(tmp_path: Path) -> None:
@@ -201,21 +157,6 @@ def test_export_full_disk_publishes_nothing(tmp_path: Path) -> None:
     assert "No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.splitlines()[-1].split()[1:] in ([], [".models.lock", "digits"])
-
-
-def test_promote_full_disk_keeps_the_label(models: Path, tmp_path: Path) -> None:
-    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
-    for _ in range(2):
-        publish_next(folder, models / "1")
-    fill = f"cp -a {folder.root} . && (dd if=/dev/zero of=full bs=1k || true)"
-    promote = f"{' '.join(DIGITS)} models promote 2 --offline"
-    (tmp_path / "disk").mkdir()
-    done = run_on_small_disk("4m", f"{fill} && {promote}", tmp_path / "disk")
-    assert done.returncode == 1, done.stderr
-    assert "Error: [Errno 28] No space left on device" in done.stderr
-    listing, config = done.stdout.split("model_config_list")
-    assert "models.config" in listing
-    assert "value: 1" in config
 
 
 def run_on_small_disk(size: str, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
