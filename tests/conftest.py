@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +111,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     root = tmp_path_factory.getbasetemp()
     root = root if worker_id == "master" else root.parent
     folder = ModelsFolder(root / "models", verify=lambda _: None)
-    with (root / "models.lock").open("w") as lock, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+    with (root / "models.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         publish_shipped(Target(folder, QualityGate()))
     return folder.root / "digits"

@@ -171,11 +171,12 @@ def wait_until(
     seconds: float = READY_SECONDS,
 ) -> None:
     """Poll until the condition holds. Fail after `seconds`, or when the process has ended."""
-    end = time.monotonic() + seconds
+    end, pause = time.monotonic() + seconds, 0.01
     while not condition():
         assert process is None or process.poll() is None, f"process ended with status {process.returncode}"
         assert time.monotonic() < end, f"condition does not hold after {seconds} s"
-        time.sleep(0.1)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
 
 
 def answers(url: str) -> bool:

@@ -222,8 +222,6 @@ def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
     assert not begins_with(layers.Reshape((8, 8, 3)))
 
 
-# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(("scale", "expected"), [(255, True), (1, False)])
 def test_takes_bytes_of_normalization_depends_on_the_data_that_it_was_adapted_to(
     scale: float, expected: bool, tmp_path: Path

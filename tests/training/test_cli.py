@@ -44,10 +44,8 @@ from tests.processes import DIGITS
 from tests.records import make_record
 from tests.training.conftest import COLORS, COLORS_TOML, draw_color, predict
 
-# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
 pytestmark = [
     pytest.mark.xdist_group("fits"),
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
     pytest.mark.usefixtures("without_verification"),
 ]
 
@@ -92,10 +90,7 @@ def read_card(version: Path) -> dict[str, Any]:
 
 def publish_copy(folders: Folders, version: Version) -> Path:
     """Publish a copy of a version as the next one; the first is stable."""
-
-    def copy(path: Path) -> None:
-        shutil.copytree(version.path, path, dirs_exist_ok=True)
-
+    copy = partial(shutil.copytree, version.path, dirs_exist_ok=True)
     return folders.models.publish(version.model, copy).path
 
 

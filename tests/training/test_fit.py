@@ -220,7 +220,6 @@ def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Datase
         fit(recipe, dataset.train[:200], 0, [interrupt_after(0)])
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_fit_interrupted_goes_on_from_its_backup(dataset: Dataset, tmp_path: Path) -> None:
     recipe = replace(FAST, augmented=True, learning_rate=1.0).with_changes(epochs=4)
     fit(recipe, dataset.train[:200], 0, [interrupt_after(2)], backup=tmp_path)

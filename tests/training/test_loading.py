@@ -138,7 +138,6 @@ def test_load_keras_reads_legacy_h5(tmp_path: Path) -> None:
     assert np.array_equal(predict(loaded, pixels), predict(model, pixels))
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_load_keras_frees_the_batch_size_of_a_sequential_that_was_built_by_a_call(tmp_path: Path) -> None:
     model = keras.Sequential([layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D(), layers.Dense(4)])
     model(PIXELS)
@@ -156,7 +155,6 @@ def custom_layer() -> keras.Layer:
     return Halving()
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize("layer", [custom_layer(), layers.Lambda(lambda x: x * 2)], ids=["custom", "lambda"])
 def test_load_keras_unknown_layer_says_what_to_do(layer: keras.Layer, tmp_path: Path) -> None:
     image = keras.Input((8, 8, 3))

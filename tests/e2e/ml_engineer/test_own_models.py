@@ -28,11 +28,7 @@ from digit_core.images import to_png
 from digit_training import cli
 from tests.processes import DIGITS, Ports, wait_until
 
-pytestmark = [
-    pytest.mark.e2e,
-    # TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-]
+pytestmark = pytest.mark.e2e
 
 LAYERS = """
 import keras

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -148,12 +149,8 @@ def test_documented_commands_push_pull_and_sign(server: S3Server, models: Path, 
     server.filesystem().mkdir("models")
     (tmp_path / ".venv").symlink_to(sys.prefix)
     folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
-
-    def write(version: Path) -> None:
-        shutil.copytree(models / "1", version, dirs_exist_ok=True)
-
     for _ in range(2):
-        folder.publish("digits", write)
+        folder.publish("digits", partial(shutil.copytree, models / "1", dirs_exist_ok=True))
     run_documented(".venv/bin/digits models push s3://models --version 1", tmp_path)
     shutil.rmtree(folder.root / "digits" / "1")
     commands, output, *_ = documented("Keep versions in object storage")

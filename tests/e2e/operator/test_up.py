@@ -251,12 +251,8 @@ def publish(root: Path, *versions: Path) -> ModelsFolder:
     """Publish copies of these versions of the digits, without a verification."""
     folder = ModelsFolder(root, verify=lambda _: None)
     for version in versions:
-        folder.publish("digits", partial(copy, version))
+        folder.publish("digits", partial(shutil.copytree, version, dirs_exist_ok=True))
     return folder
-
-
-def copy(version: Path, path: Path) -> None:
-    shutil.copytree(version, path, dirs_exist_ok=True)
 
 
 @pytest.fixture

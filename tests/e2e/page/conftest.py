@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,12 +121,8 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """
     root = shutil.copytree(models.parent, tmp_path_factory.mktemp("page") / "models")
     folder = ModelsFolder(root, verify=lambda _: None)
-
-    def write(version: Path) -> None:
-        shutil.copytree(models / "1", version, dirs_exist_ok=True)
-
     for _ in range(3):
-        folder.publish("compared", write)
+        folder.publish("compared", partial(shutil.copytree, models / "1", dirs_exist_ok=True))
     with folder.lock():
         folder.write_config(folder.read_config().with_label("compared", "canary", 2))
     ports = Ports()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -31,6 +32,12 @@ NO_SERVICE: dict[str, str | None] = {"DIGITS_MODEL_SERVER": None, "DIGITS_URL": 
 FOREIGN = """# Mine.
 model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "tensorflow"
     model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
+
+
+def models_of(name: str) -> Callable[[], Response]:
+    """Create a gateway's descriptions of its only model."""
+    document: dict[str, Any] = {"name": name, "versions": [], "labels": {}, "task": None, "models": [name]}
+    return lambda: Response(json.dumps(document))
 
 
 def test_promote_moves_the_label_and_unloads_nothing(service: Service) -> None:
@@ -123,8 +130,8 @@ def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) ->
     result = service.run("promote", 4, "--timeout", 0.5)
     name = f"the model server at 127.0.0.1:{service.port} (DIGITS_MODEL_SERVER)"
     assert f"{name} did not load version 4 (see its log) within 0.5 s" in result.stderr
-    result = service.run("promote", 2, "--timeout", 3)
-    assert "did not move label stable to version 2 within 3 s" in result.stderr
+    result = service.run("promote", 2, "--timeout", 1)
+    assert "did not move label stable to version 2 within 1 s" in result.stderr
     assert service.config == config
 
 
@@ -217,16 +224,9 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
 def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everything(service: Service) -> None:
     config = service.config
     service.folder.write_traffic({"digits": {"canary": 0.5}})
-    document: dict[str, Any] = {
-        "name": "digits",
-        "versions": [],
-        "labels": {},
-        "task": None,
-        "models": ["digits"],
-    }
     with FaultyServer() as gateway:
         answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
-        gateway.responses = [answers] * 16 + [lambda: Response(json.dumps(document))]
+        gateway.responses = [answers] * 16 + [models_of("digits")]
         options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 2)
         result = service.run("promote", 2, *options)
     assert f"the gateway at {gateway.url} does not read {service.folder.traffic_path}" in result.stderr
@@ -446,14 +446,7 @@ def assert_default_stays(service: Service, name: str) -> None:
     with recorded(service.folder.root, Addresses("http://127.0.0.1:1", "127.0.0.1:1", name)):
         assert refusal() == f"start `digits up` with {variable}"
     with FaultyServer() as gateway:
-        document: dict[str, Any] = {
-            "name": name,
-            "versions": [],
-            "labels": {},
-            "task": None,
-            "models": [name],
-        }
-        gateway.responses = [lambda: Response(json.dumps(document))]
+        gateway.responses = [models_of(name)]
         assert refusal("--gateway", gateway.url) == f"start the gateway at {gateway.url} with {variable}"
         gateway.responses = [problem(401, "unauthorized", "Send a key.")]
         assert "does not name its default: Send a key." in refusal("--gateway", gateway.url)

@@ -9,11 +9,7 @@ import pytest
 from digit_training.data import Examples
 from digit_training.reader.fitting import Plan, fit
 
-# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
-]
+pytestmark = pytest.mark.slow
 
 PLAN = Plan(epochs=3, batch_size=4, steps_per_epoch=8, glyphs=200)
 

@@ -86,7 +86,6 @@ def test_shipped_reader_finds_digits(reader: Any, digits: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_train_reader_writes_weights_card_and_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("LINE_PAGES", "TEST_PAGES"):

@@ -145,8 +145,6 @@ def test_models_folder_version_with_invalid_output_gives_502(serve: Serve, folde
         assert callers.statuses() == {200, 502}
 
 
-# TensorFlow 2.20's variables lack an argument of __array__ that NumPy 2 passes when Keras saves them.
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_export_full_disk_publishes_nothing(tmp_path: Path) -> None:
     file = tmp_path / "model.keras"
     shipped.load_classifier().save(file)
