@@ -48,7 +48,7 @@ def test_readyz_names_each_model_that_is_left_out(stub: StubModelServer, tmp_pat
     settings = Settings(model_server=stub.target, model_name="shapes", models_config=folder.config_path)
     document = greenlet_loop.client(settings).get("/readyz").get_json()
     assert document["status"] == "ready"
-    name, colors, flowers, version = document["warnings"]
+    version, name, colors, flowers = document["warnings"]
     assert version.startswith("Version 2 of the model shapes is not served: it is not in models.config;")
     assert name.startswith("The model Not a name is not served: a model's name has")
     remedy = "`digits models verify 1 --model colors` enters it, or says why not"

@@ -130,8 +130,8 @@ def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) ->
     result = service.run("promote", 4, "--timeout", 0.5)
     name = f"the model server at 127.0.0.1:{service.port} (DIGITS_MODEL_SERVER)"
     assert f"{name} did not load version 4 (see its log) within 0.5 s" in result.stderr
-    result = service.run("promote", 2, "--timeout", 1)
-    assert "did not move label stable to version 2 within 1 s" in result.stderr
+    result = service.run("promote", 2, "--timeout", 3)
+    assert "did not move label stable to version 2 within 3 s" in result.stderr
     assert service.config == config
 
 
