@@ -76,15 +76,6 @@ def test_predict_many_timeout_bounds_each_batch(
     assert len(predictions) == 3072
 
 
-def test_read_many_timeout_bounds_each_call(
-    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client.read(number)
-    monkeypatch.setattr(server, "delay", 0.03)
-    readings = client.read_many([number] * 40, timeout=0.6, on_error="raise")
-    assert {reading.text for reading in readings} == {"17\n4"}
-
-
 def test_predict_preparation_does_not_count_as_waiting(
     client: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

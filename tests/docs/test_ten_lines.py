@@ -11,11 +11,15 @@ from nbclient import NotebookClient
 from tests.readme import ROOT
 
 TUTORIALS = ROOT / "docs" / "tutorials"
+LINES, OFFLINE = re.findall(
+    r'^```python title="\w+.py"\n(.*?)^```',
+    (TUTORIALS / "from-ten-lines.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
 
 
-@pytest.mark.parametrize("is_offline", [False, True])
 def test_page_lines_fit_evaluate_and_predict(
-    is_offline: bool, mnist_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mnist_npz: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import keras
 
@@ -24,17 +28,20 @@ def test_page_lines_fit_evaluate_and_predict(
         training, test = sample["x_train"][:2000], sample["x_test"]
         data = (training, sample["y_train"][:2000]), (test, sample["y_test"])
     monkeypatch.setattr(keras.datasets.mnist, "load_data", lambda: data)
-    page = (TUTORIALS / "from-ten-lines.md").read_text()
-    lines, offline = re.findall(r'^```python title="\w+.py"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
-    if is_offline:
-        lines = re.sub(r"^.* = keras.datasets.mnist.load_data\(\)\n", offline, lines, flags=re.MULTILINE)
-        assert offline in lines
-    exec(compile(lines, "ten_lines.py", "exec"), {})
+    exec(compile(LINES, "ten_lines.py", "exec"), {})
     output = capsys.readouterr().out
     accuracy = re.search(r"^accuracy (0\.\d{4})$", output, re.MULTILINE)
     assert accuracy
     assert float(accuracy[1]) > 0.2
     assert re.search(r"^The first test image shows a \d$", output, re.MULTILINE)
+
+
+def test_offline_lines_name_digits_as_the_line_that_they_replace() -> None:
+    (names,) = re.findall(r"^(.*) = keras.datasets.mnist.load_data\(\)$", LINES, re.MULTILINE)
+    exec(compile(OFFLINE, "offline.py", "exec"), named := {})
+    (x_train, y_train), (x_test, y_test) = eval(names, named)
+    assert (x_train.shape, x_test.shape) == ((4000, 28, 28), (1000, 28, 28))
+    assert (len(y_train), len(y_test)) == (4000, 1000)
 
 
 def test_notebook_commits_no_error_and_no_local_path() -> None:

@@ -315,16 +315,6 @@ def test_models_file_deadline_ends_calls_of_a_slow_model_alone(stub: StubModelSe
     assert max(remaining) < 0.6, "the model server knows the deadline"
 
 
-def test_candidate_is_listed_without_label_and_answers_by_number(stub: StubModelServer) -> None:
-    stub.answer = models = TaskModels(digits={1: SHAPES, 2: SHAPES})
-    models.labels = {"stable": 1}
-    http = gateway(stub)
-    document = http.get("/v1/models").get_json()
-    assert {version["version"] for version in document["versions"]} == {1, 2}
-    assert document["labels"] == {"stable": 1}
-    assert [predict_version(http, query) for query in ("", "?version=2")] == [1, 2]
-
-
 def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None:
     stub.answer = TaskModels(digits={1: SHAPES})
     http = gateway(stub, default_label="")
