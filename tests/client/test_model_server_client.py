@@ -63,7 +63,7 @@ def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(
         client.predict_many(digits.images[:300])
 
 
-def test_predict_many_timeout_bounds_each_batch(
+def test_predict_after_its_timeout_raises_deadline_exceeded(
     client: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client.predict(digits.one(1))
@@ -71,9 +71,15 @@ def test_predict_many_timeout_bounds_each_batch(
     with pytest.raises(DeadlineExceededError) as raised:
         client.predict(digits.one(1), timeout=0.05, request_id="request-3")
     assert raised.value.request_id == "request-3"
-    # Without refusals, each batch is one call.
-    predictions = client.predict_many(digits.images[:3072], min_is_digit=0.0, timeout=1.5, concurrency=1)
-    assert len(predictions) == 3072
+
+
+def test_read_many_timeout_bounds_each_call(
+    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.read(number)
+    monkeypatch.setattr(server, "delay", 0.03)
+    readings = client.read_many([number] * 40, timeout=0.6, on_error="raise")
+    assert {reading.text for reading in readings} == {"17\n4"}
 
 
 def test_predict_preparation_does_not_count_as_waiting(
