@@ -363,7 +363,9 @@ def test_removed_file_is_made_anew(start: StartGateway, store_url: str) -> None:
         b"",
         b'{"label": "1"}',
         b'{"image": "AA==", "request_id": "id-1", "label": "1"}',
+        b'{"image": "AA=="}',
         b'{"image": "AA==", "label": 7}',
+        b'{"image": "AA==", "label": null}',
         b'{"image": "AA==", "label": "%b"}' % (b"1" * 1001),
         b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3]]}',
         b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3, -4]]}',
@@ -383,6 +385,7 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
     [
         {},
         {"image": "text", "label": "1"},
+        {"image": 1},
         {"image": 2, "label": "1"},
         {"image": 1, "label": ["1", "2"]},
         {"image": 1, "label": "1", "box": "1,2,3"},

@@ -33,6 +33,7 @@ def test_parse_flags_without_effect_are_named_in_one_warning(caplog: pytest.LogC
     ("arguments", "message"),
     [
         (["--prot=1"], "unknown argument: --prot=1"),
+        (["stray"], "unknown argument: stray"),
         (["--model_name", "digits"], "unknown argument: --model_name; the form is --flag=value"),
         (["--port=one"], "invalid value 'one' for flag port; expected type: int"),
         (["--enable_batching=1"], "invalid value '1' for flag enable_batching; expected type: bool"),
@@ -67,6 +68,7 @@ CAFFE = MODEL.replace("tensorflow", "caffe")
         ("--model_base_path=m", "", "Expected model default to have an absolute path or URI"),
         ("--model_config_file=/missing", "", "NOT_FOUND: /missing: No such file or directory"),
         (CONFIG, "model_config_list {", "Invalid protobuf file: "),
+        (CONFIG, "\udcff", "Invalid protobuf file: "),
         (CONFIG, f"model_config_list {{ {MODEL} {MODEL} }}", "Illegal to list model m multiple times"),
         (CONFIG, f"model_config_list {{ {CAFFE} }}", "Model m requests unsupported platform 'caffe'"),
         ("--batching_parameters_file=/b", "", "--batching_parameters_file needs --enable_batching=true"),

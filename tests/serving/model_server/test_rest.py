@@ -33,6 +33,7 @@ LIST = "'instances' must be a list with at least one entry"
     [
         (None, b"", "JSON Parse error: "),
         (None, b"{", "JSON Parse error: "),
+        (None, b"\xff", "JSON Parse error: "),
         (None, b"[" * 100_000, "JSON Parse error: "),
         (None, b"[1]", "the body must be a JSON object"),
         (3, {"instances": [1.0]}, "'signature_name' must be a string"),
@@ -40,6 +41,7 @@ LIST = "'instances' must be a list with at least one entry"
         ("", {}, WHICH),
         ("", {"instances": [1.0], "inputs": [1.0]}, WHICH),
         ("", {"instances": []}, LIST),
+        ("", {"instances": 1.0}, LIST),
         ("", {"instances": ["a"]}, 'JSON Value: "a" is not of expected type: float'),
         ("", {"instances": [1.0, [2.0]]}, LENGTHS),
         ("", {"instances": [{"z": 1.0}]}, KEYS + "['x']"),
@@ -55,6 +57,7 @@ LIST = "'instances' must be a list with at least one entry"
         ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, "JSON Parse error: a string has half of"),
         ("many", {"instances": [1]}, KEYS + "['number', 'text']"),
         ("images", {"inputs": [[[300] * 28] * 28]}, "a number is out of range for uint8"),
+        ("images", {"inputs": [[[-1] * 28] * 28]}, "a number is out of range for uint8"),
         ("total", {"instances": [1.0]}, "the outputs have no common size in dimension 0; send 'inputs'"),
     ],
 )
