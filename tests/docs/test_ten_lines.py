@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -38,7 +39,8 @@ def test_page_lines_fit_evaluate_and_predict(
 
 def test_offline_lines_name_digits_as_the_line_that_they_replace() -> None:
     (names,) = re.findall(r"^(.*) = keras.datasets.mnist.load_data\(\)$", LINES, re.MULTILINE)
-    exec(compile(OFFLINE, "offline.py", "exec"), named := {})
+    named: dict[str, Any] = {}
+    exec(compile(OFFLINE, "offline.py", "exec"), named)
     (x_train, y_train), (x_test, y_test) = eval(names, named)
     assert (x_train.shape, x_test.shape) == ((4000, 28, 28), (1000, 28, 28))
     assert (len(y_train), len(y_test)) == (4000, 1000)
