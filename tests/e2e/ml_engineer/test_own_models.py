@@ -6,9 +6,7 @@ Each tells light pictures from dark ones.
 import importlib.util
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -222,39 +220,3 @@ def test_multi_label_model_names_each_label_above_its_threshold(service: Service
     dark, light = answers(service, tmp_path / "several", model)
     assert (dark.predicted_labels, light.predicted_labels) == (("dark",), ("dark", "light"))
     assert dark.label is light.label is None
-
-
-def test_unsure_answer_is_refused(service: Service, tmp_path: Path) -> None:
-    model = Saved(lambda image: judge(mean(image) * 0 + 0.52), f"refuse_below = 0.9\n{RANGE}")
-    for prediction in answers(service, tmp_path / "unsure", model):
-        assert (prediction.label, prediction.refusal, prediction.index) == (None, "unsure", 1)
-
-
-def test_promotion_of_another_fit_under_eight_callers_gives_each_version_its_own_pictures(
-    service: Service, tmp_path: Path
-) -> None:
-    (folder := tmp_path / "wide").mkdir()
-    for fit in ("stretch", "crop"):
-        model = Saved(lambda image: judge(mean(image)), f'{RANGE}[prepare]\nfit = "{fit}"\n')
-        service.publish(folder, *model(folder))
-    service.ask(folder.name)
-    # Dark, but for the middle that `crop` keeps.
-    picture = np.zeros((40, 240, 3), np.uint8)
-    picture[:, 100:140] = 255
-    ended = threading.Event()
-
-    def call(_: int) -> list[Prediction]:
-        with Client(service.url, model=folder.name) as client:
-            found = []
-            while not ended.is_set():
-                found.append(client.predict(picture))
-            return found
-
-    with ThreadPoolExecutor(8) as threads:
-        callers = [threads.submit(call, number) for number in range(8)]
-        for version in ("2", "1", "2"):
-            options = ["--model", folder.name, "--models", str(service.models)]
-            subprocess.run([*DIGITS, "models", "promote", version, *options], check=True)
-        ended.set()
-        found = [prediction for caller in callers for prediction in caller.result()]
-    assert {(each.model_version, each.label) for each in found} == {(1, "dark"), (2, "light")}

@@ -1,6 +1,5 @@
 """Faults of the models folder and of models.config."""
 
-import math
 import os
 import shutil
 import subprocess
@@ -9,12 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import keras
-import numpy as np
 import pytest
 
-from digit_client import DIGITS as DIGITS_TASK
-from digit_training import export, shipped
+from digit_training import shipped
 from tests.e2e.operator.faults.conftest import Serve, Service
 from tests.processes import DIGITS, ORIGINAL, wait_until
 
@@ -123,26 +119,6 @@ def test_models_folder_broken_version_keeps_older_version(serve: Serve, folder: 
             wait_until_served(service, repaired)
             good = repaired
     assert callers.statuses() == {200}
-
-
-def test_models_folder_version_with_invalid_output_gives_502(serve: Serve, folder: Path) -> None:
-    service = serve(folder=folder)
-    # NaN, and nine digits.
-    for version, bias, outputs, code in (
-        (2, math.nan, 10, "invalid_output"),
-        (4, 0.0, 9, "model_server_error"),
-    ):
-        model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(outputs, activation="softmax")])
-        model.set_weights([np.zeros((784, outputs)), np.full(outputs, bias)])
-        with service.callers() as callers:
-            export.save_model(model, DIGITS_TASK, folder / "new")
-            (folder / "new").rename(folder / f"{version}")
-            wait_until(lambda: service.ask().status_code != 200)
-            assert service.ask().json()["code"] == code
-            publish_copy(folder, version + 1)
-            wait_until(lambda: service.ask().status_code == 200)
-            assert service.version() == version + 1
-        assert callers.statuses() == {200, 502}
 
 
 def test_export_full_disk_publishes_nothing(tmp_path: Path) -> None:
