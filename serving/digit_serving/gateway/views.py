@@ -24,7 +24,7 @@ from digit_core.results import Models, ModelVersion, Network, Prediction, Readin
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_serving.gateway import schemas
-from digit_serving.gateway.errors import InvalidSelectionError, image_problem
+from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import (
     Body,
@@ -121,6 +121,10 @@ class Views:
         route = self._upstream.route(context, requested)
         while True:
             body = self._parser.parse(received, route.served.card, context)
+            if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_images:
+                raise TooManyImagesError(
+                    f"A request may have {self._max_images} parts of images; this request has {count}."
+                )
             if "layers" in query.include and len(body) > 1:
                 # Each picture's layers are a call of its own, outside the batches.
                 reason = f"`layers` needs a request with one image; this request has {len(body)}"
