@@ -71,7 +71,6 @@ _BoxText = Annotated[
     str, Field(examples=["12,8,200,40"]), AfterValidator(lambda text: parse_box(text) and text)
 ]
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_MAX_BOXES = 64
 _parse_expectation = lru_cache(256)(parse_expectation)
 
 
@@ -136,7 +135,7 @@ class ReadQuery(VersionQuery):
     min_confidence: Share | None = None
     """Least confidence of a reading, which is `unsure` below it; by default the task card's
     `refuse_below`."""
-    box: Annotated[tuple[_BoxText, ...], Field(min_length=1, max_length=_MAX_BOXES)] = ()
+    box: Annotated[tuple[_BoxText, ...], Field(min_length=1)] = ()
     """Part of each image that is read: left,top,width,height, in pixels of the image. Repeat it for more
     parts: each has a reading, those of an image after another."""
     turn: Literal["auto"] | None = None
