@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     max_images: int = Field(default=256, ge=1)
     """Largest number of images in a request; TensorFlow Serving's max_batch_size must not be smaller."""
     max_digits: int = Field(default=64, ge=1)
-    """Largest number of digits that /v1/read answers for an image."""
+    """Largest number of digits that /v1/read answers for an image, and of parts in a request."""
     max_pixels: int = Field(default=16_000_000, ge=1)
     """Largest image that is decoded, in pixels; JPEGs, which are decoded downscaled, may have four times as
     many."""

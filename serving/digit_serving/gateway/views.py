@@ -121,9 +121,9 @@ class Views:
         route = self._upstream.route(context, requested)
         while True:
             body = self._parser.parse(received, route.served.card, context)
-            if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_images:
+            if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_digits:
                 raise TooManyImagesError(
-                    f"A request may have {self._max_images} parts of images; this request has {count}."
+                    f"A request may have {self._max_digits} parts of images; this request has {count}."
                 )
             if "layers" in query.include and len(body) > 1:
                 # Each picture's layers are a call of its own, outside the batches.
