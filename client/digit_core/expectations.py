@@ -23,6 +23,7 @@ MAX_NUMBERS = 100_000
 MAX_PATTERN = 200
 """Longest pattern, in characters."""
 MAX_ALTERNATIVES = 16
+"""Most alternatives of a pattern: each is another state of each place."""
 MAX_LENGTH = 64
 """Most digits and signs of a number that is expected."""
 
@@ -164,22 +165,22 @@ class _Anything:
 class _Among:
     """Trie of valid numbers, kept as a sorted list of their digits. A state is a prefix."""
 
-    digits: Sequence[str]
-    texts: Sequence[str]
-    start: Any = ""
+    numbers: Sequence[str]
+    start: str = ""
 
-    def steps(self, state: Any, symbol: int) -> Iterator[Step]:
+    def steps(self, state: str, symbol: int) -> Iterator[Step]:
         if symbol == SIGN:
             yield Step(state, "")
-            return
-        prefix = state + str(symbol)
-        place = bisect_left(self.digits, prefix)
-        if place < len(self.digits) and self.digits[place].startswith(prefix):
+        elif self._first(prefix := state + str(symbol)).startswith(prefix):
             yield Step(prefix, str(symbol))
 
-    def end(self, state: Any) -> Step | None:
-        place = bisect_left(self.digits, state)
-        return Step(state, "") if place < len(self.digits) and self.digits[place] == state else None
+    def end(self, state: str) -> Step | None:
+        return Step(state, "") if state and self._first(state) == state else None
+
+    def _first(self, prefix: str) -> str:
+        """Return the first number that does not precede a prefix, or an empty text."""
+        place = bisect_left(self.numbers, prefix)
+        return self.numbers[place] if place < len(self.numbers) else ""
 
 
 def parse_expectation(expect: str | Sequence[str] | None = None, check: str | None = None) -> Expectation:
@@ -257,8 +258,7 @@ def _among(numbers: Sequence[str]) -> _Among:
             isinstance(number, str) and number.isascii() and number.isdigit() and len(number) <= MAX_LENGTH
         ):
             raise ValueError(f"number {place} of the list must be a text of 1 to {MAX_LENGTH} digits")
-    digits = sorted({*numbers})
-    return _Among(digits, digits)
+    return _Among(sorted({*numbers}))
 
 
 def _parse_check(check: str | None) -> _Check:

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from heapq import nlargest
 from itertools import chain, product
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,76 +60,82 @@ def read(
     found = find_lines(detected, answers, min_is_digit)
     version = answers[0].model_version
     if expectation:
-        return *_read_expected(found, expectation, version, opinions), bool(found.omitted_lines)
+        reading, glyphs = _read_expected(found, expectation, version, opinions)
+    else:
+        reading, glyphs = _read_lines(found, version, opinions)
+    return reading, glyphs, bool(found.omitted_lines)
+
+
+def _read_lines(found: FoundLines, version: int, opinions: bool) -> tuple[Reading, list[NDArray[np.uint8]]]:
+    """Return the reading of all lines, and the crop of each digit."""
     lines: list[Line] = []
-    candidates = [Candidate("", 1.0)]
+    candidates: list[Candidate] = []
     for indexes, signs in zip(found.lines, _separators(found), strict=True):
         confidence = line_confidence(
             found.detected.digits[indexes], found.probabilities[indexes], found.omitted()
         )
         chosen = [(index, int(found.probabilities[index].argmax())) for index in indexes]
         symbols = [(symbol, found.detected.digits.boxes[index]) for index, symbol in chosen]
-        symbols += [(SIGN, box) for box in signs]
-        digits = [_digit(found, index, symbol, opinions) for index, symbol in chosen]
-        lines.append(_line(found, _text(symbols), digits, signs, confidence))
-        joined = product(candidates, _candidates(found, indexes, lines[-1]))
-        candidates = _best(
-            Candidate(
-                f"{above.text}\n{line.text}" if len(lines) > 1 else line.text,
-                above.probability * line.probability,
-            )
-            for above, line in joined
-        )
-    text = "\n".join(line.text for line in lines)
+        text = _text([*symbols, *((SIGN, box) for box in signs)])
+        line = _line(found, text, chosen, signs, confidence, opinions)
+        of_line = _candidates(found, indexes, line)
+        candidates = _best(map(_join, product(candidates, of_line))) if lines else of_line
+        lines.append(line)
     reading = Reading(
-        text,
+        "\n".join(line.text for line in lines),
         tuple(lines),
         version,
         confidence=math.prod(line.confidence for line in lines) if lines else 0.0,
-        candidates=tuple(candidates) if lines else (),
+        candidates=tuple(candidates),
     )
-    return (
-        reading,
-        [detected.glyphs[index] for index in chain.from_iterable(found.lines)],
-        bool(found.omitted_lines),
-    )
+    return reading, [found.detected.glyphs[index] for index in chain.from_iterable(found.lines)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    """Fit of a line to an expectation: the probability that it is as expected, and that of the best path."""
+
+    share: float
+    probability: float
+    places: Places
+    path: Path | None
+    candidates: Sequence[Candidate]
 
 
 def _read_expected(
     found: FoundLines, expectation: Expectation, version: int, opinions: bool
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
-    """Return the reading of the line that fits best, and the crop of each digit.
-
-    Bayes: a text that fits has the weight of its evidence, all that does not has `_UNKNOWN` of it.
-    """
-    best: tuple[float, float, Places, list[Path], list[Candidate]] | None = None
-    for indexes, is_line in [*((line, 1.0) for line in found.lines), *found.omitted_lines]:
-        places = find_places(found, indexes)
-        paths = decode(places, expectation, _MAX_CANDIDATES)
-        seen = decode(places, _ANYTHING, _MAX_CANDIDATES)
-        fitting = {path.text: math.exp(-path.cost) for path in paths}
-        others = {
-            text: _UNKNOWN * math.exp(-path.cost) for path in seen if (text := path.text) not in fitting
-        }
-        total = (sum(fitting.values()) + _UNKNOWN * sum(math.exp(-path.cost) for path in seen)) / is_line
-        candidates = _best(Candidate(text, weight / total) for text, weight in (others | fitting).items())
-        share = sum(fitting.values()) / total
-        if best is None or share > best[0]:
-            best = share, max(fitting.values(), default=0.0) / total, places, paths, candidates
+    """Return the reading of the line that fits best, and the crop of each digit."""
+    lines = [*((line, 1.0) for line in found.lines), *found.omitted_lines]
+    fits = [_fit(find_places(found, indexes), expectation, is_digit) for indexes, is_digit in lines]
+    best = max(fits, key=attrgetter("share"), default=None)
     if best is None:
         return Reading("", (), version, confidence=0.0), []
-    share, probability, places, paths, candidates = best
-    if probability < _MIN_EXPECTED:
-        refusal = "unsure" if share >= _MIN_EXPECTED else "unexpected"
-        return Reading(
-            "", (), version, confidence=probability, refusal=refusal, candidates=tuple(candidates)
-        ), []
-    chosen = [(int(places.indexes[place]), symbol) for place, symbol in paths[0].symbols if symbol != SIGN]
-    digits = [_digit(found, index, symbol, opinions) for index, symbol in chosen]
-    signs = [places.boxes[place] for place, symbol in paths[0].symbols if symbol == SIGN]
-    line = _line(found, paths[0].text, digits, signs, probability)
-    reading = Reading(line.text, (line,), version, confidence=probability, candidates=tuple(candidates))
-    return reading, [_glyph(found, index) for index, _ in chosen]
+    given: Any = {"confidence": best.probability, "candidates": tuple(best.candidates)}
+    if best.path is None or best.probability < _MIN_EXPECTED:
+        refusal = "unsure" if best.share >= _MIN_EXPECTED else "unexpected"
+        return Reading("", (), version, refusal=refusal, **given), []
+    indexes, boxes = best.places.indexes, best.places.boxes
+    chosen = [(int(indexes[place]), symbol) for place, symbol in best.path.symbols if symbol != SIGN]
+    signs = [boxes[place] for place, symbol in best.path.symbols if symbol == SIGN]
+    line = _line(found, best.path.text, chosen, signs, best.probability, opinions)
+    return Reading(line.text, (line,), version, **given), [_glyph(found, index) for index, _ in chosen]
+
+
+def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
+    """Return the fit of the places of a line, of which `is_digit` is the probability that it is one.
+
+    Bayes: a text that fits has the weight of its evidence, all that was seen together `_UNKNOWN` of it.
+    """
+    paths = decode(places, expectation, _MAX_CANDIDATES)
+    seen = decode(places, _ANYTHING, _MAX_CANDIDATES)
+    weights = {path.text: _UNKNOWN * math.exp(-path.cost) for path in seen}
+    unexpected = sum(weights.values())
+    fitting = {path.text: math.exp(-path.cost) for path in paths}
+    total = (unexpected + sum(fitting.values())) / is_digit
+    candidates = _best(Candidate(text, weight / total) for text, weight in (weights | fitting).items())
+    probability = max(fitting.values(), default=0.0) / total
+    return _Fit(sum(fitting.values()) / total, probability, places, paths[0] if paths else None, candidates)
 
 
 def _candidates(found: FoundLines, indexes: Sequence[int], line: Line) -> list[Candidate]:
@@ -205,14 +213,21 @@ def _separators(found: FoundLines) -> list[list[NDArray[np.float32]]]:
 def _line(
     found: FoundLines,
     text: str,
-    digits: Sequence[Digit],
+    chosen: Iterable[tuple[int, int]],
     signs: Iterable[NDArray[np.float32]],
     confidence: float,
+    opinions: bool,
 ) -> Line:
+    """Return the line of peaks, each as a digit, and signs."""
+    digits = tuple(_digit(found, index, symbol, opinions) for index, symbol in chosen)
     separators = tuple(found.detected.page.to_picture(box) for box in signs)
-    return Line(
-        text, _enclose([digit.box for digit in digits]), tuple(digits), separators, confidence=confidence
-    )
+    return Line(text, _enclose([digit.box for digit in digits]), digits, separators, confidence=confidence)
+
+
+def _join(candidates: tuple[Candidate, Candidate]) -> Candidate:
+    """Return the candidate of two parts, one above the other."""
+    above, line = candidates
+    return Candidate(f"{above.text}\n{line.text}", above.probability * line.probability)
 
 
 def _text(symbols: Iterable[tuple[int, NDArray[np.float32]]]) -> str:
