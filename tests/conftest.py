@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from tests.processes import MODEL_SERVER, accepts, answers, free_port, running, 
 
 # jsonschema imports this optional package, which builds a grammar for seconds; no schema has its formats.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+
+# A script's background job begins with SIGINT ignored, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Derandomised examples: the same ones in every run, so that a failure belongs to the change.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

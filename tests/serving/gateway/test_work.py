@@ -66,22 +66,24 @@ def test_prepare_later_large_picture_may_wait_until_deadline(task: TaskCard | No
 
 
 def test_run_in_thread_behind_long_calls_is_refused_at_once() -> None:
-    work = Work(Settings(deadline=2))
+    work, end = Work(Settings(deadline=2)), threading.Event()
 
-    def call(seconds: float) -> None:
-        work.run_in_thread(request_context(deadline=2), time.sleep, seconds)
+    def call() -> None:
+        work.run_in_thread(request_context(deadline=2), end.wait, 0.6)
 
-    async def flood() -> list[Any]:
-        calls = [bridge.run(call, 0.6) for _ in range(6)]
-        return await asyncio.gather(*calls, return_exceptions=True)
+    async def flood() -> list[asyncio.Task[None]]:
+        calls = [asyncio.create_task(bridge.run(call)) for _ in range(6)]
+        await asyncio.sleep(0)
+        refused = [call for call in calls if call.done()]
+        end.set()
+        await asyncio.wait(calls)
+        return refused
 
     # The first call shows how long they take.
-    greenlet_loop.call(call, 0.6)
-    started = time.monotonic()
-    results = greenlet_loop.run(flood())
-    refused = [result for result in results if isinstance(result, OverloadedError)]
-    assert 3 <= len(refused) <= 5
-    assert time.monotonic() - started < 3
+    greenlet_loop.call(call)
+    refused = greenlet_loop.run(flood())
+    assert 4 <= len(refused) <= 5
+    assert all(isinstance(call.exception(), OverloadedError) for call in refused)
 
 
 def test_run_in_thread_during_an_endless_call_ends_in_time() -> None:
