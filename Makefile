@@ -17,7 +17,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt cpu-overrides.txt $(wildcard hatc
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
 	echo "TensorFlow needs Python 3.11, 3.12 or 3.13; name one that you have: make PYTHON=python3.13 …" >&2; exit 1; }
 
-.PHONY: run test test-slow test-containers test-long test-all test-original test-newest check fuzz format manifests docs bench
+.PHONY: run test test-slow test-containers test-long test-all test-original test-newest check fuzz mutants format manifests docs bench
 .PHONY: pictures lock audit dist clean free-ports
 
 run: free-ports .venv/installed
@@ -80,6 +80,11 @@ check: .venv/installed-dev
 SECONDS ?= 60
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.fuzz $(SECONDS)
+
+# Changes of a module that no quick test notices: make mutants MODULE=client/digit_core/votes.py, in half an hour.
+mutants: export PATH := $(abspath $(BIN)):$(PATH)
+mutants: .venv/installed-dev
+	$(BIN)/python -m tests.mutants $(MODULE)
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix

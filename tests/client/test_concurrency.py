@@ -7,12 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from digit_client import _concurrency
+from digit_client import AsyncClient, AsyncModelServerClient, Client, ModelServerClient, _concurrency
 
 
 class Sender:
@@ -149,3 +150,9 @@ def test_lazy_connection_of_a_forked_process_is_another_one() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     assert connection.get() is first
+
+
+@pytest.mark.parametrize("client", [Client, AsyncClient, ModelServerClient, AsyncModelServerClient])
+@pytest.mark.parametrize("method", ["predict_many", "iter_predict", "read_many", "iter_read"])
+def test_clients_send_four_requests_at_a_time_by_default(client: type, method: str) -> None:
+    assert signature(getattr(client, method)).parameters["concurrency"].default == 4

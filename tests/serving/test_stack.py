@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from werkzeug import Response
 
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
@@ -22,8 +23,10 @@ from digit_serving.stack import (
     find_model_server,
     prepared,
     publish_shipped,
+    readiness,
     start_model_server,
 )
+from tests.client.faulty_server import FaultyServer
 from tests.core.artifact.conftest import write_files
 from tests.processes import free_port, wait_until
 
@@ -177,6 +180,21 @@ def test_default_is_entered_first_and_alone(tmp_path: Path) -> None:
     folder.config_path.unlink()
     assert choose_default(folder, print) == "digits"
     assert {*folder.read_config().base_paths} == {"digits"}
+
+
+def test_readiness_needs_a_gateway_and_tells_a_lasting_reason_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack, "_REASON_SECONDS", 0.0)
+    reasons: list[str] = []
+    assert not readiness(f"http://127.0.0.1:{free_port()}", reasons.append)()
+    with FaultyServer() as server:
+        is_ready = readiness(server.url, reasons.append)
+        server.responses = [lambda: Response('{"detail": "No model."}', 503)]
+        assert [is_ready() for _ in range(4)] == [False] * 4
+        assert reasons == ["Not ready yet: No model."]
+        server.responses = [lambda: Response("<html>", 502)]
+        assert not is_ready()
+        server.responses = [lambda: Response("ready")]
+        assert is_ready()
 
 
 def test_find_model_server_with_public_key_is_the_drop_in(

@@ -1,10 +1,14 @@
 """Augmentation: reproducibility, normalisation, stroke widths and legibility."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from digit_training.augment import Images, augment
+from digit_training.augment import STRONG, Images, augment
 from digit_training.data import Dataset
 
 
@@ -65,3 +69,49 @@ def test_augment_keeps_digits_legible(dataset: Dataset) -> None:
 
     plain = accuracy(dataset.test.images)
     assert plain - 0.2 < accuracy(augment(dataset.test.images, np.random.default_rng(0))) < plain
+
+
+def roughness(images: Images) -> NDArray[np.float64]:
+    """Return the edges of each image, as a share of its ink: gaps and grain make more, thick pens fewer."""
+    ink = images.astype(float)
+    middle = ink[:, 1:-1, 1:-1]
+    around = ink[:, :-2, 1:-1] + ink[:, 2:, 1:-1] + ink[:, 1:-1, :-2] + ink[:, 1:-1, 2:]
+    return np.asarray(np.abs(4 * middle - around).mean(axis=(1, 2)) / ink.mean(axis=(1, 2)))
+
+
+def greyness(images: Images) -> NDArray[np.float64]:
+    """Return the share of grey pixels of each image."""
+    return np.asarray(((images > 60) & (images < 200)).mean(axis=(1, 2)))
+
+
+def straightness(images: Images) -> NDArray[np.float64]:
+    """Return the most ink in the outermost row or column of each digit: a cut is straight."""
+    sides = [np.rot90(images > 127, turns, axes=(1, 2)).sum(axis=2) for turns in range(4)]
+    firsts = [side[np.arange(len(side)), (side > 0).argmax(axis=1)] for side in sides]
+    return np.asarray(np.max(firsts, axis=0), float)
+
+
+@pytest.mark.parametrize(
+    ("name", "measure"),
+    [
+        ("gap_fraction", roughness),
+        ("crop_fraction", straightness),
+        ("pen_fraction", roughness),
+        ("blur_fraction", greyness),
+        ("grain_fraction", roughness),
+    ],
+)
+def test_augment_distorts_the_fraction_of_the_digits(
+    name: str, measure: Callable[[Images], NDArray[np.float64]]
+) -> None:
+    fractions = [field for field in vars(STRONG) if field.endswith("_fraction")]
+    plain = replace(STRONG, rotation_std=0, shear_std=0, aspect_std=0, **dict.fromkeys(fractions, 0.0))
+    zero = np.asarray(cv2.circle(np.zeros((28, 28), np.uint8), (14, 14), 9, 255, 2), np.uint8)
+    zeros = np.repeat(zero[np.newaxis], 1000, axis=0)
+
+    def mean(fraction: float) -> float:
+        config = replace(plain, **{name: fraction})
+        return float(measure(augment(zeros, np.random.default_rng(0), config)).mean())
+
+    none, quarter, every = mean(0), mean(0.25), mean(1)
+    assert (quarter - none) / (every - none) == pytest.approx(0.25, abs=0.1)

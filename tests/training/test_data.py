@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -168,8 +169,10 @@ def test_load_without_path_reads_the_data_of_keras_or_the_sample(
     assert (loaded.source, loaded.offline, loaded.md5) == ("keras.datasets.mnist", False, dataset.md5)
 
     def fail() -> None:
+        assert socket.getdefaulttimeout() == data.DOWNLOAD_TIMEOUT
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
     loaded = data.load(None)
     assert (loaded.offline, loaded.md5) == (True, dataset.md5)
+    assert socket.getdefaulttimeout() is None

@@ -6,6 +6,7 @@ The module reads its three settings itself: importing Settings would take ten ti
 import os
 import ssl
 import sys
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
 _TIMEOUT_SECONDS = 5.0
@@ -14,13 +15,13 @@ _TIMEOUT_SECONDS = 5.0
 def main() -> str | None:
     """Return None if /readyz succeeds, else the reason."""
     host, port = os.environ.get("DIGITS_HOST", "127.0.0.1"), os.environ.get("DIGITS_PORT", "8080")
-    connection = _connection(host, int(port))
-    try:
-        connection.request("GET", "/readyz")
-        response = connection.getresponse()
-        return None if response.status == 200 else response.read().decode()
-    except (OSError, HTTPException) as error:
-        return str(error)
+    with closing(_connection(host, int(port))) as connection:
+        try:
+            connection.request("GET", "/readyz")
+            response = connection.getresponse()
+            return None if response.status == 200 else response.read().decode()
+        except (OSError, HTTPException) as error:
+            return str(error)
 
 
 def _connection(host: str, port: int) -> HTTPConnection:

@@ -164,6 +164,7 @@ def test_reads_numbers_needs_kind_and_labels_of_digits(
 def test_prepares_as_ignores_names(change: dict[str, Any], expected: bool) -> None:
     assert replace(CARD, **change).prepares_as(CARD) is expected
     assert not replace(DIGITS, labels=tuple("abcdefghij")).prepares_as(DIGITS)
+    assert replace(DIGITS, fit="pad").prepares_as(DIGITS), "digits are framed, whatever the fit"
 
 
 MULTI_LABEL = DOCUMENT | {"output": "multi-label"}

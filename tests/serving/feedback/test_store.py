@@ -5,6 +5,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import traceback
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -162,6 +163,15 @@ def test_expire_deletes_old_pictures_without_a_label(store: FeedbackStore, make_
     assert {record.request_id for record in store.records()} == {
         each.request_id for each in (by_hand, voted, recent)
     }
+
+
+def test_error_of_the_database_quotes_no_picture(store: FeedbackStore, make_record: MakeRecord) -> None:
+    marker = os.urandom(32)
+    with pytest.raises(StoreError) as caught:
+        store.save([replace(make_record(picture=marker), predicted=None)])  # type: ignore[arg-type]
+    text = "".join(traceback.format_exception(caught.value))
+    assert "predicted" in text
+    assert repr(marker)[2:-1] not in text
 
 
 def test_delete_needs_a_condition(store: FeedbackStore, make_record: MakeRecord) -> None:

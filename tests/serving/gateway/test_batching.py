@@ -324,6 +324,9 @@ def test_circuit_open_allows_one_request_in_each_interval_until_an_answer() -> N
     assert trials == [0, 60, 120]
     breaker.record_answer(MODEL)
     assert all(allows(breaker) for _ in range(5))
+    for _ in range(3):
+        breaker.record_timeout(MODEL)
+    assert [allows(breaker), allows(breaker)] == [True, False], "the first trial of a new circuit is due"
 
 
 def test_circuits_of_thousands_of_models_stay_usable() -> None:

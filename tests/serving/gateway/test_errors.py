@@ -1,7 +1,19 @@
 """Error handlers: problem details for every error."""
 
+import re
+from collections.abc import Iterator
+
 import pytest
 from flask.testing import FlaskClient
+
+from digit_core.errors import ImageError, ServiceError
+from digit_serving.gateway.errors import GatewayError, problem_kind
+
+
+def kinds(base: type[Exception]) -> Iterator[type[Exception]]:
+    """Yield all classes below an error."""
+    for kind in base.__subclasses__():
+        yield from (kind, *kinds(kind))
 
 
 @pytest.mark.parametrize(
@@ -45,3 +57,10 @@ def test_error_names_the_limit_or_what_is_allowed(stub_http: FlaskClient) -> Non
     assert response.headers["Allow"] == "OPTIONS, POST"
     detail = "The path does not support this method; it supports OPTIONS, POST."
     assert response.get_json(force=True)["detail"] == detail
+
+
+def test_kind_of_every_error_has_a_code_and_a_sentence() -> None:
+    for kind in (*kinds(GatewayError), *kinds(ImageError), *kinds(ServiceError)):
+        problem = problem_kind(kind)
+        assert re.fullmatch(r"[a-z_]+", problem.code), kind
+        assert re.fullmatch(r"[A-Z].*\.", problem.detail), kind

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from annotated_types import Le
 from click.testing import CliRunner
 
 from digit_serving.gateway import settings as settings_module
@@ -89,6 +90,23 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_unusable_values_are_rejected_by_name(environment: dict[str, object], message: str) -> None:
     assert message in rejection(**{f"DIGITS_{name}": value for name, value in environment.items()})
+
+
+NUMBERS = {name: field for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
+ZERO = {"address_connections", "body_memory", "feedback_sample", "shadow_share", "trusted_proxies"}
+"""Numbers that may be 0."""
+MAXIMA = {
+    name: limit.le for name, field in NUMBERS.items() for limit in field.metadata if isinstance(limit, Le)
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(name, -1 if name in ZERO else 0) for name in NUMBERS]
+    + [(name, float(limit) + 1) for name, limit in MAXIMA.items()],
+)
+def test_number_out_of_bounds_is_rejected(name: str, value: float) -> None:
+    assert f"DIGITS_{name.upper()}: Input should be " in rejection(**{f"DIGITS_{name.upper()}": f"{value:g}"})
 
 
 def models_file(tmp_path: Path, text: str) -> Path:

@@ -49,6 +49,11 @@ def batching_core(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) 
         (unfit(spec={}), "INVALID_ARGUMENT: ModelSpec has no name specified."),
         (unfit(spec={"name": "tf2", "signature_name": "none"}), 'FAILED_PRECONDITION: .* "none" not found.'),
         (unfit(wrong=PIXELS), r"INVALID_ARGUMENT: .* missing: \['pixels'\], unexpected: \['wrong'\]"),
+        (unfit(pixels=PIXELS, wrong=PIXELS), r"INVALID_ARGUMENT: .* missing: \[\], unexpected: \['wrong'\]"),
+        (
+            unfit(spec={"name": "tf2", "signature_name": "many"}, number=PIXELS),
+            r"INVALID_ARGUMENT: .* missing: \['text'\], unexpected: \[\]",
+        ),
         (unfit(pixels=PIXELS.astype(np.float64)), "INVALID_ARGUMENT: input pixels must be float, not double"),
         (unfit(pixels=PIXELS[:, :3]), r"INVALID_ARGUMENT: Matrix size-incompatible: In\[0\]: \[1,3\]"),
         (unfit(outputs="wrong"), "INVALID_ARGUMENT: output tensor alias not found in signature: wrong"),

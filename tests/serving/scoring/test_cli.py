@@ -1,5 +1,6 @@
 """Refusals of `digits score`, which come before it starts workers, with a model server in this process."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from digit_serving.scoring.cli import score
 from digit_serving.scoring.files import list_images
 from digit_serving.scoring.results import ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
+from tests.core.artifact.conftest import write_files
 from tests.core.linear_model_server import LinearModelServer
 
 
@@ -70,7 +72,9 @@ def test_score_complete_results_start_nothing(output: Path, photos: Path, server
     (photos / "1.png").unlink()
     for name in ("a.svg", "b.svg", "notes.txt"):
         (photos / name).touch()
-    summary = run(*arguments, status=0)
+    result = CliRunner().invoke(score, [*map(str, arguments)])
+    summary = result.stdout
+    assert (result.exit_code, result.stderr) == (0, f"Listing {photos} ...\n")
     assert "Skipped    2 that had a row" in summary
     assert "Left out   3 files without an image's suffix: 2 .svg, 1 .txt" in summary
     assert "Removed    1 that are gone" in summary
@@ -114,6 +118,21 @@ def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
 def test_score_on_a_full_disk_starts_nothing(photos: Path, tmp_path: Path) -> None:
     error = run(photos, "--output", tmp_path / "new", "--models", tmp_path / "none", status=1)
     assert error == f"Error: {tmp_path}/new can't be written: No space left on device\n"
+
+
+def test_score_whose_model_server_ends_quotes_its_last_line(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "bin" / "tensorflow_model_server"
+    server.parent.mkdir()
+    server.write_text("#!/bin/sh\necho starting\necho no memory >&2\nexit 3\n")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{server.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("DIGITS_MODEL_PUBLIC_KEY", raising=False)
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+    folder.publish("digits", write_files)
+    error = run(photos, "--output", tmp_path / "new", "--models", folder.root, status=1)
+    assert error == "Error: model server ended with status 3: no memory\n"
 
 
 def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos: Path, digits: Any) -> None:
