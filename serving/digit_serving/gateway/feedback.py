@@ -216,11 +216,12 @@ class FeedbackViews:
     def _parse(self, context: RequestContext) -> _Given | FeedbackLabel:
         """Return what the body says. Raise MalformedBodyError, ImageError or HTTPException."""
         if request.mimetype == "multipart/form-data":
-            files, texts = self._parser.parse_form(request), request.form.getlist("label")
+            files, fields = self._parser.parse_form(request)
+            texts = fields.getlist("label")
             if len(files) != 1 or len(texts) != 1:
                 raise MalformedBodyError("The form must have one file part `image` and one field `label`.")
             try:
-                boxes = [parse_box(text) for text in request.form.getlist("box")]
+                boxes = [parse_box(text) for text in fields.getlist("box")]
             except ValueError as error:
                 raise MalformedBodyError(f"Field `box`: {error}.") from error
             document = {"image": "", "label": texts[0], "boxes": boxes}

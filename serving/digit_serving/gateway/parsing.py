@@ -16,7 +16,9 @@ import orjson
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from werkzeug import Request
+from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from werkzeug.formparser import parse_form_data
 
 from digit_core.artifact.task_card import NAME, TaskCard
 from digit_core.errors import (
@@ -291,7 +293,7 @@ class BodyParser:
                 return self._from_npy(data)
             return Body([data], is_image=True)
         if media_type == "multipart/form-data":
-            return Body(self.parse_form(request))
+            return Body(self.parse_form(request)[0])
         if media_type == "application/json":
             data = read_body(request, self._max_body)
             if len(data) <= _MAX_INLINE_JSON:
@@ -302,18 +304,24 @@ class BodyParser:
             "several as multipart/form-data, application/json or application/x-npy."
         )
 
-    def parse_form(self, request: Request) -> list[bytes]:
-        """Return the files of the parts `image`, at least one. Raise errors as `parse` does."""
+    def parse_form(self, request: Request) -> tuple[list[bytes], MultiDict[str, str]]:
+        """Return the files of the parts `image`, at least one, and the fields. Raise what `parse` does."""
         boundary = request.mimetype_params.get("boundary", "").encode()
-        # Each part follows a delimiter, and a last one ends the form. Werkzeug's own limit leaves files open.
+        # Each part follows a delimiter, and a last one ends the form.
         self._check_count(read_body(request, self._max_body).count(b"--" + boundary) - 1)
         request.environ["wsgi.input"].seek(0)
-        parts = request.files.getlist("image")
+        _, fields, files = parse_form_data(
+            request.environ,
+            # The body is in memory: Werkzeug's temporary files would copy it to disk, and stay open in a
+            # form that ends early.
+            _open_part,
+            max_form_memory_size=request.max_form_memory_size,
+            max_form_parts=request.max_form_parts,
+        )
+        parts = files.getlist("image")
         if not parts:
             raise MalformedBodyError("The form has no file part named `image`.")
-        for part in parts:
-            part.seek(0)
-        return [part.read() for part in parts]
+        return [part.read() for part in parts], fields
 
     def _from_json(self, data: bytes, task: TaskCard) -> Body:
         """Return the files of {"images": …}, or the items of {"instances": …} as inputs of the model."""
@@ -363,6 +371,11 @@ def _expectation(numbers: object) -> Expectation | None:
         return parse_expectation(numbers)
     except ValueError as error:
         raise MalformedBodyError(f"The field `expect`: {error}.") from error
+
+
+def _open_part(*_: object, **__: object) -> io.BytesIO:
+    """Return the file to which Werkzeug writes a part of a form."""
+    return io.BytesIO()
 
 
 def from_base64(text: str) -> bytes | ImageError:

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gc
 import io
 import json
 from collections.abc import Callable
@@ -228,6 +229,14 @@ def test_parse_damaged_npy_raises_malformed_body() -> None:
     ):
         with pytest.raises(MalformedBodyError):
             parse(data, "application/x-npy")
+
+
+def test_parse_form_that_ends_early_leaves_no_file_open() -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+    with pytest.raises(MalformedBodyError):
+        parse(part + PNG, "multipart/form-data; boundary=x")
+    # An unclosed file would be a warning here, which fails the test.
+    gc.collect()
 
 
 def test_parse_too_many_images_raises_in_every_format() -> None:

@@ -3,10 +3,12 @@
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from annotated_types import Le
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from digit_serving.gateway import settings as settings_module
 from digit_serving.gateway.auth import KeyFile
@@ -95,7 +97,7 @@ def test_unusable_values_are_rejected_by_name(environment: dict[str, object], me
 NUMBERS = {name: field for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
 ZERO = {"address_connections", "body_memory", "feedback_sample", "shadow_share", "trusted_proxies"}
 """Numbers that may be 0."""
-MAXIMA = {
+MAXIMA: dict[str, Any] = {
     name: limit.le for name, field in NUMBERS.items() for limit in field.metadata if isinstance(limit, Le)
 }
 
@@ -103,10 +105,11 @@ MAXIMA = {
 @pytest.mark.parametrize(
     ("name", "value"),
     [(name, -1 if name in ZERO else 0) for name in NUMBERS]
-    + [(name, float(limit) + 1) for name, limit in MAXIMA.items()],
+    + [(name, limit + 1) for name, limit in MAXIMA.items()],
 )
 def test_number_out_of_bounds_is_rejected(name: str, value: float) -> None:
-    assert f"DIGITS_{name.upper()}: Input should be " in rejection(**{f"DIGITS_{name.upper()}": f"{value:g}"})
+    with pytest.raises(ValidationError, match=rf"{name}\n  Input should be "):
+        Settings.model_validate({name: value})
 
 
 def models_file(tmp_path: Path, text: str) -> Path:
