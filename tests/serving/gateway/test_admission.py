@@ -96,6 +96,7 @@ async def test_admission_beyond_capacity_refuses_unread_request_and_admits_probe
     assert refused.headers[b"content-type"] == b"application/problem+json"
     problem = json.loads(refused.body)
     assert (problem["code"], problem["request_id"]) == ("overloaded", "mine")
+    assert problem["detail"] == "The service is overloaded. Try again later."
     assert gated.refusals == 1
     probes = [Caller(b"", path=path) for path in ("/livez", "/readyz", "/metrics")]
     tasks += [probe.start(gated.admission) for probe in probes]
