@@ -62,6 +62,7 @@ def fuzz(name: str, flags: list[str]) -> None:
 
         target = load(name)
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="tensorflow")
     silence_library_warnings()
     atheris.Setup([sys.argv[0], *flags], target)
     atheris.Fuzz()

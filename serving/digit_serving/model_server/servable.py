@@ -172,13 +172,14 @@ def type_name(number: int) -> str:
 
 
 def decode(name: str, proto: TensorProto) -> Array:
-    """Return the array of the tensor `name`. Raises ServingError if its shape is not known or not filled."""
+    """Return the array of the tensor `name`. Raises ServingError if its shape or its type has no array."""
     shape = proto.tensor_shape
     if shape.unknown_rank or any(dim.size < 0 for dim in shape.dim):
         raise ServingError(f"tensor parsing error: {name}")
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
-    except (MemoryError, OverflowError, TypeError, ValueError):
+    # KeyError: of a type that NumPy lacks, such as a variant.
+    except (KeyError, MemoryError, OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 

@@ -94,10 +94,12 @@ def serving(protocol: type[LimitedHttpProtocol], keep_alive: int = LONG_SECONDS)
     server = Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
-    wait_until(lambda: accepts(port))
-    yield port
-    server.should_exit = True
-    thread.join()
+    try:
+        wait_until(lambda: accepts(port))
+        yield port
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="module")
