@@ -155,6 +155,7 @@ def test_served_config_names_the_default_and_the_reader_until_the_model_server_l
 ) -> None:
     folder, port = publish(tmp_path / "models", "flowers", "digits", "colors", "reader"), free_port()
     served = ServedConfig(folder, "digits", tmp_path / "models.config", port)
+    assert served.path.exists(), "the model server starts with it"
 
     def names() -> set[str]:
         served.update()
