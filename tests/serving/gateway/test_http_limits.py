@@ -104,6 +104,13 @@ def serving(protocol: type[LimitedHttpProtocol], keep_alive: int = LONG_SECONDS)
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
+    """Port of a server that closes no connection for its time."""
+    with serving(PatientProtocol) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def hasty_port() -> Iterator[int]:
     """Port of a server with short timeouts."""
     with serving(FastHttpProtocol) as port:
         yield port
@@ -137,8 +144,8 @@ def test_request_incomplete_is_closed(protocol: type[FastHttpProtocol], least: f
     assert seconds >= least
 
 
-def test_request_byte_by_byte_is_closed_after_its_arrival_time(port: int) -> None:
-    received, seconds = exchange(port, *(bytes([byte]) for byte in HEAD), pause=0.1)
+def test_request_byte_by_byte_is_closed_after_its_arrival_time(hasty_port: int) -> None:
+    received, seconds = exchange(hasty_port, *(bytes([byte]) for byte in HEAD), pause=0.1)
     assert received == b""
     assert ARRIVAL_SECONDS <= seconds < 0.1 * len(HEAD), "closed before the last byte"
 
@@ -158,14 +165,14 @@ def test_request_long_trailers_get_400(port: int) -> None:
     assert b"HTTP/1.1 400 " in received
 
 
-def test_request_slow_but_within_arrival_time_is_answered(port: int) -> None:
-    received, _ = exchange(port, HEAD[:20], HEAD[20:], b"abc", b"de", pause=0.05, half_close=True)
+def test_request_slow_but_within_arrival_time_is_answered(hasty_port: int) -> None:
+    received, _ = exchange(hasty_port, HEAD[:20], HEAD[20:], b"abc", b"de", pause=0.05, half_close=True)
     assert received.startswith(b"HTTP/1.1 200 OK\r\n")
     assert received.endswith(b"\r\n\r\nabcde")
 
 
-def test_connection_idle_longer_than_arrival_time_stays_open(port: int) -> None:
-    received, _ = exchange(port, HEAD + b"12345", HEAD + b"67890", pause=1.2, half_close=True)
+def test_connection_idle_longer_than_arrival_time_stays_open(hasty_port: int) -> None:
+    received, _ = exchange(hasty_port, HEAD + b"12345", HEAD + b"67890", pause=1.2, half_close=True)
     assert re.findall(rb"\d{5}", received) == [b"12345", b"67890"]
 
 
@@ -176,8 +183,8 @@ def test_connection_without_next_request_is_closed() -> None:
     assert seconds >= 1
 
 
-def test_connection_with_a_blank_line_for_a_request_is_closed(port: int) -> None:
-    received, _ = exchange(port, HEAD + b"12345", b"\r\n", pause=0.1)
+def test_connection_with_a_blank_line_for_a_request_is_closed(hasty_port: int) -> None:
+    received, _ = exchange(hasty_port, HEAD + b"12345", b"\r\n", pause=0.1)
     assert re.findall(rb"\d{5}", received) == [b"12345"]
 
 
@@ -197,9 +204,8 @@ def test_request_connect_gets_400(port: int) -> None:
 
 
 @pytest.mark.parametrize("nonsense", [b"nonsense", b"GET / HTTP/3.0\r\n\r\n"])
-def test_request_malformed_after_valid_gets_400_and_close(nonsense: bytes) -> None:
-    with serving(PatientProtocol) as port:
-        received, _ = exchange(port, HEAD + b"12345", nonsense + HEAD + b"67890", pause=0.05)
+def test_request_malformed_after_valid_gets_400_and_close(port: int, nonsense: bytes) -> None:
+    received, _ = exchange(port, HEAD + b"12345", nonsense + HEAD + b"67890", pause=0.05)
     assert re.findall(rb"HTTP/1.1 (\d+) ", received) == [b"200", b"400"]
     assert re.findall(rb"\d{5}", received) == [b"12345"]
 
@@ -259,10 +265,10 @@ def test_request_chunked_body_of_many_blank_lines_gets_400(port: int) -> None:
 
 
 @pytest.mark.parametrize("size", [8 * 2**20, 16 * 2**20], ids=["within memory", "beyond memory"])
-def test_answer_that_is_not_read_is_cut_off(port: int, size: int) -> None:
+def test_answer_that_is_not_read_is_cut_off(hasty_port: int, size: int) -> None:
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", port))
+        connection.connect(("127.0.0.1", hasty_port))
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
         if size < FastHttpProtocol.memory.limit:
             wait_until(lambda: FastHttpProtocol.memory.held > 0)
@@ -274,9 +280,9 @@ def test_answer_that_is_not_read_is_cut_off(port: int, size: int) -> None:
     assert received < size
 
 
-def test_answer_that_is_read_slowly_arrives(port: int) -> None:
+def test_answer_that_is_read_slowly_arrives(hasty_port: int) -> None:
     size = 8 * 2**20
-    with socket.create_connection(("127.0.0.1", port)) as connection:
+    with socket.create_connection(("127.0.0.1", hasty_port)) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % size + bytes(size))
         received, end = 0, time.monotonic() + 3 * PAUSE_SECONDS
         while received < size:
@@ -294,7 +300,7 @@ def test_heads_beyond_the_memory_budget_are_closed(port: int, monkeypatch: pytes
         callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(200)]
         for caller in callers:
             caller.sendall(head)
-            caller.settimeout(3)
+            caller.settimeout(LONG_SECONDS / 2)
         wait_until(lambda: FastHttpProtocol.memory.held > 2**20 - 16_000)
         assert exchange(port, HEAD + b"12345", half_close=True)[0].endswith(b"12345")
         with suppress(ConnectionResetError):
