@@ -141,13 +141,13 @@ def test_request_incomplete_is_closed(protocol: type[FastHttpProtocol], least: f
     with serving(protocol) as port:
         received, seconds = exchange(port, part)
     assert received == b""
-    assert seconds >= least
+    assert seconds > least / 2, "closed at once"
 
 
 def test_request_byte_by_byte_is_closed_after_its_arrival_time(hasty_port: int) -> None:
     received, seconds = exchange(hasty_port, *(bytes([byte]) for byte in HEAD), pause=0.1)
     assert received == b""
-    assert ARRIVAL_SECONDS <= seconds < 0.1 * len(HEAD), "closed before the last byte"
+    assert ARRIVAL_SECONDS / 2 < seconds < 0.1 * len(HEAD), "neither at once nor after the last byte"
 
 
 def test_request_expect_continue_gets_100_before_answer(port: int) -> None:
@@ -180,7 +180,7 @@ def test_connection_without_next_request_is_closed() -> None:
     with serving(PatientProtocol, keep_alive=1) as port:
         received, seconds = exchange(port, HEAD + b"12345")
     assert re.findall(rb"\d{5}", received) == [b"12345"]
-    assert seconds >= 1
+    assert seconds > 0.5, "closed at once"
 
 
 def test_connection_with_a_blank_line_for_a_request_is_closed(hasty_port: int) -> None:
