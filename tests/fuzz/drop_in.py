@@ -60,4 +60,5 @@ def tensor(data: bytes) -> None:
         for as_content in (True, False) if array.dtype != object else ():
             again = TensorProto()
             encode(array, again, as_content)
-            assert decode("x", again).tobytes() == array.tobytes()
+            # Any NaN equals another one: typed values lose whether it signals.
+            np.testing.assert_array_equal(decode("x", again), array)
