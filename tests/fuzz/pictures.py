@@ -71,4 +71,5 @@ def body(data: bytes) -> None:
                         _WORK.prepare, context, Prepare(picture, None if task is DIGITS else task)
                     )
                     prepared = _LOOP.run_until_complete(prepare)
+                    assert not isinstance(prepared, list)
                     assert isinstance(prepared, Page) or prepared.shape == task.shape
