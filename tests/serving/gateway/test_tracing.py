@@ -244,7 +244,7 @@ def test_create_tracing_without_extra_warns_and_returns_none(
     # None in sys.modules makes a module unimportable.
     monkeypatch.setitem(sys.modules, "digit_serving.gateway.observers.tracing", None)
     assert create_tracing() is None
-    assert "pip install '.[otel]'" in caplog.text
+    assert "pip install 'digits[otel]'" in caplog.text
 
 
 @pytest.mark.e2e
