@@ -363,4 +363,4 @@ def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
 def test_push_without_s3fs_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "digit_serving.releases.bucket")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    assert "pip install '.[s3]'" in push(folder, status=1)
+    assert "pip install 'digits[s3]'" in push(folder, status=1)

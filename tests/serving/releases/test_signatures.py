@@ -120,7 +120,7 @@ def test_verify_without_model_signing_says_what_to_install(
     monkeypatch.setitem(sys.modules, "model_signing", None)
     monkeypatch.delitem(sys.modules, "digit_serving.releases.signatures")
     monkeypatch.delattr("digit_serving.releases.signatures")
-    assert "pip install '.[signing]'" in verify(version, keys.public).stderr
+    assert "pip install 'digits[signing]'" in verify(version, keys.public).stderr
 
 
 def test_drop_in_with_public_key_loads_only_what_is_signed(

@@ -110,7 +110,7 @@ def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
         assert error.count("\n") == 1
     monkeypatch.setitem(sys.modules, "ray", None)
     error = run(photos, *options, "--ray", "127.0.0.1:1", status=1)
-    assert error.endswith("pip install '.[ray]'\n")
+    assert error.endswith("pip install 'digits[ray]', or '.[ray]' in a clone\n")
     assert not (tmp_path / "new").exists()
 
 
