@@ -351,7 +351,10 @@ def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
     monkeypatch.delitem(sys.modules, "digit_training.feedback")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     status, printed = train(*options)
-    assert (status, "--feedback needs SQLAlchemy: pip install '.[training,feedback]'" in printed) == (1, True)
+    assert (
+        status,
+        "--feedback needs SQLAlchemy; install it: pip install 'digits[training,feedback]'" in printed,
+    ) == (1, True)
 
 
 @pytest.mark.parametrize(

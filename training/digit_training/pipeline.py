@@ -18,6 +18,7 @@ from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
 from digit_core.artifact.versions import ArtifactError, Version, check_writable
+from digit_core.errors import how_to_install
 from digit_training import cards, classifier, device, loading, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
 from digit_training.callbacks import verbosity
@@ -264,7 +265,7 @@ def _read_feedback(
     try:
         from digit_training import feedback
     except ImportError as error:
-        raise DataError("--feedback needs SQLAlchemy: pip install '.[training,feedback]'") from error
+        raise DataError(f"--feedback needs SQLAlchemy; {how_to_install('training,feedback')}") from error
     stored = feedback.load(url, task, without_callers)
     for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
         click.echo(
