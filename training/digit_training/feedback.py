@@ -23,9 +23,9 @@ _CONNECT_SECONDS = 10
 _LABELLED = sa.text(
     "SELECT digest, caller, picture, CAST(box AS TEXT) AS box, held_out, label, hand_label, predicted "
     "FROM feedback_picture WHERE model = :model AND coalesce(hand_label, label) IS NOT NULL "
-    "AND caller NOT IN :without_callers ORDER BY sent_at, digest, caller"
+    "AND position >= 0 AND caller NOT IN :without_callers ORDER BY sent_at, digest, caller"
 ).bindparams(sa.bindparam("without_callers", expanding=True, type_=sa.Text))
-"""Rows with a label, oldest first, so that the same rows give the same fit."""
+"""Rows with a label but whole readings, of position -1; oldest first: the same rows give the same fit."""
 
 
 @dataclass(frozen=True)

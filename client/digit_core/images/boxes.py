@@ -1,7 +1,11 @@
 """Geometry of boxes, float32 [k, 4]: left, top, width and height in pixels."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from digit_core.results import Box
 
 Boxes = NDArray[np.float32]
 
@@ -48,3 +52,12 @@ def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:
     start, length = boxes[:, axis, np.newaxis], boxes[:, 2 + axis, np.newaxis]
     end = np.minimum(start + length, others[:, axis] + others[:, 2 + axis])
     return np.asarray(end - np.maximum(start, others[:, axis]), np.float32)
+
+
+def enclose(boxes: Sequence[Box]) -> Box:
+    """Return the smallest box around all boxes, of which there is at least one."""
+    lefts, tops, widths, heights = zip(*boxes, strict=True)
+    left, top = min(lefts), min(tops)
+    right = max(start + length for start, length in zip(lefts, widths, strict=True))
+    bottom = max(start + length for start, length in zip(tops, heights, strict=True))
+    return left, top, right - left, bottom - top

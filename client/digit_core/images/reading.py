@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.expectations import Expectation, parse_expectation
-from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows
+from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows, enclose
 from digit_core.images.certainty import line_confidence
 from digit_core.images.crops import crop_digit
 from digit_core.images.decoding import Path, Places, decode
@@ -21,7 +21,6 @@ from digit_core.peaks import SIGN
 from digit_core.results import (
     MIN_IS_DIGIT,
     Answer,
-    Box,
     Candidate,
     Digit,
     Line,
@@ -221,7 +220,7 @@ def _line(
     """Return the line of peaks, each as a digit, and signs."""
     digits = tuple(_digit(found, index, symbol, opinions) for index, symbol in chosen)
     separators = tuple(found.detected.page.to_picture(box) for box in signs)
-    return Line(text, _enclose([digit.box for digit in digits]), digits, separators, confidence=confidence)
+    return Line(text, enclose([digit.box for digit in digits]), digits, separators, confidence=confidence)
 
 
 def _join(candidates: tuple[Candidate, Candidate]) -> Candidate:
@@ -249,12 +248,3 @@ def _text(symbols: Iterable[tuple[int, NDArray[np.float32]]]) -> str:
 def _middle(symbol: tuple[int, NDArray[np.float32]]) -> float:
     left, _, width, _ = symbol[1]
     return float(left + width / 2)
-
-
-def _enclose(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around all boxes, of which there is at least one."""
-    lefts, tops, widths, heights = zip(*boxes, strict=True)
-    left, top = min(lefts), min(tops)
-    right = max(start + length for start, length in zip(lefts, widths, strict=True))
-    bottom = max(start + length for start, length in zip(tops, heights, strict=True))
-    return left, top, right - left, bottom - top

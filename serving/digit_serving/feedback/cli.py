@@ -94,8 +94,9 @@ def export_records(
 
     Keras's image_dataset_from_directory and `digits export --data` read these folders; in their names, % and
     two digits stand for a character that no folder can have. A fifth of the pictures is held out, as in
-    `digits train --feedback`. A picture's label is that of at least two thirds of the callers who labelled
-    it, or one by hand. Those without such a label, and those of no class, are left out.
+    `digits train --feedback`. OUT/lines has the pictures of whole readings, each beside the number in a
+    .gt.txt file. A picture's label is that of at least two thirds of the callers who labelled it, or one by
+    hand. Those without such a label, and those of no class, are left out.
     """
     from digit_serving.feedback import output
 

@@ -1,14 +1,14 @@
-"""Migration of the store of an earlier release: inputs of models become pictures, and kept answers go."""
+"""Migration of the store of an earlier release or build, whose tables are there beside those of today."""
 
 from typing import Any
 
 import sqlalchemy as sa
 
 from digit_serving.feedback.records import digest_of
-from digit_serving.feedback.table import UtcDateTime
+from digit_serving.feedback.table import UtcDateTime, pictures
 
-REVISIONS = ("0001", "0002")
-"""Revisions that are migrated: that of 0.1.0, and that of builds between it and the next release."""
+REVISIONS = ("0001", "0002", "0003")
+"""Revisions that are migrated: that of 0.1.0, and those of builds between it and the next release."""
 _PAGE_ROWS = 100
 _SAME = ("model", "caller", "version", "predicted", "confidence", "request_id", "index", "position")
 """Columns with the same name and meaning."""
@@ -21,11 +21,15 @@ _records = sa.table(
 )
 
 
-def migrate(connection: sa.Connection, upsert: sa.Insert) -> None:
-    """Copy the stored inputs by the upsert of pictures, labelled or not, and drop the earlier tables.
+def migrate(connection: sa.Connection, revision: str, upsert: sa.Insert) -> None:
+    """Add what is seen of readings to 0003. Earlier inputs of models become pictures, and kept answers go.
 
-    The card of a model prepares its own inputs unchanged. A caller's newest label of an input stays.
+    The upsert of pictures copies the stored inputs, labelled or not. The card of a model prepares its own
+    inputs unchanged. A caller's newest label of an input stays.
     """
+    if revision == "0003":
+        connection.execute(sa.text(f"ALTER TABLE {pictures.name} ADD COLUMN reading JSON"))
+        return
     query = sa.select(_records).order_by(sa.func.coalesce(_records.c.labelled_at, _records.c.answered_at))
     rows = connection.execute(query, execution_options={"yield_per": _PAGE_ROWS}).mappings()
     for page in rows.partitions():
@@ -41,6 +45,7 @@ def _to_picture(row: sa.RowMapping) -> dict[str, Any]:
         "digest": digest_of(row["input"], None),
         "picture": row["input"],
         "box": None,
+        "reading": None,
         "sent_at": row["answered_at"],
         "label": None if is_by_hand else row["label"],
         "hand_label": row["label"] if is_by_hand else None,

@@ -13,10 +13,12 @@ from digit_core.artifact.task_card import NO_CLASS
 from digit_core.artifact.versions import check_writable
 from digit_serving.commands import NONE, format_table, format_time
 from digit_serving.errors import DigitServingError
-from digit_serving.feedback.records import Agreement, Record
+from digit_serving.feedback.records import WHOLE, Agreement, Record
 
 _PARTS = {False: "train", True: "held-out"}
 """Names of the folders, by `held_out`."""
+_LINES = "lines"
+"""Name of the folder of numbers, beside those."""
 _NO_FOLDER = re.compile(r"""^[ .]|[/\\:*?"<>|%\x00-\x1f]|[ .]$""")
 """Characters of labels that names of folders can't have everywhere, and their escape."""
 
@@ -66,8 +68,9 @@ def format_stats(stats: Iterable[Agreement]) -> str:
 def write_folders(voted: Iterable[tuple[Record, str]], folder: Path) -> dict[str, Counter[str]]:
     """Write what each label is about as PNG into `train` or `held-out`, in a folder of the label.
 
-    Pictures of no class are left out. The folder appears when it is complete. Return the number of pictures
-    by label, of each part. Raise DigitServingError or OSError.
+    Whole readings are in `lines`, each beside a text file of its number. Pictures of no class are left out.
+    The folder appears when it is complete. Return the number of pictures by label, of each part. Raise
+    DigitServingError or OSError.
     """
     if folder.exists():
         raise DigitServingError(f"{folder} exists")
@@ -79,11 +82,14 @@ def write_folders(voted: Iterable[tuple[Record, str]], folder: Path) -> dict[str
         for record, label in voted:
             if label == NO_CLASS:
                 continue
-            part = _PARTS[bool(record.held_out)]
-            target = unfinished / part / folder_name(label) / f"{record.digest[:16]}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
+            part = _LINES if record.position == WHOLE else _PARTS[bool(record.held_out)]
+            parent = unfinished / part if part == _LINES else unfinished / part / folder_name(label)
+            parent.mkdir(parents=True, exist_ok=True)
+            target = parent / f"{record.digest[:16]}.png"
             target.write_bytes(_to_file(record))
-            counts[part][label] += 1
+            if part == _LINES:
+                target.with_suffix(".gt.txt").write_text(f"{label}\n")
+            counts.setdefault(part, Counter())["numbers" if part == _LINES else label] += 1
         if not any(counts.values()):
             raise DigitServingError("no picture has a label of a class")
         unfinished.rename(folder)
@@ -96,8 +102,9 @@ def folder_name(label: str) -> str:
 
 
 def _format_place(record: Record) -> str:
-    """Return the index of the picture, and the position of the digit in its reading after a dot."""
-    return f"{record.index}.{record.position}" if record.position else str(record.index)
+    """Return the index of the picture, and the digit's position in its reading, or all, after a dot."""
+    position = "all" if record.position == WHOLE else record.position
+    return f"{record.index}.{position}" if position else str(record.index)
 
 
 def _format_label(label: str | None) -> str:

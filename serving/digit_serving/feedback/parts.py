@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -12,8 +12,9 @@ from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageShapeError, NoInkError
 from digit_core.images import MAX_PIXELS, Pixels
-from digit_core.results import Box, Digit, Prediction
-from digit_serving.feedback.records import Record
+from digit_core.images.boxes import enclose
+from digit_core.results import Box, Candidate, Digit, Prediction
+from digit_serving.feedback.records import WHOLE, Record
 
 _MARGIN = 0.5
 """Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
@@ -42,20 +43,26 @@ def cut(
     picture: bytes | Pixels,
     boxes: Sequence[Box | None],
     *,
+    around: Sequence[Box] | None = None,
     max_pixels: int = MAX_PIXELS,
     exif: bool = True,
 ) -> list[Part]:
     """Return the part of a picture that each box shows, with a margin, and of None the whole picture.
 
-    Boxes are in pixels of the picture as sent. The parts share a megapixel. Raise ImageError, also for a box
-    outside of the picture.
+    Boxes are in pixels of the picture as sent. The parts share a megapixel. With the boxes `around`, or none,
+    a part with all of them, or the whole picture, comes first, and has a megapixel of its own. Raise
+    ImageError, also for a box outside of the picture.
     """
     if isinstance(picture, bytes):
         file = images.open_image(picture, max_pixels=max_pixels, exif=exif)
         pixels, size = file.decode(), file.size
     else:
         pixels, size = picture, picture.shape[:2]
-    return [_cut(pixels, size, box, _MAX_STORED_PIXELS // len(boxes)) for box in boxes]
+    parts = [_cut(pixels, size, box, _MAX_STORED_PIXELS // len(boxes)) for box in boxes]
+    if around is None:
+        return parts
+    margin = max((_MARGIN * max(width, height) for _, _, width, height in around), default=0.0)
+    return [_cut(pixels, size, enclose(around) if around else None, _MAX_STORED_PIXELS, margin), *parts]
 
 
 def to_records(
@@ -76,7 +83,50 @@ def to_records(
         )
 
 
-def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int) -> Part:
+def to_whole(
+    part: Part,
+    digits: Sequence[Record],
+    confidence: float,
+    boxes: Sequence[Box] = (),
+    candidates: Sequence[Candidate] = (),
+) -> Record:
+    """Return the record of a whole reading, of the part around its boxes and the records of its digits.
+
+    The order of the candidates does not tell which one is the answer, and one alone would.
+    """
+    texts = sorted((each.text for each in candidates), key=lambda text: (len(text), text))
+    return replace(
+        digits[0],
+        picture=part.png,
+        box=part.box,
+        predicted="".join(digit.predicted for digit in digits),
+        confidence=confidence,
+        position=WHOLE,
+        reading={"boxes": _places(boxes, part.box), "candidates": texts if len(texts) > 1 else []},
+    )
+
+
+def _places(boxes: Sequence[Box], place: Box | None) -> list[Box]:
+    """Return the boxes in a part where the box around all of them has this place."""
+    if place is None:
+        return []
+    left, top, width, height = enclose(boxes)
+    across, down = place[2] / width, place[3] / height
+    return [
+        (
+            place[0] + round((box[0] - left) * across),
+            place[1] + round((box[1] - top) * down),
+            max(1, round(box[2] * across)),
+            max(1, round(box[3] * down)),
+        )
+        for box in boxes
+    ]
+
+
+def _cut(
+    pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int, margin: float | None = None
+) -> Part:
+    """Return the part with at most so many pixels; the margin is in pixels of the picture as sent."""
     if box is None:
         return _shrink(pixels, None, most)
     height, width = pixels.shape[:2]
@@ -86,8 +136,8 @@ def _cut(pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int) -> P
     bottom = min(height, math.ceil((box[1] + box[3]) * down))
     if left >= right or top >= bottom:
         raise ImageShapeError(f"the box {list(box)} shows nothing of the picture, {size[1]}×{size[0]} pixels")
-    margin = math.ceil(_MARGIN * max(right - left, bottom - top))
-    rows, columns = slice(max(0, top - margin), bottom + margin), slice(max(0, left - margin), right + margin)
+    edge = math.ceil(_MARGIN * max(right - left, bottom - top) if margin is None else margin * across)
+    rows, columns = slice(max(0, top - edge), bottom + edge), slice(max(0, left - edge), right + edge)
     place = left - columns.start, top - rows.start, right - left, bottom - top
     return _shrink(pixels[rows, columns], place, most)
 

@@ -3,13 +3,30 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypedDict
 
 from digit_core.results import Box
 
+WHOLE = -1
+"""Position of a whole reading, which is before its digits."""
 
-def digest_of(picture: bytes, box: Box | None) -> str:
-    """Return the hexadecimal SHA-256 of a picture and its box, which names what a label is about."""
-    return hashlib.sha256(picture + (b"" if box is None else repr(box).encode())).hexdigest()
+
+def digest_of(picture: bytes, box: Box | None, *, is_whole: bool = False) -> str:
+    """Return the hexadecimal SHA-256 of a picture and its box, which names what a label is about.
+
+    A reading of one digit may have the picture and the box of its digit.
+    """
+    place = (b"" if box is None else repr(box).encode()) + b"whole" * is_whole
+    return hashlib.sha256(picture + place).hexdigest()
+
+
+class Seen(TypedDict):
+    """What a person sees of a whole reading."""
+
+    boxes: list[Box]
+    """Boxes of the digits in the record's picture."""
+    candidates: list[str]
+    """Texts that it may be, without their probabilities; none of a reading that is one text only."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +54,22 @@ class Record:
     index: int = 0
     """Position of the picture in that request."""
     position: int = 0
-    """Position of the digit in the picture's reading."""
+    """Position of the digit in the picture's reading, or WHOLE: labels are then numbers, by their digits."""
     caller: str = ""
     """Name of the API key that sent the picture, "" if no keys are required."""
     label: str | None = None
     """Label that the caller gave, NO_CLASS for none of the classes."""
     hand_label: str | None = None
     """Label that a person who may label gave to a sample: it has precedence."""
+    reading: Seen | None = None
+    """What is seen of a whole reading, None of a digit or class."""
     held_out: bool | None = None
     """True if the picture tests a model and never trains it; the store decides it when it saves None."""
 
     @property
     def digest(self) -> str:
         """Name of what the label is about."""
-        return digest_of(self.picture, self.box)
+        return digest_of(self.picture, self.box, is_whole=self.position == WHOLE)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypedDict, Unpack
@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from digit_core.votes import Votes, count_votes
 from digit_serving.errors import StoreError
 from digit_serving.feedback import migration
-from digit_serving.feedback.records import Agreement, Record
+from digit_serving.feedback.records import WHOLE, Agreement, Record
 from digit_serving.feedback.table import (
     is_held_out,
     metadata,
@@ -27,7 +27,7 @@ from digit_serving.feedback.table import (
 
 VERSION_TABLE = "feedback_schema"
 """Table of the schema's revision, in Alembic's form."""
-_REVISION = "0003"
+_REVISION = "0004"
 """Revision that all releases of a minor version have: they refuse others, but for those that are migrated.
 
 Their migrations are additive, new tables and new columns with a default or without a value, and leave it, so
@@ -55,6 +55,8 @@ _PAGE_ROWS = 100
 
 _columns = pictures.c
 _KEY = ("model", "digest", "caller")
+_PICTURE = ("model", "caller", "request_id", "index")
+"""Columns that a reading and its digits share, besides the time: callers may use a request ID again."""
 _of_record = [column for column in _columns if column.name != "digest"]
 _OLDEST_FIRST = tuple(_columns[name] for name in ("sent_at", "request_id", "index", "position", *_KEY))
 _label = sa.func.coalesce(_columns.hand_label, _columns.label)
@@ -71,6 +73,7 @@ class Criteria(TypedDict, total=False):
     index: int | None
     caller: str | None
     model: str | None
+    digest: str | None
     label: str | None
     labelled: bool | None
 
@@ -97,23 +100,38 @@ class FeedbackStore:
             self._ensure_schema(connection, create)
             self._key = connection.scalar(sa.select(secret.c.key)) or ""
 
-    def save(self, records: Sequence[Record]) -> None:
+    def save(self, records: Sequence[Record], known: Sequence[Record] = ()) -> None:
         """Write the records in one transaction, which is on disk at the return.
 
         A picture that the same caller has sent before takes the new answer, and the new label if there is
-        one, else the new request ID.
+        one, else the new request ID. Where the store has `known` ones, these take their labels, None too.
         """
         if not records:
             return
+        relabelled = {record.digest for record in known}
         # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
-        rows = sorted(map(self._to_row, records), key=lambda row: [row[name] for name in _KEY])
+        rows = sorted(map(self._to_row, [*records, *known]), key=lambda row: [row[name] for name in _KEY])
         with self._transaction() as connection:
-            connection.execute(self._upsert, rows)
+            for row in rows:
+                if row["digest"] in relabelled:
+                    same = [_columns[name] == row[name] for name in _KEY]
+                    connection.execute(sa.update(pictures).where(*same).values(label=row["label"]))
+                else:
+                    connection.execute(self._upsert, row)
 
     def records(self, *, pictures: bool = False, **given: Unpack[Criteria]) -> list[Record]:
         """Return the records that meet all criteria, oldest first; without `pictures` these are empty."""
         columns = _of_record if pictures else [*_of_record[:-1], sa.literal(b"").label("picture")]
         return self._fetch(sa.select(*columns).where(*_criteria(**given)).order_by(*_OLDEST_FIRST))
+
+    def latest(self, **given: Unpack[Criteria]) -> list[Record]:
+        """Return the records of the latest picture that meets all criteria: its whole reading, its digits."""
+        found = self.records(**given)[-1:]
+        if not found:
+            return []
+        same: Any = {name: getattr(found[0], name) for name in _PICTURE}
+        records = self.records(pictures=True, since=found[0].sent_at, **same)
+        return [record for record in records if record.sent_at == found[0].sent_at]
 
     def votes(self, *, without_callers: Sequence[str] = (), **given: Unpack[Criteria]) -> Votes:
         """Return the label of each picture that meets all criteria."""
@@ -145,16 +163,15 @@ class FeedbackStore:
         return [Agreement(*row) for row in rows]
 
     def unlabelled(self, model: str, *, limit: int, pool: int) -> list[Record]:
-        """Return at most `limit` pictures of the model that wait for a label, once each.
+        """Return at most `limit` pictures of the model that wait for a label, once each, least sure first.
 
-        They are chosen at random among the `pool` least confident ones.
+        They are chosen at random among the `pool` least confident ones. Digits wait with their reading.
         """
         query = _waiting(model).order_by(sa.func.min(_columns.confidence), _columns.digest).limit(pool)
         with self._transaction() as connection:
             found: Sequence[Any] = connection.scalars(query).all()
-        chosen = [*self._first_copies(model, random.sample(found, min(limit, len(found)))).values()]
-        random.shuffle(chosen)
-        return chosen
+        chosen = sorted(random.sample(range(len(found)), min(limit, len(found))))
+        return [*self._first_copies(model, [found[place] for place in chosen]).values()]
 
     def count_unlabelled(self, model: str) -> int:
         """Return how many pictures of the model wait for a label."""
@@ -162,11 +179,18 @@ class FeedbackStore:
             query = sa.select(sa.func.count()).select_from(_waiting(model).subquery())
             return connection.execute(query).scalar_one()
 
-    def label(self, model: str, digest: str, label: str | None) -> bool:
-        """Give a picture a label by hand, or with None withdraw it. Return False if there is none such."""
-        change = sa.update(pictures).where(_columns.model == model, _columns.digest == digest)
+    def label(self, model: str, labels: Mapping[str, str | None]) -> bool:
+        """Give pictures labels by hand, by digest, or with None withdraw them. False if none is there."""
         with self._transaction() as connection:
-            return connection.execute(change.values(hand_label=label)).rowcount > 0
+            counts = [
+                connection.execute(
+                    sa.update(pictures)
+                    .where(_columns.model == model, _columns.digest == digest)
+                    .values(hand_label=label)
+                ).rowcount
+                for digest, label in sorted(labels.items())
+            ]
+        return sum(counts) > 0
 
     def expire(self, days: float) -> int:
         """Delete pictures without a label that were sent more than `days` ago; return their number."""
@@ -243,7 +267,7 @@ class FeedbackStore:
         if connection.scalar(sa.select(secret.c.key)) is None:
             connection.execute(secret.insert().values(key=secrets.token_hex()))
         if current:
-            migration.migrate(connection, self._upsert)
+            migration.migrate(connection, current, self._upsert)
         connection.execute(_revision.delete())
         connection.execute(_revision.insert().values(version_num=_REVISION))
 
@@ -277,19 +301,26 @@ def _criteria(**given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
         "label": lambda label: _label == label,
         "labelled": lambda is_labelled: _label.is_not(None) == is_labelled,
     }
-    for name in ("request_id", "index", "caller", "model"):
+    for name in (*_PICTURE, "digest"):
         conditions[name] = _columns[name].__eq__
     return [conditions[name](value) for name, value in given.items() if value is not None]
 
 
 def _waiting(model: str) -> "sa.Select[tuple[str]]":
-    """Return the query of the digests of the model's pictures that nobody has labelled."""
-    query = sa.select(_columns.digest).where(_columns.model == model).group_by(_columns.digest)
-    return query.having(sa.func.count(_label) == 0)
+    """Return the query of the digests of the model's pictures that nobody has labelled.
+
+    Digits of a whole reading are not among them.
+    """
+    whole, same = pictures.alias(), (*_PICTURE, "sent_at")
+    readings = sa.select(*(whole.c[name] for name in same)).where(whole.c.position == WHOLE)
+    is_digit = sa.tuple_(*(_columns[name] for name in same)).in_(readings)
+    query = sa.select(_columns.digest).group_by(_columns.digest).having(sa.func.count(_label) == 0)
+    return query.where(_columns.model == model, (_columns.position == WHOLE) | ~is_digit)
 
 
 def _to_record(row: sa.RowMapping) -> Record:
-    return Record(**{**row, "box": row["box"] and tuple(row["box"])})
+    reading = row["reading"] and {**row["reading"], "boxes": [*map(tuple, row["reading"]["boxes"])]}
+    return Record(**{**row, "box": row["box"] and tuple(row["box"]), "reading": reading})
 
 
 def _upsert(is_sqlite: bool) -> sa.Insert:
@@ -297,7 +328,7 @@ def _upsert(is_sqlite: bool) -> sa.Insert:
     new = insert.excluded
     latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence")}
     # A label may come by the request ID of the sample, also after one that brought its picture.
-    for name in ("request_id", "index", "position", "sent_at"):
+    for name in ("request_id", "index", "position", "sent_at", "reading"):
         latest[name] = sa.case((new.label.is_(None), new[name]), else_=_columns[name])
     kept = {name: sa.func.coalesce(new[name], _columns[name]) for name in ("label", "hand_label")}
     held_out = {"held_out": sa.or_(new.held_out, _columns.held_out)}

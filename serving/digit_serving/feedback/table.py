@@ -48,6 +48,7 @@ pictures = sa.Table(
     sa.Column("label", sa.Text),
     sa.Column("hand_label", sa.Text),
     sa.Column("box", sa.JSON(none_as_null=True)),
+    sa.Column("reading", sa.JSON(none_as_null=True)),
     # The last column: SQLite reads the others without it.
     sa.Column("picture", sa.LargeBinary, nullable=False),
 )

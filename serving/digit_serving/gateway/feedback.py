@@ -1,6 +1,7 @@
 """Feedback: views that store pictures with their labels, and that show stored pictures without one."""
 
 import base64
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,12 +22,12 @@ from pydantic import (
 )
 from werkzeug.exceptions import UnsupportedMediaType
 
-from digit_core.artifact.task_card import NO_CLASS, TaskCard
+from digit_core.artifact.task_card import DIGIT_LABELS, NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction
-from digit_serving.feedback.parts import Part, cut, to_records
-from digit_serving.feedback.records import Record
+from digit_serving.feedback.parts import Part, cut, to_records, to_whole
+from digit_serving.feedback.records import WHOLE, Record
 from digit_serving.gateway import schemas
 from digit_serving.gateway.errors import (
     FeedbackMismatchError,
@@ -83,8 +84,9 @@ class FeedbackPicture(_Body):
 
     image: schemas.EncodedFile
     label: Label
-    """One of the model's labels; empty if the picture shows none of the classes, or no digit. With several
-    boxes their digits, with any white space."""
+    """One of the model's labels, or a number; empty if the picture shows none of the classes, or no digit.
+    Signs and white space of a number don't count. One with a digit for each box labels each of these, another
+    one all that is around the boxes."""
     boxes: Sequence[Annotated[Sequence[_Place], Field(min_length=4, max_length=4)]] = ()
     """Parts that the label is about, as answers have them: left, top, width and height. Without any, it is
     the whole picture, or the digit that the service finds."""
@@ -98,7 +100,7 @@ class FeedbackLabel(_Body):
     index: _Place = 0
     """Position of the picture in its request, from 0."""
     label: Label
-    """One of the model's labels, or empty; of a reading its digits, with any white space."""
+    """One of the model's labels, or empty; of a reading its number, of any length."""
 
 
 class HandLabel(_Body):
@@ -107,8 +109,8 @@ class HandLabel(_Body):
     picture: schemas.Digest
     """Name of the picture, as it was shown."""
     label: Label | None
-    """One of the model's labels. Empty if the picture shows none of the classes, or no digit. Null withdraws
-    the label."""
+    """One of the model's labels, or of a reading its number, of any length. Empty if the picture shows none
+    of the classes, or no digit. Null withdraws the label."""
 
 
 _FEEDBACK: TypeAdapter[FeedbackPicture | FeedbackLabel] = TypeAdapter(
@@ -155,22 +157,25 @@ class FeedbackViews:
             records = self._labelled(given, context, route)
         else:
             records = self._answered(given, context, route)
-        self._store.use(lambda store: store.save(records))
-        for record in records:
+        labelled = [each for each in records if each.position != WHOLE and each.label is not None]
+        labelled = labelled or records[:1]
+        others = [record for record in records if record not in labelled]
+        self._store.use(lambda store: store.save(labelled, known=others))
+        for record in labelled:
             agrees = str(record.label == record.predicted).lower()
             self._metrics.feedback(record.model, record.version, agrees).inc()
         content: schemas.FeedbackReceipt = {
             "feedback": {
                 "request_id": records[0].request_id,
                 "index": records[0].index,
-                "pictures": len(records),
+                "pictures": len(labelled),
             },
             "request_id": context.request_id,
         }
         return json_response(content)
 
     def unlabelled(self) -> Response:
-        """Answer some of the pictures with the least confident answers, in random order."""
+        """Answer some of the pictures with the least confident answers, the least confident one first."""
         context = _permitted_context()
         query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
         model, limit = context.model, query.limit
@@ -185,7 +190,8 @@ class FeedbackViews:
                 {
                     "picture": record.digest,
                     "image": base64.b64encode(record.picture).decode(),
-                    "box": record.box,
+                    "boxes": record.reading["boxes"] if record.reading else [record.box] * bool(record.box),
+                    "candidates": record.reading and record.reading["candidates"],
                 }
                 for record in records
             ],
@@ -200,15 +206,21 @@ class FeedbackViews:
         context = _permitted_context()
         _, context.requested = parse_selection(ModelQuery, request, self._settings)
         given = _validate(_HAND_LABEL, read_body(_require_json(), _MAX_LABEL_BODY))
+        model = context.model
+        records = self._store.use(lambda store: store.latest(model=model, digest=given.picture))
+        if records and records[0].digest != given.picture:
+            records = [replace(each, position=0) for each in records if each.digest == given.picture]
         if given.label:
             try:
                 card = self._upstream.route(context, context.requested).served.card
             except ModelNotFoundError as error:
                 # The version that answers by default decides: that of the record may be gone.
                 raise UnavailableError(error.message) from error
-            _split_label(given.label, 1, card)
-        model = context.model
-        if not self._store.use(lambda store: store.label(model, given.picture, given.label)):
+            records = records and _label(records, given.label, card)
+        else:
+            records = [replace(record, label=given.label) for record in records]
+        labels = {record.digest: record.label for record in records}
+        if not self._store.use(lambda store: store.label(model, labels)):
             raise FeedbackUnknownError("No such picture is stored: it is unknown, or was deleted.")
         content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
         return json_response(content)
@@ -237,18 +249,16 @@ class FeedbackViews:
         return _Given(image, picture.label, [tuple(box) for box in picture.boxes])
 
     def _labelled(self, given: FeedbackLabel, context: RequestContext, route: Route) -> list[Record]:
-        """Return the stored records of a picture of the caller's latest request of this ID, with labels."""
+        """Return the stored records of the caller's latest picture of this request ID, with labels."""
         criteria: Criteria = {"request_id": given.request_id, "index": given.index}
         criteria |= {"caller": context.key, "model": context.model}
-        found = self._store.use(lambda store: store.records(pictures=True, **criteria))
+        found = self._store.use(lambda store: store.latest(**criteria))
         if not found:
             raise FeedbackUnknownError(
                 "This request's picture is not stored: an ID stands for a picture of the sample, of the same "
                 f"caller, for {self._settings.feedback_days:g} days. Send the picture with its label."
             )
-        found = [record for record in found if record.sent_at == found[-1].sent_at]
-        labels = _split_label(given.label, len(found), route.served.card)
-        return [replace(record, label=label) for record, label in zip(found, labels, strict=True)]
+        return _label(found, given.label, route.served.card)
 
     def _answered(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
         """Return the records of a picture: the model answers each part, for the agreement."""
@@ -265,13 +275,14 @@ class FeedbackViews:
 
     def _answer(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
         card = route.served.card
-        labels = _split_label(given.label, len(given.boxes) or 1, card)
-        cutting = partial(cut, given.image, max_pixels=self._settings.max_pixels, exif=card.exif)
+        cutting = partial(
+            cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.exif
+        )
         parts: list[Part] = []
         pictures: Any = [given.image]
         if given.boxes:
             parts = self._work.run_in_thread(context, cutting, given.boxes)
-            pictures = np.stack([part.prepare(card) for part in parts])
+            pictures = np.stack([part.prepare(card) for part in parts[1:]])
         asking = self._upstream.asking(context, route)
         steps = Recognition(card).predict(pictures)
         predictions: list[Prediction] = [
@@ -279,8 +290,8 @@ class FeedbackViews:
             for outcome in drive(steps, asking, partial(self._work.prepare, context))
         ]
         parts = parts or self._work.run_in_thread(context, cutting, [predictions[0].box])
-        records = to_records(
-            parts,
+        digits = to_records(
+            parts[1:],
             predictions,
             model=route.served.model.name,
             version=predictions[0].model_version,
@@ -288,25 +299,39 @@ class FeedbackViews:
             sent_at=datetime.now(UTC),
             caller=context.key,
         )
-        return [replace(record, label=label) for record, label in zip(records, labels, strict=True)]
+        records = [*digits]
+        if card.reads_numbers:
+            confidence = math.prod(record.confidence for record in records)
+            records.insert(0, to_whole(parts[0], records, confidence, given.boxes))
+        return _label(records, given.label, card)
 
 
-def _split_label(label: str, count: int, card: TaskCard) -> list[str]:
-    """Return the label of each of `count` parts. Raise FeedbackMismatchError."""
+def _label(records: Sequence[Record], label: str, card: TaskCard) -> list[Record]:
+    """Return the records of a picture with their labels: the whole reading its number, each digit its own.
+
+    A number of another length says nothing of the digits, which then have None. Raise FeedbackMismatchError.
+    """
+    # Digits that look the same share a record.
+    first = records[0]
+    count = len(first.reading["boxes"]) or 1 if first.reading else records[-1].position + 1
+    labels: Sequence[str | None] = [label] * count
     if card.is_multi_label:
         raise FeedbackMismatchError("A model that gives a picture several labels takes no feedback.")
     if count > 1 and not card.reads_numbers:
         raise FeedbackMismatchError("Only a model that reads numbers takes several boxes.")
-    if label == NO_CLASS:
-        return [NO_CLASS] * count
-    labels = [label] if count == 1 else [*"".join(label.split())]
-    if len(labels) != count:
-        parts = f"each of the {count} parts of the picture"
-        raise FeedbackMismatchError(f"The label needs a digit for {parts}; it has {len(labels)}.")
-    if not {*labels} <= {*card.labels}:
-        hint = " A number needs the box of each of its digits." if card.reads_numbers else ""
-        raise FeedbackMismatchError(f"The label is none of the model's labels.{hint}")
-    return labels
+    if card.reads_numbers and label != NO_CLASS:
+        letters = {character for character in label if character.isalnum()}
+        if not letters or not letters <= {*DIGIT_LABELS}:
+            raise FeedbackMismatchError("The label has to be a number: digits, and signs and white space.")
+        label = "".join(character for character in label if character in letters)
+        labels = label if len(label) == count else [None] * count
+        if labels[0] is None and not first.reading:
+            raise FeedbackMismatchError(f"The label needs {count} digits, as were read; it has {len(label)}.")
+    elif label not in (*card.labels, NO_CLASS):
+        raise FeedbackMismatchError("The label is none of the model's labels.")
+    return [
+        replace(each, label=label if each.position == WHOLE else labels[each.position]) for each in records
+    ]
 
 
 def _or_raise(result: Any) -> Any:

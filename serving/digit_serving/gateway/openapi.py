@@ -173,7 +173,8 @@ def _operations(settings: Settings) -> _Json:
             _json("FeedbackReceipt"),
             (*_FEEDBACK, *_IMAGE, errors.TooManyImagesError),
             "The service stores the picture with its label, to train later models: the part that the label "
-            "is about, with a margin, or the whole picture, without metadata and with at most a megapixel. "
+            "is about, with a margin, or the whole picture, without metadata and with at most a megapixel. A "
+            "number of another length than boxes, or digits that were read, labels all that is around them. "
             "A caller has one vote on a picture, its latest. A request ID in place of the picture stands for "
             "one that the service has stored as a sample.",
             parsing.ModelQuery,
@@ -189,8 +190,8 @@ def _operations(settings: Settings) -> _Json:
             "Show some stored pictures that wait for a label.",
             _json("LabellingRecords"),
             (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
-            "They are among those with the least confident answers, in random order: two people seldom get "
-            f"the same. They come without the label that the model answered. {permission}",
+            "They are chosen at random among those with the least confident answers, these first: two people "
+            f"seldom get the same. They come without the label that the model answered. {permission}",
             parsing.UnlabelledQuery,
         )
         operations["/v1/feedback/labels"] = _operation(

@@ -194,7 +194,7 @@ class FeedbackForm(TypedDict):
 
     image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
     label: Annotated[str, Field(max_length=MAX_LABEL)]
-    """One of the model's labels, or empty; with several boxes their digits."""
+    """One of the model's labels, a number, or empty."""
     box: NotRequired[Sequence[Annotated[str, Field(pattern=r"^\d+,\d+,\d+,\d+$")]]]
     """Parts that the label is about: left,top,width,height."""
 
@@ -207,7 +207,7 @@ class FeedbackEntry(TypedDict):
     index: Position
     """Position of the picture in its request, from 0."""
     pictures: Annotated[int, Field(ge=1)]
-    """Number of pictures that got a label: 1, or the digits of a number."""
+    """Number of pictures that got a label: the digits of a number, or 1."""
 
 
 class FeedbackReceipt(TypedDict):
@@ -223,9 +223,12 @@ class LabellingRecord(TypedDict):
     picture: Digest
     """Name of the picture: a SHA-256."""
     image: Png
-    """The picture, or what is around its box."""
-    box: results.Box | None
-    """Part that the label is about; null if it is all of the image."""
+    """The picture, or what is around its boxes."""
+    boxes: Sequence[results.Box]
+    """Parts that the label is about; none if it is all of the image."""
+    candidates: Sequence[str] | None
+    """Numbers that the picture may show, which don't tell the answer: none if there is but one. Null unless
+    the label is a number."""
 
 
 class LabellingRecords(TypedDict):

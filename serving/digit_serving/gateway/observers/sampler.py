@@ -12,7 +12,7 @@ from digit_core.errors import DigitError
 from digit_core.recognition import to_pixels
 from digit_core.results import Digit, Prediction, Reading
 from digit_serving.errors import StoreError
-from digit_serving.feedback.parts import cut, to_records
+from digit_serving.feedback.parts import cut, to_records, to_whole
 from digit_serving.feedback.records import Record
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
@@ -85,11 +85,21 @@ class Sampler(Observer):
                 answers: Sequence[Prediction | Digit | None]
                 answers = [result] if isinstance(result, Prediction) else result.digits or [None]
                 shown = picture if isinstance(picture, bytes) else to_pixels(picture, card)
+                around = [digit.box for digit in result.digits] if isinstance(result, Reading) else None
                 with self._work.large:
-                    boxes = [answer.box if answer else None for answer in answers]
-                    parts = cut(shown, boxes, max_pixels=self._settings.max_pixels, exif=card.exif)
-                version = result.model_version
-                records += to_records(parts, answers, model=name, version=version, index=index, **request)
+                    parts = cut(
+                        shown,
+                        [answer.box if answer else None for answer in answers],
+                        around=around,
+                        max_pixels=self._settings.max_pixels,
+                        exif=card.exif,
+                    )
+                common = {"model": name, "version": result.model_version, "index": index, **request}
+                digits = [*to_records(parts[-len(answers) :], answers, **common)]
+                records += digits
+                if isinstance(result, Reading):
+                    whole = to_whole(parts[0], digits, result.confidence, around or (), result.candidates)
+                    records.append(whole)
             self._store.submit(lambda store: store.save(records)).result()
             for record in records:
                 self._metrics.feedback_sampled(record.model, record.version).inc()
