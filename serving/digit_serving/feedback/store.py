@@ -108,16 +108,14 @@ class FeedbackStore:
         """
         if not records:
             return
-        relabelled = {record.digest for record in known}
-        # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
-        rows = sorted(map(self._to_row, [*records, *known]), key=lambda row: [row[name] for name in _KEY])
+        given = [(record, False) for record in records] + [(record, True) for record in known]
+        rows = [(self._to_row(record), is_known) for record, is_known in given]
         with self._transaction() as connection:
-            for row in rows:
-                if row["digest"] in relabelled:
-                    same = [_columns[name] == row[name] for name in _KEY]
-                    connection.execute(sa.update(pictures).where(*same).values(label=row["label"]))
-                else:
-                    connection.execute(self._upsert, row)
+            # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
+            for row, is_known in sorted(rows, key=lambda pair: [pair[0][name] for name in _KEY]):
+                same = [_columns[name] == row[name] for name in _KEY]
+                relabel = sa.update(pictures).where(*same).values(label=row["label"])
+                connection.execute(relabel) if is_known else connection.execute(self._upsert, row)
 
     def records(self, *, pictures: bool = False, **given: Unpack[Criteria]) -> list[Record]:
         """Return the records that meet all criteria, oldest first; without `pictures` these are empty."""

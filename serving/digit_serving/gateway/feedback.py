@@ -190,7 +190,11 @@ class FeedbackViews:
                 {
                     "picture": record.digest,
                     "image": base64.b64encode(record.picture).decode(),
-                    "boxes": record.reading["boxes"] if record.reading else [record.box] * bool(record.box),
+                    "boxes": record.reading["boxes"]
+                    if record.reading
+                    else [record.box]
+                    if record.box
+                    else [],
                     "candidates": record.reading and record.reading["candidates"],
                 }
                 for record in records
@@ -208,7 +212,7 @@ class FeedbackViews:
         given = _validate(_HAND_LABEL, read_body(_require_json(), _MAX_LABEL_BODY))
         model = context.model
         records = self._store.use(lambda store: store.latest(model=model, digest=given.picture))
-        if records and records[0].digest != given.picture:
+        if not (records and records[0].reading and records[0].digest == given.picture):
             records = [replace(each, position=0) for each in records if each.digest == given.picture]
         if given.label:
             try:

@@ -12,12 +12,14 @@ from playwright.sync_api import Page, expect
 
 from digit_client import DIGITS, TaskCard
 from digit_core.images import to_png
+from digit_serving.feedback.records import Seen
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import VIEWS, assert_accessible, violations
 from tests.processes import gateway_process, wait_until
+from tests.records import START
 from tests.serving.gateway.stub_model_server import FASHION, SHAPES, StubModelServer, TaskModels
-from tests.serving.gateway.test_labelling import sample
+from tests.serving.gateway.test_labelling import sample, sample_reading
 
 pytestmark = pytest.mark.e2e
 
@@ -272,6 +274,104 @@ def test_page_before_and_after_the_last_picture_is_accessible(
     page.get_by_role("button", name="Skip").click()
     expect(page.get_by_text("Nothing is left but 1 that you skipped.")).to_be_visible()
     assert_accessible(page)
+
+
+def add_reading(
+    labelling: Labelling, candidates: list[str], confidence: float = 0.5, width: int = 100
+) -> None:
+    """Store a reading of two digits, and the whole with these candidates."""
+    whole, *parts = sample_reading("17", sent_at=START, caller=f"caller-{width}")
+    reading = Seen(boxes=[(10, 10, 20, 20), (width - 30, 10, 20, 20)], candidates=candidates)
+    picture = to_png(np.full((40, width), 200, np.uint8))
+    labelling.store.save([*parts, replace(whole, picture=picture, reading=reading, confidence=confidence)])
+
+
+def expect_numbers(labelling: Labelling, *expected: str | None) -> None:
+    """Wait for these labels of the readings."""
+
+    def labels() -> set[str | None]:
+        return {record.hand_label for record in labelling.store.records() if record.reading}
+
+    wait_until(lambda: labels() == {*expected})
+
+
+def test_candidate_of_a_number_has_a_key_and_none_is_preselected(
+    open_labelling: OpenLabelling, labelling: Labelling
+) -> None:
+    candidates = ["17", "<b>1</b>", "117"]
+    add_reading(labelling, candidates, 0.1)
+    labelling.add(30)
+    page = open_labelling()
+    buttons = page.get_by_role("group", name="Labels").get_by_role("button")
+    expect(buttons).to_have_text([f"{text}{key}" for text, key in zip(candidates, "abc", strict=True)])
+    expect(page.get_by_role("textbox", name="Number")).to_have_value("")
+    assert page.evaluate("document.activeElement === document.body")
+    assert_accessible(page)
+    page.keyboard.press("c")
+    expect(page.locator("#last")).to_have_text("Last: 117")
+    # A digit comes next, whose keys are its labels.
+    expect(buttons).to_have_count(10)
+    expect(page.get_by_role("textbox", name="Number")).to_be_hidden()
+    page.keyboard.press("c")
+    expect_left(page, 1)
+    expect_numbers(labelling, "117")
+    page.keyboard.press("ArrowLeft")
+    expect(buttons).to_have_count(3)
+    page.keyboard.press("a")
+    expect_numbers(labelling, "17")
+    assert {"1", "7"} <= {record.hand_label for record in labelling.store.records()}
+
+
+def test_number_is_typed_and_stored_by_enter(
+    open_labelling: OpenLabelling, labelling: Labelling, expected_errors: list[str]
+) -> None:
+    expected_errors += ["422"]
+    for number, width in enumerate((100, 120, 140)):
+        add_reading(labelling, [], number / 10, width)
+    page = open_labelling()
+    field = page.get_by_role("textbox", name="Number")
+    page.keyboard.press("Enter")
+    expect_left(page, 3)
+    page.keyboard.type("12/3")
+    page.keyboard.press("Enter")
+    expect_left(page, 2)
+    expect(field).to_have_value("")
+    page.keyboard.type("4x")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text(
+        "The label has to be a number: digits, and signs and white space."
+    )
+    expect(field).to_have_value("4x")
+    page.keyboard.press("Escape")
+    expect(field).to_have_value("")
+    page.keyboard.press("-")
+    expect_left(page, 1)
+    field.fill("5")
+    page.get_by_role("button", name="Store").click()
+    expect(page.get_by_text("Nothing is left to label.")).to_be_visible()
+    expect_numbers(labelling, "123", "", "5")
+
+
+def test_digits_of_a_number_are_outlined_in_a_picture_as_wide_as_the_column(
+    open_labelling: OpenLabelling, labelling: Labelling
+) -> None:
+    add_reading(labelling, ["1", "17"])
+    page = open_labelling()
+    image: Any = picture(page).bounding_box()
+    assert image == page.locator("#picture").bounding_box()
+    assert image["width"] / image["height"] == pytest.approx(2.5, rel=0.01)
+    first, last = (each.bounding_box() for each in page.locator("#picture i").all())
+    assert first
+    assert last
+    assert first["x"] - image["x"] == pytest.approx(image["width"] * 0.1, abs=1)
+    assert last["x"] - image["x"] == pytest.approx(image["width"] * 0.7, abs=1)
+    for outline in (first, last):
+        assert outline["y"] - image["y"] == pytest.approx(image["height"] * 0.25, abs=1)
+        assert outline["height"] == pytest.approx(image["height"] * 0.5, abs=1)
+    for width, _ in VIEWS:
+        page.set_viewport_size({"width": width, "height": 800})
+        for name in ("Store", "Skip", "Undo"):
+            expect(page.get_by_role("button", name=name)).to_be_in_viewport(ratio=1)
 
 
 def test_part_that_the_label_is_about_is_outlined(

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from digit_core.artifact.task_card import NO_CLASS
 from digit_core.images import decode, to_png
 from digit_serving.feedback.cli import feedback
+from digit_serving.feedback.records import WHOLE
 from digit_serving.feedback.store import FeedbackStore
 from tests.records import START
 from tests.serving.feedback.conftest import MakeRecord
@@ -40,8 +41,8 @@ def run(sqlite_url: str) -> Run:
 def test_ls_prints_a_table_oldest_first(run: Run, store: FeedbackStore, make_record: MakeRecord) -> None:
     by_hand = make_record(predicted="3")
     store.save([make_record(predicted="1", label="7", caller="shop"), by_hand])
-    store.save([make_record(index=12, position=3, label=NO_CLASS), make_record()])
-    store.label("digits", by_hand.digest, "9")
+    store.save([make_record(index=12, position=3, label=NO_CLASS), make_record(position=WHOLE, label="12")])
+    store.label("digits", {by_hand.digest: "9"})
     result = run("ls")
     assert (result.exit_code, result.stderr) == (0, "")
     headings, *lines = result.stdout.splitlines()
@@ -52,7 +53,7 @@ def test_ls_prints_a_table_oldest_first(run: Run, store: FeedbackStore, make_rec
     assert lines[1].split() == [*time, "request-1", "0", "digits", "1", "1", "75.0%", "7", "shop"]
     assert lines[0].split()[2:] == ["request-0", "0", "digits", "1", "3", "75.0%", "9", "–"]
     assert lines[2].split()[2:] == ["request-2", "12.3", "digits", "1", "2", "75.0%", "(none)", "–"]
-    assert lines[3].split()[-2:] == ["–", "–"]
+    assert lines[3].split()[3:] == ["0.all", "digits", "1", "2", "75.0%", "12", "–"]
     assert len({line.index("digits") for line in lines} | {headings.index("MODEL")}) == 1
 
 
@@ -92,6 +93,29 @@ def test_export_writes_what_each_label_is_about_once_on_its_side(
     assert sorted(written) == names
     assert written[names[0]].read_bytes() == whole.picture
     assert np.array_equal(decode(written[names[1]].read_bytes()), part[10:20, 30:50])
+
+
+def test_export_writes_whole_readings_beside_their_numbers(
+    run: Run, store: FeedbackStore, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    part = np.zeros((40, 60), np.uint8)
+    part[10:20, 30:50] = 99
+    reading = {"boxes": [(30, 10, 20, 10)], "candidates": ["17", "7"]}
+    common = {"position": WHOLE, "reading": reading}
+    whole = make_record(label="17", picture=to_png(part), box=(30, 10, 20, 10), **common)
+    split = make_record(caller="ann", label="17", **common)
+    store.save([whole, make_record(label=NO_CLASS, **common), split, replace(split, caller="bob", label="1")])
+    result = run("export", tmp_path / "out")
+    assert result.stdout.splitlines() == [
+        "Left out: 1 (less than two thirds of the callers agree)",
+        f"{tmp_path}/out/train: 0 (none)",
+        f"{tmp_path}/out/held-out: 0 (none)",
+        f"{tmp_path}/out/lines: 1 (numbers: 1)",
+    ]
+    lines, name = tmp_path / "out" / "lines", whole.digest[:16]
+    assert {path.name for path in lines.iterdir()} == {f"{name}.png", f"{name}.gt.txt"}
+    assert (lines / f"{name}.gt.txt").read_text() == "17\n"
+    assert np.array_equal(decode((lines / f"{name}.png").read_bytes()), part[10:20, 30:50])
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from PIL import ExifTags, Image
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageShapeError
-from digit_core.results import Box
-from digit_serving.feedback.parts import cut
+from digit_core.results import Box, Candidate
+from digit_serving.feedback.parts import cut, to_whole
+from digit_serving.feedback.records import WHOLE
 from tests.conftest import Digits
+from tests.records import make_record
 
 SQUARES = TaskCard("squares", ("a", "b"), (8, 8, 3), (0.0, 1.0))
 
@@ -74,6 +76,33 @@ def test_cut_of_many_boxes_has_at_most_a_megapixel_in_all() -> None:
     parts = cut(np.zeros((1200, 1000), np.uint8), [(place, place, 900, 900) for place in range(64)])
     assert sum(part.pixels.size for part in parts) <= 1_000_000
     assert {part.box[2] for part in parts if part.box} <= {*range(90, 125)}
+
+
+@pytest.mark.parametrize("scale", [1, 60])
+def test_cut_around_boxes_is_a_whole_with_the_places_of_the_digits(scale: int) -> None:
+    boxes: list[Box] = [(left * scale, 20 * scale, 10 * scale, 20 * scale) for left in (30, 50)]
+    whole, *parts = cut(np.zeros((100 * scale, 200 * scale), np.uint8), boxes, around=boxes)
+    assert len(parts) == 2
+    assert whole.pixels.size <= 1_000_000
+    digits = [make_record(number, part.pixels, predicted=str(number)) for number, part in enumerate(parts)]
+    record = to_whole(whole, digits, 0.3, boxes, [Candidate("2", 0.5), Candidate("01", 0.3)])
+    assert (record.position, record.predicted, record.confidence) == (WHOLE, "01", 0.3)
+    assert record.reading
+    assert record.reading["candidates"] == ["2", "01"]
+    # Half a digit is around them.
+    height, width = whole.pixels.shape
+    for left, place in zip((10, 30), record.reading["boxes"], strict=True):
+        shares = (left / 50, 10 / 40, 10 / 50, 20 / 40)
+        expected = [share * side for share, side in zip(shares, (width, height) * 2, strict=True)]
+        assert place == pytest.approx(expected, abs=1.5)
+
+
+def test_whole_of_one_candidate_or_without_digits_tells_no_answer() -> None:
+    page = np.zeros((100, 200), np.uint8)
+    whole, part = cut(page, [None], around=[])
+    record = to_whole(whole, [make_record(0, part.pixels)], 0.9, (), [Candidate("2", 0.999)])
+    assert (record.box, record.reading) == (None, {"boxes": [], "candidates": []})
+    assert whole.pixels.shape == page.shape
 
 
 @pytest.mark.parametrize("box", [(100, 0, 5, 5), (0, 100, 5, 5), (3, 3, 0, 5)])

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.images import to_png
 from digit_serving.errors import StoreError
-from digit_serving.feedback.records import Agreement
+from digit_serving.feedback.records import WHOLE, Agreement
 from digit_serving.feedback.store import VERSION_TABLE, FeedbackStore
 from digit_serving.feedback.table import parse_url, sqlite_file
 from digit_training import feedback
@@ -30,6 +30,10 @@ from tests.serving.feedback.conftest import MakeRecord
 
 RELEASE = Path(__file__).with_name("release_0_1_0.sql")
 """Database as release 0.1.0 wrote it."""
+WHOLE_OF_TWO: dict[str, Any] = {
+    "position": WHOLE,
+    "reading": {"boxes": [(1, 2, 3, 4), (5, 2, 3, 4)], "candidates": ["1", "17"]},
+}
 OPEN_AT_A_SIGN = """
 import sys
 from digit_serving.feedback.store import FeedbackStore
@@ -60,15 +64,16 @@ def store(url: str) -> FeedbackStore:
 def test_saved_records_are_returned_oldest_first(store: FeedbackStore, make_record: MakeRecord) -> None:
     sample = make_record()
     labelled = make_record(label="7", caller="shop", position=3, box=(1, 2, 3, 4))
-    store.save([labelled, sample])
-    assert store.records(pictures=True) == [sample, labelled]
-    assert [record.picture for record in store.records()] == [b"", b""]
+    whole = make_record(**WHOLE_OF_TWO)
+    store.save([whole, labelled, sample])
+    assert store.records(pictures=True) == [sample, labelled, whole]
+    assert [record.picture for record in store.records()] == [b""] * 3
 
 
 def test_records_are_selected_by_each_criterion(store: FeedbackStore, make_record: MakeRecord) -> None:
     old, labelled, other = make_record(), make_record(label=NO_CLASS), make_record(model="fashion", index=2)
     store.save([old, labelled, other])
-    store.label("fashion", other.digest, "shirt")
+    store.label("fashion", {other.digest: "shirt"})
     for given, expected in (
         ({"since": labelled.sent_at}, [labelled, other]),
         ({"before": labelled.sent_at}, [old]),
@@ -106,6 +111,29 @@ def test_save_picture_again_replaces_the_callers_vote(store: FeedbackStore, make
     assert len({record.held_out for record in store.records() if record.box is None}) == 1
 
 
+def test_save_takes_labels_of_known_records_and_adds_none(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    first, second, third = (make_record(label="1") for _ in range(3))
+    store.save([first, second])
+    relabelled = [replace(first, label=None), replace(second, label="2"), replace(third, caller="eve")]
+    store.save([third], known=relabelled)
+    assert [record.label for record in store.records()] == [None, "2", "1"]
+
+
+def test_latest_picture_is_a_whole_reading_with_its_digits(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    common = {"request_id": "id", "index": 1, "sent_at": START + timedelta(hours=1)}
+    digits = [make_record(position=position, **common) for position in range(2)]
+    whole = make_record(**WHOLE_OF_TWO, **common)
+    others: list[dict[str, Any]] = [{"sent_at": START}, {"index": 0}, {"caller": "eve"}, {"model": "fashion"}]
+    store.save([*digits, whole, *(make_record(**common | other) for other in others)])
+    assert store.latest(request_id="id", index=1, caller="", model="digits") == [whole, *digits]
+    assert store.latest(digest=digits[1].digest) == [whole, *digits]
+    assert store.latest(digest="none") == []
+
+
 def test_votes_and_voted_of_pictures_that_several_callers_labelled(
     store: FeedbackStore, make_record: MakeRecord
 ) -> None:
@@ -115,14 +143,14 @@ def test_votes_and_voted_of_pictures_that_several_callers_labelled(
     store.save([agreed, split, by_hand, sample, replace(split, caller="eve", label="2")])
     store.save([replace(agreed, caller=caller, label="1", held_out=True) for caller in ("bob", "cid")])
     store.save([replace(agreed, caller="eve", label="2"), make_record(model="fashion", label="shirt")])
-    assert store.label("digits", by_hand.digest, "9")
-    assert not store.label("fashion", by_hand.digest, "9")
+    assert store.label("digits", {by_hand.digest: "9"})
+    assert not store.label("fashion", {by_hand.digest: "9"})
     votes = store.votes(model="digits")
     assert (votes.labels, votes.conflicts) == ({agreed.digest: "1", by_hand.digest: "9"}, 1)
     voted = [(record.picture, record.held_out, label) for record, label in store.voted("digits", votes)]
     assert voted == [(agreed.picture, True, "1"), (by_hand.picture, False, "9")]
     assert store.votes(model="digits", without_callers=["eve"]).conflicts == 0
-    assert store.label("digits", by_hand.digest, None)
+    assert store.label("digits", {by_hand.digest: None})
     assert store.votes(model="digits").labels[by_hand.digest] == "1"
 
 
@@ -149,16 +177,29 @@ def test_unlabelled_are_among_the_least_confident_once_each(
     assert {record.digest for record in chosen} <= {record.digest for record in records[:6]}
     assert store.count_unlabelled("digits") == len(store.unlabelled("digits", limit=20, pool=20)) == 12
     store.save([replace(records[0], caller="cid", label="3")])
-    store.label("digits", records[1].digest, NO_CLASS)
+    store.label("digits", {records[1].digest: NO_CLASS})
     assert store.count_unlabelled("digits") == 10
     assert (store.unlabelled("none", limit=1, pool=1), store.count_unlabelled("none")) == ([], 0)
+
+
+def test_unlabelled_digits_of_a_whole_reading_wait_with_it(
+    store: FeedbackStore, make_record: MakeRecord
+) -> None:
+    common = {"request_id": "id", "sent_at": START}
+    digits = [make_record(position=position, confidence=0.1, **common) for position in range(2)]
+    whole, alone = make_record(confidence=0.5, **WHOLE_OF_TWO, **common), make_record(confidence=0.4)
+    store.save([*digits, whole, alone])
+    assert store.unlabelled("digits", limit=9, pool=9) == [alone, whole]
+    assert store.count_unlabelled("digits") == 2
+    store.label("digits", {whole.digest: "1"})
+    assert store.unlabelled("digits", limit=9, pool=9) == [alone]
 
 
 def test_expire_deletes_old_pictures_without_a_label(store: FeedbackStore, make_record: MakeRecord) -> None:
     old, now = {"sent_at": datetime.now(UTC) - timedelta(days=31)}, {"sent_at": datetime.now(UTC)}
     by_hand, voted, recent = make_record(**old), make_record(**old, label="1"), make_record(**now)
     store.save([by_hand, voted, recent, make_record(**old)])
-    store.label("digits", by_hand.digest, "3")
+    store.label("digits", {by_hand.digest: "3"})
     assert store.expire(30) == 1
     assert {record.request_id for record in store.records()} == {
         each.request_id for each in (by_hand, voted, recent)
@@ -281,7 +322,7 @@ def test_open_store_of_an_earlier_release_migrates_it(url: str, revision: str, t
     assert (found["sample"].label, found["sample"].hand_label) == (None, None)
     assert (found["older"].label, found["older"].held_out) == ("2", True)
     store.save([replace(found["sample"], label="9", held_out=None)])
-    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0003",)]
+    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0004",)]
     # A write-ahead log would keep what is deleted.
     assert not [*tmp_path.glob("*-wal")]
     engine = sa.create_engine(parse_url(url))
@@ -289,6 +330,21 @@ def test_open_store_of_an_earlier_release_migrates_it(url: str, revision: str, t
     engine.dispose()
     assert {*tables} == {"feedback_picture", "feedback_secret", VERSION_TABLE}
     assert FeedbackStore(url, create=False).count() == 4
+
+
+def test_open_store_of_the_build_before_adds_what_is_seen_of_readings(
+    url: str, make_record: MakeRecord
+) -> None:
+    earlier = make_record(label="7")
+    FeedbackStore(url).save([earlier])
+    drop = "ALTER TABLE feedback_picture DROP COLUMN reading"
+    execute(url, drop, f"UPDATE {VERSION_TABLE} SET version_num = '0003'")
+    with pytest.raises(StoreError, match=r"has the feedback of an earlier release \(0003\)"):
+        FeedbackStore(url, create=False)
+    store, whole = FeedbackStore(url), make_record(**WHOLE_OF_TWO)
+    store.save([whole])
+    assert store.records(pictures=True) == [earlier, whole]
+    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0004",)]
 
 
 def test_later_release_of_the_minor_version_may_add_columns_and_tables(
@@ -311,7 +367,7 @@ def test_later_release_of_the_minor_version_may_add_columns_and_tables(
 def test_open_store_of_another_minor_version_is_refused(url: str) -> None:
     FeedbackStore(url)
     execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    message = "has schema 9999, and this installation knows 0003 alone: another minor version of digits"
+    message = "has schema 9999, and this installation knows 0004 alone: another minor version of digits"
     with pytest.raises(StoreError, match=message):
         FeedbackStore(url)
 
@@ -377,6 +433,8 @@ def test_training_reads_what_the_store_holds(
     store.save([make_record(label="7"), make_record(label=NO_CLASS, held_out=True)])
     store.save([make_record(), make_record(label="7", model="fashion"), make_record(label="7", caller="eve")])
     store.save([make_record(picture=to_png(large), box=(20, 30, 28, 28), label="3")])
+    # A whole reading of one digit has the label of a digit, and is none.
+    store.save([make_record(label="7", **WHOLE_OF_TWO)])
     assert len(feedback.load(url, DIGITS)) == 4
     loaded = feedback.load(url, DIGITS, ["eve"])
     assert (loaded.train.labels.tolist(), loaded.held_out.labels.tolist()) == ([7, 3], [NO_DIGIT])

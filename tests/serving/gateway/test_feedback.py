@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from digit_core.artifact.task_card import NO_CLASS
 from digit_core.images import decode, to_png
 from digit_core.results import Box
-from digit_serving.feedback.records import Record
+from digit_serving.feedback.records import WHOLE, Record, Seen
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway import store as shared
 from digit_serving.gateway.auth import KeyFile
@@ -127,18 +127,42 @@ def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
 
 
 @pytest.mark.parametrize(
-    ("label", "boxes", "detail"),
+    ("label", "boxes"),
     [
-        ("x", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
-        ("42", 0, "The label is none of the model's labels. A number needs the box of each of its digits."),
-        ("4", 2, "The label needs a digit for each of the 2 parts of the picture; it has 1."),
-        ("4²", 2, "The label is none of the model's labels. A number needs the box of each of its digits."),
+        ("4", 2),
+        ("123", 2),
+        ("42", 0),
+        ("42", 1),
     ],
 )
-def test_label_that_suits_no_box_is_a_mismatch(
-    http: FlaskClient, store_url: str, label: str, boxes: int, detail: str
+def test_number_of_another_length_than_the_boxes_is_that_of_the_whole(
+    http: FlaskClient, store_url: str, label: str, boxes: int
 ) -> None:
-    response = give(http, label, *[(1, 1, 9, 9), (10, 1, 9, 9)][:boxes])
+    picture = np.zeros((40, 60), np.uint8)
+    picture[2:10, 2:18] = 255
+    given: list[Box] = [(2, 2, 8, 8), (10, 2, 8, 8)][:boxes]
+    response = give(http, label, *given, picture=picture)
+    assert response.get_json()["feedback"]["pictures"] == 1
+    (record,) = stored(store_url)
+    assert (record.position, record.label) == (WHOLE, label)
+    assert record.reading == Seen(boxes=given, candidates=[])
+    # Half a digit is around the boxes.
+    shown = picture[:14, : 22 if boxes == 2 else 14] if boxes else picture
+    assert np.array_equal(decode(record.picture), shown)
+
+
+def test_latest_number_of_a_caller_counts_whatever_its_length(http: FlaskClient, store_url: str) -> None:
+    boxes = [(1, 1, 9, 9), (12, 1, 9, 9)]
+    for label, labels in (("12", ["1", "2"]), ("123", [None, None, "123"]), ("4/5", ["4", "5", "45"])):
+        assert give(http, label, *boxes).status_code == 200
+        records = sorted(stored(store_url), key=lambda each: (each.position == WHOLE, each.position))
+        assert [record.label for record in records] == labels
+
+
+@pytest.mark.parametrize("label", ["x", "1 x", "4²", "--"])
+def test_label_that_is_no_number_is_a_mismatch(http: FlaskClient, store_url: str, label: str) -> None:
+    response = give(http, label, (1, 1, 9, 9), (10, 1, 9, 9))
+    detail = "The label has to be a number: digits, and signs and white space."
     assert assert_problem(response, 422, "feedback_mismatch")["detail"] == detail
     assert stored(store_url) == []
 
@@ -198,22 +222,31 @@ def wait_for(store_url: str, count: int) -> list[Record]:
 def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     sampled: FlaskClient, store_url: str, digits: Any
 ) -> None:
+    def labels_of(request_id: str) -> list[str | None]:
+        return [record.label for record in stored(store_url) if record.request_id == request_id]
+
     delta = MetricsDelta(sampled)
     reading = read(sampled, draw_number(digits, "27"))
     predict(sampled, digits.one(3), IMAGE, request_id="id-2")
     read(sampled, IMAGE[::-1], "id-3")
-    records = {(each.request_id, each.index, each.position): each for each in wait_for(store_url, 5)}
+    records = {(each.request_id, each.index, each.position): each for each in wait_for(url, 7)}
     boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
     assert [(each.predicted, each.label, each.box is None) for each in records.values()] == [
+        ("27", None, False),
         ("2", None, False),
         ("7", None, False),
         ("3", None, True),
         (NO_CLASS, None, True),
         (NO_CLASS, None, True),
+        (NO_CLASS, None, True),
     ]
+    whole = records["id-1", 0, WHOLE]
+    assert whole.reading
+    assert [place[2:] for place in whole.reading["boxes"]] == [(*box[2:],) for box in boxes]
+    assert {each["text"] for each in reading["candidates"]} >= {*whole.reading["candidates"]}
     assert records["id-1", 0, 1].box
     assert records["id-1", 0, 1].box[2:] == (boxes[1][2], boxes[1][3])
-    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 5)
+    wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 7)
     assert delta("digits_feedback_dropped_total") == 0
     assert give_by_id(sampled, label="2 1").get_json()["feedback"] == {
         "request_id": "id-1",
@@ -222,20 +255,24 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     }
     # In JSON Schema, 1.0 is an integer.
     assert give_by_id(sampled, "id-2", index=1.0, label=NO_CLASS).status_code == 200
-    assert_problem(give_by_id(sampled, label="2"), 422, "feedback_mismatch")
-    labels = {(each.request_id, each.index): each.label for each in stored(store_url)}
-    assert labels == {("id-1", 0): "1", ("id-2", 0): None, ("id-2", 1): NO_CLASS, ("id-3", 0): None}
+    assert_problem(give_by_id(sampled, "id-2", label="42"), 422, "feedback_mismatch")
+    assert labels_of("id-1") == ["21", "2", "1"]
+    assert give_by_id(sampled, label="123").get_json()["feedback"]["pictures"] == 1
+    assert labels_of("id-1") == ["123", None, None]
+    assert give_by_id(sampled, "id-3", label="123").status_code == 200
+    assert labels_of("id-2") == [None, NO_CLASS]
+    assert labels_of("id-3") == ["123", None]
 
 
 def test_reused_request_id_stands_for_the_latest_picture(
     sampled: FlaskClient, store_url: str, digits: Any
 ) -> None:
     read(sampled, draw_number(digits, "27"))
-    wait_for(store_url, 2)
+    wait_for(url, 3)
     predict(sampled, digits.one(3))
-    wait_for(store_url, 3)
+    wait_for(url, 4)
     assert give_by_id(sampled, label="8").status_code == 200
-    assert [record.label for record in stored(store_url)] == [None, None, "8"]
+    assert [record.label for record in stored(store_url)] == [None, None, None, "8"]
 
 
 def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, store_url: str, digits: Any) -> None:

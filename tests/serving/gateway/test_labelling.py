@@ -1,6 +1,7 @@
 """Labelling: stored pictures are shown to API keys with the permission, and get labels by hand."""
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import NO_CLASS
 from digit_core.images import decode, to_png
-from digit_serving.feedback.records import Record
+from digit_core.results import Box
+from digit_serving.feedback.records import WHOLE, Record, Seen
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
-from tests.records import make_record
+from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
 from tests.serving.gateway.test_routes import assert_problem
@@ -63,10 +65,89 @@ def test_unlabelled_answers_are_shown_without_the_predicted_label(
     document = shown(http, "?limit=6")
     (record,) = [each for each in document["records"] if number_of(each) == 3]
     assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
-    assert record.keys() == {"picture", "image", "box"}
-    assert record["box"] == [1, 2, 3, 4]
+    assert record.keys() == {"picture", "image", "boxes", "candidates"}
+    assert (record["boxes"], record["candidates"]) == ([[1, 2, 3, 4]], None)
     assert document["unlabelled"] == 6
     assert len(shown(http, "?limit=2")["records"]) == 2
+
+
+def sample_reading(digits: str, **fields: Any) -> list[Record]:
+    """Return an unsure answer to a picture of a number: the whole reading and its digits."""
+    common: dict[str, Any] = {"request_id": "reading", "sent_at": START} | fields
+    boxes: list[Box] = [(10 * place, 0, 9, 9) for place in range(len(digits))]
+    parts = [
+        replace(sample(100 + place, position=place, **common), predicted=digit)
+        for place, digit in enumerate(digits)
+    ]
+    reading = Seen(boxes=boxes, candidates=["17", "77"])
+    whole = replace(parts[0], position=WHOLE, predicted=digits, reading=reading, confidence=0.25)
+    return [whole, *parts]
+
+
+def hand_labels(store: FeedbackStore) -> list[str | None]:
+    return [record.hand_label for record in store.records()]
+
+
+def test_whole_reading_is_shown_once_with_boxes_and_candidates(
+    http: FlaskClient, store: FeedbackStore
+) -> None:
+    store.save([sample(1, confidence=0.125), *sample_reading("17")])
+    document = shown(http)
+    assert document["unlabelled"] == 2
+    _, record = document["records"]
+    assert record["boxes"] == [[0, 0, 9, 9], [10, 0, 9, 9]]
+    assert record["candidates"] == ["17", "77"]
+    assert "0.25" not in str(record)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("77", ["77", "7", "7"]),
+        ("7/7", ["77", "7", "7"]),
+        ("1 177", ["1177", None, None]),
+        ("1", ["1", None, None]),
+        (NO_CLASS, [NO_CLASS] * 3),
+    ],
+)
+def test_number_labels_the_digits_of_a_reading_where_the_lengths_agree(
+    http: FlaskClient, store: FeedbackStore, text: str, expected: list[str | None]
+) -> None:
+    store.save(sample_reading("17"))
+    store.save([replace(record, caller="other") for record in sample_reading("17")])
+    (record,) = shown(http)["records"]
+    assert label(http, record, text).status_code == 200
+    assert sorted(hand_labels(store), key=str) == sorted(2 * expected, key=str)
+    assert [each.hand_label for each in store.records(caller="other")] == expected
+    assert shown(http)["records"] == []
+    assert label(http, record, None).status_code == 200
+    assert hand_labels(store) == [None] * 6
+    assert shown(http)["records"] == [record]
+
+
+@pytest.mark.parametrize("text", ["x", "1x", "4²", "-", "١٢"])
+def test_text_that_is_no_number_labels_no_reading(http: FlaskClient, store: FeedbackStore, text: str) -> None:
+    store.save(sample_reading("17"))
+    (record,) = shown(http)["records"]
+    assert_problem(label(http, record, text), 422, "feedback_mismatch")
+    assert_problem(label(http, record, "1" * 1001), 400, "malformed_body")
+    assert hand_labels(store) == [None] * 3
+
+
+def test_reading_of_which_a_digit_is_gone_takes_its_number(http: FlaskClient, store: FeedbackStore) -> None:
+    whole, _, _, last = sample_reading("127")
+    store.save([whole, last])
+    (record,) = shown(http)["records"]
+    assert label(http, record, "345").status_code == 200
+    assert hand_labels(store) == ["345", "5"]
+
+
+def test_number_is_no_label_of_a_single_digit(http: FlaskClient, store: FeedbackStore) -> None:
+    store.save([sample(1, position=3)])
+    (record,) = shown(http)["records"]
+    assert_problem(label(http, record, "42"), 422, "feedback_mismatch")
+    assert label(http, record, "4").status_code == 200
+    assert hand_labels(store) == ["4"]
 
 
 def test_labelled_answers_and_other_models_are_left_out(

@@ -7,15 +7,19 @@ import { Task } from "./task.js";
 const FETCHED = 20;
 const MOST_FETCHED = 100;
 const KEYS = [..."1234567890abcdefghijklmnopqrstuvwxyz"];
+// Digits are those of the number.
+const CANDIDATE_KEYS = [..."abcde"];
 
 const find = (selector) => document.querySelector(selector);
 
 const menu = find("#names input");
+const field = find("#number input");
 let model;
 let task;
 /** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
 let keys = [];
-/** Pictures that wait, the current one first: {picture, image, box}, with the name of the picture. */
+/** Pictures that wait, the current one first: {picture, image, boxes, candidates}, with the name of the picture. Candidates are
+ *  numbers in an order that does not tell the answer, or null for one of the labels. */
 let waiting = [];
 let left = 0;
 const skipped = new Set();
@@ -41,10 +45,20 @@ function setTask(newTask) {
   keys = keysOf(task.labels);
   const isNamed = keys.length === 0;
   find("#none span").textContent = task.texts.noLabel.charAt(0).toUpperCase() + task.texts.noLabel.slice(1);
-  find("#labels").classList.toggle("digits", task.hasDigitLabels);
-  find("#labels").replaceChildren(...(isNamed ? [] : task.labels.map(createButton)));
   find("#names").hidden = !isNamed;
   find("#label-names").replaceChildren(...(isNamed ? task.labels.map((label) => new Option(label)) : []));
+  showLabels(null);
+}
+
+/** Show a button for each candidate and the field of a number, or the buttons of the labels. */
+function showLabels(candidates) {
+  const isNumber = candidates !== null;
+  const labels = candidates ?? (keys.length ? task.labels : []);
+  find("#labels").className = isNumber ? "numbers" : task.hasDigitLabels ? "digits" : "";
+  find("#labels").replaceChildren(...labels.map((label, index) => createButton(label, (isNumber ? CANDIDATE_KEYS : keys)[index])));
+  find("#number").hidden = !isNumber;
+  field.value = "";
+  field.blur();
 }
 
 /** Return the keys of the labels: the labels themselves if each is a digit or another letter. */
@@ -54,11 +68,11 @@ function keysOf(labels) {
   return labels.length <= KEYS.length ? KEYS.slice(0, labels.length) : [];
 }
 
-function createButton(label, index) {
+function createButton(label, key) {
   const button = document.createElement("button");
   button.type = "button";
   button.append(label);
-  if (keys[index] !== label) button.append(Object.assign(document.createElement("kbd"), { textContent: keys[index] }));
+  if (key !== label) button.append(Object.assign(document.createElement("kbd"), { textContent: key }));
   button.addEventListener("click", () => give(label));
   return button;
 }
@@ -103,16 +117,21 @@ async function show() {
   image.src = toDataUrl(record.image);
   await image.decode();
   image.classList.toggle("smooth", isLarge(image));
-  find("#picture").replaceChildren(image, ...(record.box ? [outline(image, record.box)] : []));
+  // The frame of a number is as wide as its picture, that of other labels a square.
+  const side = Math.max(image.naturalWidth, image.naturalHeight);
+  const frame = [side, record.candidates ? image.naturalHeight : side];
+  find("#picture").style.setProperty("--ratio", frame[0] / frame[1]);
+  find("#picture").replaceChildren(image, ...record.boxes.map((box) => outline(image, frame, box)));
+  if (record.candidates || !find("#number").hidden) showLabels(record.candidates);
   find("#pause").hidden = true;
 }
 
-/** Return an outline of the part that the label is about. */
-function outline({ naturalWidth: width, naturalHeight: height }, [left, top, ...sides]) {
-  const side = Math.max(width, height);
-  const offsets = { left: (side - width) / 2 + left, top: (side - height) / 2 + top, width: sides[0], height: sides[1] };
+/** Return an outline of a part that the label is about, in a frame around the middle of the picture. */
+function outline({ naturalWidth, naturalHeight }, [across, down], [left, top, width, height]) {
   const element = document.createElement("i");
-  for (const [name, length] of Object.entries(offsets)) element.style[name] = `${(100 * length) / side}%`;
+  const shares = { left: ((across - naturalWidth) / 2 + left) / across, top: ((down - naturalHeight) / 2 + top) / down };
+  Object.assign(shares, { width: width / across, height: height / down });
+  for (const [name, share] of Object.entries(shares)) element.style[name] = `${100 * share}%`;
   return element;
 }
 
@@ -178,9 +197,13 @@ document.addEventListener("keydown", (event) => {
   const { key, ctrlKey, metaKey, altKey, repeat, target } = event;
   // A key that is held down must not label the next pictures.
   if (repeat || altKey || ctrlKey || metaKey || target.closest("input, select, dialog")) return;
-  const index = keys.indexOf(key.toLowerCase());
+  const candidates = waiting[0]?.candidates;
+  // The field that has the focus takes the digit.
+  if (candidates && /^\d$/.test(key)) return field.focus();
+  const index = (candidates ? CANDIDATE_KEYS : keys).indexOf(key.toLowerCase());
+  const label = (candidates ?? task?.labels)?.[index];
   const actions = { "-": () => give(""), ArrowRight: skip, ArrowLeft: undo };
-  const action = index >= 0 ? () => give(task.labels[index]) : actions[key];
+  const action = label === undefined ? actions[key] : () => give(label);
   if (!action) return;
   event.preventDefault();
   action();
@@ -191,6 +214,11 @@ menu.addEventListener("change", () => {
   give(menu.value);
   menu.value = "";
 });
+find("#number").addEventListener("submit", (event) => {
+  event.preventDefault();
+  give(field.value);
+});
+field.addEventListener("keydown", ({ key }) => key === "Escape" && showLabels(waiting[0].candidates));
 find("#none").addEventListener("click", () => give(""));
 find("#skip").addEventListener("click", skip);
 find("#undo-label").addEventListener("click", undo);
