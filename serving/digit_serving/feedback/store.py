@@ -55,8 +55,8 @@ _PAGE_ROWS = 100
 
 _columns = pictures.c
 _KEY = ("model", "digest", "caller")
-_PICTURE = ("model", "caller", "request_id", "index")
-"""Columns that a reading and its digits share, besides the time: callers may use a request ID again."""
+_PICTURE = ("model", "caller", "request_id", "index", "sent_at")
+"""Columns that a reading and its digits share; callers may use a request ID again."""
 _of_record = [column for column in _columns if column.name != "digest"]
 _OLDEST_FIRST = tuple(_columns[name] for name in ("sent_at", "request_id", "index", "position", *_KEY))
 _label = sa.func.coalesce(_columns.hand_label, _columns.label)
@@ -74,6 +74,7 @@ class Criteria(TypedDict, total=False):
     caller: str | None
     model: str | None
     digest: str | None
+    sent_at: datetime | None
     label: str | None
     labelled: bool | None
 
@@ -128,8 +129,7 @@ class FeedbackStore:
         if not found:
             return []
         same: Any = {name: getattr(found[0], name) for name in _PICTURE}
-        records = self.records(pictures=True, since=found[0].sent_at, **same)
-        return [record for record in records if record.sent_at == found[0].sent_at]
+        return self.records(pictures=True, **same)
 
     def votes(self, *, without_callers: Sequence[str] = (), **given: Unpack[Criteria]) -> Votes:
         """Return the label of each picture that meets all criteria."""
@@ -309,9 +309,9 @@ def _waiting(model: str) -> "sa.Select[tuple[str]]":
 
     Digits of a whole reading are not among them.
     """
-    whole, same = pictures.alias(), (*_PICTURE, "sent_at")
-    readings = sa.select(*(whole.c[name] for name in same)).where(whole.c.position == WHOLE)
-    is_digit = sa.tuple_(*(_columns[name] for name in same)).in_(readings)
+    whole = pictures.alias()
+    readings = sa.select(*(whole.c[name] for name in _PICTURE)).where(whole.c.position == WHOLE)
+    is_digit = sa.tuple_(*(_columns[name] for name in _PICTURE)).in_(readings)
     query = sa.select(_columns.digest).group_by(_columns.digest).having(sa.func.count(_label) == 0)
     return query.where(_columns.model == model, (_columns.position == WHOLE) | ~is_digit)
 
