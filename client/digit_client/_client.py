@@ -334,8 +334,9 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
         """Tell the service which `label` a picture has: it stores both for training.
 
         `label` is one of the model's labels, or "" for a picture of none of them. `box` is the part that it
-        is about; several boxes take the digits of a number, with any white space. Without a box it is the
-        whole picture, or the digit that the service finds.
+        is about, or several for the digits of a number, of which signs and white space don't count; one of
+        another length labels what is around them. Without a box it is the whole picture, or the digit that
+        the service finds.
 
         `picture` is an image as of `predict`, or an answer: from a client with `keep_picture` that brings its
         picture and boxes, else its request ID, which labels a picture of the service's sample. Without a
@@ -343,7 +344,7 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
         Later feedback on the same picture replaces earlier one. Raise ServiceError with `reason`
         "feedback_unknown" if the service has not stored the answer's picture, "feedback_mismatch" if the
-        label does not suit model or boxes, and "not_found" if the service takes no feedback; ValueError for
+        label does not suit the model, and "not_found" if the service takes no feedback; ValueError for
         an image without a label, and an answer without picture and request ID.
         """
         options = Options(timeout=timeout, request_id=request_id)

@@ -229,7 +229,7 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     reading = read(sampled, draw_number(digits, "27"))
     predict(sampled, digits.one(3), IMAGE, request_id="id-2")
     read(sampled, IMAGE[::-1], "id-3")
-    records = {(each.request_id, each.index, each.position): each for each in wait_for(url, 7)}
+    records = {(each.request_id, each.index, each.position): each for each in wait_for(store_url, 7)}
     boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
     assert [(each.predicted, each.label, each.box is None) for each in records.values()] == [
         ("27", None, False),
@@ -268,9 +268,9 @@ def test_reused_request_id_stands_for_the_latest_picture(
     sampled: FlaskClient, store_url: str, digits: Any
 ) -> None:
     read(sampled, draw_number(digits, "27"))
-    wait_for(url, 3)
+    wait_for(store_url, 3)
     predict(sampled, digits.one(3))
-    wait_for(url, 4)
+    wait_for(store_url, 4)
     assert give_by_id(sampled, label="8").status_code == 200
     assert [record.label for record in stored(store_url)] == [None, None, None, "8"]
 

@@ -109,7 +109,7 @@ class Metrics(Observer):
             "feedback", "Pictures that got a label, by its agreement with the answer.", *_VERSION, "agrees"
         )
         self.feedback_sampled = self._counter(
-            "feedback_sampled", "Pictures, and digits of pages, that were stored as a sample.", *_VERSION
+            "feedback_sampled", "Pictures, readings and their digits that were stored as a sample.", *_VERSION
         )
         self.feedback_dropped = self._counter(
             "feedback_dropped", "Pictures of the sample that could not be stored."

@@ -56,7 +56,7 @@ export class FeedbackView {
     const { isNumber, answers, labels, noLabel } = this.#answer;
     let field;
     if (isNumber) {
-      field = createTextField(this.#shownLabel, answers.length);
+      field = createTextField(this.#shownLabel);
       this.#readField = () => field.value;
     } else {
       const choices = [...labels.filter((label) => label !== answers[0].label), ""];
@@ -108,9 +108,9 @@ export class FeedbackView {
   }
 }
 
-function createTextField(text, count) {
+function createTextField(text) {
   const attributes = { type: "text", value: text, inputMode: "numeric", autocomplete: "off", required: true };
-  const digits = { pattern: `\\s*([0-9]\\s*){${count}}`, title: `${count} digits, as many as were found` };
+  const digits = { pattern: "[^\\p{L}]*[0-9][^\\p{L}]*", title: "The digits of the number" };
   return Object.assign(document.createElement("input"), { ...attributes, ...digits });
 }
 
