@@ -92,9 +92,10 @@ def to_whole(
 ) -> Record:
     """Return the record of a whole reading, of the part around its boxes and the records of its digits.
 
-    The order of the candidates does not tell which one is the answer, and one alone would.
+    Candidates are in the order of their characters, which does not tell the answer: most others lack a digit,
+    so that the largest number often is it. One alone would tell it.
     """
-    texts = sorted((each.text for each in candidates), key=lambda text: (len(text), text))
+    texts = sorted(each.text for each in candidates)
     return replace(
         digits[0],
         picture=part.png,

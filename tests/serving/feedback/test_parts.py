@@ -85,10 +85,10 @@ def test_cut_around_boxes_is_a_whole_with_the_places_of_the_digits(scale: int) -
     assert len(parts) == 2
     assert whole.pixels.size <= 1_000_000
     digits = [make_record(number, part.pixels, predicted=str(number)) for number, part in enumerate(parts)]
-    record = to_whole(whole, digits, 0.3, boxes, [Candidate("2", 0.5), Candidate("01", 0.3)])
+    record = to_whole(whole, digits, 0.3, boxes, [Candidate(text, 0.2) for text in ("2", "01", "1")])
     assert (record.position, record.predicted, record.confidence) == (WHOLE, "01", 0.3)
     assert record.reading
-    assert record.reading["candidates"] == ["2", "01"]
+    assert record.reading["candidates"] == ["01", "1", "2"]
     # Half a digit is around them.
     height, width = whole.pixels.shape
     for left, place in zip((10, 30), record.reading["boxes"], strict=True):
