@@ -1,7 +1,8 @@
 """Numbers and no-digits, by family: `python -m benchmarks.numbers MNIST.npz`.
 
 Reads pictures with a model in this process, or sends them to a gateway (`--url`). Prints Markdown tables, and
-writes a contact sheet of each family to a PNG file (`--sheets`), errors first.
+writes a contact sheet of each family to a PNG file (`--sheets`), errors first. With `--expect` the tables say
+what is read of the numbers by what their caller knows of them.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.numbers.expecting import KNOWN, Expected, read_expecting
 from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import (
@@ -25,6 +27,8 @@ from digit_client import Client
 
 _CONFIDENT = 0.9
 """Confidence that a caller would trust."""
+_THRESHOLDS = (0, 0.5, 0.8, 0.9, 0.95, 0.99)
+"""Least confidences of readings."""
 
 
 def main() -> None:
@@ -33,6 +37,10 @@ def main() -> None:
     with np.load(arguments.mnist) as mnist:
         digits = Digits(mnist["x_test"], mnist["y_test"])
     reader = _reader(arguments)
+    if arguments.expect:
+        assert isinstance(reader, LocalReader)
+        _print_expecting(digits, reader, arguments)
+        return
 
     def read_family(name: str) -> list[Result]:
         results = list(_read(name, digits, reader, arguments))
@@ -77,6 +85,7 @@ def _arguments() -> argparse.Namespace:
         metavar="NAME",
         help="families to read, else all: %(choices)s",
     )
+    parser.add_argument("--expect", action="store_true", help="read numbers by what their caller knows")
     parser.add_argument("--sheets", type=Path, help="directory for the contact sheets")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -84,6 +93,8 @@ def _arguments() -> argparse.Namespace:
     )
     source.add_argument("--url", help="URL of a running gateway, to read there instead")
     arguments = parser.parse_args()
+    if arguments.expect and arguments.url:
+        parser.error("--expect reads in this process, not at --url")
     if arguments.sheets:
         arguments.sheets.mkdir(parents=True, exist_ok=True)
     return arguments
@@ -126,6 +137,47 @@ def _print_table(
     _print_row("*mean*", *_shares(every, measures), str(len(every)))
     sys.stdout.write("\n")
     return every
+
+
+def _print_expecting(digits: Digits, reader: LocalReader, arguments: argparse.Namespace) -> None:
+    """Print the share of numbers that are read right (wrong) by what is expected, then by confidence.
+
+    Families of several lines have no one number that is expected.
+    """
+    columns = ["nothing", "length", "length and check digit", "among 1,000", "date, amount"]
+    _print_row("numbers", *columns, "among five candidates", "n")
+    _print_row("---", *["---:"] * (len(columns) + 2))
+    every: list[Expected] = []
+    for family in arguments.family or [name for name in NUMBERS if name != "two lines"]:
+        read = []
+        for number in range(arguments.count):
+            rng = generator(arguments.seed, family, number)
+            file, text = NUMBERS[family](digits, rng)
+            read.append(read_expecting(reader, family, file, text, rng))
+        _print_row(family, *_expected_cells(read, [*columns[:4], KNOWN.get(family, "")]), str(len(read)))
+        every += read
+    _print_row("*mean*", *_expected_cells(every, [*columns[:4], ""]), str(len(every)))
+    sys.stdout.write("\n")
+    _print_row("least confidence", "answered", "wrong of the answered")
+    _print_row("---:", "---:", "---:")
+    for least in _THRESHOLDS:
+        answered = [
+            each
+            for each in every
+            if not (reading := each.readings["nothing"]).refusal and reading.confidence >= least
+        ]
+        wrong = sum(each.is_wrong("nothing") for each in answered) / max(1, len(answered))
+        _print_row(f"{least:g}", f"{len(answered) / len(every):.1%}", f"{wrong:.1%}")
+
+
+def _expected_cells(read: list[Expected], names: list[str]) -> list[str]:
+    """Return a cell for each expectation, and the share of the numbers among the candidates without one."""
+    cells = []
+    for name in names:
+        known = [each for each in read if name in each.readings]
+        right, wrong = sum(each.is_right(name) for each in known), sum(each.is_wrong(name) for each in known)
+        cells.append(f"{right / len(known):.1%} ({wrong / len(known):.1%})" if known else "")
+    return [*cells, f"{np.mean([each.is_candidate('nothing') for each in read]):.1%}"]
 
 
 def _shares(results: list[Result], measures: tuple[Callable[[Result], bool], ...]) -> list[str]:

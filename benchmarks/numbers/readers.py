@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from digit_client import Client
 from digit_core import recognition
 from digit_core.artifact.task_card import DIGITS
+from digit_core.expectations import Expectation
 from digit_core.images import Peaks
 from digit_core.results import Prediction, Reading
 from digit_core.tfserving.codec import LINE_WEIGHTS_OUTPUT, Batch
@@ -55,6 +56,13 @@ class LocalReader:
     def __init__(self, model: Model, find: Find) -> None:
         self._recognition = recognition.Recognition(DIGITS)
         self._model, self._find = model, find
+
+    def read(self, file: bytes, expectation: Expectation | None = None) -> Reading:
+        """Read the number on the picture that is expected."""
+        expecting = recognition.Recognition(DIGITS, expectation=expectation)
+        (reading,) = recognition.drive(expecting.read([file]), self._ask)
+        assert isinstance(reading.result, Reading)
+        return reading.result
 
     @classmethod
     def load(cls, models: Path) -> Self:

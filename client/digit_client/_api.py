@@ -116,9 +116,13 @@ def _box_of(answer: Prediction | Reading) -> Boxes:
     return [digit.box for digit in answer.digits] if isinstance(answer, Reading) else answer.box
 
 
-def split(images: Iterable[ImageSource], max_files: int) -> Iterator[Batch]:
+def split(images: Iterable[ImageSource], max_files: int, options: Options) -> Iterator[Batch]:
     """Yield the images of each request, of at most `max_files` files."""
-    return _batches.split(images, _inputs.read_source, max_files, _MAX_BYTES)
+    numbers, size = options.numbers, _MAX_BYTES
+    if numbers is not None:
+        # JSON: a number has two quotes and a comma, and base64 takes four bytes for three.
+        size = max(1, (size - sum(len(number) + 3 for number in numbers)) * 3 // 4)
+    return _batches.split(images, _inputs.read_source, max_files, size)
 
 
 def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[str, Any]:
@@ -126,20 +130,21 @@ def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[st
     return {"json": {"images": encoded, "expect": numbers}}
 
 
-def encode_batch(batch: Batch, numbers: Sequence[str] | None = None) -> dict[str, Any]:
+def encode_batch(batch: Batch, options: Options) -> dict[str, Any]:
     """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files.
 
-    With `numbers`, of which one is expected, it is JSON.
+    With valid numbers it is JSON; an array of which a part is read is sent as files.
     """
-    if numbers is not None:
-        is_array = isinstance(batch.images, np.ndarray)
-        files = map(_inputs.to_png, batch.images) if is_array else batch.images
-        return _encode_expecting((data for data in files if isinstance(data, bytes)), numbers)
-    if isinstance(batch.images, np.ndarray):
-        buffer = io.BytesIO()
-        np.save(buffer, batch.images, allow_pickle=False)
-        return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
-    sent = [(index, data) for index, data in enumerate(batch.images, batch.start) if isinstance(data, bytes)]
+    images: Any = batch.images
+    if isinstance(images, np.ndarray):
+        if options.numbers is None and options.box is None:
+            buffer = io.BytesIO()
+            np.save(buffer, images, allow_pickle=False)
+            return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
+        images = map(_inputs.to_png, images)
+    sent = [(index, data) for index, data in enumerate(images, batch.start) if isinstance(data, bytes)]
+    if options.numbers is not None:
+        return _encode_expecting((data for _, data in sent), options.numbers)
     return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in sent]}
 
 

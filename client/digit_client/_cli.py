@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from digit_client._commands import RegisteredCommands
+from digit_client._expecting import expecting_options
 from digit_client._formats import Output, format_csv, prediction_output, reading_output
 from digit_client._options import DEFAULT_URL
 from digit_core.artifact import addresses
@@ -119,20 +120,7 @@ def predict(**given: Any) -> None:
 
 @click.command()
 @_shared_options
-@click.option(
-    "--expect",
-    metavar="PATTERN",
-    help="Text that the number must look like: # is a digit, #{4} and #{4,6} so many, | parts alternatives; "
-    "or date, amount, or @FILE of the valid numbers, one a line.",
-)
-@click.option(
-    "--check", help="Check of the number's digits: luhn, mod11, mod97, or a range: 0..9999, 48210.."
-)
-@click.option(
-    "--min-confidence",
-    type=click.FloatRange(0, 1),
-    help="Least probability that a reading is right: others are refused as unsure.",
-)
+@expecting_options
 @click.option("--box", type=_Box(), metavar="LEFT,TOP,WIDTH,HEIGHT", help="Part of each image that is read.")
 @click.option(
     "--turn", is_flag=True, flag_value="auto", default=None, help="Turn images that are not upright."
@@ -173,8 +161,6 @@ def _ask(
 
     if options["version"] is not None and options["label"] is not None:
         raise click.UsageError("--version and --version-label are mutually exclusive")
-    if (options.get("expect") or "").startswith("@"):
-        options["expect"] = _read_numbers(options["expect"][1:])
     found = [image for argument in images for image in _expand_argument(argument, recursive)]
     if show and len(found) > 1:
         raise click.UsageError("--show takes one image")
@@ -205,13 +191,6 @@ def _ask(
     if failures and len(found) > 1:
         click.echo(f"{failures} of {len(found)} images failed", err=True)
     sys.exit(1 if failures else 0)
-
-
-def _read_numbers(path: str) -> list[str]:
-    try:
-        return Path(path).read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"--expect @{path}: {error}") from error
 
 
 def _find_gateway(url: str | None) -> Address:

@@ -205,8 +205,8 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         kept: Result = self._with_picture(result, data)
         return kept
 
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
-        return _api.split(images, _ROUTES[kind].max_files)
+    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
+        return _api.split(images, _ROUTES[kind].max_files, options)
 
     async def _send_batch(
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
@@ -214,7 +214,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         outcomes: dict[int, Any] = dict(enumerate(batch.images, batch.start))
         sent = [index for index, image in outcomes.items() if not isinstance(image, Exception)]
         if sent:
-            arguments = await self._backend.to_thread(_api.encode_batch, batch, options.numbers)
+            arguments = await self._backend.to_thread(_api.encode_batch, batch, options)
             try:
                 results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
             except DigitError as error:

@@ -137,7 +137,8 @@ def format_reading_rows(name: str, reading: Reading) -> str:
 
 def format_lines(name: str, reading: Reading, with_name: bool) -> str:
     """Return the lines of the reading, each after the image's name if `with_name`."""
-    hint = f"{name}: turn the image by {reading.orientation}° clockwise" if reading.orientation else None
+    degrees = None if reading.is_turned else reading.orientation
+    hint = f"{name}: turn the image by {degrees}° clockwise" if degrees else None
     if reading.refusal:
         return hint or f"{name}: {_reason(reading)}"
     lines = [f"{name}: {line.text}" if with_name else line.text for line in reading.lines]

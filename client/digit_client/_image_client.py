@@ -83,7 +83,7 @@ class BaseClient(ABC):
         """Return the result of an image. Raise its error."""
 
     @abstractmethod
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
+    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
         """Yield the images of each request, as they are needed."""
 
     @abstractmethod
@@ -216,7 +216,7 @@ class ImageClient(BaseClient):
             return run(self._send_batch(kind, batch, options, stopped))
 
         check_many(images, concurrency)
-        return send_many(self._batches(kind, images), send, concurrency)
+        return send_many(self._batches(kind, images, options), send, concurrency)
 
 
 class AsyncImageClient(BaseClient):
@@ -311,4 +311,4 @@ class AsyncImageClient(BaseClient):
             return await self._send_batch(kind, batch, options, stopped)
 
         check_many(images, concurrency)
-        return async_send_many(self._batches(kind, images), send, concurrency)
+        return async_send_many(self._batches(kind, images, options), send, concurrency)

@@ -134,7 +134,7 @@ class GrpcClient(BaseClient):
             await connection.close()
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        batch = await self._backend.to_thread(next, self._batches(kind, [image]))
+        batch = await self._backend.to_thread(next, self._batches(kind, [image], options))
         ((_, result),) = await self._recognize(kind, batch, options, Event())
         if isinstance(result, ImageError):
             result.index = None
@@ -142,7 +142,7 @@ class GrpcClient(BaseClient):
             raise result
         return result
 
-    def _batches(self, kind: type[Result], images: Images) -> Iterator[Batch]:
+    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
         return split(images, _read_once, MAX_BATCH, _BATCH_BYTES)
 
     async def _send_batch(

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 
 from digit_client import ImageShapeError, ImageSource, _api
 from digit_client._batches import Batch, split
+from digit_client._options import Options
 from digit_core.errors import without_tracebacks
 
 
@@ -54,13 +56,13 @@ def test_split_image_that_can_not_be_read_is_its_error(tmp_path: Path) -> None:
             raise TimeoutError("no answer from the network drive")
 
     images: list[Any] = [b"a", tmp_path / "missing.png", np.zeros(7), BrokenFile(), io.BytesIO(b"b")]
-    (batch,) = _api.split(images, 64)
+    (batch,) = _api.split(images, 64, Options())
     first, missing, no_image, broken, last = batch.images
     assert (first, last) == (b"a", b"b")
     errors = [type(error) for error in (missing, no_image, broken)]
     assert errors == [FileNotFoundError, ImageShapeError, TimeoutError]
     assert (no_image.index, broken.__traceback__) == (2, None)
-    assert [name for _, (name, *_) in _api.encode_batch(batch)["files"]] == ["0", "4"]
+    assert [name for _, (name, *_) in _api.encode_batch(batch, Options())["files"]] == ["0", "4"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
@@ -68,7 +70,7 @@ def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
     found = batches(images)
     assert [batch.start for batch in found] == [0, 256]
-    sent = [np.load(io.BytesIO(_api.encode_batch(batch)["content"])) for batch in found]
+    sent = [np.load(io.BytesIO(_api.encode_batch(batch, Options())["content"])) for batch in found]
     assert np.array_equal(np.concatenate(sent), images)
     # A photograph takes as long in an array as in a file.
     for photographs, starts in (((20, 300, 400), [0, 16]), ((3, 1000, 1000, 3), [0, 2])):
@@ -85,8 +87,16 @@ def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
     ids=["floats", "alpha", "larger-than-request"],
 )
 def test_split_other_array_is_sent_as_pictures(images: np.ndarray) -> None:
-    (batch,) = _api.split(images, 64)
-    assert len(_api.encode_batch(batch)["files"]) == 2
+    (batch,) = _api.split(images, 64, Options())
+    assert len(_api.encode_batch(batch, Options())["files"]) == 2
+
+
+def test_split_bounds_a_request_with_valid_numbers_too() -> None:
+    options = Options(expect=[str(number) for number in range(100_000)])
+    found = [*_api.split([bytes(1_000_000)] * 10, 64, options)]
+    sent = [len(json.dumps(_api.encode_batch(batch, options)["json"])) for batch in found]
+    assert len(sent) > 1
+    assert max(sent) < 8 * 1024 * 1024
 
 
 def test_without_tracebacks_clears_every_cause() -> None:

@@ -56,9 +56,11 @@ class ContentServer(FaultyServer):
         self.held: set[bytes] = set()
         self.release = threading.Event()
         self.authorizations: list[str | None] = []
+        self.bodies: list[bytes] = []
 
     def respond(self, request: Request) -> Response:
         self.authorizations.append(request.headers.get("Authorization"))
+        self.bodies.append(request.get_data())
         if self.responses:
             return super().respond(request)
         contents = [part.read() for part in request.files.getlist("image")]
@@ -232,6 +234,57 @@ def test_options_reach_the_gateway(run: Run, server: ContentServer, folder: Path
     assert result.stdout.startswith(f"{folder / 'b.png'}: rose (75.0%)\n")
     assert len(result.stdout.splitlines()) == 6
     assert server.queries == [{"model": "flowers", "label": "stable", "min_is_digit": "0.2"}]
+
+
+def test_read_options_reach_the_gateway(
+    run: Run, server: ContentServer, folder: Path, tmp_path: Path
+) -> None:
+    server.responses = [read_success]
+    given = ("--expect", "##|#", "--check", "luhn", "--min-confidence", "0.9", "--box", "1,2,3,4", "--turn")
+    assert run("read", folder / "b.png", *given).stdout == "12\n3\n"
+    sent = {"expect": "##|#", "check": "luhn", "min_confidence": "0.9", "box": "1,2,3,4", "turn": "auto"}
+    numbers = tmp_path / "numbers.txt"
+    numbers.write_text("\ufeff12\n31\n\n", encoding="utf-8")
+    assert run("read", folder / "b.png", "--expect", f"@{numbers}").stdout == "12\n3\n"
+    assert server.queries == [sent, {}]
+    assert json.loads(server.bodies[1])["expect"] == ["12", "31"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--expect", "##x"), "character 3 of the pattern"),
+        (("--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
+        (("--expect", "####", "--check", "crc"), "the check must be one of luhn"),
+        (("--min-confidence", "2"), "--min-confidence"),
+        (("--box", "1,2,3"), "a box has four numbers"),
+    ],
+)
+def test_read_invalid_options_exits_2(run: Run, folder: Path, options: tuple[str, ...], message: str) -> None:
+    result = run("read", folder, *options)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("fields", "printed"),
+    [
+        ({"refusal": "unexpected"}, "{}: nothing that fits; seen: 12 (61.0%), 17 (3.0%)\n"),
+        ({"refusal": "unsure"}, "{}: unsure; seen: 12 (61.0%), 17 (3.0%)\n"),
+        ({"refusal": "unsure", "orientation": 90}, "{}: turn the image by 90° clockwise\n"),
+        (
+            {"refusal": "unsure", "orientation": 90, "is_turned": True},
+            "{}: unsure; seen: 12 (61.0%), 17 (3.0%)\n",
+        ),
+    ],
+)
+def test_read_refused_prints_what_was_seen(
+    run: Run, server: ContentServer, folder: Path, fields: dict[str, Any], printed: str
+) -> None:
+    candidates = [{"text": "12", "probability": 0.61}, {"text": "17", "probability": 0.03}]
+    reading = {"text": "", "confidence": 0.61, "lines": [], "candidates": candidates} | fields
+    server.responses = [lambda: Response(json.dumps({"model": DIGITS, "readings": [reading]}))]
+    assert run("read", folder / "b.png").stdout == printed.format(folder / "b.png")
 
 
 @pytest.fixture

@@ -257,6 +257,64 @@ def test_options_select_version_and_bar(client: Any, digits: Any) -> None:
         assert raised.value.request_id == "request-4"
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"expect": "#:#"}, "1:7"),
+        ({"expect": "##", "check": "10..19"}, "17"),
+        ({"expect": "date"}, "unexpected"),
+        ({"expect": ["31", "17", "4096"]}, "17"),
+        ({"expect": ["1024", "4096"]}, "unexpected"),
+        ({"min_confidence": 1}, "unsure"),
+        ({"box": (30, 110, 120, 100)}, "4"),
+        ({"box": (30, 30, 170, 90), "expect": ["17"]}, "17"),
+        ({"turn": "auto"}, "17\n4"),
+    ],
+)
+def test_read_options_say_what_is_expected_and_where(
+    client: Any, number: np.ndarray, options: dict[str, Any], found: str
+) -> None:
+    picture = np.rot90(number) if "turn" in options else number
+    reading = client.read(picture, **options)
+    assert describe(reading) == found
+    assert reading.is_turned == ("turn" in options or None)
+    assert bool(reading.candidates) is True
+    many = client.read_many(np.stack([picture, picture]), **options)
+    ((_, last),) = client.iter_read([to_png(picture)], **options)
+    assert [describe(each) for each in (*many, last)] == [found] * 3
+
+
+def test_read_box_outside_is_the_error_of_its_picture(client: Any, number: np.ndarray) -> None:
+    large = np.pad(number, ((0, 0), (0, 400)), constant_values=255)
+    outside, reading = client.read_many([number, large], box=(300, 40, 100, 80))
+    assert (type(outside), outside.index) == (ImageShapeError, 0)
+    assert describe(reading) == "no_digit"
+
+
+def test_methods_of_predictions_take_no_expectation(client: Any) -> None:
+    for name in ("predict", "predict_many", "iter_predict"):
+        with pytest.raises(TypeError, match=rf"{name}\(\) got an unexpected keyword argument 'expect'"):
+            getattr(client, name)([b"image"], expect="####")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"expect": "##x"}, "character 3"),
+        ({"expect": []}, "1 to 100,000 numbers"),
+        ({"expect": ["17"], "check": "luhn"}, "not with a list"),
+        ({"check": "crc"}, "the check must be one of"),
+        ({"min_confidence": 2}, "min_confidence is a probability"),
+        ({"box": (1, 2, 3)}, "a box is left, top, width and height"),
+        ({"turn": "left"}, 'turn is "auto"'),
+    ],
+)
+def test_read_invalid_option_raises_value_error(client: Any, options: dict[str, Any], message: str) -> None:
+    for method in (client.read, client.read_many, client.iter_read):
+        with pytest.raises(ValueError, match=message):
+            method([b"image"], **options)
+
+
 def test_methods_unknown_option_raises_type_error_that_names_the_method(client: Any) -> None:
     with_images = ["predict", "predict_many", "iter_predict", "read", "read_many", "iter_read"]
     for name in (*with_images, "ready", "with_options"):

@@ -152,10 +152,13 @@ class ReadQuery(VersionQuery):
             raise InvalidSelectionError("A list of numbers takes no parameter `expect` or `check`.")
         if self.expect is None and self.check is None:
             return numbers
+        name = "check"
         try:
+            if self.check is not None:
+                _parse_expectation(None, self.check)
+            name = "expect"
             return _parse_expectation(self.expect, self.check)
         except ValueError as error:
-            name = "check" if self.expect is None else "expect"
             raise InvalidSelectionError(f"Parameter `{name}`: {error}.") from error
 
 

@@ -161,7 +161,8 @@ class Views:
         )
         if isinstance(query, ReadQuery) and query.box:
             # A result for each part, in the place of a picture.
-            body = replace(body, content=[picture for picture in body.content for _ in query.box])
+            parts = [picture for picture in body.content for _ in query.box]
+            body = replace(body, content=parts, is_image=body.is_image and len(parts) == 1)
         documents: list[Any] = []
         results: dict[int, Prediction | Reading] = {}
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):

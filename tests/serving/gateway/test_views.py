@@ -232,6 +232,114 @@ def test_read_number_returns_text_and_boxes(http: FlaskClient, model: TemplateMo
     assert len(model.sizes) == 1
 
 
+def expecting(file: bytes, numbers: object) -> dict[str, Any]:
+    """Return the JSON body of one file and the numbers of which one is expected."""
+    return {"json": json_images(file)["json"] | {"expect": numbers}}
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers", "text", "refusal"),
+    [
+        ({"expect": "####"}, None, "2743", None),
+        ({"expect": "##:##", "check": "2000..3000"}, None, "27:43", None),
+        ({"expect": "####", "check": "..2000"}, None, "", "unexpected"),
+        ({}, ["1031", "2743"], "2743", None),
+        ({}, ["1031", "1024"], "", "unexpected"),
+        ({"min_confidence": "1"}, None, "", "unsure"),
+        ({"min_confidence": "0.01"}, ["2743"], "2743", None),
+    ],
+)
+def test_read_expected_returns_what_fits_or_what_was_seen(
+    http: FlaskClient, digits: Any, query: dict[str, str], numbers: Any, text: str, refusal: str | None
+) -> None:
+    file = to_png(draw_number(digits, "2743"))
+    sent = form(file) if numbers is None else expecting(file, numbers)
+    (reading,) = results(http.post("/v1/read", query_string=query, **sent))
+    assert (reading["text"], reading["refusal"], bool(reading["lines"])) == (text, refusal, bool(text))
+    assert reading["candidates"][0]["text"] == (text or "2743")
+
+
+@pytest.mark.parametrize(
+    ("query", "place"),
+    [
+        ({"expect": "##x"}, "Parameter `expect`: character 3 of the pattern"),
+        ({"expect": "##|"}, "Parameter `expect`: alternative 2 of the pattern"),
+        ({"expect": "date", "check": "luhn"}, "Parameter `expect`: `date` has its own check"),
+        ({"expect": "####", "check": "crc"}, "Parameter `check`: the check must be one of luhn, mod11"),
+        ({"check": "9..1"}, "Parameter `check`: the range 9..1 holds no number"),
+        ({"min_confidence": "1.1"}, "Parameter `min_confidence`"),
+        ({"turn": "90"}, "Parameter `turn`"),
+        ({"box": "1,2,3"}, "Parameter `box`: a box has four numbers"),
+        ({"box": ["1,2,3,4"] * 65}, "Parameter `box`"),
+    ],
+)
+def test_read_parameter_that_is_mistaken_is_refused_with_its_place(
+    http: FlaskClient, query: dict[str, Any], place: str
+) -> None:
+    response = http.post("/v1/read", query_string=query, **form(b""))
+    assert place in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "query", "place"),
+    [
+        ([], "", "field `expect`: a list has 1 to 100,000 numbers"),
+        (["1"] * 100_001, "", "field `expect`: a list has 1 to 100,000 numbers, not 100,001"),
+        (["1024", "10 31"], "", "field `expect`: number 2 of the list"),
+        ([1024], "", "field `expect`: number 1 of the list"),
+        ("1024", "", "field `expect` must be a list"),
+        (["1024"], "?check=luhn", "takes no parameter `expect` or `check`"),
+    ],
+)
+def test_read_list_that_is_mistaken_is_refused_with_its_place(
+    http: FlaskClient, numbers: object, query: str, place: str
+) -> None:
+    code = "invalid_selection" if query else "malformed_body"
+    problem = assert_problem(http.post(f"/v1/read{query}", **expecting(b"", numbers)), 400, code)
+    assert place in problem["detail"]
+
+
+def test_predict_takes_no_expected_numbers(http: FlaskClient) -> None:
+    problem = assert_problem(http.post("/v1/predict", **expecting(b"", ["1024"])), 400, "invalid_selection")
+    assert "Only /v1/read" in problem["detail"]
+    assert_problem(http.post("/v1/predict?expect=date", **form(b"")), 400, "invalid_selection")
+
+
+def test_read_boxes_have_a_reading_each_in_pixels_of_the_picture(http: FlaskClient, digits: Any) -> None:
+    number, digit = to_png(draw_number(digits, "2743")), to_png(draw_number(digits, "5"))
+    parts = {"box": ["224,0,224,112", "0,0,112,112"]}
+    found = results(http.post("/v1/read", query_string=parts, **form(number, digit)))
+    assert [reading.get("text") for reading in found] == ["43", "2", None, "5"]
+    assert_failed(found[2], 422, "wrong_shape")
+    for place, each in zip((2, 3), found[0]["lines"][0]["digits"], strict=True):
+        left, _, width, _ = each["box"]
+        assert 112 * place <= left < left + width <= 112 * (place + 1)
+
+
+def test_read_box_outside_is_the_error_of_its_part(http: FlaskClient, digits: Any) -> None:
+    number = to_png(draw_number(digits, "27"))
+    outside = {"box": "224,0,10,10"}
+    problem = assert_problem(http.post("/v1/read", query_string=outside, data=number), 422, "wrong_shape")
+    assert "box [224, 0, 10, 10] shows nothing of the picture, 224×112 pixels" in problem["detail"]
+    both = {"box": ["224,0,10,10", "0,0,112,112"]}
+    failed, reading = results(http.post("/v1/read", query_string=both, data=number))
+    assert_failed(failed, 422, "wrong_shape")
+    assert reading["text"] == "2"
+
+
+def test_read_boxes_of_an_array_are_refused(http: FlaskClient, digits: Any) -> None:
+    response = post_npy(http, draw_number(digits, "27")[np.newaxis], "/v1/read?box=0,0,112,112")
+    assert "needs image files" in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+def test_read_turned_returns_boxes_of_the_picture_as_sent(http: FlaskClient, digits: Any) -> None:
+    (reading,) = post(http, "/v1/read?turn=auto", np.rot90(draw_number(digits, "2743")))
+    assert (reading["text"], reading["is_turned"], reading["orientation"]) == ("2743", True, 90)
+    for place, digit in zip((3, 2, 1, 0), reading["lines"][0]["digits"], strict=True):
+        _, top, _, height = digit["box"]
+        assert 112 * place <= top < top + height <= 112 * (place + 1)
+
+
 def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(
     http: FlaskClient, digits: Any
 ) -> None:
