@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from digit_client._expecting import expecting_options
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
 
 _COUNT = click.IntRange(min=1)
@@ -34,11 +35,13 @@ _STOPPED = 130
 @click.option("--workers", type=_COUNT, help="Number of workers.  [default: all CPUs]")
 @option("--batch", "batch_size", type=_COUNT, default=1024, help="Pictures in a file of results.")
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
+@expecting_options
 @click.option(
     "--doubtful",
     type=click.FloatRange(min=0, max=100, min_open=True),
     metavar="PERCENT",
-    help="Also write the least sure answers, this part of all, the least sure first, to OUT/_doubtful.csv.",
+    help="Also write what was refused as unexpected or unsure, then the least sure answers, this part of "
+    "all, to OUT/_doubtful.csv.",
 )
 @option("--timeout", type=POSITIVE, default=60.0, help="Timeout of a call with its retries, in seconds.")
 @click.pass_context

@@ -1,5 +1,6 @@
 """A run of `digits score`: pin the version, compare images with results, and score those without a row."""
 
+import hashlib
 import sys
 import time
 from collections import Counter
@@ -14,11 +15,13 @@ from typing import Any
 import click
 import pyarrow as pa
 
+from digit_client import ReadOptions
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import ArtifactError, Version
 from digit_core.errors import DigitError
+from digit_core.expectations import parse_expectation
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
 from digit_serving import sockets
@@ -46,6 +49,9 @@ class Job:
     version: int | None
     label: str | None
     read: bool | None
+    expect: str | list[str] | None
+    check: str | None
+    min_confidence: float | None
     root: Path
     target: str | None
     ray: str | None
@@ -131,7 +137,12 @@ class Job:
             if run.read and not task.reads_numbers:
                 raise SettingError(f"{run.model} reads no numbers; leave out --read")
             results.write_run(run)
-            scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout)
+            options: ReadOptions = {
+                "expect": run.expect if self.expect is None else self.expect,
+                "check": run.check,
+                "min_confidence": run.min_confidence,
+            }
+            scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout, options)
             report(f"Starting {pool.workers} workers for {len(pending):,} pictures ...")
             label, is_hidden = "Scoring", not sys.stderr.isatty()
             with click.progressbar(
@@ -168,7 +179,15 @@ class Job:
                 number = server.resolve(
                     ModelRef(model or DIGITS.name, version_label=label), timeout=self.timeout
                 )
-        run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False)
+        run = Run(
+            files.absolute(self.source),
+            model or DIGITS.name,
+            number,
+            read or False,
+            **self._expected(earlier),
+        )
+        if not run.read and (run.expect, run.numbers, run.check, run.min_confidence) != (None,) * 4:
+            raise SettingError("--expect, --check and --min-confidence need --read")
         for name, value in asdict(run).items():
             if earlier and value != getattr(earlier, name):
                 raise SettingError(
@@ -176,6 +195,26 @@ class Job:
                     "use another folder"
                 )
         return run, local
+
+    def _expected(self, earlier: Run | None) -> dict[str, Any]:
+        """Return what is expected of all numbers, as Run has it. Raise SettingError."""
+        names = ("expect", "check", "min_confidence")
+        given = {name: getattr(self, name) for name in names}
+        if earlier:
+            given = {name: getattr(earlier, name) if given[name] is None else given[name] for name in names}
+            if earlier.numbers and self.expect is None:
+                raise SettingError(
+                    f"{self.output} has readings of {earlier.numbers}: name them with --expect"
+                )
+        try:
+            parse_expectation(given["expect"], given["check"])
+        except ValueError as error:
+            raise SettingError(str(error)) from error
+        if isinstance(self.expect, list):
+            listed = sorted({*self.expect})
+            digest = hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
+            given |= {"expect": None, "numbers": f"{len(listed):,} valid numbers, SHA-256 {digest}…"}
+        return given
 
 
 @contextmanager

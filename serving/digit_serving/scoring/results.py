@@ -98,6 +98,12 @@ class Run:
     model: str
     version: int
     read: bool
+    expect: str | None = None
+    """Pattern of all numbers."""
+    numbers: str | None = None
+    """Size and hash of a list of valid numbers."""
+    check: str | None = None
+    min_confidence: float | None = None
 
 
 class ResultsFolder:
@@ -180,19 +186,23 @@ class ResultsFolder:
         return pending, len(pc.unique(removed["path"]))
 
     def write_doubtful(self, share: float, read: bool) -> tuple[str, int]:
-        """Write the least sure share, 0 to 1, of the answers that are no refusal, the least sure first.
+        """Write what was refused as unexpected or unsure, then the least sure share, 0 to 1, of the answers.
 
-        Return the path of the CSV file and its number of rows.
+        Both begin with the least sure one. Return the path of the CSV file and its number of rows.
         """
-        answer = "text" if read else "label"
-        rows = self._read(["path", answer, "confidence", "refusal"], READINGS if read else PREDICTIONS)
+        columns = ["path", "text", "confidence", "candidates"] if read else ["path", "label", "confidence"]
+        rows = self._read([*columns, "refusal"], READINGS if read else PREDICTIONS).sort_by("confidence")
         answered = rows.filter(pc.and_(pc.is_null(rows["refusal"]), pc.is_valid(rows["confidence"])))
-        count = math.ceil(share * len(answered))
+        refused = rows.filter(pc.is_in(rows["refusal"], pa.array(["unexpected", "unsure"])))
+        doubtful = pa.concat_tables([refused, answered.slice(0, math.ceil(share * len(answered)))])
+        doubtful = doubtful.select(columns)
+        if read:
+            texts = [[each["text"] for each in listed or ()] for listed in doubtful["candidates"].to_pylist()]
+            doubtful = doubtful.set_column(3, "candidates", pa.array(map(json.dumps, texts), pa.string()))
         buffer = io.BytesIO()
-        columns = ["path", answer, "confidence"]
-        csv.write_csv(answered.select(columns).sort_by("confidence").slice(0, count), buffer)
+        csv.write_csv(doubtful, buffer)
         self._write(_DOUBTFUL_FILE, buffer.getvalue())
-        return f"{self.url}/{_DOUBTFUL_FILE}", count
+        return f"{self.url}/{_DOUBTFUL_FILE}", len(doubtful)
 
     def _read_keys(self) -> pa.Table:
         """Return path, etag and error_code of all rows, and the name of their file."""

@@ -1,15 +1,15 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from digit_client import ModelServerClient
+from digit_client import ModelServerClient, ReadOptions
 from digit_core.errors import DigitError
 from digit_core.results import Prediction, Reading
 from digit_serving.scoring.files import open_folder
@@ -39,12 +39,14 @@ class Scorer:
     version: int
     read: bool = False
     timeout: float = 60.0
+    expecting: ReadOptions = field(default_factory=ReadOptions)
+    """What the numbers must look like, of readings."""
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Return a row for each image, in their order."""
         listed = images.to_pylist()
         client = _connect(self.target, self.model, self.timeout)
-        ask = client.iter_read if self.read else client.iter_predict
+        ask = partial(client.iter_read, **self.expecting) if self.read else client.iter_predict
         sources = self._open([image["path"] for image in listed])
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
         constant = {"model": self.model, "version": self.version}

@@ -221,6 +221,12 @@ def test_score_photographs_asks_the_reader_of_the_models_folder(
     readings = f"{output}-read"
     score(photos, "--output", readings, "--models", models.parent, "--read")
     assert [row["text"] for row in rows(readings).values()] == ["5", "2026\n17"]
+    expected = f"{output}-expected"
+    score(photos, "--output", expected, "--models", models.parent, "--read", "--expect", "####")
+    assert [(row["text"], row["refusal"]) for row in rows(expected).values()] == [
+        ("", "unexpected"),
+        ("2026", None),
+    ]
 
 
 def test_score_killed_driver_leaves_no_process_and_can_be_repeated(

@@ -61,6 +61,7 @@ def run(*arguments: object, status: int) -> str:
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
         (("--ray", "auto"), "--ray needs --model-server"),
         (("--workers", 0), "not in the range"),
+        (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
     ],
 )
 def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
@@ -95,6 +96,46 @@ def test_score_other_results_need_another_folder(
     source, options = (photos / option, []) if option == "more" else (photos, [option])
     error = run(source, "--output", output, "--model-server", server.target, *options, status=2)
     assert "use another folder" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--expect", "####"), "--expect, --check and --min-confidence need --read"),
+        (("--min-confidence", "0.9"), "--expect, --check and --min-confidence need --read"),
+        (("--read", "--expect", "##x"), "character 3 of the pattern"),
+        (("--read", "--check", "crc"), "the check must be one of luhn"),
+    ],
+)
+def test_score_options_that_expect_no_number_are_refused(
+    photos: Path, server: LinearModelServer, tmp_path: Path, options: tuple[str, ...], message: str
+) -> None:
+    target = ("--output", tmp_path / "new", "--model-server", server.target)
+    assert message in run(photos, *target, *options, status=2)
+    assert not (tmp_path / "new").exists()
+
+
+def test_score_readings_of_another_expectation_need_another_folder(
+    photos: Path, server: LinearModelServer, tmp_path: Path
+) -> None:
+    def score_again(expected: Run, *options: str, status: int = 2) -> str:
+        results = ResultsFolder(str(tmp_path / "results"))
+        results.write_run(expected)
+        images, _ = list_images(expected.source)
+        results.write(Scorer(expected.source, server.target, "digits", 1, read=True)(images))
+        return run(photos, "--output", results.url, "--model-server", server.target, *options, status=status)
+
+    pattern = Run(str(photos), "digits", 1, True, expect="####", check="luhn")
+    assert "Skipped    3" in score_again(pattern, "--expect", "####", status=0)
+    assert "has results with expect ####, not #####" in score_again(pattern, "--expect", "#####")
+    assert "has results with check luhn, not mod11" in score_again(pattern, "--check", "mod11")
+    numbers, others = tmp_path / "numbers.txt", tmp_path / "others.txt"
+    numbers.write_text("1031 1024 1031")
+    others.write_text("1031 1025")
+    listed = Run(str(photos), "digits", 1, True, numbers="2 valid numbers, SHA-256 b62c5b80eeb57ca3…")
+    assert "Skipped    3" in score_again(listed, "--expect", f"@{numbers}", status=0)
+    assert "has results with numbers 2 valid numbers" in score_again(listed, "--expect", f"@{others}")
+    assert "has readings of 2 valid numbers" in score_again(listed)
 
 
 def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
