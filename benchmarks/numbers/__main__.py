@@ -142,13 +142,15 @@ def _print_table(
 def _print_expecting(digits: Digits, reader: LocalReader, arguments: argparse.Namespace) -> None:
     """Print the share of numbers that are read right (wrong) by what is expected, then by confidence.
 
-    Families of several lines have no one number that is expected.
+    Families of several lines have no one number that is expected; of up to three digits, there are no more
+    than 1,000 numbers.
     """
     columns = ["nothing", "length", "length and check digit", "among 1,000", "date, amount"]
     _print_row("numbers", *columns, "among five candidates", "n")
     _print_row("---", *["---:"] * (len(columns) + 2))
     every: list[Expected] = []
-    for family in arguments.family or [name for name in NUMBERS if name != "two lines"]:
+    chosen = [name for name in NUMBERS if name in (arguments.family or NUMBERS) and name != "two lines"]
+    for family in chosen:
         read = []
         for number in range(arguments.count):
             rng = generator(arguments.seed, family, number)

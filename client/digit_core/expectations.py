@@ -27,6 +27,8 @@ MAX_ALTERNATIVES = 16
 MAX_LENGTH = 64
 """Most digits and signs of a number that is expected."""
 
+_YEARS = range(1000, 3000)
+"""Years of dates: others are parts of a day or a sign."""
 _TOKEN = re.compile(r"#(?:\{(\d+)(?:(,)(\d+))?\})?|([0-9 .,:;/\\+=*'’_()$€£¥%-])")
 _RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
 
@@ -321,11 +323,11 @@ def _is_date(text: str) -> bool:
 
 
 def _is_day(year: int, month: int, day: int) -> bool:
+    year = year + 2000 if year < 100 else year
     try:
-        date(year + 2000 if year < 100 else year, month, day)
+        return date(year, month, day).year in _YEARS
     except ValueError:
         return False
-    return True
 
 
 _CHECKS = {

@@ -61,6 +61,7 @@ def test_expectation_fitting_symbols_have_its_text(expect: Any, symbols: str, te
         ("date", "2023s02s29"),
         ("date", "31s06s1954"),
         ("date", "13s13s2000"),
+        ("date", "2s9s7178"),
         (["0012", "123"], "12"),
         (["0012", "123"], "1234"),
         ("####", ""),
