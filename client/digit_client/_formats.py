@@ -139,9 +139,9 @@ def format_lines(name: str, reading: Reading, with_name: bool) -> str:
     """Return the lines of the reading, each after the image's name if `with_name`."""
     degrees = None if reading.is_turned else reading.orientation
     hint = f"{name}: turn the image by {degrees}° clockwise" if degrees else None
-    if reading.refusal:
-        return hint or f"{name}: {_reason(reading)}"
     lines = [f"{name}: {line.text}" if with_name else line.text for line in reading.lines]
+    if reading.refusal and not (hint and reading.refusal == "no_digit"):
+        lines = [f"{name}: {_reason(reading)}"]
     return "\n".join([*lines, hint] if hint else lines)
 
 

@@ -271,7 +271,11 @@ def test_read_invalid_options_exits_2(run: Run, folder: Path, options: tuple[str
     [
         ({"refusal": "unexpected"}, "{}: nothing that fits; seen: 12 (61.0%), 17 (3.0%)\n"),
         ({"refusal": "unsure"}, "{}: unsure; seen: 12 (61.0%), 17 (3.0%)\n"),
-        ({"refusal": "unsure", "orientation": 90}, "{}: turn the image by 90° clockwise\n"),
+        ({"refusal": "no_digit", "orientation": 90}, "{}: turn the image by 90° clockwise\n"),
+        (
+            {"refusal": "unsure", "orientation": 90},
+            "{0}: unsure; seen: 12 (61.0%), 17 (3.0%)\n{0}: turn the image by 90° clockwise\n",
+        ),
         (
             {"refusal": "unsure", "orientation": 90, "is_turned": True},
             "{}: unsure; seen: 12 (61.0%), 17 (3.0%)\n",
