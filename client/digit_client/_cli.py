@@ -13,9 +13,9 @@ import click
 from click.core import ParameterSource
 
 from digit_client._commands import RegisteredCommands
-from digit_client._expecting import expecting_options
 from digit_client._formats import Output, format_csv, prediction_output, reading_output
 from digit_client._options import DEFAULT_URL
+from digit_client.expecting import expecting_options
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_core.errors import (

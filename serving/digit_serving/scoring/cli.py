@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from digit_client._expecting import expecting_options
+from digit_client.expecting import expecting_options
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
 
 _COUNT = click.IntRange(min=1)
