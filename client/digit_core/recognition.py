@@ -184,8 +184,8 @@ class Recognition:
 
     `min_is_digit` is the least `is_digit` of a digit, `max_batch` the largest number of rows of a Classify.
     With `opinions`, the digits of a reading have those of both networks; readings are those of the
-    `expectation`, and are refused below `min_confidence`, by default the task card's `refuse_below`. With
-    `boxes`, each part of a picture has a reading; with `turn`, a picture that is not upright is read upright.
+    `expectation`, and are refused below `min_confidence`. With `boxes`, each part of a picture has a reading;
+    with `turn`, a picture that is not upright is read upright.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class Recognition:
     ) -> None:
         self._task, self._min_is_digit, self._max_batch = task, min_is_digit, max_batch
         self._opinions, self._expectation = opinions, expectation
-        self._min_confidence = task.refuse_below if min_confidence is None else min_confidence
+        self._min_confidence = min_confidence or 0.0
         self._boxes, self._turn = boxes, turn
         self._reads_numbers = task.reads_numbers
 

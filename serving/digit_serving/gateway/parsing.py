@@ -135,8 +135,7 @@ class ReadQuery(VersionQuery):
     check: Annotated[str, Field(max_length=MAX_PATTERN, examples=["luhn"])] | None = None
     """Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or `48210..`."""
     min_confidence: Share | None = None
-    """Least confidence of a reading, which is `unsure` below it; by default the task card's
-    `refuse_below`."""
+    """Least confidence of a reading, which is `unsure` below it."""
     box: Annotated[tuple[_BoxText, ...], Field(min_length=1)] = ()
     """Part of each image that is read: left,top,width,height, in pixels of the image. Repeat it for more
     parts: each has a reading, those of an image after another."""

@@ -327,6 +327,19 @@ def test_read_box_outside_is_the_error_of_its_part(http: FlaskClient, digits: An
     assert reading["text"] == "2"
 
 
+def test_read_more_parts_than_images_are_refused(
+    stub: StubModelServer, model: TemplateModel, digits: Any
+) -> None:
+    http = greenlet_loop.client(Settings(**SETTINGS, model_server=stub.target, max_images=3))
+    file = to_png(draw_number(digits, "27"))
+    parts = {"box": ["0,0,112,112", "112,0,112,112"]}
+    assert len(results(http.post("/v1/read", query_string=parts, **form(file)))) == 2
+    asked = stub.pages
+    response = http.post("/v1/read", query_string=parts, **form(file, file))
+    assert "this request has 4" in assert_problem(response, 413, "too_many_images")["detail"]
+    assert stub.pages == asked
+
+
 def test_read_boxes_of_an_array_are_refused(http: FlaskClient, digits: Any) -> None:
     response = post_npy(http, draw_number(digits, "27")[np.newaxis], "/v1/read?box=0,0,112,112")
     assert "needs image files" in assert_problem(response, 400, "invalid_selection")["detail"]
