@@ -306,21 +306,21 @@ def test_predict_takes_no_expected_numbers(http: FlaskClient) -> None:
 
 def test_read_boxes_have_a_reading_each_in_pixels_of_the_picture(http: FlaskClient, digits: Any) -> None:
     number, digit = to_png(draw_number(digits, "2743")), to_png(draw_number(digits, "5"))
-    parts = {"box": ["224,0,224,112", "0,0,112,112"]}
+    parts = {"box": ["200,0,160,160", "40,0,80,160"]}
     found = results(http.post("/v1/read", query_string=parts, **form(number, digit)))
     assert [reading.get("text") for reading in found] == ["43", "2", None, "5"]
     assert_failed(found[2], 422, "wrong_shape")
     for place, each in zip((2, 3), found[0]["lines"][0]["digits"], strict=True):
         left, _, width, _ = each["box"]
-        assert 112 * place <= left < left + width <= 112 * (place + 1)
+        assert 40 + 80 * place <= left < left + width <= 120 + 80 * place
 
 
 def test_read_box_outside_is_the_error_of_its_part(http: FlaskClient, digits: Any) -> None:
     number = to_png(draw_number(digits, "27"))
-    outside = {"box": "224,0,10,10"}
+    outside = {"box": "240,0,10,10"}
     problem = assert_problem(http.post("/v1/read", query_string=outside, data=number), 422, "wrong_shape")
-    assert "box [224, 0, 10, 10] shows nothing of the picture, 224×112 pixels" in problem["detail"]
-    both = {"box": ["224,0,10,10", "0,0,112,112"]}
+    assert "box [240, 0, 10, 10] shows nothing of the picture, 240×160 pixels" in problem["detail"]
+    both = {"box": ["240,0,10,10", "40,0,80,160"]}
     failed, reading = results(http.post("/v1/read", query_string=both, data=number))
     assert_failed(failed, 422, "wrong_shape")
     assert reading["text"] == "2"
@@ -349,7 +349,7 @@ def test_read_turned_returns_boxes_of_the_picture_as_sent(http: FlaskClient, dig
     assert (reading["text"], reading["is_turned"], reading["orientation"]) == ("2743", True, 90)
     for place, digit in zip((3, 2, 1, 0), reading["lines"][0]["digits"], strict=True):
         _, top, _, height = digit["box"]
-        assert 112 * place <= top < top + height <= 112 * (place + 1)
+        assert 40 + 80 * place <= top < top + height <= 120 + 80 * place
 
 
 def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(
