@@ -288,7 +288,8 @@ class FeedbackStore:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
             sentence, *_ = str(cause).splitlines()
-            raise StoreError(f"{without_password(self._url)}: {sentence}") from error
+            # Without the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
+            raise StoreError(f"{without_password(self._url)}: {sentence}") from None
 
 
 def _criteria(**given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
