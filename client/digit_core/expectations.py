@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from digit_core.peaks import SIGN
@@ -94,8 +95,12 @@ class _Pattern:
 
     alternatives: Sequence[Sequence[_Token]]
     check: _Check
-    has_signs: bool
     start: None = None
+
+    @cached_property
+    def has_signs(self) -> bool:
+        """True if a text has a sign."""
+        return any(SIGN in token.symbols for tokens in self.alternatives for token in tokens)
 
     def steps(self, state: _Place | None, symbol: int) -> Iterator[Step]:
         for place, text, missed in self._places(state):
@@ -199,11 +204,11 @@ def parse_expectation(expect: str | Sequence[str] | None = None, check: str | No
             raise ValueError("`date` has its own check, the calendar")
         return _pattern("#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##|####-##-##", _CALENDAR)
     if expect == "amount":
-        return _Pattern(_AMOUNTS, _parse_check(check), has_signs=True)
+        return _Pattern(_AMOUNTS, _parse_check(check))
     if expect is None and check is None:
         return _Anything()
     if expect is None:
-        return _Pattern([[_Token(_DIGITS, most=None)]], _parse_check(check), has_signs=False)
+        return _Pattern([[_Token(_DIGITS, most=None)]], _parse_check(check))
     return _pattern(expect, _parse_check(check))
 
 
@@ -231,8 +236,7 @@ def _pattern(text: str, check: _Check) -> _Pattern:
             raise ValueError(
                 f"alternative {number} of the pattern has more than {MAX_LENGTH} digits and signs"
             )
-    has_signs = any(SIGN in token.symbols for tokens in alternatives for token in tokens)
-    return _Pattern(alternatives, check, has_signs)
+    return _Pattern(alternatives, check)
 
 
 _DIGITS = frozenset(range(10))
@@ -338,7 +342,7 @@ _CHECKS = {
 _NO_CHECK = _Check(0, lambda state, _: state, lambda _: True)
 _CALENDAR = _Check("", _add_to_date, _is_date)
 _POINT = _Token(frozenset({SIGN}), ".")
-_GROUP = (_Token(frozenset({SIGN}), "", least=1), _Token(_DIGITS, least=3, most=3))
+_GROUP = (_Token(frozenset({SIGN})), _Token(_DIGITS, least=3, most=3))
 _AMOUNTS = [
     [_Token(_DIGITS, most=first), *groups, *cents]
     for first, groups in ((9, ()), (3, _GROUP), (3, 2 * _GROUP))

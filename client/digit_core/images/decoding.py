@@ -20,7 +20,7 @@ _MAX_STATES = 50
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What may be a digit or a sign of a line, from left to right.
+    """Lattice of a line: the places that may have a digit or a sign, from left to right.
 
     `indexes` [n] name the places to the caller; `boxes` float32 [n, 4]; `symbols` float64 [n, 11] are the
     probabilities of the ten digits and of a sign, which leave the rest to nothing; `rivals` bool [n, n] has

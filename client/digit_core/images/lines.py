@@ -168,8 +168,9 @@ def find_lines(
     chosen, signs = _settle(detected, predictions)
     evidence = _evidence(digits.scores, predictions)
     found, is_digit = _choose(digits[chosen], evidence[chosen], min_is_digit)
-    probabilities = _pool(digits, predictions, 1.0)
-    probabilities[chosen] = _mix(digits[chosen], [predictions[index] for index in chosen])
+    weight = np.ones((len(digits), 1))
+    weight[chosen] = _model_weights(digits.boxes[chosen])
+    probabilities = _mix(digits, predictions, weight)
     whole = [(chosen[line].tolist(), together) for line, together in zip(found, is_digit, strict=True)]
     settled = replace(detected, signs=detected.signs[signs])
     lines = FoundLines(settled, predictions, probabilities, sigmoid(evidence), [], [], [])
@@ -233,7 +234,7 @@ def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
     digits, _ = digits_and_signs(peaks)
     if not len(digits):
         return answer
-    (probabilities,) = _mix(digits[[0]], [answer]).tolist()
+    (probabilities,) = _mix(digits[[0]], [answer], 1.0).tolist()
     best = max(probabilities)
     return replace(
         answer, index=probabilities.index(best), confidence=best, probabilities=tuple(probabilities)
@@ -303,25 +304,24 @@ def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list
     return kept
 
 
-def _mix(peaks: Peaks, predictions: Sequence[Prediction]) -> NDArray[np.float32]:
-    """Return the probabilities of the ten digits, float32 [k, 10], by reader and model.
+def _model_weights(boxes: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Return the weight of the model for each digit, [k, 1].
 
-    Logarithmic opinion pool. The weight of the model falls from 1 to 0 as a neighbour covers more of the
-    digit, whose crop then shows both.
+    It falls from 1 to 0 as a neighbour covers more of the digit, whose crop then shows both.
     """
-    if not len(peaks):
-        return np.zeros((0, SIGN), np.float32)
-    common = intersections(peaks.boxes, peaks.boxes)
+    common = intersections(boxes, boxes)
     np.fill_diagonal(common, 0)
-    covered = common.max(axis=1) / areas(peaks.boxes)
-    weight = np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis]
-    return _pool(peaks, predictions, weight)
+    covered = common.max(axis=1, initial=0) / areas(boxes)
+    return np.asarray(np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis])
 
 
-def _pool(
+def _mix(
     peaks: Peaks, predictions: Sequence[Prediction], weight: NDArray[np.floating] | float
 ) -> NDArray[np.float32]:
-    """Return the probabilities of the ten digits, float32 [k, 10], with a weight of the model."""
+    """Return the probabilities of the ten digits, float32 [k, 10], by reader and model.
+
+    Logarithmic opinion pool, with a weight of the model.
+    """
     found = np.maximum(peaks.classes[:, :SIGN], _TINY)
     classified = np.array([answer.probabilities for answer in predictions]).reshape(-1, SIGN)
     logs = np.log(found) + weight * np.log(np.maximum(classified, _TINY))

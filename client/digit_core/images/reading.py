@@ -69,10 +69,9 @@ def _read_lines(found: FoundLines, version: int, opinions: bool) -> tuple[Readin
     """Return the reading of all lines, and the crop of each digit."""
     lines: list[Line] = []
     candidates: list[Candidate] = []
+    omitted = found.omitted()
     for indexes, signs in zip(found.lines, _separators(found), strict=True):
-        confidence = line_confidence(
-            found.detected.digits[indexes], found.probabilities[indexes], found.omitted()
-        )
+        confidence = line_confidence(found.detected.digits[indexes], found.probabilities[indexes], omitted)
         chosen = [(index, int(found.probabilities[index].argmax())) for index in indexes]
         symbols = [(symbol, found.detected.digits.boxes[index]) for index, symbol in chosen]
         text = _text([*symbols, *((SIGN, box) for box in signs)])

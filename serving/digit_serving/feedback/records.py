@@ -21,7 +21,7 @@ def digest_of(picture: bytes, box: Box | None, *, is_whole: bool = False) -> str
 
 
 class Seen(TypedDict):
-    """What a person sees of a whole reading."""
+    """Presentation of a whole reading to a person who labels it."""
 
     boxes: list[Box]
     """Boxes of the digits in the record's picture."""
