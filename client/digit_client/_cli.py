@@ -26,7 +26,7 @@ from digit_core.errors import (
     ReadingNotSupportedError,
     UnavailableError,
 )
-from digit_core.results import Prediction, Reading
+from digit_core.results import Prediction, Reading, parse_box
 
 _Image: TypeAlias = tuple[str, Path | bytes]
 """Name of an image, and its path or content."""
@@ -95,10 +95,9 @@ class _Box(click.ParamType[Any]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
-            left, top, width, height = (int(number) for number in value.split(","))
-        except ValueError:
-            self.fail("a box has four numbers: left,top,width,height", param, ctx)
-        return left, top, width, height
+            return parse_box(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:

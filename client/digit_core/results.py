@@ -4,6 +4,7 @@ JSON, the client's parser, the OpenAPI document, and the columns of Parquet and 
 """
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -51,6 +52,7 @@ Box = Annotated[
     Schema(type="array", items=_SIDE, minItems=4, maxItems=4, examples=[[12, 8, 20, 31]]),
 ]
 """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
+_NUMBER = re.compile(r"[0-9]{1,9}")
 PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
 Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure", "unexpected"])]
 """Reason why an image gets no label; later services may have others."""
@@ -64,6 +66,15 @@ _OF_CALL = {"of_call": True}
 _ON_REQUEST = {"on_request": True}
 """Metadata of a field that an answer has only if the request asks for it."""
 _SCALARS = {str, int, float, bool}
+
+
+def parse_box(text: str) -> Box:
+    """Return the box in a text: left,top,width,height. Raise ValueError."""
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
+        raise ValueError("a box has four numbers: left,top,width,height")
+    left, top, width, height = map(int, numbers)
+    return left, top, width, height
 
 
 class _Result:

@@ -25,7 +25,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from digit_core.artifact.task_card import DIGIT_LABELS, NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.recognition import Recognition, drive
-from digit_core.results import Box, Prediction
+from digit_core.results import Box, Prediction, parse_box
 from digit_serving.feedback.parts import Part, cut, to_records, to_whole
 from digit_serving.feedback.records import WHOLE, Record
 from digit_serving.gateway import schemas
@@ -41,7 +41,6 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     UnlabelledQuery,
     from_base64,
-    parse_box,
     parse_selection,
     read_body,
 )

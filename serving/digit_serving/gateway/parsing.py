@@ -2,7 +2,6 @@
 
 import base64
 import io
-import re
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug import Request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -29,7 +28,7 @@ from digit_core.errors import (
     without_tracebacks,
 )
 from digit_core.expectations import MAX_PATTERN, Expectation, parse_expectation
-from digit_core.results import MIN_IS_DIGIT, Box
+from digit_core.results import MIN_IS_DIGIT, parse_box
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
 from digit_serving.gateway.errors import (
@@ -59,20 +58,10 @@ def _split_at_commas(text: str) -> list[str]:
     return text.split(",")
 
 
-def parse_box(text: str) -> Box:
-    """Return the box in a text: left,top,width,height. Raise ValueError."""
-    numbers = text.split(",")
-    if len(numbers) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
-        raise ValueError("a box has four numbers: left,top,width,height")
-    left, top, width, height = map(int, numbers)
-    return left, top, width, height
-
-
 _Digits = BeforeValidator(_require_digits)
-_BoxText = Annotated[
-    str, Field(examples=["12,8,200,40"]), AfterValidator(lambda text: parse_box(text) and text)
+_Box = Annotated[
+    Any, BeforeValidator(parse_box), WithJsonSchema({"type": "string", "examples": ["12,8,200,40"]})
 ]
-_NUMBER = re.compile(r"[0-9]{1,9}")
 _parse_expectation = lru_cache(256)(parse_expectation)
 
 
@@ -136,7 +125,7 @@ class ReadQuery(VersionQuery):
     """Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or `48210..`."""
     min_confidence: Share | None = None
     """Least confidence of a reading, which is `unsure` below it."""
-    box: Annotated[tuple[_BoxText, ...], Field(min_length=1)] = ()
+    box: Annotated[tuple[_Box, ...], Field(min_length=1)] = ()
     """Part of each image that is read: left,top,width,height, in pixels of the image. Repeat it for more
     parts: each has a reading, those of an image after another."""
     turn: Literal["auto"] | None = None

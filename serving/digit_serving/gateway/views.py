@@ -32,7 +32,6 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     PredictQuery,
     ReadQuery,
-    parse_box,
     parse_selection,
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
@@ -214,7 +213,7 @@ def _recognition(card: TaskCard, limit: int, query: PredictQuery | ReadQuery, bo
             "opinions" in query.include,
             query.expectation(body.expectation),
             query.min_confidence,
-            [parse_box(text) for text in query.box],
+            query.box,
             query.turn == "auto",
         )
     if body.expectation:
