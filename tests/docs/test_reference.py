@@ -1,9 +1,11 @@
-"""The reference covers every public name, environment variable, metric and image error."""
+"""The reference covers every public name, environment variable, metric, refusal and image error."""
 
 import re
+from typing import get_args
 
 import digit_client
 from digit_client import DigitError, ImageError
+from digit_core.results import Refusal
 from digit_serving.gateway.settings import Settings
 from docs import render
 from tests import greenlet_loop
@@ -55,6 +57,8 @@ def test_observability_page_has_every_metric() -> None:
     assert documented == names - created | others
 
 
-def test_observability_page_has_every_image_error() -> None:
+def test_observability_page_has_every_refusal_and_image_error() -> None:
     (entry,) = re.findall(r"^- `digits_images_total`.*?(?=^- )", OBSERVABILITY, re.MULTILINE | re.DOTALL)
-    assert {error.code for error in ImageError.__subclasses__()} <= set(re.findall(r"`(\w+)`", entry))
+    _, schema = get_args(Refusal)
+    results = {*schema.keywords["enum"], *(error.code for error in ImageError.__subclasses__())}
+    assert results <= set(re.findall(r"`(\w+)`", entry))
