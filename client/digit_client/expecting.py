@@ -30,7 +30,7 @@ _OPTIONS = (
         "alternatives; or date, amount, or @FILE of the valid numbers, one a line.",
     ),
     click.option(
-        "--check", help="Check of the number's digits: luhn, mod11, mod97, or a range: 0..9999, 48210.."
+        "--check", help="Check of the number's digits: luhn, mod11, mod97, or a range: 48210.., 0..9999."
     ),
     click.option(
         "--min-confidence",
