@@ -87,13 +87,11 @@ def test_persistent_failure_is_raised_after_all_attempts(client: Any, server: Fa
     assert server.requests == 4
 
 
-@pytest.mark.parametrize("status", [404, 500])
-def test_other_status_is_raised_without_retry(client: Any, server: FaultyServer, status: int) -> None:
-    server.responses = [failure(status)]
+def test_other_status_is_raised_without_retry(client: Any, server: FaultyServer) -> None:
+    server.responses = [failure(500)]
     with pytest.raises(ServiceError) as raised:
         client.predict(b"image")
-    assert raised.value.status == status
-    assert server.requests == 1
+    assert (raised.value.status, server.requests) == (500, 1)
 
 
 def drip() -> Response:
@@ -118,14 +116,11 @@ def test_deadline_of_the_call_bounds_all_attempts_and_the_body(
         client.predict(b"image")
 
 
-def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(
-    client_type: Any, server: FaultyServer
-) -> None:
+def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(client: Any, server: FaultyServer) -> None:
     server.responses = [hang]
-    with client_type(server.url) as client:
-        for call in (partial(client.predict, timeout=0.2), client.with_options(timeout=0.2).predict):
-            with pytest.raises(DeadlineExceededError):
-                call(b"image")
+    for call in (partial(client.predict, timeout=0.2), client.with_options(timeout=0.2).predict):
+        with pytest.raises(DeadlineExceededError):
+            call(b"image")
 
 
 def test_failed_request_is_outcome_of_its_images(client: Any, server: FaultyServer) -> None:
@@ -142,17 +137,15 @@ def test_failed_request_is_outcome_of_its_images(client: Any, server: FaultyServ
         client.predict_many(images)
 
 
-def test_ready_tells_whether_the_service_answers(client_type: Any, server: FaultyServer) -> None:
-    with client_type(server.url, retries=FAST_RETRIES) as client:
-        server.responses = [failure(503), lambda: Response("{}")]
-        assert client.ready() is False
-        assert client.ready() is True
-        assert server.requests == 2
-        server.responses = [failure(500)]
-        with pytest.raises(ServiceError):
-            client.ready()
-    with client_type("http://127.0.0.1:1") as client:
-        assert client.ready(timeout=5) is False
+def test_ready_tells_whether_the_service_answers(client: Any, client_type: Any, server: FaultyServer) -> None:
+    server.responses = [failure(503), lambda: Response("{}"), failure(500)]
+    assert client.ready() is False
+    assert client.ready() is True
+    with pytest.raises(ServiceError):
+        client.ready()
+    assert server.requests == 3
+    with client_type("http://127.0.0.1:1") as other:
+        assert other.ready(timeout=5) is False
 
 
 def test_client_closed_raises_an_error_of_the_package() -> None:
@@ -171,10 +164,10 @@ def test_async_client_in_a_second_event_loop_raises_an_error_of_the_package(serv
         asyncio.run(client.predict(b"image"))
 
 
-def test_predict_many_deadline_bounds_each_request(client_type: Any, server: FaultyServer) -> None:
+def test_predict_many_deadline_bounds_each_request(server: FaultyServer) -> None:
     server.responses = [lambda: time.sleep(0.4) or success()]  # type: ignore[func-returns-value]
-    with client_type(server.url, timeout=1.5) as client:
-        assert len(client.predict_many([b"x" * 4_000_000] * 4, concurrency=1)) == 4
+    with Client(server.url, timeout=1) as client:
+        assert len(client.predict_many([b"x" * 4_000_000] * 3, concurrency=1)) == 3
 
 
 def test_requests_and_retries_are_logged(
@@ -190,30 +183,27 @@ def test_requests_and_retries_are_logged(
 
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://127.0.0.1", "http://", "http://x:y"])
-def test_client_url_without_scheme_or_host_raises_value_error(client_type: Any, url: str) -> None:
+def test_client_url_without_scheme_or_host_raises_value_error(url: str) -> None:
     with pytest.raises(ValueError, match="gateway's URL"):
-        client_type(url)
+        Client(url)
 
 
-@pytest.mark.parametrize("key", ["argument", "environment", None])
-def test_api_key_is_sent_as_bearer_token(
-    client_type: Any, key: str | None, monkeypatch: pytest.MonkeyPatch
+def test_api_key_of_argument_or_environment_is_sent_as_bearer_token(
+    client_type: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("DIGITS_API_KEY", raising=False)
-    if key == "environment":
-        monkeypatch.setenv("DIGITS_API_KEY", key)
-
     requests, transport = record_requests()
-    with connect(client_type, transport, api_key=key if key == "argument" else None) as client:
-        client.predict(b"image")
-        assert key is None or key not in repr(client)
-    assert requests[0].headers.get("authorization") == (f"Bearer {key}" if key else None)
+    for argument, variable in ((None, ""), ("argument", ""), (None, "environment"), ("argument", "other")):
+        monkeypatch.setenv("DIGITS_API_KEY", variable)
+        with connect(client_type, transport, api_key=argument) as client:
+            client.predict(b"image")
+    sent = [request.headers.get("authorization") for request in requests]
+    assert sent == [None, "Bearer argument", "Bearer environment", "Bearer argument"]
 
 
-def test_api_key_that_no_header_can_hold_raises_value_error_without_it(client_type: Any) -> None:
+def test_api_key_that_no_header_can_hold_raises_value_error_without_it() -> None:
     for key in ("secret\n", "sécret"):
         with pytest.raises(ValueError, match="API key has") as raised:
-            client_type(api_key=key)
+            Client(api_key=key)
         assert key not in str(raised.value)
 
 
@@ -259,20 +249,17 @@ def test_failed_connection_is_retried_and_has_request_id(client_type: Any) -> No
         raise httpx.ConnectError("refused", request=request)
 
     with connect(client_type, httpx.MockTransport(refuse), retries=FAST_RETRIES) as client:
-        with pytest.raises(ConnectionFailedError) as raised:
-            client.predict(b"image", request_id="my-id")
-        assert raised.value.request_id == "my-id"
-        assert len(requests) == 3
-        with pytest.raises(ConnectionFailedError) as raised:
-            client.predict_many([b"image"])
-        assert raised.value.request_id
+        for call in (partial(client.predict, b"image"), partial(client.predict_many, [b"image"])):
+            with pytest.raises(ConnectionFailedError) as raised:
+                call(request_id="my-id")
+            assert raised.value.request_id == "my-id"
+    assert len(requests) == 6
 
 
-def test_invalid_default_header_raises_value_error(client_type: Any) -> None:
-    with FaultyServer() as server, client_type(server.url, default_headers={"X-Tenant": "a\nb"}) as client:
-        server.responses = [success]
-        with pytest.raises(ValueError, match="header"):
-            client.predict(b"image")
+def test_invalid_default_header_raises_value_error(client: Any, server: FaultyServer) -> None:
+    server.responses = [success]
+    with pytest.raises(ValueError, match="header"):
+        client.with_options(default_headers={"X-Tenant": "a\nb"}).predict(b"image")
 
 
 def test_keep_response_adds_response_to_results_and_errors(client_type: Any) -> None:
@@ -300,13 +287,11 @@ def test_client_of_environment_is_picklable_with_its_settings(
     client = client_class(api_key="secret", **options)
     assert client.url == "http://user:secret@gateway.test"
     restored = pickle.loads(pickle.dumps(client))
-    assert type(restored) is client_class
     expected = f"{client_class.__name__}('http://gateway.test', model='flowers', timeout=2.5)"
     assert repr(client) == repr(restored) == expected
     assert pickle.dumps(restored) == pickle.dumps(client)
-    assert repr(client_class("http://other.test", timeout=1)).endswith(
-        "('http://other.test', model=None, timeout=1)"
-    )
+    other = f"{client_class.__name__}('http://other.test', model=None, timeout=1)"
+    assert repr(client_class("http://other.test", timeout=1)) == other
 
 
 def test_http_client_of_the_caller_is_neither_pickled_nor_closed_nor_used_after_a_fork() -> None:

@@ -7,13 +7,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from inspect import signature
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from digit_client import AsyncClient, AsyncModelServerClient, Client, ModelServerClient, _concurrency
+from digit_client import _concurrency
 
 
 class Sender:
@@ -26,28 +26,26 @@ class Sender:
 
     def __call__(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
         self.stopped = stopped
-        self._enter()
-        time.sleep(0.01)
-        self._leave()
+        with self._counted():
+            time.sleep(0.01)
         return self._answer(batch)
 
     async def send(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
         self.stopped = stopped
-        self._enter()
-        try:
+        with self._counted():
             await asyncio.sleep(0.01)
-        finally:
-            self._leave()
         return self._answer(batch)
 
-    def _enter(self) -> None:
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
         with self._lock:
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
-
-    def _leave(self) -> None:
-        with self._lock:
-            self.in_flight -= 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     def _answer(self, batch: Sequence[int]) -> Sequence[int]:
         if 13 in batch:
@@ -150,9 +148,3 @@ def test_lazy_connection_of_a_forked_process_is_another_one() -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 7
     assert connection.get() is first
-
-
-@pytest.mark.parametrize("client", [Client, AsyncClient, ModelServerClient, AsyncModelServerClient])
-@pytest.mark.parametrize("method", ["predict_many", "iter_predict", "read_many", "iter_read"])
-def test_clients_send_four_requests_at_a_time_by_default(client: type, method: str) -> None:
-    assert signature(getattr(client, method)).parameters["concurrency"].default == 4

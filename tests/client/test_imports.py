@@ -1,7 +1,6 @@
 """Import cost, optional extras and public names of the packages, checked in fresh interpreters."""
 
 import json
-import re
 import subprocess
 import sys
 from importlib.metadata import entry_points, metadata
@@ -47,8 +46,6 @@ COMMANDS_AND_EXTRAS = {
     ("feedback", "stats", "--store", "sqlite:///feedback.db"): "feedback",
     ("gateway",): "gateway",
     ("keys", "add", "shop", "--file", "keys"): "gateway",
-    ("keys", "ls", "--file", "keys"): "gateway",
-    ("keys", "remove", "shop", "--file", "keys"): "gateway",
     ("model-server",): "model-server",
     ("models", "ls"): "grpc",
     ("read", __file__, "--show", "shown.png"): "images",
@@ -85,31 +82,15 @@ def run_in_fresh_interpreter(code: str, *arguments: object) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
-@pytest.fixture(scope="module")
-def loaded_modules() -> dict[str, set[str]]:
-    """Measured modules that each statement of IMPORTS adds."""
+def test_import_adds_only_allowed_modules() -> None:
     statements = [statement for statement, _ in IMPORTS]
     loaded = run_in_fresh_interpreter(MEASURE_IMPORTS, statements, [*HEAVY, "numpy", "httpx"])
-    return {statement: set(names) for statement, names in zip(statements, loaded, strict=True)}
+    assert dict(zip(statements, map(set, loaded), strict=True)) == dict(IMPORTS)
 
 
-@pytest.mark.parametrize(("statement", "allowed"), IMPORTS)
-def test_import_adds_only_allowed_modules(
-    loaded_modules: dict[str, set[str]], statement: str, allowed: set[str]
-) -> None:
-    assert loaded_modules[statement] == allowed
-
-
-@pytest.fixture(scope="module")
-def results_without_extras() -> dict[tuple[str, ...], tuple[int, str, str]]:
-    """Exit status, stdout and stderr of each command in an installation without extras."""
+def test_commands_without_their_extras_are_not_listed_and_name_what_to_install() -> None:
     commands = [("--help",), *COMMANDS_AND_EXTRAS]
-    results = run_in_fresh_interpreter(RUN_WITHOUT_MODULES, commands, EXTRAS)
-    return {command: tuple(result) for command, result in zip(commands, results, strict=True)}
-
-
-def test_help_without_extras_lists_what_runs_and_names_the_rest(results_without_extras: Any) -> None:
-    status, stdout, _ = results_without_extras[("--help",)]
+    (status, stdout, _), *results = run_in_fresh_interpreter(RUN_WITHOUT_MODULES, commands, EXTRAS)
     assert status == 0
     listed, others = stdout.partition("Commands:\n")[2].split("\n\n")
     assert [line.split()[0] for line in listed.splitlines()] == ["predict", "read"]
@@ -118,20 +99,12 @@ def test_help_without_extras_lists_what_runs_and_names_the_rest(results_without_
         "keys (gateway), model-server (model-server), models (grpc), score (score), train (training), "
         "up (serve)."
     )
-
-
-@pytest.mark.parametrize(("arguments", "extra"), COMMANDS_AND_EXTRAS.items(), ids=lambda value: value[0])
-def test_command_without_its_extra_names_install_command(
-    results_without_extras: Any, arguments: tuple[str, ...], extra: str
-) -> None:
-    status, _, stderr = results_without_extras[arguments]
-    assert status == 1
-    (line,) = stderr.splitlines()
-    assert re.fullmatch(
-        rf"Error: `digits {arguments[0]}` needs digits\[{extra}\]; "
-        rf"install it: pip install 'digits\[{extra}\]', or '\.\[{extra}\]' in a clone",
-        line,
-    )
+    for ((name, *_), extra), (status, _, stderr) in zip(COMMANDS_AND_EXTRAS.items(), results, strict=True):
+        assert (status, stderr) == (
+            1,
+            f"Error: `digits {name}` needs digits[{extra}]; "
+            f"install it: pip install 'digits[{extra}]', or '.[{extra}]' in a clone\n",
+        )
 
 
 def test_models_commands_run_without_opencv_pillow_and_httpx(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from digit_client import (
 from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
 from tests.core.blocking import BlockingAsync
-from tests.core.linear_model_server import LinearModelServer
+from tests.core.linear_model_server import LinearModelServer, dark_and_light
 
 
 @pytest.fixture(scope="module")
@@ -74,25 +74,24 @@ def test_predict_after_its_timeout_raises_deadline_exceeded(
 
 
 def test_read_many_timeout_bounds_each_call(
-    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client.read(number)
-    monkeypatch.setattr(server, "delay", 0.03)
-    readings = client.read_many([number] * 40, timeout=0.6, on_error="raise")
+    with ModelServerClient(server.target) as client:
+        client.read(number)
+        monkeypatch.setattr(server, "delay", 0.03)
+        readings = client.read_many([number] * 30, timeout=0.6, on_error="raise")
     assert {reading.text for reading in readings} == {"17\n4"}
 
 
-def test_predict_preparation_does_not_count_as_waiting(
-    client: Any, digits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client.predict(digits.one(1))
-
+def test_predict_preparation_does_not_count_as_waiting(server: LinearModelServer, digits: Any) -> None:
     class SlowFile(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:
             time.sleep(0.6)
             return super().read(size)
 
-    assert client.predict(SlowFile(to_png(digits.one(3))), timeout=0.5).digit == 3
+    with ModelServerClient(server.target) as client:
+        client.predict(digits.one(1))
+        assert client.predict(SlowFile(to_png(digits.one(3))), timeout=0.5).digit == 3
 
 
 def test_without_reader_predicts_and_reading_raises(
@@ -122,15 +121,13 @@ def test_request_id_is_sent_with_each_call(
 
 
 def test_call_without_version_asks_for_the_clients_label(server: LinearModelServer, digits: Any) -> None:
-    image = digits.one(1)
     for label in ("stable", None):
         with ModelServerClient(server.target, label=label) as client:
-            prediction = client.predict(image)
-            assert prediction.digit == 1
+            assert client.predict(digits.one(1)).digit == 1
     with ModelServerClient(server.target, label="canary") as client:
-        assert client.predict(image, version=prediction.model_version).digit == 1
+        assert client.predict(digits.one(1), version=1).digit == 1
         with pytest.raises(ModelNotFoundError, match="canary"):
-            client.predict(image)
+            client.predict(digits.one(1))
 
 
 def test_with_options_shares_connection(server: LinearModelServer, digits: Any) -> None:
@@ -201,19 +198,16 @@ async def test_async_predict_many_abandoned_ends_its_threads(server: LinearModel
 
 
 @pytest.mark.parametrize("connect", [ModelServerClient, BlockingAsyncClient])
-@pytest.mark.parametrize("change", [{"shape": (4, 6)}, {"labels": ("night", "day")}], ids=str)
-def test_predict_after_promotion_prepares_for_the_version_that_answers(
-    connect: Any, change: dict[str, Any]
-) -> None:
-    cards = [card := TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0)), replace(card, **change)]
+def test_predict_after_promotion_prepares_for_the_version_that_answers(connect: Any) -> None:
+    old = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
+    new = replace(old, shape=(4, 6), labels=("night", "day"))
     pictures = [np.full((20, 30), level, np.uint8) for level in (0, 255)]
-    examples = [np.stack([np.full(each.shape, level, np.uint8) for level in (0, 255)]) for each in cards]
     classes = np.arange(2, dtype=np.uint8)
     with (
-        LinearModelServer(examples[0], classes, task=cards[0]) as server,
+        LinearModelServer(dark_and_light(old), classes, task=old) as server,
         connect(server.target, name="colors") as client,
     ):
         assert [each.label for each in client.predict_many(pictures)] == ["dark", "light"]
-        server.publish(examples[1], classes, task=cards[1])
+        server.publish(dark_and_light(new), classes, task=new)
         answers = client.predict_many(pictures)
-    assert [(each.label, each.model_version) for each in answers] == [(each, 2) for each in cards[1].labels]
+    assert [(each.label, each.model_version) for each in answers] == [("night", 2), ("day", 2)]

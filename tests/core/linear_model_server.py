@@ -34,6 +34,11 @@ from tests.core.grpc_model_server import (
 from tests.core.linear_model import LinearModel
 
 
+def dark_and_light(card: TaskCard) -> NDArray[np.uint8]:
+    """Return a picture of each class of a model of two brightnesses: uint8 [2, *shape]."""
+    return np.stack([np.full(card.shape, level, np.uint8) for level in (0, 255)])
+
+
 class LinearModelServer(GrpcModelServer):
     """gRPC server of version 1 of a LinearModel.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -28,6 +28,7 @@ def png() -> bytes:
     return buffer.getvalue()
 
 
+@settings(max_examples=30)
 @given(arrays.arrays(np.uint8, SHAPES))
 def test_to_png_keeps_pixels(pixels: np.ndarray) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(to_png(pixels)))), pixels)

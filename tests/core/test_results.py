@@ -128,6 +128,11 @@ def test_reading_has_digits_of_all_lines_and_is_json() -> None:
         # The gateway replaces such an ID.
         ("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129], "a request ID has"),
         ("min_is_digit", [-0.01, 1.01, float("nan")], "min_is_digit is a probability"),
+        ("min_confidence", [2], "min_confidence is a probability"),
+        ("box", [(1, 2, 3), (-1, 2, 3, 4)], "a box is left, top, width and height"),
+        ("turn", ["left"], 'turn is "auto"'),
+        ("expect", ["##x", []], "character 3|1 to 100,000 numbers"),
+        ("check", ["crc"], "the check must be one of"),
         ("include", ["labels"], 'include is "image" or "opinions", not \'labels\''),
     ],
 )

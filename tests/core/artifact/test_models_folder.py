@@ -4,8 +4,8 @@ import os
 import shutil
 import socket
 import sys
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -82,11 +82,8 @@ def test_publish_keeps_the_newest_and_the_needed_versions(folder: ModelsFolder, 
 
 
 def test_publish_concurrently_gives_each_publisher_a_version(folder: ModelsFolder, publish: Publish) -> None:
-    threads = [threading.Thread(target=publish) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(publish, [1] * 5))
     assert folder.read_config().listed("digits") == {1, 2, 3, 4, 5}
 
 
@@ -194,14 +191,20 @@ def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder, publish: Pub
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"digits": 1}', '{"digits": {"canary": 1.5}}', '{"digits": {"a": 0.6, "b": 0.5}}']
+    ("text", "message"),
+    [
+        ("{", "is damaged"),
+        ('{"digits": 1}', "is damaged"),
+        ('{"digits": {"canary": 1.5}}', "the shares of digits, .* must lie"),
+        ('{"digits": {"a": 0.6, "b": 0.5}}', "the shares of digits, .* must lie"),
+    ],
 )
-def test_read_traffic_that_is_damaged_raises_artifact_error(folder: ModelsFolder, text: str) -> None:
-    folder.root.mkdir(exist_ok=True)
+def test_read_traffic_that_is_damaged_raises_artifact_error(
+    folder: ModelsFolder, text: str, message: str
+) -> None:
+    folder.root.mkdir()
     folder.traffic_path.write_text(text)
-    with pytest.raises(
-        ArtifactError, match=r"models\.traffic\.json is damaged|the shares of digits, .* must lie"
-    ):
+    with pytest.raises(ArtifactError, match=message):
         folder.read_traffic()
 
 
@@ -210,7 +213,12 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(
 ) -> None:
     publish(2)
     lines: list[str] = []
-    picky = ModelsFolder(folder.root, verify=lambda path: refuse(path) if path.name == "2" else None)
+
+    def refuse(version: Path) -> None:
+        if version.name == "2":
+            raise ArtifactError(f"{version} is too large")
+
+    picky = ModelsFolder(folder.root, refuse)
     assert not picky.prepare(lines.append)
     assert picky.prepare(lines.append, load=["digits"])
     assert lines == [
@@ -218,10 +226,6 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(
         "once it is mended: `digits models verify 2 --model digits`"
     ]
     assert folder.read_config().listed("digits") == {1}
-
-
-def refuse(version: Path) -> None:
-    raise ArtifactError(f"{version} is too large")
 
 
 def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: Publish) -> None:
@@ -234,32 +238,6 @@ def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: 
     assert list(folder.read_config().base_paths) == ["digits"]
 
 
-def test_previous_follows_promotions_and_rollbacks(folder: ModelsFolder, publish: Publish) -> None:
-    publish(3)
-    assert previous(folder) is None
-    move_label(folder, 2)
-    move_label(folder, 3)
-    assert previous(folder) == 2
-    roll_back(folder)
-    assert folder.labelled("digits") == folder.version("digits", 2)
-    assert previous(folder) == 1
-    roll_back(folder)
-    assert previous(folder) is None
-
-
-def previous(folder: ModelsFolder) -> int | None:
-    """Version that digits' label stable had before."""
-    return folder.previous("digits", "stable", folder.read_config().labels("digits")["stable"])
-
-
-def roll_back(folder: ModelsFolder) -> None:
-    number = previous(folder)
-    assert number is not None
-    with folder.lock():
-        folder.write_config(folder.read_config().with_label("digits", "stable", number))
-        folder.forget("digits", "stable", number)
-
-
 def test_previous_after_an_interrupted_promotion_is_another_version(
     folder: ModelsFolder, publish: Publish
 ) -> None:
@@ -267,7 +245,7 @@ def test_previous_after_an_interrupted_promotion_is_another_version(
     move_label(folder, 2)
     with folder.lock():
         folder.remember("digits", "stable", 2)
-    assert previous(folder) == 1
+    assert folder.previous("digits", "stable", 2) == 1
     assert folder.needed("digits", {"stable": 2}) == {1, 2}
 
 
@@ -282,21 +260,16 @@ def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder, publi
 def test_choose_names_the_models(folder: ModelsFolder, publish: Publish) -> None:
     with pytest.raises(ArtifactError, match="has no model; create one with `digits train`"):
         folder.choose(None)
-    publish()
-    assert folder.choose(None) == "digits"
-    publish(1, "fashion")
-    assert folder.choose("fashion") == "fashion"
-    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion"):
-        folder.choose(None)
-    with pytest.raises(ArtifactError, match=r"has no model named shapes, but digits, fashion"):
-        folder.choose("shapes")
-
-
-def test_choose_passes_over_the_reader(folder: ModelsFolder, publish: Publish) -> None:
     publish(1, "reader")
     assert folder.choose(None) == "reader"
     publish()
     assert (folder.choose(None), folder.classifiers()) == ("digits", ["digits"])
+    publish(1, "fashion")
+    assert folder.choose("fashion") == "fashion"
+    with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
+        folder.choose(None)
+    with pytest.raises(ArtifactError, match=r"has no model named shapes, but digits, fashion, reader"):
+        folder.choose("shapes")
 
 
 def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder, publish: Publish) -> None:

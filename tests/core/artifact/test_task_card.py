@@ -3,13 +3,12 @@
 import copy
 import json
 import math
-import tomllib
 from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from digit_core.artifact.task_card import (
@@ -23,20 +22,12 @@ from digit_core.artifact.task_card import (
     is_name,
 )
 
-FLOWERS = """
-name = "flowers"
-labels = ["daisy", "rose", "tulip"]
-
-[input]
-shape = [180, 240, 3]
-range = [-1, 1]
-
-[prepare]
-kind = "resize"
-fit = "pad"
-color = "rgb"
-"""
-DOCUMENT = tomllib.loads(FLOWERS)
+DOCUMENT: dict[str, Any] = {
+    "name": "flowers",
+    "labels": ["daisy", "rose", "tulip"],
+    "input": {"shape": [180, 240, 3], "range": [-1, 1]},
+    "prepare": {"kind": "resize", "fit": "pad", "color": "rgb"},
+}
 CARD = TaskCard("flowers", ("daisy", "rose", "tulip"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
 
 SIDES = st.integers(1, MAX_SIDE)
@@ -64,32 +55,31 @@ CARDS = st.builds(
 WRONG_SHAPE = "shape must be [height, width] or [height, width, channels] of 1 to 2048 pixels, not"
 
 
-def changed(*path: str, value: Any) -> dict[str, Any]:
-    """Return the document of the flowers with another value at the path of keys."""
+ABSENT = object()
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """Return the flowers' document with another value of a key such as `input.shape`, or without the key."""
     document = copy.deepcopy(DOCUMENT)
-    table = reduce(dict.__getitem__, path[:-1], document)
-    table[path[-1]] = value
+    *tables, last = key.split(".")
+    table = reduce(dict.__getitem__, tables, document)
+    table[last] = value
+    if value is ABSENT:
+        del table[last]
     return document
 
 
-def without(*path: str) -> dict[str, Any]:
-    """Return the document of the flowers without the key at the path."""
-    document = copy.deepcopy(DOCUMENT)
-    table = reduce(dict.__getitem__, path[:-1], document)
-    del table[path[-1]]
-    return document
-
-
-def test_document_has_structure_of_toml() -> None:
+def test_document_is_that_of_the_card() -> None:
     assert TaskCard.from_document(DOCUMENT) == CARD
     assert CARD.to_document() == DOCUMENT
 
 
 def test_from_document_without_prepare_stretches_as_keras_does() -> None:
-    card = TaskCard.from_document(without("prepare"))
+    card = TaskCard.from_document(changed("prepare", ABSENT))
     assert (card.kind, card.fit, card.color) == ("resize", "stretch", "rgb")
 
 
+@settings(max_examples=30)
 @given(CARDS)
 def test_to_document_json_round_trip_returns_equal_card(card: TaskCard) -> None:
     assert TaskCard.from_document(json.loads(json.dumps(card.to_document()))) == card
@@ -118,7 +108,7 @@ def test_multi_label_card_has_a_threshold_for_each_label() -> None:
     ids=str,
 )
 def test_color_follows_shape_and_may_be_named(shape: list[int], color: str) -> None:
-    document = without("prepare") | {"input": {"shape": shape, "range": [0, 1]}}
+    document = changed("prepare", ABSENT) | {"input": {"shape": shape, "range": [0, 1]}}
     assert TaskCard.from_document(document).color == color
     assert TaskCard.from_document(document | {"prepare": {"color": color}}).color == color
 
@@ -135,12 +125,10 @@ def test_instance_shape_is_flat_for_digits_only() -> None:
         (DIGITS, True, True),
         (replace(DIGITS, labels=tuple("abcdefghij")), False, False),
         (replace(DIGITS, kind="resize"), True, False),
-        (replace(CARD, labels=DIGIT_LABELS), True, False),
         (replace(DIGITS, labels=DIGIT_LABELS[::-1]), False, False),
-        (CARD, False, False),
         (replace(DIGITS, thresholds=(0.5,) * 10), True, False),
     ],
-    ids=["digits", "letters", "resized", "coloured-digits", "reversed-digits", "flowers", "multi-label"],
+    ids=["digits", "letters", "resized", "reversed-digits", "multi-label"],
 )
 def test_reads_numbers_needs_kind_and_labels_of_digits(
     card: TaskCard, has_digit_labels: bool, reads_numbers: bool
@@ -152,7 +140,6 @@ def test_reads_numbers_needs_kind_and_labels_of_digits(
     ("change", "expected"),
     [
         ({"name": "roses"}, True),
-        ({"labels": ("a", "b")}, True),
         ({"shape": (180, 240, 1)}, False),
         ({"range": (0.0, 1.0)}, False),
         ({"kind": "none"}, False),
@@ -176,23 +163,23 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
     ("document", "sentence"),
     [
         (
-            changed("size", value=1),
+            changed("size", 1),
             "the task card has the unknown key 'size'; known: input, labels, name, output, prepare, "
             "refuse_below, threshold",
         ),
-        (changed("input", "size", value=1), "[input] has the unknown key 'size'; known: range, shape"),
+        (changed("input.size", 1), "[input] has the unknown key 'size'; known: range, shape"),
         (
-            changed("prepare", "a", value=1),
+            changed("prepare.a", 1),
             "[prepare] has the unknown key 'a'; known: alpha, color, exif, fit, interpolation, kind",
         ),
-        (changed("output", value="softmax"), "output must be 'multi-label', not 'softmax'"),
-        (changed("threshold", value=0.5), "threshold needs output = 'multi-label'"),
+        (changed("output", "softmax"), "output must be 'multi-label', not 'softmax'"),
+        (changed("threshold", 0.5), "threshold needs output = 'multi-label'"),
         (
             MULTI_LABEL | {"threshold": [1]},
             "threshold must be one number, or one for each of 3 labels, not [1]",
         ),
         (MULTI_LABEL | {"threshold": 2}, "threshold must be a number from 0 to 1, not 2"),
-        (changed("refuse_below", value="half"), "refuse_below must be a number from 0 to 1, not 'half'"),
+        (changed("refuse_below", "half"), "refuse_below must be a number from 0 to 1, not 'half'"),
         (
             DIGITS.to_document() | {"refuse_below": 0.5},
             "refuse_below is for other labels: digits are refused by is_digit",
@@ -201,39 +188,39 @@ NO_RANGE = "range must be two numbers, such as [0, 255], not"
             MULTI_LABEL | {"refuse_below": 0.5},
             "refuse_below is for one label a picture; threshold says which labels are named",
         ),
-        (without("name"), "the task card lacks 'name'"),
-        (without("input", "range"), "[input] lacks 'range'"),
-        (changed("input", value=[180, 180]), "'input' must be a table"),
-        (changed("prepare", "kind", value="x"), "kind must be 'digits' or 'resize' or 'none', not 'x'"),
-        (changed("prepare", "color", value="grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
+        (changed("name", ABSENT), "the task card lacks 'name'"),
+        (changed("input.range", ABSENT), "[input] lacks 'range'"),
+        (changed("input", [180, 180]), "'input' must be a table"),
+        (changed("prepare.kind", "x"), "kind must be 'digits' or 'resize' or 'none', not 'x'"),
+        (changed("prepare.color", "grey"), "color 'grey' contradicts the shape [180, 240, 3]"),
         *(
-            (changed("name", value=name), f"{NO_NAME} {name!r}")
+            (changed("name", name), f"{NO_NAME} {name!r}")
             for name in ("", "../etc", "rosé", 5, "2024", "-a", "a" * 64, "reader")
         ),
-        *((changed("labels", value=value), "labels must be a list of strings") for value in ("abc", [0, 1])),
-        (changed("labels", value=["rose"]), "labels must be 2 to 25,000 names, not 1"),
-        (changed("labels", value=["a"] * (MAX_LABELS + 1)), "labels must be 2 to 25,000 names, not 25001"),
-        (changed("labels", value=["rose", " "]), "a label must be a printable name, not ' '"),
-        (changed("labels", value=["rose", "a\nb"]), r"a label must be a printable name, not 'a\nb'"),
-        (changed("labels", value=["rose", "daisy", "rose"]), "the label 'rose' occurs twice"),
+        *((changed("labels", value), "labels must be a list of strings") for value in ("abc", [0, 1])),
+        (changed("labels", ["rose"]), "labels must be 2 to 25,000 names, not 1"),
+        (changed("labels", ["a"] * (MAX_LABELS + 1)), "labels must be 2 to 25,000 names, not 25001"),
+        (changed("labels", ["rose", " "]), "a label must be a printable name, not ' '"),
+        (changed("labels", ["rose", "a\nb"]), r"a label must be a printable name, not 'a\nb'"),
+        (changed("labels", ["rose", "daisy", "rose"]), "the label 'rose' occurs twice"),
         *(
-            (changed("input", "shape", value=shape), f"{WRONG_SHAPE} {shape}")
+            (changed("input.shape", shape), f"{WRONG_SHAPE} {shape}")
             for shape in ([180], [180, 0], [4096, 180], [180, 180.5], [180, None, 3], 180)
         ),
         (
-            changed("input", "shape", value=[180, 180, 2]),
+            changed("input.shape", [180, 180, 2]),
             "shape must have one channel (grey), three (rgb) or four (rgba), not 2",
         ),
         (
-            changed("prepare", value={"kind": "digits"}),
+            changed("prepare", {"kind": "digits"}),
             "prepare kind 'digits' needs the shape [28, 28], not [180, 240, 3]",
         ),
         *(
-            (changed("input", "range", value=bounds), f"{NO_RANGE} {bounds}")
+            (changed("input.range", bounds), f"{NO_RANGE} {bounds}")
             for bounds in ([0], 255, ["0", "1"], [False, True], [0, math.inf])
         ),
         *(
-            (changed("input", "range", value=bounds), f"range must rise from black to white, not be {bounds}")
+            (changed("input.range", bounds), f"range must rise from black to white, not be {bounds}")
             for bounds in ([1, 1], [255, 0])
         ),
     ],
@@ -258,7 +245,7 @@ def test_from_document_mistake_raises_its_sentence(document: dict[str, Any], sen
 )
 def test_from_document_any_value_gives_card_or_task_card_error(value: Any, path: str) -> None:
     try:
-        card = TaskCard.from_document(changed(*path.split("."), value=value))
+        card = TaskCard.from_document(changed(path, value))
     except TaskCardError:
         return
     assert TaskCard.from_document(card.to_document()) == card

@@ -24,21 +24,12 @@ def accept(_: Path) -> None:
     """Accept every version."""
 
 
-def write_card(version: Path, text: str) -> Version:
-    (version / "assets.extra").mkdir(parents=True)
-    (version / "assets.extra" / "model.json").write_text(text)
-    return Version("digits", 1, version)
-
-
 def test_list_versions_returns_numbers_newest_first(tmp_path: Path) -> None:
     for name in ("2", "0010", "1", ".publishing-1", "canary", "1.5", "-3", "²", "9" * 19):
         (tmp_path / name).mkdir()
     (tmp_path / "3").touch()
     assert list(list_versions(tmp_path)) == [10, 2, 1]
     assert list_versions(tmp_path)[10] == Version(tmp_path.name, 10, tmp_path / "0010")
-
-
-def test_list_versions_folder_missing_returns_none(tmp_path: Path) -> None:
     assert list_versions(tmp_path / "missing") == {}
 
 
@@ -101,21 +92,18 @@ def test_defect_of_a_file_that_changed_since_its_publication_is_named(tmp_path: 
     assert version.defect() == f"damaged: {SUMS} can't be read"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{"])
-def test_card_unreadable_is_empty(tmp_path: Path, text: str) -> None:
-    version = write_card(tmp_path, text)
-    assert version.card() == {}
-    assert version.task() == DIGITS
-
-
-def test_task_is_that_of_the_card(tmp_path: Path) -> None:
+def test_task_is_that_of_the_card_or_digits(tmp_path: Path) -> None:
+    version = Version("digits", 1, tmp_path)
+    (tmp_path / "assets.extra").mkdir()
+    for text in ("", "[]", "{"):
+        (tmp_path / "assets.extra" / "model.json").write_text(text)
+        assert (version.card(), version.task()) == ({}, DIGITS)
     task = {"name": "shapes", "labels": ["a", "b"], "input": {"shape": [8, 8], "range": [0, 1]}}
-    assert write_card(tmp_path, json.dumps({"task": task})).task().labels == ("a", "b")
-
-
-def test_task_invalid_names_the_version(tmp_path: Path) -> None:
+    (tmp_path / "assets.extra" / "model.json").write_text(json.dumps({"task": task}))
+    assert version.task().labels == ("a", "b")
+    (tmp_path / "assets.extra" / "model.json").write_text('{"task": {}}')
     with pytest.raises(ArtifactError, match=rf"{tmp_path} has an invalid task card .*: the task card lacks"):
-        write_card(tmp_path, '{"task": {}}').task()
+        version.task()
 
 
 def test_remove_leaves_no_files(tmp_path: Path) -> None:

@@ -25,13 +25,6 @@ def test_crop_drawing_leaves_other_pictures_to_the_reader(page: Pixels) -> None:
         assert images.crop_drawing(images.to_page(picture)) is None
 
 
-def test_crop_drawing_ignores_specks(page: Pixels, seven: Pixels) -> None:
-    page[350:353, 30:33] = 40
-    crop = images.crop_drawing(images.to_page(page))
-    assert crop is not None
-    assert_same_digit(crop, seven)
-
-
 def test_crop_picture_without_ink_is_black() -> None:
     assert not images.crop_picture(images.to_page(np.full((200, 300), 90, np.uint8))).any()
 

@@ -125,7 +125,7 @@ def test_normalise_blank_picture_raises_no_ink(blank: Pixels) -> None:
         images.normalise(blank)
 
 
-@settings(deadline=None)
+@settings(max_examples=40)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3, 4]))))
 def test_normalise_any_picture_returns_digit_or_raises_no_ink(image: Pixels) -> None:
     try:
@@ -160,11 +160,11 @@ def test_normalise_small_scan_of_few_levels_is_read(peak: int, seven: Pixels) ->
     assert_same_digit(images.normalise(np.rint(small / small.max() * peak)), seven)
 
 
-@pytest.mark.parametrize(("height", "least"), [(8, 190), (12, 198)])
+@pytest.mark.parametrize(("height", "least"), [(8, 95), (12, 99)])
 def test_normalise_small_tight_scan_is_read(height: int, least: int, digits: Any) -> None:
     for inverted in (False, True):
         read = 0
-        for digit in digits.images[:200]:
+        for digit in digits.images[:100]:
             crop = crop_digit(digit)
             size = (max(3, round(crop.shape[1] * height / crop.shape[0])), height)
             small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)

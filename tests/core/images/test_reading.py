@@ -34,16 +34,27 @@ def peaks(*found: tuple[int, tuple[int, int, int, int]], score: float = 0.95) ->
     return Peaks(np.full(len(found), score, np.float32), classes, boxes)
 
 
-def read(found: Peaks, labels: Sequence[int] | None = None, page: Page = PAGE, expect: Any = None) -> Reading:
-    """Read the page, where the model sees the same digits as the reader, or these."""
+def read(
+    found: Peaks,
+    answers: Sequence[int | Prediction] | None = None,
+    page: Page = PAGE,
+    expect: Any = None,
+    **options: Any,
+) -> Reading:
+    """Read the page, where the model sees the same digits as the reader, or gives these answers."""
     detected = images.detect(page, found)
-    labels = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if labels is None else labels
+    answers = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if answers is None else answers
+    predictions = [prediction(each) if isinstance(each, int) else each for each in answers]
     expectation = None if expect is None else parse_expectation(expect)
-    reading, inputs, _ = images.read(
-        detected, [prediction(label) for label in labels], expectation=expectation
-    )
+    reading, inputs, _ = images.read(detected, predictions, expectation=expectation, **options)
     assert len(inputs) == len(reading.digits)
     return reading
+
+
+def torn(first: int, second: int) -> Prediction:
+    """Return an answer that is torn between two digits."""
+    shares = tuple(0.496 if digit in (first, second) else 0.001 for digit in range(10))
+    return replace(prediction(first), probabilities=shares)
 
 
 ROW = ((1, (10, 50, 20, 40)), (2, (40, 52, 20, 40)), (4, (70, 50, 10, 40)))
@@ -72,7 +83,7 @@ def test_read_where_reader_or_model_doubts_is_no_digit(score: float, is_digit: f
 def test_read_line_without_a_digit_does_not_refuse_the_others() -> None:
     buttons = ((7, (10, 150, 20, 20)), (8, (60, 150, 20, 20)))
     detected = images.detect(PAGE, peaks(*ROW, *buttons))
-    answers = [prediction(label) for label in (1, 2, 4)] + [prediction(label, 0.01) for label in (7, 8)]
+    answers = [*map(prediction, (1, 2, 4)), prediction(7, 0.01), prediction(8, 0.01)]
     assert images.read(detected, answers)[0].text == "124"
     digits, is_digit = images.choose_digits(*images.settle(detected, answers))
     assert (len(digits), is_digit > 0.9) == (3, True)
@@ -81,45 +92,37 @@ def test_read_line_without_a_digit_does_not_refuse_the_others() -> None:
 def test_read_doubtful_peak_where_the_model_is_sure_is_a_lone_digit() -> None:
     found = peaks(*ROW, score=0.3)
     found.scores[1] = 0.35
-    detected = images.detect(PAGE, found)
-    assert images.read(detected, [prediction(label) for label in (2, 1, 4)])[0].text == "2"
+    assert read(found, [2, 1, 4]).text == "2"
 
 
 def test_read_doubtful_peak_beside_a_sure_digit_counts_where_the_model_is_sure() -> None:
     found = peaks(*ROW)
     found.scores[1:] = 0.2
-    detected = images.detect(PAGE, found)
-    answers = [prediction(1), prediction(2, 0.999), prediction(4, 0.5)]
-    assert images.read(detected, answers)[0].text == "12"
+    assert read(found, [1, prediction(2, 0.999), prediction(4, 0.5)]).text == "12"
 
 
 @pytest.mark.parametrize(
     ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.7, ""), (0.95, 0.8, "124")]
 )
 def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: float, text: str) -> None:
-    detected = images.detect(PAGE, peaks(*ROW, score=score))
     answers = [prediction(label, is_digit) for label in (1, 2, 4)]
-    assert images.read(detected, answers)[0].text == text
+    assert read(peaks(*ROW, score=score), answers).text == text
 
 
 def test_read_digits_have_the_classes_probability_and_is_digit_by_both_networks() -> None:
-    answers = [prediction(label, 0.4) for label in (1, 2, 4)]
-    doubted = images.read(images.detect(PAGE, peaks(*ROW)), answers)[0]
+    doubted = read(peaks(*ROW), [prediction(label, 0.4) for label in (1, 2, 4)])
     for digit, doubt in zip(read(peaks(*ROW)).digits, doubted.digits, strict=True):
         assert digit.confidence == doubt.confidence == max(digit.probabilities)
         assert doubt.is_digit < 0.6 < 0.9 < digit.is_digit
 
 
 def test_read_opinions_are_those_of_each_network_alone() -> None:
-    detected = images.detect(PAGE, peaks((7, (10, 50, 20, 40))))
-    (digit,) = images.read(detected, [prediction(1)], opinions=True)[0].digits
-    assert digit.opinions is not None
-    assert digit.opinions.reader is not None
-    assert (digit.opinions.classifier.digit, digit.opinions.reader.digit) == (1, 7)
-    assert sum(digit.opinions.reader.probabilities) == pytest.approx(1)
-    assert digit.opinions.reader.confidence == pytest.approx(0.8 / 0.98, abs=1e-6)
-    assert digit.opinions.classifier.probabilities == prediction(1).probabilities
-    drawing = images.lone_digit(PAGE, detected.glyphs[0])
+    opinions: Any = read(peaks((7, (10, 50, 20, 40))), [1], opinions=True).digits[0].opinions
+    assert (opinions.classifier.digit, opinions.reader.digit) == (1, 7)
+    assert sum(opinions.reader.probabilities) == pytest.approx(1)
+    assert opinions.reader.confidence == pytest.approx(0.8 / 0.98, abs=1e-6)
+    assert opinions.classifier.probabilities == prediction(1).probabilities
+    drawing = images.lone_digit(PAGE, np.zeros((28, 28), np.uint8))
     (alone,) = images.read(drawing, [prediction(1)], opinions=True)[0].digits
     assert alone.opinions is not None
     assert alone.opinions.reader is None
@@ -132,20 +135,17 @@ def test_read_confidence_is_that_of_the_whole_text() -> None:
     found.scores[3] = 0.3
     sure = replace(found, line_weights=np.array([0.4, 0.4, 0.0, 0.0], np.float32))
     doubting = replace(found, line_weights=np.array([0.4, 0.4, -5.0, 0.0], np.float32))
-    labels = (1, 2, 4, 5)
 
     def confidence(found: Peaks) -> float:
-        answers = [prediction(label, 0.999 if label < 5 else 0.3) for label in labels]
-        reading, *_ = images.read(images.detect(PAGE, found), answers)
+        reading = read(found, [prediction(label, 0.999 if label < 5 else 0.3) for label in (1, 2, 4, 5)])
         assert reading.text == "124"
         (line,) = reading.lines
         assert reading.confidence == line.confidence
         return reading.confidence
 
     assert confidence(sure) > 0.9
-    assert confidence(doubting) == pytest.approx(
-        1 / (1 + (1 / confidence(sure) - 1) * np.exp(5 * 0.3)), rel=1e-3
-    )
+    odds = (1 / confidence(sure) - 1) * np.exp(5 * 0.3)
+    assert confidence(doubting) == pytest.approx(1 / (1 + odds), rel=1e-3)
     independent = math.prod(digit.confidence for digit in read(peaks(*ROW)).digits)
     assert confidence(found) == pytest.approx(independent, rel=1e-5)
 
@@ -159,9 +159,8 @@ def test_read_confidence_of_lines_is_their_product() -> None:
 
 
 def test_read_with_lower_min_is_digit_leaves_it_to_the_reader() -> None:
-    detected = images.detect(PAGE, peaks(*ROW))
     answers = [prediction(label, 0.2) for label in (1, 2, 4)]
-    assert images.read(detected, answers, 0.1)[0].text == "124"
+    assert read(peaks(*ROW), answers, min_is_digit=0.1).text == "124"
 
 
 def test_read_peaks_on_one_digit_counts_the_best() -> None:
@@ -259,9 +258,8 @@ def test_detect_box_without_ink_or_outside_gives_black_glyph() -> None:
 def test_read_model_decides_between_a_circle_and_the_digit_in_it() -> None:
     found = peaks((0, (10, 20, 80, 80)), (6, (35, 35, 30, 50)))
     found.scores[:] = (0.8, 0.7)
-    detected = images.detect(PAGE, found)
-    assert images.read(detected, [prediction(0, 0.5), prediction(6, 0.99)])[0].text == "6"
-    assert images.read(detected, [prediction(0, 0.99), prediction(6, 0.5)])[0].text == "0"
+    assert read(found, [prediction(0, 0.5), prediction(6, 0.99)]).text == "6"
+    assert read(found, [prediction(0, 0.99), prediction(6, 0.5)]).text == "0"
 
 
 def test_detect_circle_around_the_box_is_not_the_paper() -> None:
@@ -275,7 +273,7 @@ def test_detect_circle_around_the_box_is_not_the_paper() -> None:
 
 def test_read_sign_that_covers_the_only_digit_is_no_digit() -> None:
     found = peaks((SIGN, (10, 20, 30, 60)), (1, (12, 22, 26, 56)))
-    reading = images.read(images.detect(PAGE, found), [prediction(1, 0.1)])[0]
+    reading = read(found, [prediction(1, 0.1)])
     assert (reading.refusal, reading.model_version) == ("no_digit", 3)
 
 
@@ -289,11 +287,8 @@ def doubtful() -> Peaks:
 
 def reading_of(expect: Any) -> Reading:
     """Read the doubtful row, where the model doubts as well."""
-    detected = images.detect(PAGE, doubtful())
     half = replace(prediction(9), probabilities=(*[0.001] * 4, 0.49, *[0.001] * 4, 0.502))
-    answers = [prediction(4), half, prediction(7, 0.3)]
-    expectation = None if expect is None else parse_expectation(expect)
-    return images.read(detected, answers, expectation=expectation)[0]
+    return read(doubtful(), [4, half, prediction(7, 0.3)], expect=expect)
 
 
 def test_read_candidates_begin_with_the_text_and_share_its_doubt() -> None:
@@ -314,8 +309,7 @@ def test_read_sure_text_is_the_only_candidate() -> None:
 def test_read_lines_share_candidates_of_the_whole_text() -> None:
     found = peaks((9, (10, 50, 20, 40)), (4, (10, 130, 20, 40)))
     found.classes[:, [4, 9]] = [0.4, 0.5], [0.5, 0.4]
-    even = replace(prediction(4), probabilities=(*[0.001] * 4, 0.496, *[0.001] * 4, 0.496))
-    reading, *_ = images.read(images.detect(PAGE, found), [even, even])
+    reading = read(found, [torn(4, 9)] * 2)
     texts = [each.text for each in reading.candidates]
     assert texts[0] == reading.text == "9\n4"
     assert {"4\n4", "9\n9"} < {*texts}
@@ -346,10 +340,7 @@ def test_read_nothing_that_fits_is_unexpected_and_says_what_was_seen(expect: Any
 def test_read_two_texts_that_fit_as_well_are_unsure() -> None:
     equal = doubtful()
     equal.classes[1, [4, 9]] = 0.48, 0.48
-    detected = images.detect(PAGE, equal)
-    even = replace(prediction(9), probabilities=(*[0.001] * 4, 0.496, *[0.001] * 4, 0.496))
-    answers = [prediction(4), even, prediction(7, 0.3)]
-    reading = images.read(detected, answers, expectation=parse_expectation(["44", "49"]))[0]
+    reading = read(equal, [4, torn(9, 4), prediction(7, 0.3)], expect=["44", "49"])
     assert (reading.text, reading.refusal) == ("", "unsure")
     assert {each.text for each in reading.candidates} == {"44", "49"}
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from digit_core.results import Prediction
 from digit_core.tfserving import codec
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, PredictResponse
+from tests.core.grpc_model_server import card_response, outputs_response
 
 UNIFORM = np.full((2, 10), 0.1, np.float32)
 FLOWERS = TaskCard("flowers", ("daisy", "rosé"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
@@ -59,22 +60,14 @@ def response(
     is_digit: NDArray[np.float32] | None = None,
     *,
     packed: bool = True,
-    dtype: int = DT_FLOAT,
 ) -> PredictResponse:
     """Return a response with the tensors as packed bytes, or as lists of floats."""
-    message = PredictResponse()
-    message.model_spec.version.value = 5
-    for name, array in (("probabilities", probabilities), ("is_digit", is_digit)):
-        if array is None:
-            continue
-        tensor = message.outputs[name]
-        tensor.dtype = dtype
-        for size in array.shape:
-            tensor.tensor_shape.dim.add(size=size)
-        if packed:
-            tensor.tensor_content = array.tobytes()
-        else:
-            tensor.float_val.extend(array.ravel().tolist())
+    outputs = {"probabilities": probabilities} | ({} if is_digit is None else {"is_digit": is_digit})
+    message = outputs_response(outputs, version=5)
+    if not packed:
+        tensor = message.outputs["probabilities"]
+        tensor.tensor_content = b""
+        tensor.float_val.extend(probabilities.ravel().tolist())
     return message
 
 
@@ -98,8 +91,7 @@ def test_decode_packed_and_listed_tensor_are_equal() -> None:
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
-        (PredictResponse(), "no output 'probabilities'"),
-        (response(UNIFORM, dtype=DT_UINT8), "expected float32"),
+        (card_response("{}"), "no output 'probabilities'"),
         (response(np.full((2, 9), 1 / 9, np.float32)), r"expected probabilities float32 \[n, 10\]"),
         (response(np.full(10, 0.1, np.float32)), r"expected probabilities float32 \[n, 10\]"),
     ],
@@ -136,11 +128,7 @@ def test_decode_is_digit_sets_is_digit() -> None:
         assert [prediction.is_digit for prediction in predictions] == [0.25, 1]
 
 
-@pytest.mark.parametrize(
-    "is_digit",
-    [[0.5], [0.5] * 3, [[0.5, 0.5]]],
-    ids=str,
-)
+@pytest.mark.parametrize("is_digit", [[0.5], [0.5] * 3, [[0.5, 0.5]]], ids=str)
 def test_decode_unusable_is_digit_raises_value_error(is_digit: list[float]) -> None:
     with pytest.raises(ValueError, match="is_digit"):
         codec.decode(response(UNIFORM, np.array(is_digit, np.float32)), DIGITS)
@@ -153,13 +141,17 @@ def test_decode_is_digit_out_of_range_has_error_in_its_place(bad: float) -> None
     assert isinstance(invalid, InvalidOutputError)
 
 
-def test_decode_tensor_shorter_than_shape_raises_value_error() -> None:
+def test_decode_tensor_of_other_type_or_size_raises_value_error() -> None:
     message = response(UNIFORM, packed=False)
     del message.outputs["probabilities"].float_val[-1]
     with pytest.raises(ValueError, match="reshape"):
         codec.decode(message, DIGITS)
+    message.outputs["probabilities"].dtype = DT_UINT8
+    with pytest.raises(ValueError, match="expected float32"):
+        codec.decode(message, DIGITS)
 
 
+@settings(max_examples=40)
 @given(
     arrays.arrays(
         np.float32, st.tuples(st.integers(1, 5), st.integers(2, 30)), elements=st.floats(0, 8, width=32)
@@ -177,25 +169,17 @@ def test_decode_returns_most_probable_labels(scores: np.ndarray) -> None:
         assert prediction.model_version == 5
 
 
-def card_response(*values: bytes) -> PredictResponse:
-    """Return a model server's answer with these strings as its output."""
-    message = PredictResponse()
-    message.model_spec.version.value = 5
-    message.outputs["card"].string_val.extend(values)
-    return message
-
-
 def test_decode_card_of_a_newer_release_ignores_unknown_keys() -> None:
     document = DIGITS.to_document()
     newer = {**document, "input": document["input"] | {"depth": 8}, "news": True}
-    assert codec.decode_card(card_response(json.dumps(newer).encode())) == DIGITS
+    assert codec.decode_card(card_response(json.dumps(newer))) == DIGITS
 
 
 @pytest.mark.parametrize(
     ("message", "sentence"),
     [
         (PredictResponse(), "no output 'card'"),
-        (card_response(), "no output 'card'"),
+        (card_response("", count=0), "no output 'card'"),
         (card_response(b"{"), "Expecting property name"),
         (card_response(b"\xff"), "decode"),
         (card_response(b"[1]"), "not a JSON object"),
