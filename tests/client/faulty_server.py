@@ -17,7 +17,8 @@ class FaultyServer:
 
     def __init__(self) -> None:
         self.responses: list[Callable[[], Response]] = []
-        self.requests = 0
+        self.requests = self.in_flight = self.most_in_flight = 0
+        self._lock = threading.Lock()
         self.queries: list[dict[str, str]] = []
         application = Request.application(self._count_and_respond)
         self._server = make_server("127.0.0.1", 0, application, threaded=True)
@@ -30,11 +31,18 @@ class FaultyServer:
         return (self.responses.pop(0) if len(self.responses) > 1 else self.responses[0])()
 
     def _count_and_respond(self, request: Request) -> Response:
-        self.requests += 1
+        with self._lock:
+            self.requests += 1
+            self.in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self.in_flight)
         self.queries.append(request.args.to_dict())
         # An unread body would reset the connection, which may discard the response.
         request.get_data()
-        return self.respond(request)
+        try:
+            return self.respond(request)
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     def __enter__(self) -> Self:
         return self

@@ -9,21 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_client import (
-    AuthenticationError,
-    DigitError,
-    InvalidOutputError,
-    ModelNotFoundError,
-    ModelVersion,
-    NotAnImageError,
-    OverloadedError,
-    Prediction,
-    Reading,
-    ServiceError,
-    TaskCard,
-    UnavailableError,
-    _api,
-)
+from digit_client import ModelVersion, Prediction, Reading, TaskCard, _api
+from digit_core import errors
 from digit_core.results import Digit, Line, Network
 
 MODEL = {"name": "digits", "version": 3, "labels": [*"0123456789"]}
@@ -82,28 +69,28 @@ def test_parse_predictions_optional_fields_are_taken() -> None:
 @pytest.mark.parametrize(
     ("status", "problem", "error_class"),
     [
-        (400, {"code": "not_an_image"}, NotAnImageError),
-        (502, {"code": "invalid_output"}, InvalidOutputError),
-        (404, {"code": "model_not_found"}, ModelNotFoundError),
-        (404, {"code": "feedback_unknown"}, ServiceError),
-        (401, {}, AuthenticationError),
-        (403, {}, AuthenticationError),
-        (429, {}, OverloadedError),
-        (502, {}, UnavailableError),
-        (503, {"code": "not_ready"}, UnavailableError),
-        (504, {}, UnavailableError),
+        (400, {"code": "not_an_image"}, errors.NotAnImageError),
+        (502, {"code": "invalid_output"}, errors.InvalidOutputError),
+        (404, {"code": "model_not_found"}, errors.ModelNotFoundError),
+        (404, {"code": "feedback_unknown"}, errors.ServiceError),
+        (401, {}, errors.AuthenticationError),
+        (403, {}, errors.AuthenticationError),
+        (429, {}, errors.OverloadedError),
+        (502, {}, errors.UnavailableError),
+        (503, {"code": "not_ready"}, errors.UnavailableError),
+        (504, {}, errors.UnavailableError),
     ],
 )
 def test_parse_response_problem_raises_its_error(
-    status: int, problem: dict[str, Any], error_class: type[DigitError]
+    status: int, problem: dict[str, Any], error_class: type[errors.DigitError]
 ) -> None:
     document = problem | {"detail": "The sentence.", "request_id": "abc"}
     headers = {"retry-after": "1.5"}
-    with pytest.raises(DigitError, match="The sentence") as raised:
+    with pytest.raises(errors.DigitError, match="The sentence") as raised:
         _api.parse_response(_api.parse_predictions, status, headers, json.dumps(document).encode())
     error = raised.value
     assert (type(error), error.status, error.request_id) == (error_class, status, "abc")
-    if isinstance(error, ServiceError):
+    if isinstance(error, errors.ServiceError):
         assert (error.reason, error.retry_after) == (problem.get("code"), 1.5)
 
 
@@ -113,20 +100,20 @@ def test_parse_items_errors_are_in_their_places() -> None:
     answer = ANSWER | {"predictions": [error, PREDICTION, other], "readings": [error] * 3}
     first, second, third = parse(_api.parse_predictions, answer, indices=[256, 259, 260])
     assert isinstance(second, Prediction)
-    assert isinstance(first, NotAnImageError)
+    assert isinstance(first, errors.NotAnImageError)
     assert (first.message, first.index, first.status, first.request_id) == ("No image.", 256, 400, "r")
-    assert isinstance(third, ServiceError)
+    assert isinstance(third, errors.ServiceError)
     assert (third.message, third.reason, third.request_id) == ("Something else", "nonsense", "x")
     assert third.status is None
-    errors = parse(_api.parse_readings, answer, indices=[0, 1, 2])
-    assert [type(each) for each in errors] == [NotAnImageError] * 3
-    with pytest.raises(ServiceError, match="3 answers for 2 images"):
+    outcomes = parse(_api.parse_readings, answer, indices=[0, 1, 2])
+    assert [type(each) for each in outcomes] == [errors.NotAnImageError] * 3
+    with pytest.raises(errors.ServiceError, match="3 answers for 2 images"):
         parse(_api.parse_readings, answer, indices=[0, 1])
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "nan", "inf", "Wed, 21 Oct 2026 07:28:00 GMT"])
 def test_parse_response_unusable_retry_after_is_ignored(value: str) -> None:
-    with pytest.raises(UnavailableError) as raised:
+    with pytest.raises(errors.UnavailableError) as raised:
         _api.parse_response(_api.parse_models, 503, {"retry-after": value}, b"{}")
     assert raised.value.retry_after is None
 
@@ -156,7 +143,7 @@ def test_parse_response_foreign_document_raises_service_error(
     parser: Callable[..., Any], document: Any
 ) -> None:
     headers, content = {"content-type": "application/json; charset=utf-8"}, json.dumps(document).encode()
-    with pytest.raises(ServiceError, match="does not come from a Digits gateway") as raised:
+    with pytest.raises(errors.ServiceError, match="does not come from a Digits gateway") as raised:
         _api.parse_response(parser, 200, headers, content)
     assert raised.value.status == 200
 
@@ -234,9 +221,9 @@ def test_encode_feedback_on_an_answer_without_its_picture_names_its_request() ->
 def test_parse_response_foreign_page_raises_service_error_that_names_it(
     status: int, headers: dict[str, str], content: bytes, message: str
 ) -> None:
-    with pytest.raises(ServiceError, match=message) as raised:
+    with pytest.raises(errors.ServiceError, match=message) as raised:
         _api.parse_response(_api.parse_models, status, headers, content)
-    assert (type(raised.value), raised.value.status) == (ServiceError, status)
+    assert (type(raised.value), raised.value.status) == (errors.ServiceError, status)
 
 
 def test_parse_models_returns_typed_models() -> None:

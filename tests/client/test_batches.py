@@ -14,7 +14,6 @@ from PIL import Image
 from digit_client import ImageShapeError, ImageSource, _api
 from digit_client._batches import Batch, split
 from digit_client._options import Options
-from digit_core.errors import without_tracebacks
 
 
 def batches(images: Any, max_items: int = 16, max_bytes: int = 6_000_000) -> list[Batch]:
@@ -93,15 +92,3 @@ def test_split_bounds_a_request_with_valid_numbers_too() -> None:
     sent = [len(json.dumps(_api.encode_batch(batch, options)["json"])) for batch in found]
     assert len(sent) > 1
     assert max(sent) < 8 * 1024 * 1024
-
-
-def test_without_tracebacks_clears_every_cause() -> None:
-    try:
-        try:
-            raise ValueError("cause")
-        except ValueError as error:
-            raise KeyError("effect") from error
-    except KeyError as error:
-        cleared = without_tracebacks(error)
-    assert cleared.__cause__ is not None
-    assert cleared.__traceback__ is cleared.__cause__.__traceback__ is None

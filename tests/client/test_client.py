@@ -17,37 +17,25 @@ import numpy as np
 import pytest
 from werkzeug.wrappers import Response
 
-from digit_client import (
-    AsyncClient,
-    Client,
-    ClientClosedError,
-    ConnectionFailedError,
-    DeadlineExceededError,
-    Prediction,
-    RetryPolicy,
-    ServiceError,
-    UnavailableError,
-)
+from digit_client import AsyncClient, Client, Prediction, RetryPolicy
+from digit_core import errors
 from tests.client.faulty_server import FaultyServer, failure, read_success, success
 from tests.core.blocking import BlockingAsync
 
 FAST_RETRIES = RetryPolicy(max_attempts=3, initial_backoff=0.001, max_backoff=0.01)
 
 
-class BlockingAsyncClient(BlockingAsync):
-    """AsyncClient with Client's blocking methods."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(AsyncClient, *arguments, **options)
+BlockingAsyncClient = partial(BlockingAsync, AsyncClient)
+"""AsyncClient with Client's blocking methods."""
 
 
 def connect(client_type: Any, transport: Any, url: str = "http://gateway.test", **options: Any) -> Any:
     """Return a client whose requests go to the transport."""
-    http_class = httpx.Client if issubclass(client_type, Client) else httpx.AsyncClient
+    http_class = httpx.Client if client_type is Client else httpx.AsyncClient
     return client_type(url, http_client=http_class(transport=transport), **options)
 
 
-@pytest.fixture(params=[Client, BlockingAsyncClient])
+@pytest.fixture(params=[Client, BlockingAsyncClient], ids=["blocking", "asyncio"])
 def client_type(request: pytest.FixtureRequest) -> Any:
     return request.param
 
@@ -79,17 +67,17 @@ def test_retryable_failure_is_retried_until_success(client: Any, server: FaultyS
 
 def test_persistent_failure_is_raised_after_all_attempts(client: Any, server: FaultyServer) -> None:
     server.responses = [failure(503)]
-    with pytest.raises(UnavailableError):
+    with pytest.raises(errors.UnavailableError):
         client.predict(b"image")
     assert server.requests == 3
-    with pytest.raises(UnavailableError):
+    with pytest.raises(errors.UnavailableError):
         client.with_options(retries=RetryPolicy(max_attempts=1)).predict(b"image")
     assert server.requests == 4
 
 
 def test_other_status_is_raised_without_retry(client: Any, server: FaultyServer) -> None:
     server.responses = [failure(500)]
-    with pytest.raises(ServiceError) as raised:
+    with pytest.raises(errors.ServiceError) as raised:
         client.predict(b"image")
     assert (raised.value.status, server.requests) == (500, 1)
 
@@ -111,7 +99,9 @@ def test_deadline_of_the_call_bounds_all_attempts_and_the_body(
     client_type: Any, server: FaultyServer, responses: list[Any]
 ) -> None:
     server.responses = [*responses]
-    late = pytest.raises(DeadlineExceededError, match=r"no answer (from http://127.* )?within 0\.(3|29\d*) s")
+    late = pytest.raises(
+        errors.DeadlineExceededError, match=r"no answer (from http://127.* )?within 0\.(3|29\d*) s"
+    )
     with client_type(server.url, timeout=0.3, retries=FAST_RETRIES) as client, late:
         client.predict(b"image")
 
@@ -119,7 +109,7 @@ def test_deadline_of_the_call_bounds_all_attempts_and_the_body(
 def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(client: Any, server: FaultyServer) -> None:
     server.responses = [hang]
     for call in (partial(client.predict, timeout=0.2), client.with_options(timeout=0.2).predict):
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(errors.DeadlineExceededError):
             call(b"image")
 
 
@@ -128,12 +118,12 @@ def test_failed_request_is_outcome_of_its_images(client: Any, server: FaultyServ
     # One request each: two images exceed the limit of a request.
     images = [b"x" * 4_000_000] * 2
     outcomes = dict(client.iter_predict(images, concurrency=1))
-    assert [type(outcomes[index]) for index in range(2)] == [ServiceError, Prediction]
+    assert [type(outcomes[index]) for index in range(2)] == [errors.ServiceError, Prediction]
     # Frames would keep the pictures in memory.
     assert outcomes[0].__traceback__ is None
     assert server.requests == 2
     server.responses = [failure(500)]
-    with pytest.raises(ServiceError):
+    with pytest.raises(errors.ServiceError):
         client.predict_many(images)
 
 
@@ -141,7 +131,7 @@ def test_ready_tells_whether_the_service_answers(client: Any, client_type: Any, 
     server.responses = [failure(503), lambda: Response("{}"), failure(500)]
     assert client.ready() is False
     assert client.ready() is True
-    with pytest.raises(ServiceError):
+    with pytest.raises(errors.ServiceError):
         client.ready()
     assert server.requests == 3
     with client_type("http://127.0.0.1:1") as other:
@@ -151,7 +141,7 @@ def test_ready_tells_whether_the_service_answers(client: Any, client_type: Any, 
 def test_client_closed_raises_an_error_of_the_package() -> None:
     client = Client("http://127.0.0.1:1")
     client.close()
-    with pytest.raises(ClientClosedError, match="the client is closed; create another one") as raised:
+    with pytest.raises(errors.ClientClosedError, match="the client is closed; create another one") as raised:
         client.predict(b"image")
     assert raised.value.request_id is None
 
@@ -160,7 +150,7 @@ def test_async_client_in_a_second_event_loop_raises_an_error_of_the_package(serv
     server.responses = [success]
     client = AsyncClient(server.url)
     assert asyncio.run(client.predict(b"image")).digit == 0
-    with pytest.raises(ClientClosedError, match="another event loop; create a client in each asyncio"):
+    with pytest.raises(errors.ClientClosedError, match="another event loop; create a client in each asyncio"):
         asyncio.run(client.predict(b"image"))
 
 
@@ -250,7 +240,7 @@ def test_failed_connection_is_retried_and_has_request_id(client_type: Any) -> No
 
     with connect(client_type, httpx.MockTransport(refuse), retries=FAST_RETRIES) as client:
         for call in (partial(client.predict, b"image"), partial(client.predict_many, [b"image"])):
-            with pytest.raises(ConnectionFailedError) as raised:
+            with pytest.raises(errors.ConnectionFailedError) as raised:
                 call(request_id="my-id")
             assert raised.value.request_id == "my-id"
     assert len(requests) == 6
@@ -271,7 +261,10 @@ def test_keep_response_adds_response_to_results_and_errors(client_type: Any) -> 
         assert prediction.response.headers["x-request-id"] == requests[0].headers["x-request-id"]
         assert client.with_options(keep_response=False).predict(b"image").response is None
     failing = httpx.MockTransport(lambda _: httpx.Response(500))
-    with connect(client_type, failing, keep_response=True) as client, pytest.raises(ServiceError) as raised:
+    with (
+        connect(client_type, failing, keep_response=True) as client,
+        pytest.raises(errors.ServiceError) as raised,
+    ):
         client.predict(b"image")
     assert raised.value.response is not None
     assert raised.value.response.status_code == 500
@@ -310,7 +303,7 @@ def test_http_client_of_the_caller_is_neither_pickled_nor_closed_nor_used_after_
             os._exit(7)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 7
-    with pytest.raises(ClientClosedError, match="the http_client is closed"):
+    with pytest.raises(errors.ClientClosedError, match="the http_client is closed"):
         client.predict(b"image")
 
 
@@ -350,7 +343,7 @@ def test_model_and_options_are_query_parameters(client_type: Any, model: str | N
             partial(client.predict_many, [b""], **options),
             partial(client.read, b"", **options),
         ):
-            with pytest.raises(ServiceError):
+            with pytest.raises(errors.ServiceError):
                 call()
     selected = {} if model is None else {"model": model}
     sent = selected | {"label": "stable", "min_is_digit": "0.2", "include": "image"}

@@ -21,20 +21,14 @@ from digit_client import (
     AsyncModelServerClient,
     CallOptions,
     Client,
-    ImageError,
-    ImageShapeError,
-    InvalidOutputError,
-    ModelNotFoundError,
     ModelServerClient,
     ModelVersion,
-    NotAnImageError,
     Prediction,
     Reading,
-    ReadingNotSupportedError,
     ReadOptions,
     TaskCard,
-    TruncatedImageError,
 )
+from digit_core import errors
 from digit_core.images import to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -162,10 +156,10 @@ def test_many_puts_each_outcome_in_its_place(
     client: Any, mixed: list[Any], method: str, found: list[Any]
 ) -> None:
     outcomes = getattr(client, method)(mixed, request_id="request-5")
-    errors = [TruncatedImageError, FileNotFoundError, NotAnImageError]
-    assert [describe(outcome) for outcome in outcomes] == [*found[:4], *errors, found[4]]
+    broken = [errors.TruncatedImageError, FileNotFoundError, errors.NotAnImageError]
+    assert [describe(outcome) for outcome in outcomes] == [*found[:4], *broken, found[4]]
     for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageError):
+        if isinstance(outcome, errors.ImageError):
             assert outcome.index == index
         if not isinstance(outcome, OSError):
             assert outcome.request_id == "request-5"
@@ -189,24 +183,24 @@ def test_picture_on_which_the_model_fails_has_its_error_in_its_place(
         connect(Service(server, DIGITS.name)) as client,
     ):
         three, failed = client.predict_many([digits.one(3), black])
-        assert (three.digit, type(failed), failed.index) == (3, InvalidOutputError, 1)
-        with pytest.raises(InvalidOutputError, match="not a probability distribution"):
+        assert (three.digit, type(failed), failed.index) == (3, errors.InvalidOutputError, 1)
+        with pytest.raises(errors.InvalidOutputError, match="not a probability distribution"):
             client.predict(black)
 
 
 def test_broken_picture_alone_or_with_on_error_raise_is_raised(client: Any, digits: Any) -> None:
     for one, many in ((client.predict, client.predict_many), (client.read, client.read_many)):
-        with pytest.raises(NotAnImageError) as raised:
+        with pytest.raises(errors.NotAnImageError) as raised:
             one(b"no image", request_id="request-6")
         assert (raised.value.index, raised.value.request_id) == (None, "request-6")
         with pytest.raises(FileNotFoundError):
             one("missing.png")
-        with pytest.raises(NotAnImageError) as raised:
+        with pytest.raises(errors.NotAnImageError) as raised:
             many([digits.one(1), digits.one(1), b"no image"], on_error="raise")
         assert raised.value.index == 2
         with pytest.raises(FileNotFoundError):
             many([digits.one(1), "missing.png"], on_error="raise")
-        with pytest.raises(NotAnImageError, match="download HTTPS://digits"):
+        with pytest.raises(errors.NotAnImageError, match="download HTTPS://digits"):
             many(["HTTPS://digits.test/5.png"], on_error="raise")
 
 
@@ -254,7 +248,7 @@ def test_options_select_version_and_bar(client: Any, digits: Any) -> None:
     assert client.predict(image, min_is_digit=0.0).digit == 3
     assert client.read(image, min_is_digit=0.0).text == "3"
     for method in (client.predict, client.read):
-        with pytest.raises(ModelNotFoundError) as raised:
+        with pytest.raises(errors.ModelNotFoundError) as raised:
             method(image, label="nonsense", request_id="request-4")
         assert raised.value.request_id == "request-4"
 
@@ -287,7 +281,7 @@ def test_read_options_say_what_is_expected_and_where(
 def test_read_box_outside_is_the_error_of_its_picture(client: Any, number: np.ndarray) -> None:
     large = np.pad(number, ((0, 0), (0, 400)), constant_values=255)
     outside, reading = client.read_many([number, large], box=(300, 40, 100, 80))
-    assert (type(outside), outside.index) == (ImageShapeError, 0)
+    assert (type(outside), outside.index) == (errors.ImageShapeError, 0)
     assert describe(reading) == "no_digit"
 
 
@@ -321,7 +315,7 @@ def test_methods_invalid_arguments_raise_errors(client: Any) -> None:
 def test_unknown_model_raises_model_not_found(connect: Connect, service: Service, digits: Any) -> None:
     with connect(service, "nonsense") as client:
         for method in (client.predict, client.read):
-            with pytest.raises(ModelNotFoundError):
+            with pytest.raises(errors.ModelNotFoundError):
                 method(digits.one(1))
 
 
@@ -332,7 +326,7 @@ def test_models_of_gateway_lists_versions(connect: Connect, service: Service) ->
     assert (models.name, models.versions) == ("digits", (ModelVersion(1, "AVAILABLE"),))
     assert models.task == DIGITS
     assert models.request_id
-    with connect(service, "nonsense") as client, pytest.raises(ModelNotFoundError):
+    with connect(service, "nonsense") as client, pytest.raises(errors.ModelNotFoundError):
         client.models()
 
 
@@ -357,12 +351,12 @@ def test_other_task_is_answered_as_its_card_says(
     exact = np.random.default_rng(0).integers(0, 256, (5, *COLORS.shape), np.uint8)
     with connect(colors) as client:
         assert client.predict_many(exact) == client.predict_many(list(exact))
-        with pytest.raises(ReadingNotSupportedError):
+        with pytest.raises(errors.ReadingNotSupportedError):
             client.read(exact[0])
         outcomes = client.predict_many(np.stack([GREEN] * 2))
     if request.node.callspec.params["colors"] == "none":
         refused = [(type(outcome), outcome.index) for outcome in outcomes]
-        assert refused == [(ImageShapeError, 0), (ImageShapeError, 1)]
+        assert refused == [(errors.ImageShapeError, 0), (errors.ImageShapeError, 1)]
         return
     for prediction in outcomes:
         assert (prediction.label, prediction.index, prediction.labels) == ("green", 1, COLORS.labels)

@@ -1,130 +1,76 @@
 """Window of concurrent requests: bounded memory, results as they arrive, errors."""
 
-import asyncio
 import gc
 import io
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from werkzeug.wrappers import Response
 
-from digit_client import _concurrency
-
-
-class Sender:
-    """Blocking or asyncio sending of batches that counts those in flight. A batch is its own answer."""
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self._lock = threading.Lock()
-
-    def __call__(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
-        self.stopped = stopped
-        with self._counted():
-            time.sleep(0.01)
-        return self._answer(batch)
-
-    async def send(self, batch: Sequence[int], stopped: threading.Event) -> Sequence[int]:
-        self.stopped = stopped
-        with self._counted():
-            await asyncio.sleep(0.01)
-        return self._answer(batch)
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        with self._lock:
-            self.in_flight += 1
-            self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self.in_flight -= 1
-
-    def _answer(self, batch: Sequence[int]) -> Sequence[int]:
-        if 13 in batch:
-            raise LookupError(f"no {batch}")
-        return batch
+from digit_client import AsyncClient, Client, RetryPolicy, _concurrency
+from digit_core import errors
+from tests.client.faulty_server import FaultyServer, failure
+from tests.core.blocking import BlockingAsync
 
 
-@pytest.fixture(params=["blocking", "asyncio"])
-def collect(request: pytest.FixtureRequest) -> Any:
-    """Function that returns the items of all batches in the order of their answers."""
-    if request.param == "blocking":
-        return lambda batches, sender, concurrency: list(_concurrency.send_many(batches, sender, concurrency))
-
-    def collect_async(batches: Any, sender: Sender, concurrency: int) -> list[int]:
-        async def run() -> list[int]:
-            return [item async for item in _concurrency.async_send_many(batches, sender.send, concurrency)]
-
-        return asyncio.run(run())
-
-    return collect_async
+@pytest.fixture
+def server() -> Iterator[FaultyServer]:
+    with FaultyServer() as server:
+        server.responses = [fail_soon]
+        yield server
 
 
-def test_send_many_sends_concurrency_batches_at_a_time(collect: Any) -> None:
-    sender = Sender()
-
-    def batches() -> Iterator[list[int]]:
-        for number in range(50, 70):
-            assert sender.in_flight <= 3
-            yield [2 * number, 2 * number + 1]
-
-    assert sorted(collect(batches(), sender, 3)) == list(range(100, 140))
-    assert sender.most_in_flight == 3
-    assert collect([], sender, 3) == []
+@pytest.fixture(params=[Client, partial(BlockingAsync, AsyncClient)], ids=["blocking", "asyncio"])
+def client(request: pytest.FixtureRequest, server: FaultyServer) -> Iterator[Any]:
+    with request.param(server.url, retries=RetryPolicy(max_attempts=1)) as client:
+        yield client
 
 
-def test_send_many_error_of_send_ends_it(collect: Any) -> None:
-    taken: list[int] = []
-
-    def batches() -> Iterator[list[int]]:
-        for number in range(100):
-            taken.append(number)
-            yield [number]
-
-    with pytest.raises(LookupError, match=r"no \[13\]"):
-        collect(batches(), Sender(), 2)
-    assert len(taken) < 20
+def fail_soon() -> Response:
+    time.sleep(0.02)
+    return failure(500)()
 
 
-def test_send_many_abandoned_takes_no_more_batches_and_stops_those_in_flight() -> None:
-    sender, numbers = Sender(), iter(range(20, 100))
-    items = _concurrency.send_many(([number] for number in numbers), sender, 2)
-    next(items)
-    assert not sender.stopped.is_set()
-    items.close()
-    assert sender.stopped.is_set()
-    assert len(list(numbers)) > 70
+def test_iter_read_sends_concurrency_requests_at_a_time(client: Any, server: FaultyServer) -> None:
+    def images() -> Iterator[bytes]:
+        for _ in range(80):
+            assert server.in_flight <= 3
+            yield b"image"
+
+    # Eight images make a request.
+    outcomes = dict(client.iter_read(images(), concurrency=3))
+    assert sorted(outcomes) == [*range(80)]
+    assert (server.requests, server.most_in_flight) == (10, 3)
+    assert list(client.iter_read([])) == []
 
 
-async def test_async_send_many_abandoned_cancels_requests_in_flight() -> None:
-    sender = Sender()
-    items = _concurrency.async_send_many(([number] for number in range(20, 100)), sender.send, 2)
-    await anext(items)
-    assert not sender.stopped.is_set()
-    await items.aclose()
-    assert sender.in_flight == 0
-    assert sender.stopped.is_set()
-
-
-async def test_async_send_many_several_errors_at_once_raise_the_first_and_log_none(
-    caplog: pytest.LogCaptureFixture,
+def test_read_many_error_of_a_request_ends_it(
+    client: Any, server: FaultyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def fail(batch: int, _stopped: threading.Event) -> list[int]:
-        raise LookupError(f"no {batch}")
-
-    with pytest.raises(LookupError):
-        async for _ in _concurrency.async_send_many(range(8), fail, 4):
-            pass
+    images = iter([b"image"] * 800)
+    with pytest.raises(errors.ServiceError):
+        client.read_many(images, concurrency=4)
+    assert len(list(images)) > 700
     gc.collect()
-    assert caplog.messages == []
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def test_iter_read_abandoned_takes_no_more_images_and_sends_no_more_requests(
+    client: Any, server: FaultyServer
+) -> None:
+    images = iter([b"image"] * 800)
+    outcomes = client.iter_read(images, concurrency=2)
+    next(outcomes)
+    outcomes.close()
+    sent = server.requests
+    time.sleep(0.1)
+    assert server.requests <= sent + 2
+    assert len(list(images)) > 700
 
 
 @pytest.mark.parametrize(

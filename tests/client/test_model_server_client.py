@@ -15,17 +15,8 @@ import grpc
 import numpy as np
 import pytest
 
-from digit_client import (
-    AsyncModelServerClient,
-    DeadlineExceededError,
-    ModelNotFoundError,
-    ModelServerClient,
-    OverloadedError,
-    Prediction,
-    ReaderMissingError,
-    RetryPolicy,
-    ServiceError,
-)
+from digit_client import AsyncModelServerClient, ModelServerClient, Prediction, RetryPolicy
+from digit_core import errors
 from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
 from tests.core.blocking import BlockingAsync
@@ -56,10 +47,10 @@ def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(
     client.predict(digits.one(1))
     server.failures = [grpc.StatusCode.INTERNAL]
     outcomes = dict(client.iter_predict(digits.images[:300], concurrency=1))
-    assert {type(outcomes[index]) for index in range(256)} == {ServiceError}
+    assert {type(outcomes[index]) for index in range(256)} == {errors.ServiceError}
     assert {type(outcomes[index]) for index in range(256, 300)} == {Prediction}
     server.failures = [grpc.StatusCode.INTERNAL]
-    with pytest.raises(ServiceError):
+    with pytest.raises(errors.ServiceError):
         client.predict_many(digits.images[:300])
 
 
@@ -68,7 +59,7 @@ def test_predict_after_its_timeout_raises_deadline_exceeded(
 ) -> None:
     client.predict(digits.one(1))
     monkeypatch.setattr(server, "delay", 0.15)
-    with pytest.raises(DeadlineExceededError) as raised:
+    with pytest.raises(errors.DeadlineExceededError) as raised:
         client.predict(digits.one(1), timeout=0.05, request_id="request-3")
     assert raised.value.request_id == "request-3"
 
@@ -104,7 +95,7 @@ def test_without_reader_predicts_and_reading_raises(
     monkeypatch.setattr(server, "has_reader", False)
     assert client.predict(digits.one(3)).digit == 3
     assert client.predict(number).refusal == "no_digit"
-    with pytest.raises(ReaderMissingError, match="digits train") as missing:
+    with pytest.raises(errors.ReaderMissingError, match="digits train") as missing:
         client.read(number, request_id="request-6")
     assert missing.value.request_id == "request-6"
 
@@ -126,7 +117,7 @@ def test_call_without_version_asks_for_the_clients_label(server: LinearModelServ
             assert client.predict(digits.one(1)).digit == 1
     with ModelServerClient(server.target, label="canary") as client:
         assert client.predict(digits.one(1), version=1).digit == 1
-        with pytest.raises(ModelNotFoundError, match="canary"):
+        with pytest.raises(errors.ModelNotFoundError, match="canary"):
             client.predict(digits.one(1))
 
 
@@ -139,7 +130,7 @@ def test_with_options_shares_connection(server: LinearModelServer, digits: Any) 
         assert other.predict(digits.one(1)).digit == 1
         assert server.card_calls == card_calls
         server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED]
-        with pytest.raises(OverloadedError):
+        with pytest.raises(errors.OverloadedError):
             other.predict(digits.one(1))
         server.failures = [grpc.StatusCode.RESOURCE_EXHAUSTED]
         assert client.predict(digits.one(1)).digit == 1
@@ -189,12 +180,18 @@ def test_client_of_url_raises_value_error_with_remedy(kind: Any) -> None:
         kind("http://127.0.0.1:8501")
 
 
-async def test_async_predict_many_abandoned_ends_its_threads(server: LinearModelServer, digits: Any) -> None:
-    async with AsyncModelServerClient(server.target) as client:
-        results = client.iter_predict([to_png(image) for image in digits.images[:600]], concurrency=2)
-        await anext(results)
-        await results.aclose()
-        assert (await client.predict(digits.one(1))).digit == 1
+def test_iter_read_abandoned_makes_no_further_call(
+    client: Any, server: LinearModelServer, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.read(number)
+    monkeypatch.setattr(server, "delay", 0.02)
+    # The second batch is in flight when the first one is answered.
+    outcomes = client.iter_read([*[b"no image"] * 256, *[number] * 40], concurrency=2)
+    next(outcomes)
+    outcomes.close()
+    calls = server.calls
+    time.sleep(0.2)
+    assert server.calls <= calls + 1
 
 
 @pytest.mark.parametrize("connect", [ModelServerClient, BlockingAsyncClient])

@@ -1,7 +1,5 @@
 """gRPC server in this process with the methods of TensorFlow Serving, and the messages that it answers."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Self
 
@@ -9,24 +7,19 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.tfserving import protos
 from digit_core.tfserving.codec import CARD_OUTPUT
-from digit_core.tfserving.protos import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelSpec,
-    PredictRequest,
-    PredictResponse,
-)
 from tests.core.component_reader import encode
 
 _DT_STRING = 7
 """tensorflow.DataType.DT_STRING."""
 
 
-class GrpcModelServer(ABC):
-    """gRPC server at the address `target`; the methods of a subclass answer its calls."""
+class GrpcModelServer:
+    """gRPC server at the address `target`.
+
+    The methods `predict`, `model_metadata` and `model_status` of a subclass answer its calls.
+    """
 
     def __init__(self) -> None:
         # TensorFlow Serving takes messages of any size, too.
@@ -37,28 +30,15 @@ class GrpcModelServer(ABC):
 
     def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[Any, Any]":
         """Return the handler of a method, as grpc.GenericRpcHandler does."""
-        methods: dict[str, tuple[Callable[..., Any], Any]] = {
-            "Predict": (self.predict, PredictRequest),
-            "GetModelMetadata": (self.model_metadata, GetModelMetadataRequest),
-            "GetModelStatus": (self.model_status, GetModelStatusRequest),
+        methods: dict[str, tuple[str, Any]] = {
+            "Predict": ("predict", protos.PredictRequest),
+            "GetModelMetadata": ("model_metadata", protos.GetModelMetadataRequest),
+            "GetModelStatus": ("model_status", protos.GetModelStatusRequest),
         }
-        answer, request = methods[details.method.rpartition("/")[2]]
+        name, request = methods[details.method.rpartition("/")[2]]
         return grpc.unary_unary_rpc_method_handler(
-            answer, request.FromString, lambda response: response.SerializeToString()
+            getattr(self, name), request.FromString, lambda response: response.SerializeToString()
         )
-
-    @abstractmethod
-    def predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse: ...
-
-    @abstractmethod
-    def model_metadata(
-        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> GetModelMetadataResponse: ...
-
-    @abstractmethod
-    def model_status(
-        self, request: GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> GetModelStatusResponse: ...
 
     def close(self) -> None:
         self._server.stop(0).wait()
@@ -75,26 +55,26 @@ def abort(context: grpc.ServicerContext, code: grpc.StatusCode, message: str) ->
     raise AssertionError
 
 
-def abort_without_label(spec: ModelSpec, context: grpc.ServicerContext) -> NoReturn:
+def abort_without_label(spec: protos.ModelSpec, context: grpc.ServicerContext) -> NoReturn:
     message = f"Unrecognized servable version label: {spec.version_label}"
     abort(context, grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
-def abort_without_signature(spec: ModelSpec, context: grpc.ServicerContext) -> NoReturn:
+def abort_without_signature(spec: protos.ModelSpec, context: grpc.ServicerContext) -> NoReturn:
     message = f'Serving signature name: "{spec.signature_name}" not found in signature def'
     abort(context, grpc.StatusCode.FAILED_PRECONDITION, message)
 
 
-def outputs_response(outputs: dict[str, NDArray[np.float32]], version: int = 1) -> PredictResponse:
+def outputs_response(outputs: dict[str, NDArray[np.float32]], version: int = 1) -> protos.PredictResponse:
     """Build the response of these outputs."""
-    response = PredictResponse()
+    response = protos.PredictResponse()
     response.model_spec.version.value = version
     for name, output in outputs.items():
         encode(output, response.outputs[name])
     return response
 
 
-def card_response(card: str | bytes, version: int = 1, count: int = 1) -> PredictResponse:
+def card_response(card: str | bytes, version: int = 1, count: int = 1) -> protos.PredictResponse:
     """Build the response to a request for a task card, a JSON document, which is repeated `count` times."""
     response = outputs_response({}, version)
     tensor = response.outputs[CARD_OUTPUT]
@@ -104,7 +84,7 @@ def card_response(card: str | bytes, version: int = 1, count: int = 1) -> Predic
     return response
 
 
-def request_input(request: PredictRequest) -> NDArray[Any]:
+def request_input(request: protos.PredictRequest) -> NDArray[Any]:
     """Return a request's input, of either signature."""
     (tensor,) = request.inputs.values()
     dtype = np.uint8 if "images" in request.inputs else np.float32

@@ -10,17 +10,8 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
+from digit_core.tfserving import protos
 from digit_core.tfserving.codec import CARD_INPUT, CARD_SIGNATURE, IS_DIGIT_OUTPUT, OUTPUT
-from digit_core.tfserving.protos import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    GetModelStatusRequest,
-    GetModelStatusResponse,
-    ModelSpec,
-    ModelVersionStatus,
-    PredictRequest,
-    PredictResponse,
-)
 from tests.core.component_reader import answer_page
 from tests.core.grpc_model_server import (
     GrpcModelServer,
@@ -76,7 +67,9 @@ class LinearModelServer(GrpcModelServer):
         self.model = LinearModel(images, labels, with_is_digit=with_is_digit, task=self._task)
         self._version += 1
 
-    def predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    def predict(
+        self, request: protos.PredictRequest, context: grpc.ServicerContext
+    ) -> protos.PredictResponse:
         self._check(request.model_spec, context)
         if request.model_spec.name == READER_NAME:
             return answer_page(request)
@@ -97,21 +90,23 @@ class LinearModelServer(GrpcModelServer):
         return outputs_response(outputs, self._version)
 
     def model_metadata(
-        self, request: GetModelMetadataRequest, context: grpc.ServicerContext
-    ) -> GetModelMetadataResponse:
+        self, request: protos.GetModelMetadataRequest, context: grpc.ServicerContext
+    ) -> protos.GetModelMetadataResponse:
         self._check(request.model_spec, context)
-        response = GetModelMetadataResponse()
+        response = protos.GetModelMetadataResponse()
         response.model_spec.version.value = self._version
         return response
 
     def model_status(
-        self, request: GetModelStatusRequest, context: grpc.ServicerContext
-    ) -> GetModelStatusResponse:
+        self, request: protos.GetModelStatusRequest, context: grpc.ServicerContext
+    ) -> protos.GetModelStatusResponse:
         self._check(request.model_spec, context)
-        status = ModelVersionStatus(version=self._version, state=ModelVersionStatus.State.Value("AVAILABLE"))
-        return GetModelStatusResponse(model_version_status=[status])
+        status = protos.ModelVersionStatus(
+            version=self._version, state=protos.ModelVersionStatus.State.Value("AVAILABLE")
+        )
+        return protos.GetModelStatusResponse(model_version_status=[status])
 
-    def _check(self, spec: ModelSpec, context: grpc.ServicerContext) -> None:
+    def _check(self, spec: protos.ModelSpec, context: grpc.ServicerContext) -> None:
         if spec.signature_name == CARD_SIGNATURE:
             self.card_calls += 1
         else:

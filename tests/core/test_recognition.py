@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from digit_core import errors
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.errors import (
-    ImageShapeError,
-    InvalidOutputError,
-    NotAnImageError,
-    OverloadedError,
-    ReaderMissingError,
-    ReadingNotSupportedError,
-)
 from digit_core.expectations import parse_expectation
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
@@ -60,7 +53,7 @@ def spread(digit: int, share: float, symbols: int = 10) -> dict[int, float]:
 
 
 def missing_reader(page: Any) -> Any:
-    raise ReaderMissingError("no reader")
+    raise errors.ReaderMissingError("no reader")
 
 
 class Recognizer:
@@ -144,19 +137,6 @@ def test_recognition_picture_in_any_form_has_same_outcome(
     assert [answer(outcome) for outcome in recognition.read([picture])] == [read]
 
 
-def test_predict_refusal_has_numbers_of_the_model(recognition: Recognizer, pictures: Any) -> None:
-    for outcome in recognition.predict([pictures["dash"], pictures["blank"], pictures["two lines"]]):
-        refused = outcome.result
-        assert isinstance(refused, Prediction)
-        assert (refused.label, refused.digit) == (None, None)
-        (shown,) = outcome.inputs
-        (expected,) = recognition.classify(shown[np.newaxis])
-        assert refused.index == expected.index
-        assert (*refused.probabilities, refused.confidence) == pytest.approx(
-            (*expected.probabilities, expected.confidence), abs=1e-5
-        )
-
-
 @pytest.mark.parametrize(("name", "is_refused"), [("dash", True), ("blank", True), ("two lines", False)])
 def test_predict_is_digit_alone_decides_if_there_is_a_digit(
     recognition: Recognizer, pictures: Any, name: str, is_refused: bool
@@ -166,6 +146,12 @@ def test_predict_is_digit_alone_decides_if_there_is_a_digit(
     assert outcome.result.is_digit is not None
     assert (outcome.result.refusal == "no_digit") is is_refused is (outcome.result.is_digit < MIN_IS_DIGIT)
     assert (outcome.result.is_digit == 0) is (name == "blank")
+    # A refusal has the model's numbers on what is shown.
+    assert (outcome.result.label, outcome.result.digit) == (None, None)
+    (expected,) = recognition.classify(np.stack(outcome.inputs))
+    assert outcome.result.index == expected.index
+    assert outcome.result.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert outcome.result.confidence == pytest.approx(expected.confidence, abs=1e-5)
 
 
 def test_predict_answer_of_the_reader_has_its_doubt_and_its_box(
@@ -261,38 +247,21 @@ def test_predict_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, 
     mixed: list[Any] = [b"no image", *map(to_png, pictures.values()), unreadable, np.zeros((2, 2, 2, 2)), b""]
     outcomes = list(recognition.predict(mixed))
     assert [answer(outcome) for outcome in outcomes] == [
-        NotAnImageError,
+        errors.NotAnImageError,
         3,
         3,
         ("several_digits", 3),
         ("no_digit", None),
         ("no_digit", None),
         FileNotFoundError,
-        ImageShapeError,
-        NotAnImageError,
+        errors.ImageShapeError,
+        errors.NotAnImageError,
     ]
-    errors = [each.result for each in outcomes if isinstance(each.result, Exception)]
-    assert [getattr(error, "index", None) for error in errors] == [0, None, 7, 8]
-    assert all(error.__traceback__ is None for error in errors)
+    broken = [each.result for each in outcomes if isinstance(each.result, Exception)]
+    assert [getattr(error, "index", None) for error in broken] == [0, None, 7, 8]
+    assert all(error.__traceback__ is None for error in broken)
     # The first call is for all drawings; the reader looks at each other picture.
     assert recognition.sizes[0] == 3
-
-
-def test_read_mixed_batch_has_outcome_in_each_place(recognition: Recognizer, pictures: Any) -> None:
-    mixed = [b"no image", pictures["two lines"], OSError("gone"), pictures["blank"]]
-    outcomes = list(recognition.read(mixed))
-    assert [answer(outcome) for outcome in outcomes] == [NotAnImageError, "17\n4", OSError, "no_digit"]
-    assert [np.shape(outcome.inputs) for outcome in outcomes] == [(0,), (3, 28, 28), (0,), (0,)]
-
-
-@pytest.mark.parametrize(("min_is_digit", "expected"), [(0.0, 0), (1.0, 1)])
-def test_predict_threshold_decides_on_arrays_and_files(
-    model: LinearModel, pictures: Any, min_is_digit: float, expected: int
-) -> None:
-    recognition = Recognizer(model.classify, DIGITS, min_is_digit)
-    forms = [form(pictures["in MNIST's form"]) for form in FORMS.values()]
-    results = [outcome.result for outcome in recognition.predict([*forms, pictures["dash"]])]
-    assert [bool(result.refusal) for result in results if isinstance(result, Prediction)] == [expected] * 4
 
 
 def test_predict_array_in_model_form_asks_once(recognition: Recognizer, digits: Any) -> None:
@@ -321,16 +290,6 @@ def test_recognition_without_is_digit_refuses_by_confidence(digits: Any, picture
     assert [answer(outcome) for outcome in recognition.predict(named)] == [3, ("no_digit", None)]
 
 
-def test_recognition_error_of_model_ends_iteration(pictures: Any) -> None:
-    def classify(batch: Any) -> Sequence[Prediction]:
-        raise OverloadedError("busy")
-
-    recognition = Recognizer(classify, DIGITS, find=find_components)
-    for method in (recognition.predict, recognition.read):
-        with pytest.raises(OverloadedError):
-            list(method([pictures["dark on white"]]))
-
-
 def test_recognition_row_without_valid_output_is_error_of_its_picture(
     model: LinearModel, pictures: Any
 ) -> None:
@@ -340,19 +299,19 @@ def test_recognition_row_without_valid_output_is_error_of_its_picture(
     def classify(batch: Any) -> list[Answer]:
         first[:] = first or [batch[0].tobytes()]
         return [
-            answer if row.any() and row.tobytes() != first[0] else InvalidOutputError("NaN")
+            answer if row.any() and row.tobytes() != first[0] else errors.InvalidOutputError("NaN")
             for row, answer in zip(batch, model.classify(batch), strict=True)
         ]
 
     recognizer = Recognizer(classify, DIGITS, find=find_components)
     shown = [pictures[name] for name in ("dash", "in MNIST's form", "blank", "dark on white")]
     outcomes = list(recognizer.predict(shown))
-    assert [answer(outcome) for outcome in outcomes][1:] == [3, InvalidOutputError, 3]
+    assert [answer(outcome) for outcome in outcomes][1:] == [3, errors.InvalidOutputError, 3]
     assert (outcomes[2].inputs, len(outcomes[3].inputs)) == ((), 1)
     first.clear()
     shown = [pictures[name] for name in ("two lines", "blank", "dark on white")]
     readings = list(recognizer.read(shown))
-    assert [answer(outcome) for outcome in readings] == [InvalidOutputError, "no_digit", "3"]
+    assert [answer(outcome) for outcome in readings] == [errors.InvalidOutputError, "no_digit", "3"]
     assert isinstance(readings[0].result, Exception)
     assert readings[0].result.__traceback__ is None
 
@@ -434,7 +393,7 @@ def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictur
     assert described[:2] == [("D", None)] * 2
     # No threshold, and no search for digits: only the picture without ink is refused.
     assert [refusal for _, refusal in described] == [None, None, None, "no_digit", None]
-    with pytest.raises(ReadingNotSupportedError):
+    with pytest.raises(errors.ReadingNotSupportedError):
         next(recognition.read([pictures["dark on white"]]))
 
 
@@ -442,16 +401,6 @@ def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictur
 def photos() -> LinearModel:
     levels = np.array([[20], [230]], np.uint8).repeat(72, axis=1).reshape(2, 4, 6, 3)
     return LinearModel(levels, np.array([0, 1], np.uint8), task=PHOTOS)
-
-
-def test_predict_other_task_prepares_as_its_card_says(photos: LinearModel) -> None:
-    recognition = Recognizer(photos.classify, PHOTOS)
-    light = np.full((30, 20, 3), 230, np.uint8)
-    outcomes = list(recognition.predict([to_png(light), b"no image", light]))
-    assert [answer(outcome) for outcome in outcomes] == [None, NotAnImageError, None]
-    labels = [outcome.result.label for outcome in outcomes if isinstance(outcome.result, Prediction)]
-    assert labels == ["light", "light"]
-    assert outcomes[0].inputs[0].shape == PHOTOS.shape
 
 
 def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel) -> None:

@@ -92,32 +92,18 @@ def test_prediction_looks_like_digit_by_is_digit_or_confidence(
 
 def test_reading_has_digits_of_all_lines_and_is_json() -> None:
     box = (0, 0, 1, 1)
-    one, two = (
-        Digit(1, 1.0, (0.0, 1.0), box, b"image", is_digit=0.9),
-        Digit(2, 1.0, (), box, is_digit=0.8),
-    )
+    one, two = (Digit(digit, 1.0, (0.0, 1.0), box, b"image", is_digit=0.9) for digit in (1, 2))
     lines = Line("1", box, (one,), (box,), confidence=0.5), Line("2", box, (two,), confidence=0.5)
     reading = Reading("1\n2", lines, 2, "r", confidence=0.25)
     assert reading.digits == (one, two)
     document = reading.to_dict()
     assert json.loads(json.dumps(document)) == document
     number = {"digit": 1, "confidence": 1.0, "probabilities": [0.0, 1.0], "is_digit": 0.9, "box": [*box]}
-    assert document.pop("lines")[0] == {
-        "text": "1",
-        "confidence": 0.5,
-        "box": [*box],
-        "digits": [number | {"image": "aW1hZ2U="}],
-        "separators": [[*box]],
-    }
-    assert document == {
-        "text": "1\n2",
-        "confidence": 0.25,
-        "refusal": None,
-        "candidates": [],
-        "model_version": 2,
-        "request_id": "r",
-        "request_index": 0,
-    }
+    line = {"text": "1", "confidence": 0.5, "box": [*box], "digits": [number | {"image": "aW1hZ2U="}]}
+    assert document.pop("lines")[0] == line | {"separators": [[*box]]}
+    call = {"model_version": 2, "request_id": "r", "request_index": 0}
+    read = {"text": "1\n2", "confidence": 0.25, "refusal": None, "candidates": []}
+    assert document == read | call
     assert Reading("", (), 2, confidence=0.0).to_dict()["refusal"] == "no_digit"
 
 

@@ -12,14 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from digit_core import images
-from digit_core.errors import (
-    ImageError,
-    ImageTooLargeError,
-    NotAnImageError,
-    PixelValueError,
-    TruncatedImageError,
-)
+from digit_core import errors, images
 from digit_core.images.decode import strip_ancillary_chunks
 from tests import decompression_bombs
 from tests.core.images.pictures import Pixels, assert_same_digit
@@ -82,32 +75,32 @@ def test_decode_large_jpeg_is_downscaled(width: int, height: int, expected: int)
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 def test_decode_truncated_file_raises_image_error(form: str, share: float) -> None:
     data = encode(np.random.default_rng(0).integers(0, 255, (60, 60), np.uint8), form)
-    with pytest.raises((TruncatedImageError, NotAnImageError)):
+    with pytest.raises((errors.TruncatedImageError, errors.NotAnImageError)):
         images.decode(data[: int(len(data) * share)])
 
 
 def test_decode_damaged_png_raises_truncated_image(page: Pixels) -> None:
     data = encode(page, "PNG")
-    with pytest.raises(TruncatedImageError):
+    with pytest.raises(errors.TruncatedImageError):
         images.decode(flip_bits(data, len(data) // 2, 0xFF))
 
 
 @pytest.mark.parametrize("data", [b"", b"hello", b"%PDF-1.4", b"\x00" * 100, b"<svg/>"])
 def test_decode_other_data_raises_not_an_image(data: bytes) -> None:
-    with pytest.raises(NotAnImageError):
+    with pytest.raises(errors.NotAnImageError):
         images.decode(data)
 
 
 @pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF", "WEBP", "JPEG"])
 def test_decode_too_many_pixels_raises_image_too_large(form: str) -> None:
     data = encode(np.zeros((100, 100), np.uint8), form)
-    with pytest.raises(ImageTooLargeError, match="100×100"):
+    with pytest.raises(errors.ImageTooLargeError, match="100×100"):
         images.decode(data, max_pixels=2000)
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", PNG_SIGNATURE, b"\xff\xd8\xff", b"GIF89a", b"BM"]))
 def test_decode_any_bytes_return_pixels_or_raise_image_error(rest: bytes, signature: bytes) -> None:
-    with contextlib.suppress(ImageError):
+    with contextlib.suppress(errors.ImageError):
         assert images.decode(signature + rest).dtype == np.uint8
 
 
@@ -119,7 +112,7 @@ def test_strip_ancillary_chunks_keeps_pixel_chunks_only() -> None:
 def test_strip_ancillary_chunks_of_a_file_without_all_pixels_raises_truncated_image() -> None:
     cut = [png(28, 28)[:end] for end in (-1, -13, 40, 8)]
     for file in (*cut, PNG_SIGNATURE + png_chunk(b"tEXt", b"Comment\0hello")):
-        with pytest.raises(TruncatedImageError):
+        with pytest.raises(errors.TruncatedImageError):
             strip_ancillary_chunks(file)
 
 
@@ -132,32 +125,32 @@ def test_decode_png_with_alpha_keeps_alpha() -> None:
 
 @pytest.mark.parametrize("name", decompression_bombs.oversized_files())
 def test_decode_oversized_file_raises_image_too_large(name: str) -> None:
-    with pytest.raises(ImageTooLargeError):
+    with pytest.raises(errors.ImageTooLargeError):
         images.decode(decompression_bombs.oversized_files()[name])
 
 
 def test_decode_heic_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(NotAnImageError, match="digits\\[heif\\]"):
+    with pytest.raises(errors.NotAnImageError, match="digits\\[heif\\]"):
         images.decode(valid_files()["HEIF"])
 
 
 @pytest.mark.parametrize("name", decompression_bombs.malformed_files())
 def test_decode_malformed_file_raises_image_error(name: str) -> None:
-    with pytest.raises((NotAnImageError, TruncatedImageError)):
+    with pytest.raises((errors.NotAnImageError, errors.TruncatedImageError)):
         images.decode(decompression_bombs.malformed_files()[name])
 
 
 @pytest.mark.parametrize("name", decompression_bombs.non_finite_files())
 def test_decode_non_finite_pixels_raise_pixel_value_error(name: str) -> None:
-    with pytest.raises(PixelValueError):
+    with pytest.raises(errors.PixelValueError):
         images.decode(decompression_bombs.non_finite_files()[name])
 
 
 def test_decode_progressive_jpeg_is_limited_to_64_scans() -> None:
     repeats = 64 - progressive_jpeg(0, side=1000).count(b"\xff\xda")
     assert images.decode(progressive_jpeg(repeats, side=1000)).shape == (500, 500)
-    with pytest.raises(ImageTooLargeError, match="65 scans"):
+    with pytest.raises(errors.ImageTooLargeError, match="65 scans"):
         images.decode(progressive_jpeg(repeats + 1, side=1000))
 
 
@@ -172,7 +165,7 @@ def test_decode_flipped_bits_return_pixels_or_raise_image_error(
     data = bytearray(valid_files()[name])
     for position, bit in flips:
         data[int(position * len(data))] ^= 1 << bit
-    with contextlib.suppress(ImageError):
+    with contextlib.suppress(errors.ImageError):
         assert images.decode(bytes(data), max_pixels=50_000).dtype == np.uint8
 
 
@@ -184,5 +177,5 @@ def test_decode_tiff_of_any_tag_value_returns_pixels_or_raises_image_error() -> 
         for value in (0, 1, 2**16 - 1, 2**31, 2**32 - 1):
             data = bytearray(file)
             struct.pack_into("<I", data, directory + 2 + 12 * entry + 8, value)
-            with contextlib.suppress(ImageError):
+            with contextlib.suppress(errors.ImageError):
                 assert images.decode(bytes(data), max_pixels=50_000).dtype == np.uint8
