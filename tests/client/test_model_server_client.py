@@ -86,11 +86,7 @@ def test_predict_preparation_does_not_count_as_waiting(server: LinearModelServer
 
 
 def test_without_reader_predicts_and_reading_raises(
-    client: Any,
-    server: LinearModelServer,
-    digits: Any,
-    number: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
+    client: Any, server: LinearModelServer, digits: Any, number: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "has_reader", False)
     assert client.predict(digits.one(3)).digit == 3

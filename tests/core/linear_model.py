@@ -41,12 +41,7 @@ class LinearModel:
             is_digit = (1 / (1 + np.exp(40 * (_MIN_SIMILARITY - similarity)))).tolist()
         return [
             Prediction(
-                int(row.argmax()),
-                float(row.max()),
-                tuple(row.tolist()),
-                self.task.labels,
-                1,
-                is_digit=each,
+                int(row.argmax()), float(row.max()), tuple(row.tolist()), self.task.labels, 1, is_digit=each
             )
             for row, each in zip(probabilities, is_digit, strict=True)
         ]

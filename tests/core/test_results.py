@@ -25,19 +25,10 @@ def test_prediction_has_digit_if_labels_are_the_ten_digits(labels: str, digit: i
 def test_prediction_refused_has_neither_label_nor_digit_but_numbers() -> None:
     refused = dataclasses.replace(PREDICTION, refusal="several_digits", count=2, is_digit=0.1)
     assert (refused.label, refused.digit) == (None, None)
-    assert refused.to_dict() == {
-        "label": None,
-        "digit": None,
-        "refusal": "several_digits",
-        "count": 2,
-        "index": 3,
-        "confidence": 0.75,
-        "is_digit": 0.1,
-        "probabilities": list(PROBABILITIES),
-        "labels": list("0123456789"),
-        "model_version": 1,
-        "request_index": 0,
-    }
+    numbers = {"index": 3, "confidence": 0.75, "is_digit": 0.1, "probabilities": [*PROBABILITIES]}
+    call = {"labels": [*"0123456789"], "model_version": 1, "request_index": 0}
+    refusal = {"label": None, "digit": None, "refusal": "several_digits", "count": 2}
+    assert refused.to_dict() == refusal | numbers | call
 
 
 def test_prediction_repr_names_the_answer_without_the_probabilities() -> None:

@@ -123,28 +123,27 @@ def test_decode_png_with_alpha_keeps_alpha() -> None:
         assert np.array_equal(images.decode(encode(picture, "PNG")), picture)
 
 
-@pytest.mark.parametrize("name", decompression_bombs.oversized_files())
-def test_decode_oversized_file_raises_image_too_large(name: str) -> None:
-    with pytest.raises(errors.ImageTooLargeError):
-        images.decode(decompression_bombs.oversized_files()[name])
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        pytest.param(file, error, id=name)
+        for files, error in (
+            (decompression_bombs.oversized_files(), errors.ImageTooLargeError),
+            (decompression_bombs.malformed_files(), (errors.NotAnImageError, errors.TruncatedImageError)),
+            (decompression_bombs.non_finite_files(), errors.PixelValueError),
+        )
+        for name, file in files.items()
+    ],
+)
+def test_decode_hostile_file_raises_its_error(file: bytes, error: Any) -> None:
+    with pytest.raises(error):
+        images.decode(file)
 
 
 def test_decode_heic_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(errors.NotAnImageError, match="digits\\[heif\\]"):
         images.decode(valid_files()["HEIF"])
-
-
-@pytest.mark.parametrize("name", decompression_bombs.malformed_files())
-def test_decode_malformed_file_raises_image_error(name: str) -> None:
-    with pytest.raises((errors.NotAnImageError, errors.TruncatedImageError)):
-        images.decode(decompression_bombs.malformed_files()[name])
-
-
-@pytest.mark.parametrize("name", decompression_bombs.non_finite_files())
-def test_decode_non_finite_pixels_raise_pixel_value_error(name: str) -> None:
-    with pytest.raises(errors.PixelValueError):
-        images.decode(decompression_bombs.non_finite_files()[name])
 
 
 def test_decode_progressive_jpeg_is_limited_to_64_scans() -> None:

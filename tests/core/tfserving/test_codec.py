@@ -56,10 +56,7 @@ def test_encode_sets_model_spec(model: ModelRef, version: int, label: str) -> No
 
 
 def response(
-    probabilities: NDArray[np.float32],
-    is_digit: NDArray[np.float32] | None = None,
-    *,
-    packed: bool = True,
+    probabilities: NDArray[np.float32], is_digit: NDArray[np.float32] | None = None, *, packed: bool = True
 ) -> PredictResponse:
     """Return a response with the tensors as packed bytes, or as lists of floats."""
     outputs = {"probabilities": probabilities} | ({} if is_digit is None else {"is_digit": is_digit})

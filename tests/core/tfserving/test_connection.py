@@ -3,10 +3,9 @@
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import grpc
@@ -15,15 +14,9 @@ import pytest
 
 from digit_core import errors
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.backends import BLOCKING, run
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import (
-    AsyncConnection,
-    Connection,
-    ServedVersion,
-    VersionMovedError,
-)
+from digit_core.tfserving.connection import AsyncConnection, Connection, ServedVersion, VersionMovedError
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer, dark_and_light
 
@@ -32,20 +25,6 @@ COLORS = ModelRef("colors")
 BLANK = np.zeros((1, 28, 28), np.uint8)
 CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
 CLASSES = np.arange(2, dtype=np.uint8)
-
-
-class BlockingBackend:
-    """AsyncConnection with the blocking backend, as blocking clients have it."""
-
-    def __init__(self, target: str) -> None:
-        self._connection = AsyncConnection(target, backend=BLOCKING)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *arguments, **options: run(getattr(self._connection, name)(*arguments, **options))
-
-
-CONNECTIONS = [BlockingBackend, partial(BlockingAsync, AsyncConnection)]
-"""Classes of connections with both backends, with blocking methods."""
 
 
 def soon() -> float:
@@ -151,20 +130,18 @@ def busy(request: pytest.FixtureRequest, colors: LinearModelServer) -> LinearMod
     return colors
 
 
-@pytest.mark.parametrize("connect", CONNECTIONS)
 def test_predict_refused_by_busy_server_is_answered_by_next_one(
-    connect: Callable[[str], Any], server: LinearModelServer, busy: LinearModelServer
+    server: LinearModelServer, busy: LinearModelServer
 ) -> None:
-    connection = connect(f"ipv4:{server.target},{busy.target}")
-    # The first address that is connected gets all calls until the other one is connected, too.
-    while not busy.calls:
-        with suppress(errors.OverloadedError):
-            connection.versions(MODEL, deadline=soon())
-    calls = busy.calls
-    for _ in range(6):
-        assert len(predict(connection, BLANK, MODEL)) == 1
-    assert busy.calls > calls
-    connection.close()
+    with BlockingAsync(AsyncConnection, f"ipv4:{server.target},{busy.target}") as connection:
+        # The first address that is connected gets all calls until the other one is connected, too.
+        while not busy.calls:
+            with suppress(errors.OverloadedError):
+                connection.versions(MODEL, deadline=soon())
+        calls = busy.calls
+        for _ in range(6):
+            assert len(predict(connection, BLANK, MODEL)) == 1
+        assert busy.calls > calls
 
 
 def test_predict_refused_twice_raises_overloaded(to_colors: Any, busy: LinearModelServer) -> None:
