@@ -1,6 +1,5 @@
 """Models folders whose versions need no TensorFlow."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,7 @@ def folder(tmp_path: Path) -> ModelsFolder:
     return ModelsFolder(tmp_path / "models", require_variables)
 
 
-@pytest.fixture
-def publish(folder: ModelsFolder) -> Callable[..., None]:
+def publish(folder: ModelsFolder, count: int = 1, name: str = "digits") -> None:
     """Publish versions of a model."""
-
-    def publish(count: int = 1, name: str = "digits") -> None:
-        for _ in range(count):
-            folder.publish(name, write_files)
-
-    return publish
+    for _ in range(count):
+        folder.publish(name, write_files)

@@ -4,7 +4,6 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +14,9 @@ from digit_core.artifact import traffic
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
 from digit_core.artifact.versions import ArtifactError
-from tests.core.artifact.conftest import require_variables, write_files
+from tests.core.artifact.conftest import publish, require_variables, write_files
 
 HOUR = timedelta(hours=1)
-Publish = Callable[..., None]
 FOREIGN = (
     'model_config_list { config { name: "digits" base_path: "/elsewhere" model_platform: "tensorflow" } }'
 )
@@ -40,11 +38,9 @@ def prepare(folder: ModelsFolder) -> list[str]:
     return sentences
 
 
-def test_publish_first_version_is_stable_and_later_ones_are_loaded_beside_it(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish(2)
-    publish(1, "fashion")
+def test_publish_first_version_is_stable_and_later_ones_are_loaded_beside_it(folder: ModelsFolder) -> None:
+    publish(folder, 2)
+    publish(folder, 1, "fashion")
     config = folder.read_config()
     assert folder.names() == ["digits", "fashion"]
     assert (config.listed("digits"), config.listed("fashion")) == ({1, 2}, {1})
@@ -52,18 +48,16 @@ def test_publish_first_version_is_stable_and_later_ones_are_loaded_beside_it(
     assert config.base_paths == {name: folder.root.resolve() / name for name in ("digits", "fashion")}
 
 
-def test_publish_beside_a_model_of_another_path_uses_that_path(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish()
+def test_publish_beside_a_model_of_another_path_uses_that_path(folder: ModelsFolder) -> None:
+    publish(folder)
     config = folder.read_config()
     folder.write_config(config.with_versions("digits", [1], Path("/models/digits")))
-    publish(1, "fashion")
+    publish(folder, 1, "fashion")
     assert folder.read_config().base_paths["fashion"] == Path("/models/fashion")
 
 
-def test_publish_broken_version_publishes_nothing(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_publish_broken_version_publishes_nothing(folder: ModelsFolder) -> None:
+    publish(folder)
     before = folder.config_path.read_text()
     with pytest.raises(ArtifactError, match="can't be served: no variables"):
         folder.publish("digits", lambda version: (version / "saved_model.pb").touch())
@@ -71,32 +65,32 @@ def test_publish_broken_version_publishes_nothing(folder: ModelsFolder, publish:
     assert folder.config_path.read_text() == before
 
 
-def test_publish_keeps_the_newest_and_the_needed_versions(folder: ModelsFolder, publish: Publish) -> None:
-    publish(3)
+def test_publish_keeps_the_newest_and_the_needed_versions(folder: ModelsFolder) -> None:
+    publish(folder, 3)
     move_label(folder, 2)
-    publish(KEPT_VERSIONS)
+    publish(folder, KEPT_VERSIONS)
     newest = {*range(4, 4 + KEPT_VERSIONS)}
     # The stable version, and the one that a rollback would return to.
     assert folder.read_config().listed("digits") == newest | {1, 2}
     assert len(folder.versions("digits")) == 3 + KEPT_VERSIONS
 
 
-def test_publish_concurrently_gives_each_publisher_a_version(folder: ModelsFolder, publish: Publish) -> None:
+def test_publish_concurrently_gives_each_publisher_a_version(folder: ModelsFolder) -> None:
     with ThreadPoolExecutor(5) as pool:
-        list(pool.map(publish, [1] * 5))
+        list(pool.map(publish, [folder] * 5))
     assert folder.read_config().listed("digits") == {1, 2, 3, 4, 5}
 
 
-def test_publish_leaves_a_foreign_file_alone(folder: ModelsFolder, publish: Publish) -> None:
+def test_publish_leaves_a_foreign_file_alone(folder: ModelsFolder) -> None:
     folder.root.mkdir()
     folder.config_path.write_text(FOREIGN)
-    publish()
+    publish(folder)
     assert prepare(folder) == []
     assert folder.config_path.read_text() == FOREIGN
 
 
-def test_enter_verifies_a_copied_version(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_enter_verifies_a_copied_version(folder: ModelsFolder) -> None:
+    publish(folder)
     write_files(folder.root / "digits" / "7")
     config = folder.enter(folder.read_config(), folder.version("digits", 7))
     assert folder.read_config() == config
@@ -110,11 +104,9 @@ def test_enter_verifies_a_copied_version(folder: ModelsFolder, publish: Publish)
     folder.enter(config, folder.version("digits", 1))
 
 
-def test_prepare_moved_folder_corrects_base_paths(
-    folder: ModelsFolder, publish: Publish, tmp_path: Path
-) -> None:
-    publish(2)
-    publish(1, "fashion")
+def test_prepare_moved_folder_corrects_base_paths(folder: ModelsFolder, tmp_path: Path) -> None:
+    publish(folder, 2)
+    publish(folder, 1, "fashion")
     moved = ModelsFolder(folder.root.rename(tmp_path / "moved"), require_variables)
     write_files(moved.root / "alpha" / "1")
     assert prepare(moved) == ["Version 1 of alpha is stable: no other version of it was served."]
@@ -133,8 +125,8 @@ def test_prepare_without_a_file_enters_the_newest_version_that_can_be_served(fol
     assert folder.read_config().listed("digits") == {2}
 
 
-def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder, publish: Publish) -> None:
-    publish(3)
+def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder) -> None:
+    publish(folder, 3)
     move_label(folder, 3)
     path = folder.root / "digits"
     os.truncate(path / "2" / "variables" / "variables.data-00000-of-00001", 0)
@@ -149,10 +141,8 @@ def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder, 
     assert folder.read_config().labels("digits") == {"stable": 3}
 
 
-def test_prepare_advises_no_promotion_without_a_version_to_promote(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish()
+def test_prepare_advises_no_promotion_without_a_version_to_promote(folder: ModelsFolder) -> None:
+    publish(folder)
     path = folder.root / "digits" / "1"
     shutil.rmtree(path / "variables")
     assert prepare(folder)[0] == (
@@ -161,10 +151,8 @@ def test_prepare_advises_no_promotion_without_a_version_to_promote(
     )
 
 
-def test_left_out_versions_are_labelled_or_newer_than_those_served(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish(4)
+def test_left_out_versions_are_labelled_or_newer_than_those_served(folder: ModelsFolder) -> None:
+    publish(folder, 4)
     move_label(folder, 2, "canary")
     for number in (2, 3):
         shutil.rmtree(folder.root / "digits" / str(number) / "variables")
@@ -180,9 +168,9 @@ def test_left_out_versions_are_labelled_or_newer_than_those_served(
     ]
 
 
-def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
-    publish(1, "fashion")
+def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder) -> None:
+    publish(folder)
+    publish(folder, 1, "fashion")
     shares = traffic.with_share(traffic.with_share({}, "digits", "canary", 0.1), "fashion", "canary", 1)
     folder.write_traffic(shares)
     folder.remove("fashion")
@@ -208,10 +196,8 @@ def test_read_traffic_that_is_damaged_raises_artifact_error(
         folder.read_traffic()
 
 
-def test_prepare_with_load_names_no_version_that_fails_to_load(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish(2)
+def test_prepare_with_load_names_no_version_that_fails_to_load(folder: ModelsFolder) -> None:
+    publish(folder, 2)
     lines: list[str] = []
 
     def refuse(version: Path) -> None:
@@ -228,9 +214,9 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(
     assert folder.read_config().listed("digits") == {1}
 
 
-def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
-    publish(1, "fashion")
+def test_prepare_names_no_model_without_versions(folder: ModelsFolder) -> None:
+    publish(folder)
+    publish(folder, 1, "fashion")
     shutil.rmtree(folder.root / "fashion")
     assert prepare(folder)[-1] == (
         f"fashion has no version to serve; its entry in {folder.config_path} is removed"
@@ -238,10 +224,8 @@ def test_prepare_names_no_model_without_versions(folder: ModelsFolder, publish: 
     assert list(folder.read_config().base_paths) == ["digits"]
 
 
-def test_previous_after_an_interrupted_promotion_is_another_version(
-    folder: ModelsFolder, publish: Publish
-) -> None:
-    publish(3)
+def test_previous_after_an_interrupted_promotion_is_another_version(folder: ModelsFolder) -> None:
+    publish(folder, 3)
     move_label(folder, 2)
     with folder.lock():
         folder.remember("digits", "stable", 2)
@@ -249,22 +233,22 @@ def test_previous_after_an_interrupted_promotion_is_another_version(
     assert folder.needed("digits", {"stable": 2}) == {1, 2}
 
 
-def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder) -> None:
+    publish(folder)
     assert folder.labelled("digits", "canary") is None
     shutil.rmtree(folder.root / "digits" / "1")
     with pytest.raises(ArtifactError, match="version 1 does not exist in"):
         folder.labelled("digits")
 
 
-def test_choose_names_the_models(folder: ModelsFolder, publish: Publish) -> None:
+def test_choose_names_the_models(folder: ModelsFolder) -> None:
     with pytest.raises(ArtifactError, match="has no model; create one with `digits train`"):
         folder.choose(None)
-    publish(1, "reader")
+    publish(folder, 1, "reader")
     assert folder.choose(None) == "reader"
-    publish()
+    publish(folder)
     assert (folder.choose(None), folder.classifiers()) == ("digits", ["digits"])
-    publish(1, "fashion")
+    publish(folder, 1, "fashion")
     assert folder.choose("fashion") == "fashion"
     with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
         folder.choose(None)
@@ -272,15 +256,15 @@ def test_choose_names_the_models(folder: ModelsFolder, publish: Publish) -> None
         folder.choose("shapes")
 
 
-def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_names_of_one_models_folder_tells_the_folder_above(folder: ModelsFolder) -> None:
+    publish(folder)
     with pytest.raises(ArtifactError, match=rf"name the folder of all models: --models {folder.root}$"):
         ModelsFolder(folder.root / "digits").names()
 
 
-def test_folders_without_a_model_name_are_not_served(folder: ModelsFolder, publish: Publish) -> None:
+def test_folders_without_a_model_name_are_not_served(folder: ModelsFolder) -> None:
     for name in ("2024", "a.b", "reader", "digits"):
-        publish(1, name)
+        publish(folder, 1, name)
     (folder.root / "reader" / "1" / "assets.extra" / "model.json").write_text('{"task": {}}')
     assert (folder.names(), folder.choose(None)) == (["digits"], "digits")
     lines = prepare(folder)
@@ -299,12 +283,12 @@ def test_read_config_invalid_names_the_file(folder: ModelsFolder) -> None:
 
 
 def test_each_change_of_a_label_is_a_line_and_no_other_change_is(
-    folder: ModelsFolder, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIGITS_USER", "ann")
     monkeypatch.setattr(sys, "argv", ["/bin/digits", "models", "promote", "2"])
-    publish(2)
-    publish(1, "fashion")
+    publish(folder, 2)
+    publish(folder, 1, "fashion")
     move_label(folder, 2)
     move_label(folder, 2)
     move_label(folder, 1, "canary")
@@ -324,12 +308,12 @@ def test_each_change_of_a_label_is_a_line_and_no_other_change_is(
 
 
 def test_changes_of_a_command_with_secrets_have_none(
-    folder: ModelsFolder, publish: Publish, monkeypatch: pytest.MonkeyPatch
+    folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DIGITS_USER", raising=False)
     url = "postgresql://eve:secret@db/feedback?password=secret"
     monkeypatch.setattr(sys, "argv", ["__main__.py", "train", "--feedback", url, f"--feedback={url}"])
-    publish()
+    publish(folder)
     (change,) = folder.changes()
     assert change.command == (
         "digits train --feedback postgresql://db/feedback --feedback=postgresql://db/feedback"
@@ -337,8 +321,8 @@ def test_changes_of_a_command_with_secrets_have_none(
     assert change.by.endswith(f"@{socket.gethostname()}")
 
 
-def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder) -> None:
+    publish(folder)
     before = folder.config_path.read_text()
     (folder.root / ".models.config.new").mkdir()
     with folder.lock(), pytest.raises(OSError, match="Is a directory"):
@@ -346,8 +330,8 @@ def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder, publish: 
     assert folder.config_path.read_text() == before
 
 
-def test_lock_held_by_another_process_times_out(folder: ModelsFolder, publish: Publish) -> None:
-    publish()
+def test_lock_held_by_another_process_times_out(folder: ModelsFolder) -> None:
+    publish(folder)
     blocked = pytest.raises(ArtifactError, match=r"locked by another process for 0\.2 s")
     with folder.lock(), blocked, folder.lock(timeout=0.2):
         pass
