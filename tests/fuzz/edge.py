@@ -25,14 +25,10 @@ class _Transport(asyncio.Transport):
     def get_write_buffer_size(self) -> int:
         return 0
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+    def _ignore(self, *_: Any, **__: Any) -> None:
         pass
 
-    def pause_reading(self) -> None:
-        pass
-
-    def resume_reading(self) -> None:
-        pass
+    set_write_buffer_limits = pause_reading = resume_reading = _ignore
 
     def is_closing(self) -> bool:
         return not self.is_open
@@ -44,8 +40,7 @@ class _Transport(asyncio.Transport):
     def close(self) -> None:
         self.is_open = False
 
-    def abort(self) -> None:
-        self.is_open = False
+    abort = close
 
 
 def http(data: bytes) -> None:

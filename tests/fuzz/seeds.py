@@ -10,8 +10,9 @@ import numpy as np
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.tfserving import codec
-from digit_core.tfserving.protos import DT_FLOAT, PredictResponse
+from digit_core.tfserving.protos import PredictResponse
 from tests import decompression_bombs
+from tests.core.grpc_model_server import outputs_response
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -47,15 +48,9 @@ def _bodies(files: list[bytes]) -> list[bytes]:
 
 
 def _responses() -> list[PredictResponse]:
-    packed, listed = PredictResponse(), PredictResponse()
     row = np.eye(10, dtype=np.float32)[[7]]
-    for response in (packed, listed):
-        response.model_spec.version.value = 1
-        tensor = response.outputs[codec.OUTPUT]
-        tensor.dtype = DT_FLOAT
-        for size in row.shape:
-            tensor.tensor_shape.dim.add(size=size)
-    packed.outputs[codec.OUTPUT].tensor_content = row.tobytes()
+    packed, listed = (outputs_response({codec.OUTPUT: row}) for _ in range(2))
+    listed.outputs[codec.OUTPUT].tensor_content = b""
     listed.outputs[codec.OUTPUT].float_val.extend(row[0].tolist())
     return [packed, listed]
 

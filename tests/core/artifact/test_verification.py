@@ -12,10 +12,7 @@ from digit_core.artifact import verification
 from digit_core.artifact.verification import verify
 from digit_core.artifact.versions import ArtifactError
 
-
-def truncate_weights(version: Path) -> None:
-    (weights,) = (version / "variables").glob("variables.data-*")
-    os.truncate(weights, weights.stat().st_size // 2)
+WARMUP = "tf_serving_warmup_requests"
 
 
 def call_python(version: Path) -> None:
@@ -27,30 +24,17 @@ def call_python(version: Path) -> None:
     tf.saved_model.save(tf.Module(), str(version), signatures=answer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        pytest.param(truncate_weights, "", id="truncated weights"),
-        pytest.param(call_python, "it calls Python code", id="Python function", marks=pytest.mark.slow),
-        pytest.param(
-            lambda version: shutil.rmtree(version / "variables"),
-            "Failed to find any matching files",
-            id="half copied",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lambda version: (version / "assets.extra" / "tf_serving_warmup_requests").unlink(),
-            "warmup_requests",
-            id="no warm-up requests",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            lambda version: (version / "saved_model.pb").write_bytes(b"no protobuf"),
-            "Cannot parse file",
-            id="damaged graph",
-            marks=pytest.mark.slow,
-        ),
+        (lambda version: os.truncate(*(version / "variables").glob("variables.data-*"), 1000), ""),
+        (call_python, "it calls Python code"),
+        (lambda version: shutil.rmtree(version / "variables"), "Failed to find any matching files"),
+        (lambda version: (version / "assets.extra" / WARMUP).unlink(), "warmup_requests"),
+        (lambda version: (version / "saved_model.pb").write_bytes(b"no protobuf"), "Cannot parse file"),
     ],
+    ids=["truncated weights", "Python function", "half copied", "no warm-up requests", "damaged graph"],
 )
 def test_verify_damaged_version_tells_the_reason(
     models: Path, tmp_path: Path, damage: Callable[[Path], object], reason: str
@@ -61,16 +45,23 @@ def test_verify_damaged_version_tells_the_reason(
         verify(version)
 
 
-def test_verify_without_tensorflow_names_the_extra(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("ImportError('No module')", r"can't be verified without TensorFlow .*'\.\[training\]'"),
+        ("ValueError('damaged')", r"can't be served: damaged$"),
+    ],
+)
+def test_verify_error_of_tensorflow_is_told_and_without_it_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, message: str
 ) -> None:
-    (tmp_path / "tensorflow.py").write_text("raise ImportError('No module named tensorflow')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(ArtifactError, match=r"can't be verified without TensorFlow .*'\.\[training\]'"):
-        verify(models / "1")
+    (tmp_path / "tensorflow.py").write_text(f"raise {error}")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(ArtifactError, match=message):
+        verify(tmp_path / "1")
 
 
-def test_verify_version_that_takes_too_long_raises(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_version_that_takes_too_long_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "_SECONDS", 0.1)
     with pytest.raises(ArtifactError, match=r"can't be served: no answer within 0\.1 s"):
-        verify(models / "1")
+        verify(tmp_path)
