@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from werkzeug.wrappers import Response
 
-from digit_client import AsyncClient, Client, Prediction, RetryPolicy
+from digit_client import AsyncClient, Client, RetryPolicy
 from digit_core import errors
 from tests.client.faulty_server import FaultyServer, failure, read_success, success
 from tests.core.blocking import BlockingAsync
@@ -106,27 +106,6 @@ def test_deadline_of_the_call_bounds_all_attempts_and_the_body(
         client.predict(b"image")
 
 
-def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(client: Any, server: FaultyServer) -> None:
-    server.responses = [hang]
-    for call in (partial(client.predict, timeout=0.2), client.with_options(timeout=0.2).predict):
-        with pytest.raises(errors.DeadlineExceededError):
-            call(b"image")
-
-
-def test_failed_request_is_outcome_of_its_images(client: Any, server: FaultyServer) -> None:
-    server.responses = [failure(500), success]
-    # One request each: two images exceed the limit of a request.
-    images = [b"x" * 4_000_000] * 2
-    outcomes = dict(client.iter_predict(images, concurrency=1))
-    assert [type(outcomes[index]) for index in range(2)] == [errors.ServiceError, Prediction]
-    # Frames would keep the pictures in memory.
-    assert outcomes[0].__traceback__ is None
-    assert server.requests == 2
-    server.responses = [failure(500)]
-    with pytest.raises(errors.ServiceError):
-        client.predict_many(images)
-
-
 def test_ready_tells_whether_the_service_answers(client: Any, client_type: Any, server: FaultyServer) -> None:
     server.responses = [failure(503), lambda: Response("{}"), failure(500)]
     assert client.ready() is False
@@ -156,8 +135,8 @@ def test_async_client_in_a_second_event_loop_raises_an_error_of_the_package(serv
 
 def test_predict_many_deadline_bounds_each_request(server: FaultyServer) -> None:
     server.responses = [lambda: time.sleep(0.4) or success()]  # type: ignore[func-returns-value]
-    with Client(server.url, timeout=1) as client:
-        assert len(client.predict_many([b"x" * 4_000_000] * 3, concurrency=1)) == 3
+    with Client(server.url, timeout=1.5) as client:
+        assert len(client.predict_many([b"x" * 4_000_000] * 4, concurrency=1)) == 4
 
 
 def test_requests_and_retries_are_logged(
@@ -170,12 +149,6 @@ def test_requests_and_retries_are_logged(
     assert levels == ["DEBUG", "INFO", "DEBUG"]
     assert "POST /v1/predict: status 503" in caplog.text
     assert "my-id" in caplog.text
-
-
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://127.0.0.1", "http://", "http://x:y"])
-def test_client_url_without_scheme_or_host_raises_value_error(url: str) -> None:
-    with pytest.raises(ValueError, match="gateway's URL"):
-        Client(url)
 
 
 def test_api_key_of_argument_or_environment_is_sent_as_bearer_token(
@@ -268,23 +241,6 @@ def test_keep_response_adds_response_to_results_and_errors(client_type: Any) -> 
         client.predict(b"image")
     assert raised.value.response is not None
     assert raised.value.response.status_code == 500
-
-
-@pytest.mark.parametrize("client_class", [Client, AsyncClient])
-def test_client_of_environment_is_picklable_with_its_settings(
-    client_class: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITS_URL", "http://user:secret@gateway.test/")
-    monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
-    options = {"model": "flowers", "retries": FAST_RETRIES, "default_headers": {"X-Tenant": "a"}}
-    client = client_class(api_key="secret", **options)
-    assert client.url == "http://user:secret@gateway.test"
-    restored = pickle.loads(pickle.dumps(client))
-    expected = f"{client_class.__name__}('http://gateway.test', model='flowers', timeout=2.5)"
-    assert repr(client) == repr(restored) == expected
-    assert pickle.dumps(restored) == pickle.dumps(client)
-    other = f"{client_class.__name__}('http://other.test', model=None, timeout=1)"
-    assert repr(client_class("http://other.test", timeout=1)) == other
 
 
 def test_http_client_of_the_caller_is_neither_pickled_nor_closed_nor_used_after_a_fork() -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import inspect
 import io
+import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from digit_client import (
     Prediction,
     Reading,
     ReadOptions,
+    RetryPolicy,
     TaskCard,
 )
 from digit_core import errors
@@ -65,7 +69,7 @@ class Service:
     """Model server of a linear model, and a gateway in front of it."""
 
     def __init__(self, model_server: LinearModelServer, name: str) -> None:
-        self.target, self.name = model_server.target, name
+        self.server, self.target, self.name = model_server, model_server.target, name
         # The searches for digits share a thread, and the machine with other tests.
         settings = Settings(model_server=self.target, model_name=name, default_label="", deadline=60)
         self.gateway = GatewayTransport(greenlet_loop.client(settings))
@@ -186,6 +190,69 @@ def test_picture_on_which_the_model_fails_has_its_error_in_its_place(
         assert (three.digit, type(failed), failed.index) == (3, errors.InvalidOutputError, 1)
         with pytest.raises(errors.InvalidOutputError, match="not a probability distribution"):
             client.predict(black)
+
+
+def test_failed_request_is_outcome_of_each_of_its_images(client: Any, service: Service, digits: Any) -> None:
+    client.predict(digits.one(1))
+    client = client.with_options(retries=RetryPolicy(max_attempts=1))
+    service.server.failures = [grpc.StatusCode.INTERNAL]
+    outcomes = dict(client.iter_predict(digits.images[:300], concurrency=1))
+    assert all(isinstance(outcomes[index], errors.ServiceError) for index in range(256))
+    assert all(isinstance(outcomes[index], Prediction) for index in range(256, 300))
+    # Frames would keep the pictures in memory.
+    assert outcomes[0].__traceback__ is None
+    service.server.failures = [grpc.StatusCode.INTERNAL]
+    with pytest.raises(errors.ServiceError):
+        client.predict_many(digits.images[:300])
+
+
+def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(
+    client: Any, service: Service, digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.predict(digits.one(1))
+    monkeypatch.setattr(service.server, "delay", 0.15)
+    for call in (partial(client.predict, timeout=0.05), client.with_options(timeout=0.05).predict):
+        with pytest.raises(errors.DeadlineExceededError) as raised:
+            call(digits.one(1), request_id="request-3")
+        assert raised.value.request_id == "request-3"
+
+
+def test_request_id_is_sent_with_each_call(
+    client: Any, service: Service, digits: Any, number: np.ndarray
+) -> None:
+    assert client.read(number, request_id="request-2").request_id == "request-2"
+    assert service.server.request_ids[-2:] == ["request-2", "request-2"]
+    random = [client.predict(digits.one(1)).request_id for _ in range(2)]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in random)
+    assert random[0] != random[1]
+    assert service.server.request_ids[-2:] == random
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient, ModelServerClient, AsyncModelServerClient])
+def test_client_of_environment_is_pickled_with_its_settings(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_URL", "http://user:secret@gateway.test/")
+    monkeypatch.setenv("DIGITS_MODEL_SERVER", "server.test:8500")
+    monkeypatch.setenv("DIGITS_TIMEOUT", "2.5")
+    options: dict[str, Any] = {"name": "flowers"}
+    shown = "'server.test:8500', name='flowers', timeout=2.5"
+    if kind in (Client, AsyncClient):
+        options = {"model": "flowers", "api_key": "secret", "default_headers": {"X-Tenant": "a"}}
+        shown = "'http://gateway.test', model='flowers', timeout=2.5"
+    client = kind(**options, retries=RetryPolicy(max_attempts=1))
+    copy = pickle.loads(pickle.dumps(client))
+    assert repr(copy) == repr(client) == f"{kind.__name__}({shown})"
+    assert pickle.dumps(copy) == pickle.dumps(client)
+    assert kind(timeout=1).timeout == 1
+
+
+def test_client_of_another_address_raises_value_error() -> None:
+    for url in ("localhost:8080", "ftp://127.0.0.1", "http://", "http://x:y"):
+        with pytest.raises(ValueError, match="gateway's URL"):
+            Client(url)
+    with pytest.raises(ValueError, match=r"gRPC address is host:port, as 127\.0\.0\.1:8500"):
+        ModelServerClient("http://127.0.0.1:8501")
 
 
 def test_broken_picture_alone_or_with_on_error_raise_is_raised(client: Any, digits: Any) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import pickle
-import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import grpc
 import numpy as np
 import pytest
 
-from digit_client import AsyncModelServerClient, ModelServerClient, Prediction, RetryPolicy
+from digit_client import AsyncModelServerClient, ModelServerClient, RetryPolicy
 from digit_core import errors
 from digit_core.artifact.task_card import TaskCard
 from digit_core.images import to_png
@@ -39,29 +38,6 @@ def client(request: pytest.FixtureRequest, server: LinearModelServer) -> Iterato
     retries = RetryPolicy(max_attempts=3, initial_backoff=0.001)
     with request.param(server.target, retries=retries) as client:
         yield client
-
-
-def test_iter_predict_failed_call_is_outcome_of_each_image_of_its_batch(
-    client: Any, server: LinearModelServer, digits: Any
-) -> None:
-    client.predict(digits.one(1))
-    server.failures = [grpc.StatusCode.INTERNAL]
-    outcomes = dict(client.iter_predict(digits.images[:300], concurrency=1))
-    assert {type(outcomes[index]) for index in range(256)} == {errors.ServiceError}
-    assert {type(outcomes[index]) for index in range(256, 300)} == {Prediction}
-    server.failures = [grpc.StatusCode.INTERNAL]
-    with pytest.raises(errors.ServiceError):
-        client.predict_many(digits.images[:300])
-
-
-def test_predict_after_its_timeout_raises_deadline_exceeded(
-    client: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client.predict(digits.one(1))
-    monkeypatch.setattr(server, "delay", 0.15)
-    with pytest.raises(errors.DeadlineExceededError) as raised:
-        client.predict(digits.one(1), timeout=0.05, request_id="request-3")
-    assert raised.value.request_id == "request-3"
 
 
 def test_read_many_timeout_bounds_each_call(
@@ -96,17 +72,6 @@ def test_without_reader_predicts_and_reading_raises(
     assert missing.value.request_id == "request-6"
 
 
-def test_request_id_is_sent_with_each_call(
-    client: Any, server: LinearModelServer, digits: Any, number: np.ndarray
-) -> None:
-    assert client.read(number, request_id="request-2").request_id == "request-2"
-    assert server.request_ids[-2:] == ["request-2", "request-2"]
-    random = [client.predict(digits.one(1)).request_id for _ in range(2)]
-    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in random)
-    assert random[0] != random[1]
-    assert server.request_ids[-2:] == random
-
-
 def test_call_without_version_asks_for_the_clients_label(server: LinearModelServer, digits: Any) -> None:
     for label in ("stable", None):
         with ModelServerClient(server.target, label=label) as client:
@@ -134,23 +99,15 @@ def test_with_options_shares_connection(server: LinearModelServer, digits: Any) 
         other.predict(digits.one(1))
 
 
-@pytest.mark.parametrize("kind", [ModelServerClient, AsyncModelServerClient])
-def test_client_of_environment_is_pickled_without_connection(
-    kind: Any, server: LinearModelServer, digits: Any, monkeypatch: pytest.MonkeyPatch
+def test_client_is_pickled_without_connection_and_not_with_credentials(
+    server: LinearModelServer, digits: Any
 ) -> None:
-    monkeypatch.setenv("DIGITS_TIMEOUT", "7")
-    monkeypatch.setenv("DIGITS_MODEL_SERVER", server.target)
-    client = kind(name="flowers", retries=RetryPolicy(max_attempts=1))
-    copy = pickle.loads(pickle.dumps(client))
-    assert repr(copy) == repr(client) == f"{kind.__name__}('{server.target}', name='flowers', timeout=7)"
-    credentials = grpc.ssl_channel_credentials()
+    with ModelServerClient(server.target) as client:
+        client.predict(digits.one(1))
+        with pickle.loads(pickle.dumps(client)) as copy:
+            assert copy.predict(digits.one(1)).digit == 1
     with pytest.raises(TypeError, match="a client with credentials can't be pickled"):
-        pickle.dumps(kind(server.target, credentials=credentials))
-    blocking = ModelServerClient(server.target)
-    blocking.predict(digits.one(1))
-    with pickle.loads(pickle.dumps(blocking)) as copy:
-        assert copy.predict(digits.one(1)).digit == 1
-    blocking.close()
+        pickle.dumps(ModelServerClient(server.target, credentials=grpc.ssl_channel_credentials()))
 
 
 async def test_async_client_needs_no_thread_of_the_loops_executor(
@@ -168,12 +125,6 @@ async def test_async_client_needs_no_thread_of_the_loops_executor(
             assert [prediction.digit for prediction in await asyncio.gather(*waiting)] == [1, 1, 1]
         finally:
             server.delay = 0.0
-
-
-@pytest.mark.parametrize("kind", [ModelServerClient, AsyncModelServerClient])
-def test_client_of_url_raises_value_error_with_remedy(kind: Any) -> None:
-    with pytest.raises(ValueError, match=r"gRPC address is host:port, as 127\.0\.0\.1:8500"):
-        kind("http://127.0.0.1:8501")
 
 
 def test_iter_read_abandoned_makes_no_further_call(

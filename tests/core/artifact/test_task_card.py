@@ -229,22 +229,3 @@ def test_from_document_mistake_raises_its_sentence(document: dict[str, Any], sen
     with pytest.raises(TaskCardError) as raised:
         TaskCard.from_document(document)
     assert str(raised.value) == sentence
-
-
-@given(
-    st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-        lambda values: (
-            st.lists(values, max_size=4) | st.dictionaries(st.text(max_size=5), values, max_size=4)
-        ),
-        max_leaves=8,
-    ),
-    st.sampled_from(["name", "labels", "output", "refuse_below", "input", "prepare"])
-    | st.sampled_from(["input.shape", "input.range", "prepare.kind"]),
-)
-def test_from_document_any_value_gives_card_or_task_card_error(value: Any, path: str) -> None:
-    try:
-        card = TaskCard.from_document(changed(path, value))
-    except TaskCardError:
-        return
-    assert TaskCard.from_document(card.to_document()) == card
