@@ -115,7 +115,7 @@ def pictures(digits: Any) -> dict[str, NDArray[np.uint8]]:
 def shaded(digits: Any) -> NDArray[np.uint8]:
     """Page of 640×640 pixels with a 3, which its shade makes no drawing."""
     shade = np.linspace(0, 40, 640).astype(np.uint8)[:, np.newaxis]
-    return np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade
+    return np.asarray(np.maximum(cv2.resize(draw_lines([digits.one(3)]), (640, 640)), 40) - shade)
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -28,7 +28,7 @@ def call_python(version: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda version: os.truncate(*(version / "variables").glob("variables.data-*"), 1000), ""),
+        (lambda version: os.truncate(next((version / "variables").glob("variables.data-*")), 1000), ""),
         (call_python, "it calls Python code"),
         (lambda version: shutil.rmtree(version / "variables"), "Failed to find any matching files"),
         (lambda version: (version / "assets.extra" / WARMUP).unlink(), "warmup_requests"),

@@ -116,11 +116,12 @@ def test_strip_ancillary_chunks_of_a_file_without_all_pixels_raises_truncated_im
             strip_ancillary_chunks(file)
 
 
-def test_decode_png_with_alpha_keeps_alpha() -> None:
+def test_decode_transparent_picture_keeps_alpha() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (110, 130, 4), np.uint8)
     for alpha in (255, 254, 0):
         picture[..., 3] = alpha
         assert np.array_equal(images.decode(encode(picture, "PNG")), picture)
+    assert np.array_equal(images.decode(encode(picture, "WEBP", lossless=True, exact=True)), picture)
 
 
 @pytest.mark.parametrize(
