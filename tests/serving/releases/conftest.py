@@ -1,9 +1,7 @@
 """Fixtures: published versions, a model server of them in this process, and `digits models`."""
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -26,9 +24,9 @@ from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests
 from tests.core.artifact.conftest import require_variables
-from tests.processes import DIGITS, free_port, wait_until
+from tests.processes import free_port, wait_until
 from tests.s3 import S3Server
-from tests.serving.model_servers import running_core, save_perceptron
+from tests.serving.model_servers import running_core, save_classifier
 
 CARD = {
     "created": "2026-11-25T03:18:10+00:00",
@@ -63,14 +61,6 @@ class Service:
     def run(self, *arguments: object) -> Result:
         """Run `digits models …` in this process."""
         return CliRunner().invoke(models, [*map(str, arguments)], env=self.environment)
-
-    def start(self, *arguments: object) -> "subprocess.Popen[str]":
-        """Start `digits models …` as a process."""
-        command = [*DIGITS, "models", *map(str, arguments)]
-        environment = os.environ | self.environment
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
 
     def promote(self, version: int, *options: str) -> None:
         """Run `digits models promote`, which has to succeed."""
@@ -128,8 +118,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def saved_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SavedModel with a model card."""
     folder = tmp_path_factory.mktemp("released") / "1"
-    save_perceptron(folder)
-    (folder / "assets.extra").mkdir()
+    save_classifier(folder, DIGITS_TASK)
     images = np.zeros((1, 28, 28), np.uint8)
     write_warmup_requests(folder / "assets.extra" / "tf_serving_warmup_requests", DIGITS_TASK, images)
     (folder / "assets.extra" / "model.json").write_text(json.dumps(CARD))

@@ -90,7 +90,7 @@ def test_history_lists_who_moved_which_label_newest_first(service: Service) -> N
 def test_promote_copied_version_verifies_and_enters_it(service: Service) -> None:
     config, copied = service.config, service.copy(4)
     # The server polls the folder every 0.05 s, and loads only what models.config names.
-    time.sleep(0.5)
+    time.sleep(0.2)
     assert service.loaded() == {1, 2, 3}
     variables = (copied / "variables").rename(copied.parent / "variables")
     result = service.run("promote", 4)
@@ -104,9 +104,9 @@ def test_promote_copied_version_verifies_and_enters_it(service: Service) -> None
 
 def test_promote_version_that_the_server_can_not_load_restores_the_file(service: Service) -> None:
     config = service.config
-    folder = service.versions / "4"
-    folder.mkdir()
-    (folder / "saved_model.pb").write_bytes(b"no protocol buffer")
+    broken = service.copy(4) / "saved_model.pb"
+    graph = broken.read_bytes()
+    broken.write_bytes(b"no protocol buffer")
     # The server refuses what the verification of `service.folder` accepts.
     lines: list[str] = []
     releases = Releases(service.folder, "digits", lines.append, service.server, timeout=20)
@@ -116,22 +116,22 @@ def test_promote_version_that_the_server_can_not_load_restores_the_file(service:
     assert (service.config, service.labelled()) == (config, 1)
     # The error of this attempt stays in the version's status, and must not end the next attempt. The server
     # needs a moment to read the restored file.
-    time.sleep(1)
-    shutil.rmtree(folder)
-    service.copy(4)
+    time.sleep(0.3)
+    broken.write_bytes(graph)
     releases.promote(4, "stable")
     assert service.labelled() == 4
 
 
 def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) -> None:
     service = serve(model_config_file_poll_wait_seconds=0)
+    wait_until(lambda: service.loaded() == {1, 2, 3}, seconds=20)
     service.publish(4)
     config = service.config
     result = service.run("promote", 4, "--timeout", 0.5)
     name = f"the model server at 127.0.0.1:{service.port} (DIGITS_MODEL_SERVER)"
     assert f"{name} did not load version 4 (see its log) within 0.5 s" in result.stderr
-    result = service.run("promote", 2, "--timeout", 3)
-    assert "did not move label stable to version 2 within 3 s" in result.stderr
+    result = service.run("promote", 2, "--timeout", 1)
+    assert "did not move label stable to version 2 within 1 s" in result.stderr
     assert service.config == config
 
 
@@ -140,9 +140,7 @@ def test_promote_reader_asks_the_model_server_only(service: Service) -> None:
     text = service.folder.config_path.read_text()
     service.folder.config_path.write_text(text.replace('digits"', 'reader"'))
     wait_until(lambda: has_loaded(service, "reader", 3))
-    result = service.run(
-        "promote", 2, "--model", "reader", "--gateway", "http://127.0.0.1:1", "--timeout", 30
-    )
+    result = service.run("promote", 2, "--model", "reader", "--gateway", "http://127.0.0.1:1")
     assert result.stdout.endswith("Version 2 is stable.\n"), result.stderr
 
 
@@ -178,11 +176,10 @@ def test_promote_with_a_gateway_that_does_not_answer_restores_the_file(service: 
     assert service.run("promote", 2, "--gateway", "gateway").exit_code == 2
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, "unauthorized"), (403, "forbidden")])
-def test_promote_refused_by_the_gateway_fails_at_once(service: Service, status: int, code: str) -> None:
+def test_promote_refused_by_the_gateway_fails_at_once(service: Service) -> None:
     before = service.folder.config_path.stat()
     with FaultyServer() as gateway:
-        gateway.responses = [problem(status, code, "Send a key.")]
+        gateway.responses = [problem(401, "unauthorized", "Send a key.")]
         result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 600)
     assert result.exit_code == 1
     assert f"the gateway at {gateway.url} did not answer with version 2: Send a key." in result.stderr
@@ -196,7 +193,7 @@ def test_promote_to_a_gateway_of_another_service_restores_the_label(service: Ser
     with FaultyServer() as gateway:
         # The other gateway has a version 2, and keeps its label.
         gateway.responses = [prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)] * 8 + [success]
-        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 2)
+        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 1)
     assert f"the gateway at {gateway.url} did not answer label stable with version 2" in result.stderr
     assert (gateway.queries[0]["version"], gateway.queries[-1]["label"]) == ("2", "stable")
     assert service.config == config
@@ -227,21 +224,20 @@ def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everythi
     with FaultyServer() as gateway:
         answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
         gateway.responses = [answers] * 16 + [models_of("digits")]
-        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 2)
+        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 1)
         result = service.run("promote", 2, *options)
     assert f"the gateway at {gateway.url} does not read {service.folder.traffic_path}" in result.stderr
     assert (service.config, service.folder.read_traffic()) == (config, {"digits": {"canary": 0.5}})
 
 
-def test_change_without_a_known_service_asks_none(service: Service) -> None:
-    config = service.config
+def test_change_without_a_known_service_asks_none(published: Service) -> None:
+    config, root = published.config, published.folder.root
     for command in (["promote", "2"], ["rollback"], ["prune"], ["remove", "digits", "--yes"]):
-        result = CliRunner().invoke(models, [*command, "--models", str(service.folder.root)], env=NO_SERVICE)
+        result = CliRunner().invoke(models, [*command, "--models", str(root)], env=NO_SERVICE)
         assert result.exit_code == 1
-        assert f"Error: no service of {service.folder.root} is known: start `digits up" in result.stderr
-    assert service.config == config
-    listed = CliRunner().invoke(models, ["ls", "--models", str(service.folder.root)], env=NO_SERVICE)
-    assert "AVAILABLE" not in listed.stdout
+        assert f"Error: no service of {root} is known: start `digits up" in result.stderr
+    assert published.config == config
+    listed = CliRunner().invoke(models, ["ls", "--models", str(root)], env=NO_SERVICE)
     assert "States are unknown: no service of " in listed.stderr
 
 
@@ -286,18 +282,21 @@ def test_concurrent_promotions_both_succeed(service: Service) -> None:
 
 def test_promote_interrupted_by_ctrl_c_restores_the_file(serve: Serve) -> None:
     service = serve(model_config_file_poll_wait_seconds=0)
-    wait_until(lambda: service.loaded() == {1, 2, 3}, seconds=20)
     config = service.config
-    process = service.start("promote", 2)
-    wait_until(lambda: service.config != config)
-    out = err = ""
-    while process.returncode is None:
+
+    def interrupt() -> None:
+        wait_until(lambda: service.config != config, seconds=20)
         # Python drops an interrupt that arrives in a callback of C code: a person presses Ctrl-C again.
-        process.send_signal(signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            out, err = process.communicate(timeout=20)
-    assert process.returncode == 130, out + err
-    assert "Restored" in out
+        while service.config != config:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(2)
+
+    with ThreadPoolExecutor() as pool:
+        interrupted = pool.submit(interrupt)
+        result = service.run("promote", 2)
+    assert interrupted.result() is None
+    assert (result.exit_code, result.stderr.strip()) == (1, "Aborted!")
+    assert "Restored" in result.stdout
     assert service.config == config
 
 
