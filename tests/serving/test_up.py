@@ -1,0 +1,130 @@
+"""`digits up` in this process, with stand-ins for its services, which tests/e2e/operator/test_up.py has."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from digit_core.artifact import addresses
+from digit_core.artifact.models_folder import ModelsFolder
+from digit_core.artifact.versions import ArtifactError
+from digit_serving import stack
+from digit_serving.up import up
+from tests.core.artifact.conftest import write_files
+from tests.processes import Ports, wait_until
+
+StandIns = Callable[[str, str], None]
+FIND_FILE = "for each; do case $each in --model_config_file=*) file=${each#*=};; esac; done"
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
+    """Function that lets shell scripts be the model server, whose models.config is `$file`, and the gateway.
+
+    TensorFlow, which verifies versions, refuses number 2 alone.
+    """
+
+    def verify(version: Path) -> None:
+        if version.name == "2":
+            raise ArtifactError(f"{version} can't be served: broken")
+
+    def replace(model_server: str, gateway: str) -> None:
+        program = tmp_path / "tensorflow_model_server"
+        program.write_text(f"#!/bin/sh\n{FIND_FILE}\n{model_server}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        monkeypatch.setattr(stack, "python_command", lambda *_: ["sh", "-c", gateway])
+
+    for name in ("DIGITS_MODEL_NAME", "DIGITS_MODEL_PUBLIC_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(stack, "ModelsFolder", partial(ModelsFolder, verify=verify))
+    return replace
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ModelsFolder:
+    """Models folder with version 1 of the digits."""
+    folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
+    folder.publish("digits", write_files)
+    return folder
+
+
+def run_up(folder: ModelsFolder, ports: Ports) -> Result:
+    return CliRunner().invoke(up, ["--models", str(folder.root)], env=ports.environment)
+
+
+def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_server(
+    folder: ModelsFolder, stand_ins: StandIns, tmp_path: Path
+) -> None:
+    # A file that the gateway answers with while the model server runs.
+    ready, pid, ports = tmp_path / "www" / "readyz", tmp_path / "pid", Ports()
+    ready.parent.mkdir()
+    server = f"-m http.server --bind 127.0.0.1 --directory {ready.parent} $DIGITS_PORT 2>/dev/null"
+    serve = f"echo $$ > {pid}; touch {ready}; exec sleep 60"
+    stand_ins(f"grep -q 'versions: 2' $file && exit 3; {serve}", f"exec {sys.executable} {server}")
+    for version in ("broken/2", "colors/1"):
+        write_files(folder.root / version)
+
+    def change_and_stop() -> addresses.Addresses | None:
+        try:
+            wait_until(lambda: "colors" in folder.read_config().base_paths)
+            folder.publish("digits", write_files)
+            ready.unlink()
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+            wait_until(ready.exists)
+            return addresses.read(folder.root)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with ThreadPoolExecutor() as pool:
+        recorded = pool.submit(change_and_stop)
+        result = run_up(folder, ports)
+    assert result.exit_code == 0
+    model_server = f"127.0.0.1:{ports.grpc}"
+    assert recorded.result() == addresses.Addresses(ports.url, model_server, "digits")
+    assert addresses.read(folder.root) is None
+    for line in (
+        f"Model server  {model_server}  (gRPC; TensorFlow Serving)",
+        f"              http://127.0.0.1:{ports.rest}/v1/models/digits  (REST)",
+        "Models        broken, colors, digits; default: digits, the others follow",
+        f"Open http://localhost:{ports.gateway}: draw or drop a picture",
+        f"{folder.root}/broken/2 can't be served: broken",
+    ):
+        assert f"{line}\n" in result.stdout
+    assert result.stderr.splitlines() == [
+        "The model server was killed by SIGKILL; it starts again in 1 s.",
+        "The model server ended with status 3; it starts again in 2 s.",
+    ]
+    assert folder.read_config().listed("digits") == {1}
+
+
+def test_up_version_that_no_model_server_starts_with_is_left_out(
+    folder: ModelsFolder, stand_ins: StandIns
+) -> None:
+    folder.publish("digits", write_files)
+    stop = f"kill -TERM {os.getpid()}; exec sleep 60"
+    stand_ins(f"grep -q 'versions: 2' $file && exit 3; {stop}", "exec sleep 60")
+    result = run_up(folder, Ports())
+    reason = "The model server ended with status 3; loading each version of digits to find the reason ...\n"
+    assert (result.exit_code, result.stderr) == (0, reason)
+    assert folder.read_config().listed("digits") == {1}
+
+
+@pytest.mark.parametrize(
+    ("scripts", "error"),
+    [(("exit 3", "sleep 60"), "model server ended with status 3"), (("sleep 60", "exit 4"), "gateway ended")],
+)
+def test_up_service_that_can_not_start_ends_it(
+    folder: ModelsFolder, stand_ins: StandIns, scripts: tuple[str, str], error: str
+) -> None:
+    stand_ins(*scripts)
+    result = run_up(folder, Ports())
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {error}")
+    assert ("loading each version" in result.stderr) is (scripts[0] == "exit 3")
