@@ -16,6 +16,8 @@ from digit_serving.errors import ProcessDiedError
 _GRACE_SECONDS = 10.0
 """Time from SIGTERM to SIGKILL."""
 _POLL_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 1.0
+"""Pause before a process that has ended starts again, which doubles with each run that was not ready."""
 _MAX_FAILURES = 5
 """Runs in a row that have not been ready, after which a process is not started again."""
 
@@ -138,8 +140,8 @@ class ProcessGroup:
         died = _died(name, child)
         if child.failures == _MAX_FAILURES:
             raise died
-        pause = 2 ** (child.failures - 1)
-        report(f"The {died}; it starts again in {pause} s.")
+        pause = _FIRST_PAUSE_SECONDS * 2 ** (child.failures - 1)
+        report(f"The {died}; it starts again in {pause:g} s.")
         # The process's own children may hold its ports.
         _stop_session(child.process)
         end = time.monotonic() + pause

@@ -68,7 +68,7 @@ def test_signal_at_any_line_ends_the_wait() -> None:
 import signal, sys
 from digit_serving.processes import ProcessGroup
 
-for last in range(1, 25):
+for last in range(1, 15):
     lines = iter(range(last))
 
     def trace(frame, event, argument):
@@ -119,10 +119,11 @@ def test_supervise_starts_a_killed_process_again_until_a_signal(tmp_path: Path) 
     assert reports == ["The script was killed by SIGKILL; it starts again in 1 s."]
 
 
-@pytest.mark.parametrize(("is_ready", "pauses"), [(False, [1, 2]), (True, [1, 1, 1])])
+@pytest.mark.parametrize(("is_ready", "pauses"), [(False, [0.1, 0.2]), (True, [0.1, 0.1, 0.1])])
 def test_supervise_doubles_the_pause_after_each_run_that_was_not_ready(
-    monkeypatch: pytest.MonkeyPatch, is_ready: bool, pauses: list[int]
+    monkeypatch: pytest.MonkeyPatch, is_ready: bool, pauses: list[float]
 ) -> None:
+    monkeypatch.setattr(processes, "_FIRST_PAUSE_SECONDS", 0.1)
     monkeypatch.setattr(processes, "_MAX_FAILURES", 3)
     reports: list[str] = []
     failed: list[bool] = []

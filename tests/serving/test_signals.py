@@ -4,30 +4,11 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from subprocess import Popen
 
 import pytest
 
-from tests.processes import accepts, answers, children, free_port, running, wait_until
-
-
-@pytest.fixture
-def gateway() -> Iterator[Popen[bytes]]:
-    port = free_port()
-    with running("gateway", environment={"DIGITS_PORT": str(port)}) as process:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/livez"), process)
-        yield process
-
-
-@pytest.fixture
-def model_server(models: Path) -> Iterator[Popen[bytes]]:
-    port = free_port()
-    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
-    with running("model-server", *flags) as process:
-        wait_until(lambda: accepts(port), process)
-        yield process
+from tests.processes import accepts, children, free_port, gateway_process, running, wait_until
 
 
 def threads(pid: int) -> set[int]:
@@ -54,24 +35,24 @@ def test_sigterm_in_thread_of_starting_model_server_ends_it(tmp_path: Path) -> N
 
 
 @pytest.mark.e2e
-def test_sigterm_in_thread_of_ready_model_server_ends_it(model_server: Popen[bytes]) -> None:
-    terminate(model_server.pid)
-    assert model_server.wait(10) == 0
+def test_repeated_signals_in_thread_end_the_ready_model_server_once(models: Path) -> None:
+    port = free_port()
+    flags = [f"--port={port}", "--model_name=digits", f"--model_base_path={models}"]
+    with running("model-server", *flags) as process:
+        wait_until(lambda: accepts(port), process)
+        terminate(process.pid)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            time.sleep(0.005)
+            process.send_signal(number)
+        assert process.wait(10) == 0
 
 
 @pytest.mark.e2e
-def test_repeated_signals_end_the_model_server_once(model_server: Popen[bytes]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
-        model_server.send_signal(number)
-        time.sleep(0.005)
-    assert model_server.wait(10) == 0
-
-
-@pytest.mark.e2e
-def test_sigterm_in_thread_of_gateway_worker_ends_only_the_worker(gateway: Popen[bytes]) -> None:
-    worker, *_ = children(gateway.pid)
-    # Another worker may have answered already.
-    wait_until(lambda: has_thread_for_sigterm(worker), gateway)
-    terminate(worker)
-    wait_until(lambda: worker not in children(gateway.pid), gateway, seconds=10)
-    assert gateway.poll() is None
+def test_sigterm_in_thread_of_gateway_worker_ends_only_the_worker() -> None:
+    with gateway_process("127.0.0.1:1", workers=2) as gateway:
+        worker, *_ = children(gateway.process.pid)
+        # Another worker may have answered already.
+        wait_until(lambda: has_thread_for_sigterm(worker), gateway.process)
+        terminate(worker)
+        wait_until(lambda: worker not in children(gateway.process.pid), gateway.process, seconds=10)
+        assert gateway.process.poll() is None

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ from digit_serving.stack import (
     start_model_server,
 )
 from tests.client.faulty_server import FaultyServer
-from tests.core.artifact.conftest import write_files
+from tests.core.artifact.conftest import require_variables, write_files
 from tests.processes import free_port, wait_until
 
 
@@ -120,7 +121,10 @@ def test_default_of_models_without_digits_is_that_of_the_variable(
         default_name(tmp_path)
 
 
-def test_prepared_folder_without_model_or_complete_version_raises(tmp_path: Path) -> None:
+def test_prepared_folder_without_model_or_complete_version_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stack, "ModelsFolder", partial(ModelsFolder, verify=require_variables))
     with pytest.raises(DigitServingError, match="has no model; create one with `digits train`"):
         default_name(tmp_path / "none")
     publish(tmp_path, "digits")

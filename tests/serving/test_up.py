@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from digit_core.artifact import addresses
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError
-from digit_serving import stack
+from digit_serving import processes, stack
 from digit_serving.up import up
 from tests.core.artifact.conftest import write_files
 from tests.processes import Ports, wait_until
@@ -60,8 +60,9 @@ def run_up(folder: ModelsFolder, ports: Ports) -> Result:
 
 
 def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_server(
-    folder: ModelsFolder, stand_ins: StandIns, tmp_path: Path
+    folder: ModelsFolder, stand_ins: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(processes, "_FIRST_PAUSE_SECONDS", 0.1)
     # A file that the gateway answers with while the model server runs.
     ready, pid, ports = tmp_path / "www" / "readyz", tmp_path / "pid", Ports()
     ready.parent.mkdir()
@@ -98,8 +99,8 @@ def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_ser
     ):
         assert f"{line}\n" in result.stdout
     assert result.stderr.splitlines() == [
-        "The model server was killed by SIGKILL; it starts again in 1 s.",
-        "The model server ended with status 3; it starts again in 2 s.",
+        "The model server was killed by SIGKILL; it starts again in 0.1 s.",
+        "The model server ended with status 3; it starts again in 0.2 s.",
     ]
     assert folder.read_config().listed("digits") == {1}
 

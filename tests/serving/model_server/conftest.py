@@ -1,10 +1,12 @@
 """SavedModels, and model servers that serve them: in this process or as a process."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -183,13 +185,26 @@ def _serve(stack: ExitStack, folder: Path, flags: tuple[str, ...], wait: bool) -
     return server
 
 
-@pytest.fixture
-def publish(tmp_path: Path) -> Callable[..., Path]:
-    """Publish a version that answers `y` = `value`: saved beside the base path, then renamed into it."""
+@pytest.fixture(scope="session")
+def saved_constant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    """Return the folder of a SavedModel that answers `y` = `value`."""
 
-    def save(base: Path, version: int, value: float) -> Path:
-        save_constant(tmp_path / "new", value)
-        base.mkdir(exist_ok=True)
-        return (tmp_path / "new").rename(base / str(version))
+    @cache
+    def save(value: float) -> Path:
+        folder = tmp_path_factory.mktemp("constant")
+        save_constant(folder, value)
+        return folder
 
     return save
+
+
+@pytest.fixture
+def publish(saved_constant: Callable[[float], Path], tmp_path: Path) -> Callable[..., Path]:
+    """Publish a version that answers `y` = `value`: copied beside the base path, then renamed into it."""
+
+    def copy(base: Path, version: int, value: float) -> Path:
+        base.mkdir(exist_ok=True)
+        new = shutil.copytree(saved_constant(value), tmp_path / "new")
+        return new.rename(base / str(version))
+
+    return copy

@@ -61,13 +61,13 @@ def test_call_beyond_the_threads_is_refused_until_one_is_free(serve_grpc: ServeG
             # An answered call may hold its thread for a moment: send anew what is refused.
             calls[:] = [waiting for waiting in calls if not waiting.done()]
             calls.extend(
-                call(predict_request("tf2", "wait", seconds=[3.0]), 30) for _ in range(2 - len(calls))
+                call(predict_request("tf2", "wait", seconds=[1.0]), 30) for _ in range(2 - len(calls))
             )
             status = status_of_unknown_model(channel)
             return status is grpc.StatusCode.RESOURCE_EXHAUSTED and not any(each.done() for each in calls)
 
         wait_until(are_threads_taken)
-        assert [list(call.result().outputs["y"].float_val) for call in calls] == [[3.0]] * 2
+        assert [list(call.result().outputs["y"].float_val) for call in calls] == [[1.0]] * 2
         wait_until(lambda: status_of_unknown_model(channel) is grpc.StatusCode.NOT_FOUND)
 
 
