@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from tests.core.artifact.conftest import write_files
 from tests.core.linear_model_server import LinearModelServer
 
 
-@pytest.fixture(scope="module")
-def server(digits: Any) -> Iterator[LinearModelServer]:
-    with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:
-        yield server
-
-
 @pytest.fixture
 def photos(tmp_path: Path, digits: Any) -> Path:
     (tmp_path / "photos").mkdir()
@@ -37,12 +30,15 @@ def photos(tmp_path: Path, digits: Any) -> Path:
 @pytest.fixture
 def output(tmp_path: Path, photos: Path, server: LinearModelServer) -> Path:
     """Complete results of the photos, by version 1."""
-    run = Run(str(photos), "digits", 1, False)
-    results = ResultsFolder(str(tmp_path / "results"))
+    write_results(tmp_path / "results", Run(str(photos), "digits", 1, False), server)
+    return tmp_path / "results"
+
+
+def write_results(folder: Path, run: Run, server: LinearModelServer) -> None:
+    results = ResultsFolder(str(folder))
     results.write_run(run)
     images, _ = list_images(run.source)
-    results.write(Scorer(run.source, server.target, "digits", 1)(images))
-    return tmp_path / "results"
+    results.write(Scorer(run.source, server.target, run.model, run.version, read=run.read)(images))
 
 
 def run(*arguments: object, status: int) -> str:
@@ -60,7 +56,6 @@ def run(*arguments: object, status: int) -> str:
         (("--version", 1, "--version-label", "stable"), "mutually exclusive"),
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
         (("--ray", "auto"), "--ray needs --model-server"),
-        (("--workers", 0), "not in the range"),
         (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
     ],
 )
@@ -119,11 +114,9 @@ def test_score_readings_of_another_expectation_need_another_folder(
     photos: Path, server: LinearModelServer, tmp_path: Path
 ) -> None:
     def score_again(expected: Run, *options: str, status: int = 2) -> str:
-        results = ResultsFolder(str(tmp_path / "results"))
-        results.write_run(expected)
-        images, _ = list_images(expected.source)
-        results.write(Scorer(expected.source, server.target, "digits", 1, read=True)(images))
-        return run(photos, "--output", results.url, "--model-server", server.target, *options, status=status)
+        output = tmp_path / "results"
+        write_results(output, expected, server)
+        return run(photos, "--output", output, "--model-server", server.target, *options, status=status)
 
     pattern = Run(str(photos), "digits", 1, True, expect="####", check="luhn")
     assert "Skipped    3" in score_again(pattern, "--expect", "####", status=0)
@@ -184,15 +177,11 @@ def test_score_version_that_is_no_longer_served_is_an_error(output: Path, photos
     assert "Servable not found" in error
 
 
-def test_score_without_model_names_digits_train(photos: Path, tmp_path: Path) -> None:
-    error = run(photos, "--output", tmp_path / "new", "--models", tmp_path / "none", status=1)
-    assert "digits train" in error
-
-
-def test_score_version_that_no_folder_has_is_an_error(photos: Path, tmp_path: Path) -> None:
+def test_score_model_or_version_that_no_folder_has_is_an_error(photos: Path, tmp_path: Path) -> None:
     folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
-    folder.publish("digits", lambda _: None)
     arguments = (photos, "--output", tmp_path / "new", "--models", folder.root)
+    assert "digits train" in run(*arguments, status=1)
+    folder.publish("digits", lambda _: None)
     for option, message in (
         (("--version", 5), "version 5 does not exist"),
         (("--version-label", "canary"), "no version of digits is canary; see `digits models ls`"),

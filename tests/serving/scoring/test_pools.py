@@ -1,7 +1,8 @@
-"""Pools, with threads in place of processes and a model server in this process."""
+"""Pools: threads that call a model server in this process, and processes that end."""
 
+import os
+import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,11 @@ from pyarrow import parquet
 from digit_core.images import to_png
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring.files import list_images
-from digit_serving.scoring.pools import Batch, Pool, score_batch
+from digit_serving.scoring.pools import Batch, Pool, processes, score_batch
 from digit_serving.scoring.results import ResultsFolder
 from digit_serving.scoring.scorer import Scorer
 from tests.core.linear_model_server import LinearModelServer
-
-
-@pytest.fixture(scope="module")
-def server(digits: Any) -> Iterator[LinearModelServer]:
-    with LinearModelServer(digits.images[:500], digits.labels[:500]) as server:
-        yield server
+from tests.processes import wait_until
 
 
 def test_pool_scores_every_picture_once_with_two_batches_a_worker_in_flight(
@@ -52,19 +48,34 @@ def test_pool_scores_every_picture_once_with_two_batches_a_worker_in_flight(
     assert sorted(paths) == sorted(images.column("path").to_pylist())
 
 
-@pytest.mark.parametrize(
-    ("counts", "fails"),
-    [
-        ({None: 1, "service_error": 1}, False),
-        ({None: 1, "service_error": 2}, True),
-        ({None: 1, "not_an_image": 9, "not_found": 9}, False),
-    ],
-    ids=["half", "most", "pictures"],
-)
-def test_batch_of_which_most_calls_failed_ends_the_run(counts: dict[str | None, int], fails: bool) -> None:
-    batch = Batch(Counter(counts), "the model server is gone", 1.0)
-    if not fails:
-        batch.check()
-        return
+def test_processes_one_that_dies_ends_the_run() -> None:
+    dies: Any = os._exit
+    with pytest.raises(DigitServingError, match="a worker process died"), processes(1) as pool:
+        pool.submit(dies, ResultsFolder("unused"), 3).result()
+
+
+def test_processes_interrupted_end_without_their_batches() -> None:
+    hangs: Any = time.sleep
+
+    def interrupt() -> None:
+        with processes(None) as pool:
+            assert pool.workers == os.cpu_count()
+            wait_until(pool.submit(hangs, ResultsFolder("unused"), 60).running)
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert time.monotonic() - started < 60
+
+
+def test_batch_of_which_most_calls_failed_ends_the_run() -> None:
+    counts: tuple[dict[str | None, int], ...] = (
+        {None: 1, "service_error": 1},
+        {None: 1, "not_an_image": 9, "not_found": 9},
+    )
+    for few in counts:
+        Batch(Counter(few), "the model server is gone", 1.0).check()
+    most = Batch(Counter({None: 1, "service_error": 2}), "the model server is gone", 1.0)
     with pytest.raises(DigitServingError, match="the model server is gone; run the command again to go on"):
-        batch.check()
+        most.check()

@@ -1,7 +1,6 @@
 """Scorer with real images and a model server in this process."""
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,6 @@ from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer
 
 ANSWERS = ("label", "digit", "refusal", "confidence", "is_digit", "count", "probabilities")
-
-
-@pytest.fixture(scope="module")
-def server(digits: Any) -> Iterator[LinearModelServer]:
-    with LinearModelServer(digits.images[:1000], digits.labels[:1000], with_is_digit=True) as server:
-        yield server
 
 
 @pytest.fixture
@@ -89,7 +82,7 @@ def test_score_failed_call_is_an_error_of_its_pictures(folder: Path, server: Lin
 
 def test_scorer_keeps_the_order_also_pickled(folder: Path, server: LinearModelServer) -> None:
     images, _ = files.list_images(str(folder))
-    repeated = images.take(list(range(len(images))) * 60)
+    repeated = images.take(list(range(len(images))) * 20)
     scorer = Scorer(str(folder), server.target, "digits", 1)
     rows = scorer(repeated)
     assert rows.select(files.LISTING.names).equals(repeated)
