@@ -3,6 +3,7 @@
 import re
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,9 +169,11 @@ PREDICT, READ = "/v1/predict", "/v1/read"
 # Growth per minute, from minute 3 to 5: a rate over five minutes would fire the alert at minute 9.
 SHORT: tuple[tuple[float, int], ...] = ((0, 2), (100, 1), (0, HOUR))
 DIGITS = {"model": "digits"}
+OF_LABEL = DIGITS | {"of": "label"}
 MODEL_SERVER = {"job": "model-server"}
 PULL = {"job": "pull"}
-OURS = {"namespace": "digits"}
+OURS, THEIRS = {"namespace": "digits"}, {"namespace": "mail"}
+RUNNING = build_info("1x60", **OURS)
 FAILED_LOAD = series(
     ":tensorflow:cc:saved_model:load_attempt_count",
     job="model-server",
@@ -219,7 +222,7 @@ def volume(available: int, namespace: str) -> Series:
     return {
         series("kubelet_volume_stats_available_bytes", **labels): f"{available}x60",
         series("kubelet_volume_stats_capacity_bytes", **labels): "100x60",
-    } | build_info("1x60", **OURS)
+    } | RUNNING
 
 
 def certificate(ends: float, *values: str) -> Series:
@@ -249,17 +252,17 @@ def killed_containers(reason: str, name: str = "gateway") -> Series:
     return (
         {series("kube_pod_container_status_restarts_total", **labels): "0x55 1 1 2 2 2"}
         | {series(terminated, **labels, reason=reason): "1x60"}
-        | build_info("1x60", **OURS)
+        | RUNNING
     )
 
 
 def failed_job(namespace: str) -> Series:
     """Return a failed Job of a namespace; ours has a gateway."""
     labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
-    return {series("kube_job_failed", **labels): "1x60"} | build_info("1x60", **OURS)
+    return {series("kube_job_failed", **labels): "1x60"} | RUNNING
 
 
-FLOOR = {series("digits:traffic_floor:rate1m", **OURS): "6x60"} | build_info("1x60", **OURS)
+FLOOR = {series("digits:traffic_floor:rate1m", **OURS): "6x60"} | RUNNING
 HUNG = (
     answered((100, 29), (0, 30))
     | {series("digits_requests_total", job="gateway", route=PREDICT, status="504"): "_x30 100+100x30"}
@@ -268,13 +271,12 @@ HUNG = (
 )
 
 
+page = partial(Case, severity="critical")
+
 CASES = [
-    Case("RequestsFail", requests(PREDICT, s503=20), objective("availability", PREDICT), "20.0", "critical"),
+    page("RequestsFail", requests(PREDICT, s503=20), objective("availability", PREDICT), "20.0"),
     # Every request is refused unread, so that no other counter moves.
-    Case(
-        *("RequestsFail", refusals(READ, 1000), objective("availability", READ), "1000.0", "critical"),
-        minutes=10,
-    ),
+    page("RequestsFail", refusals(READ, 1000), objective("availability", READ), "1000.0", minutes=10),
     Case("RequestsFail", requests(PREDICT, s503=0.9) | requests(READ, s504=0.9)),
     # Rate limits and invalid images are the callers' faults.
     Case("RequestsFail", requests(PREDICT, s429=900, s422=99)),
@@ -287,13 +289,7 @@ CASES = [
     ),
     # One failure a day of a service that is hardly used.
     Case("RequestsFail", requests(PREDICT, each=0.1, s503=1 / DAY, times=DAY), minutes=DAY, evaluation=5),
-    Case(
-        "RequestsSlow",
-        durations(READ, "2.0", within=80, of=100),
-        objective("latency", READ),
-        "20.0",
-        "critical",
-    ),
+    page("RequestsSlow", durations(READ, "2.0", within=80, of=100), objective("latency", READ), "20.0"),
     Case("RequestsSlow", durations(PREDICT, "0.5", within=995, of=1000)),
     Case(
         "RequestsSlow",
@@ -312,38 +308,26 @@ CASES = [
     # Calls that hang: each request fails, after five seconds. A rate does not know the first value of a new
     # status, so that requests are slow one minute before they fail.
     Case("RequestsSlow", HUNG, minutes=40),
-    Case("RequestsFail", HUNG, objective("availability", PREDICT), "220.8", "critical", minutes=40),
-    Case("GatewayDown", up("gateway", "1x10 0x50") | build_info("1x10 stale"), {}, severity="critical"),
+    page("RequestsFail", HUNG, objective("availability", PREDICT), "220.8", minutes=40),
+    page("GatewayDown", up("gateway", "1x10 0x50") | build_info("1x10 stale"), {}),
     # Another team's gateway in the same Prometheus; ours have left its list of targets.
-    Case(
+    page(
         "GatewayDown",
         up("gateway", "1x10 stale", **OURS)
         | build_info("1x10 stale", **OURS)
-        | up("gateway", "1x60", namespace="mail"),
+        | up("gateway", "1x60", **THEIRS),
         OURS,
-        severity="critical",
     ),
     # A gateway that has never answered.
-    Case("GatewayDown", up("gateway", "0x60"), {}, severity="critical"),
-    Case(
-        "GatewayDown",
-        up("gateway", "1x60", "0x60", **OURS)
-        | build_info("1x60", **OURS)
-        | up("gateway", "0x60", namespace="mail"),
-    ),
-    Case(
-        "ModelServerDown", up("model-server", "1x10 0x50", **OURS), MODEL_SERVER | OURS, severity="critical"
-    ),
-    Case("ModelServerDown", up("gateway", "1x60"), MODEL_SERVER, severity="critical"),
+    page("GatewayDown", up("gateway", "0x60"), {}),
+    Case("GatewayDown", up("gateway", "1x60", "0x60", **OURS) | RUNNING | up("gateway", "0x60", **THEIRS)),
+    page("ModelServerDown", up("model-server", "1x10 0x50", **OURS), MODEL_SERVER | OURS),
+    page("ModelServerDown", up("gateway", "1x60"), MODEL_SERVER),
     Case("ModelServerDown", up("model-server", "0x60", "1x60")),
-    Case(
-        "InstancesDown", up("gateway", "1x60", "0x60", "0x60", **OURS) | build_info("1x60", **OURS), OURS, "2"
-    ),
+    Case("InstancesDown", up("gateway", "1x60", "0x60", "0x60", **OURS) | RUNNING, OURS, "2"),
     Case(
         "InstancesDown",
-        up("gateway", "1x60", "0x3 1x57", **OURS)
-        | build_info("1x60", **OURS)
-        | up("gateway", "0x60", "1x60", namespace="mail"),
+        up("gateway", "1x60", "0x3 1x57", **OURS) | RUNNING | up("gateway", "0x60", "1x60", **THEIRS),
     ),
     Case(
         "ModelServerFails",
@@ -401,43 +385,26 @@ CASES = [
     Case("CertificateEnds", certificate(13), {}, "12d 23h 0m 0s"),
     Case("CertificateEnds", certificate(15)),
     # It has expired: no scrape succeeds any more, or one by a connection of before.
-    Case(
-        "CertificateEnds",
-        certificate(0.01, "{}x14 stale") | up("gateway", "1x14 0x46"),
-        severity="critical",
-        labels={},
-    ),
+    page("CertificateEnds", certificate(0.01, "{}x14 stale") | up("gateway", "1x14 0x46"), {}),
     Case("CertificateEnds", certificate(0.01) | up("gateway", "1x60"), {}, "-45m 36s", "critical warning"),
     # Another one, which pods have that have replaced the others.
     Case(
         "CertificateEnds",
         certificate(0.01, "{}x14 stale", "8640000x60") | up("gateway", "1x14 stale", "1x60"),
     ),
-    Case(
-        "TrafficStops",
-        answered((120, 4 * DAY - HOUR), (0, HOUR)),
-        {},
-        "1.0",
-        "critical",
-        **EIGHT_DAYS,
-    ),
+    page("TrafficStops", answered((120, 4 * DAY - HOUR), (0, HOUR)), {}, "1.0", **EIGHT_DAYS),
     # It began two days ago.
     Case("TrafficStops", answered((0, 3 * DAY), (120, DAY - HOUR), (0, HOUR)), **EIGHT_DAYS),
     # Below the floor: traffic that has ended, and none ever, with others who have no floor.
     Case("TrafficStops", FLOOR | answered((20, 29), (0, 30), **OURS), OURS, "0.0"),
-    Case("TrafficStops", FLOOR | build_info("1x60", namespace="mail"), OURS, "0.0"),
+    Case("TrafficStops", FLOOR | build_info("1x60", **THEIRS), OURS, "0.0"),
     # Above it, and a new gateway.
     Case("TrafficStops", FLOOR | answered((7, 59), **OURS)),
     Case("TrafficStops", FLOOR | build_info("_x45 1x15", **OURS)),
     Case("WorkersRestart", exits((0, 53), (1, 1), (0, 4)), {}, severity="critical warning"),
     Case("WorkersRestart", exits((0, 58), (1, 1)), {}),
     Case("WorkersRestart", exits((1, 1), (0, 58))),
-    Case(
-        "WorkersRestart",
-        killed_containers("OOMKilled"),
-        {"job": "kube-state-metrics", **OURS},
-        severity="critical",
-    ),
+    page("WorkersRestart", killed_containers("OOMKilled"), {"job": "kube-state-metrics", **OURS}),
     Case("WorkersRestart", killed_containers("Error")),
     Case("WorkersRestart", killed_containers("OOMKilled", "model-server")),
     Case("RateLimitsOff", counter("digits_rate_limit_store_failures_total", (1, HOUR)), {}),
@@ -480,15 +447,9 @@ CASES = [
     Case("ImagesRefused", images((60, 40, DAY // 2 + 90)), **A_DAY_LATER),
     Case("ConfidenceFalls", confidence(0.99, 0.9), DIGITS, "90%", **LATER_THAT_DAY),
     Case("ConfidenceFalls", confidence(0.99, 0.97), **LATER_THAT_DAY),
-    Case(
-        "LabelsDrift",
-        answers([10, 10, 10, 10], [3, 3, 17, 17]),
-        DIGITS | {"of": "label"},
-        "0.61",
-        **SIX_WEEKS,
-    ),
+    Case("LabelsDrift", answers([10, 10, 10, 10], [3, 3, 17, 17]), OF_LABEL, "0.61", **SIX_WEEKS),
     # A label that is new, with 5 % of the answers, has the term (0.05 - 0.0001) · ln(0.05 / 0.0001).
-    Case("LabelsDrift", answers([10, 9, 0], [10, 9, 1]), DIGITS | {"of": "label"}, "0.31", **SIX_WEEKS),
+    Case("LabelsDrift", answers([10, 9, 0], [10, 9, 1]), OF_LABEL, "0.31", **SIX_WEEKS),
     Case("LabelsDrift", answers([10, 10, 10, 10], [8, 8, 12, 12]), **SIX_WEEKS),
     # Fewer than 100 answers a label: chance may move the index.
     Case("LabelsDrift", answers([0.01, 0.01], [0.001, 0.02]), **SIX_WEEKS),
