@@ -144,5 +144,5 @@ def test_connection_with_keepalive_ping_every_second_stays_open(serve_grpc: Serv
     with serve_grpc() as port, grpc.insecure_channel(f"127.0.0.1:{port}", keepalive) as channel:
         grpc.channel_ready_future(channel).result(5)
         channel.subscribe(states.append)
-        PredictionServiceStub(channel).Predict(predict_request("tf2", "wait", seconds=[10.0]), 20)
+        PredictionServiceStub(channel).Predict(predict_request("tf2", "wait", seconds=[5.0]), 20)
     assert set(states) == {grpc.ChannelConnectivity.READY}

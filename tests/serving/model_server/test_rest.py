@@ -32,7 +32,6 @@ LIST = "'instances' must be a list with at least one entry"
     ("signature", "body", "error"),
     [
         (None, b"", "JSON Parse error: "),
-        (None, b"{", "JSON Parse error: "),
         (None, b"\xff", "JSON Parse error: "),
         (None, b"[" * 100_000, "JSON Parse error: "),
         (None, b"[1]", "the body must be a JSON object"),

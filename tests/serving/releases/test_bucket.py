@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError, Version, list_versions
 from digit_serving.releases import bucket
-from digit_serving.releases.bucket import Bucket, pull_versions
+from digit_serving.releases.bucket import Bucket
 from digit_serving.releases.cli import models
 
 FILES = {
@@ -321,21 +321,6 @@ def test_concurrent_pushers_one_of_different_files_wins(s3: Any, folder: Path, t
     (winner,) = errors.keys() - {loser}
     Bucket(URL, print).pull(version(tmp_path / "pulled", 11), lambda _: None)
     assert contents(tmp_path / "pulled" / "digits" / "11") == contents(winner / "digits" / "11")
-
-
-def test_concurrent_pulls_download_once(s3: Any, folder: Path, to: Path) -> None:
-    push(folder)
-    lines: list[str] = []
-    to.mkdir()
-
-    def pull_one(_number: int) -> None:
-        with ModelsFolder(to).lock(30):
-            pull_versions(Bucket(URL, lines.append), ModelsFolder(to), None, [11], lambda _: None)
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(pull_one, range(3)))
-    complete = f"{to}/digits/11 is complete."
-    assert lines == ["Pulling 4 of 4 files of version 11 ...", complete, complete, complete]
 
 
 def test_pull_versions_by_number_enters_nothing(s3: Any, folder: Path, to: Path) -> None:

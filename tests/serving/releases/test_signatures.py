@@ -89,7 +89,6 @@ def move_and_link(path: Path) -> None:
 
 CHANGES: dict[str, Callable[[Path], object]] = {
     "changed file": lambda version: append(version / "saved_model.pb"),
-    "changed card": lambda version: append(version / "assets.extra" / "model.json"),
     "missing file": lambda version: next(version.glob("variables/*")).unlink(),
     "added file": lambda version: (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b""),
     "link in place of a file": lambda version: move_and_link(version / "fingerprint.pb"),
