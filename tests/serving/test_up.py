@@ -94,6 +94,7 @@ def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_ser
         f"Model server  {model_server}  (gRPC; TensorFlow Serving)",
         f"              http://127.0.0.1:{ports.rest}/v1/models/digits  (REST)",
         "Models        broken, colors, digits; default: digits, the others follow",
+        "s. Press Ctrl-C to stop.",
         f"Open http://localhost:{ports.gateway}: draw or drop a picture",
         f"{folder.root}/broken/2 can't be served: broken",
     ):

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from pyarrow import parquet
 
@@ -46,6 +47,19 @@ def test_pool_scores_every_picture_once_with_two_batches_a_worker_in_flight(
     assert {code for batch in batches for code in batch.counts} == {None}
     paths = parquet.read_table(tmp_path / "results").column("path").to_pylist()
     assert sorted(paths) == sorted(images.column("path").to_pylist())
+
+
+def test_score_batch_of_a_failed_call_counts_and_quotes_its_error(
+    server: LinearModelServer, digits: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "7.png").write_bytes(to_png(digits.one(7)))
+    images, _ = list_images(str(tmp_path))
+    server.failures = [grpc.StatusCode.INTERNAL]
+    batch = score_batch(
+        Scorer(str(tmp_path), server.target, "digits", 1), ResultsFolder(str(tmp_path / "results")), images
+    )
+    assert batch.counts == {"service_error": 1}
+    assert "injected" in str(batch.error)
 
 
 def test_processes_one_that_dies_ends_the_run() -> None:
