@@ -36,7 +36,20 @@ VERSIONS_POLICY = 'model_version_policy { all {} } version_labels { key: "stable
 
 
 @pytest.fixture(scope="session")
-def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved_constant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
+    """Return the folder of a SavedModel that answers `y` = `value`."""
+
+    @cache
+    def save(value: float) -> Path:
+        folder = tmp_path_factory.mktemp("constant")
+        save_constant(folder, value)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def saved_models(saved_constant: Callable[[float], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of models: half_plus_two and half_plus_three of TensorFlow 1, the others of TensorFlow 2."""
     folder = tmp_path_factory.mktemp("saved_models")
     save_half_plus(folder / "half_plus_two" / "00000123", 2.0)
@@ -44,7 +57,7 @@ def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_perceptron(folder / "tf2" / "1")
     save_classifier(folder / "colors" / "1", COLORS)
     for number in (1, 2):
-        save_constant(folder / "versions" / str(number), float(number))
+        shutil.copytree(saved_constant(float(number)), folder / "versions" / str(number))
     return folder
 
 
@@ -183,19 +196,6 @@ def _serve(stack: ExitStack, folder: Path, flags: tuple[str, ...], wait: bool) -
     if wait:
         server.wait_for(lambda: accepts(rest_port))
     return server
-
-
-@pytest.fixture(scope="session")
-def saved_constant(tmp_path_factory: pytest.TempPathFactory) -> Callable[[float], Path]:
-    """Return the folder of a SavedModel that answers `y` = `value`."""
-
-    @cache
-    def save(value: float) -> Path:
-        folder = tmp_path_factory.mktemp("constant")
-        save_constant(folder, value)
-        return folder
-
-    return save
 
 
 @pytest.fixture
