@@ -238,7 +238,7 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 2.0)
+    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 4.0)
     publish(tmp_path / "other", 1, 1.0)
     hanging, other = model_config("hanging", saved_models / "tf2"), model_config("other", tmp_path / "other")
     with running_core(f"--model_base_path={tmp_path / 'other'}", "--model_name=other", *RETRIES) as core:
@@ -258,7 +258,7 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
             assert not call.done()
             with pytest.raises(ServingError, match="CANCELLED"):
                 call.result(20)
-        assert "Cancelling 1 calls of {name: hanging version: 1}: 2 s to unload it are over" in caplog.text
+        assert "Cancelling 1 calls of {name: hanging version: 1}: 4 s to unload it are over" in caplog.text
         assert states(core, "hanging") == {1: "AVAILABLE"}
 
 

@@ -130,8 +130,8 @@ def test_promote_to_server_of_another_file_fails_at_the_timeout(serve: Serve) ->
     result = service.run("promote", 4, "--timeout", 0.5)
     name = f"the model server at 127.0.0.1:{service.port} (DIGITS_MODEL_SERVER)"
     assert f"{name} did not load version 4 (see its log) within 0.5 s" in result.stderr
-    result = service.run("promote", 2, "--timeout", 1)
-    assert "did not move label stable to version 2 within 1 s" in result.stderr
+    result = service.run("promote", 2, "--timeout", 2)
+    assert "did not move label stable to version 2 within 2 s" in result.stderr
     assert service.config == config
 
 
@@ -193,7 +193,7 @@ def test_promote_to_a_gateway_of_another_service_restores_the_label(service: Ser
     with FaultyServer() as gateway:
         # The other gateway has a version 2, and keeps its label.
         gateway.responses = [prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)] * 8 + [success]
-        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 1)
+        result = service.run("promote", 2, "--gateway", gateway.url, "--timeout", 2)
     assert f"the gateway at {gateway.url} did not answer label stable with version 2" in result.stderr
     assert (gateway.queries[0]["version"], gateway.queries[-1]["label"]) == ("2", "stable")
     assert service.config == config
@@ -224,7 +224,7 @@ def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everythi
     with FaultyServer() as gateway:
         answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
         gateway.responses = [answers] * 16 + [models_of("digits")]
-        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 1)
+        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url, "--timeout", 2)
         result = service.run("promote", 2, *options)
     assert f"the gateway at {gateway.url} does not read {service.folder.traffic_path}" in result.stderr
     assert (service.config, service.folder.read_traffic()) == (config, {"digits": {"canary": 0.5}})
