@@ -55,8 +55,19 @@ def folder(tmp_path: Path) -> ModelsFolder:
     return folder
 
 
-def run_up(folder: ModelsFolder, ports: Ports) -> Result:
-    return CliRunner().invoke(up, ["--models", str(folder.root)], env=ports.environment)
+def run_up(folder: ModelsFolder, ports: Ports, *options: str) -> Result:
+    return CliRunner().invoke(up, ["--models", str(folder.root), *options], env=ports.environment)
+
+
+def test_up_publishes_into_an_empty_folder_unless_it_may_stay_empty(
+    stand_ins: StandIns, tmp_path: Path
+) -> None:
+    folder = ModelsFolder(tmp_path / "models")
+    stand_ins("exit 3", "exit 4")
+    assert run_up(folder, Ports()).stderr == "Error: publication ended with status 4\n"
+    result = run_up(folder, Ports(), "--empty")
+    assert result.exit_code == 1
+    assert "publication" not in result.stderr
 
 
 def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_server(
