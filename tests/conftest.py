@@ -36,8 +36,6 @@ LONG_GROUPS = (
     "tests/serving/releases/test_promotion.py",
     "tests/serving/gateway/test_hostile.py",
     "tests/training/reader/test_pipeline.py",
-    "tests/serving/releases/test_cli.py",
-    "tests/core/artifact/test_verification.py",
     "tests/k8s/test_readme.py",
     "timing",
 )

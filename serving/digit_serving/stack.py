@@ -23,9 +23,7 @@ from digit_serving.errors import DigitServingError
 from digit_serving.ports import Ports
 from digit_serving.processes import ProcessGroup, python_command
 
-_TLS_SETTINGS = (
-    "DIGITS_TLS_CERTIFICATE",
-    "DIGITS_TLS_KEY",
+_MODEL_SERVER_TLS = (
     "DIGITS_MODEL_SERVER_CA",
     "DIGITS_MODEL_SERVER_CERTIFICATE",
     "DIGITS_MODEL_SERVER_KEY",
@@ -213,12 +211,12 @@ def start(
         "DIGITS_PORT": str(ports.gateway),
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}",
         "DIGITS_MODEL_NAME": served.first[0],
-        "DIGITS_MODEL_NAMES": ",".join([*folder.classifiers(), "*"]),
+        "DIGITS_MODEL_NAMES": os.environ.get("DIGITS_MODEL_NAMES") or ",".join([*folder.classifiers(), "*"]),
         # The page's menu lists models that are published later, too.
         "DIGITS_MODELS_CONFIG": str(folder.config_path.resolve()),
         **_MALLOC,
         # Loopback connections need no TLS.
-        **dict.fromkeys(_TLS_SETTINGS, ""),
+        **dict.fromkeys(_MODEL_SERVER_TLS, ""),
         **_log_level(),
         # Without JSON, for a terminal.
         "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),

@@ -1,5 +1,6 @@
 """`digits up`: the command. Its modules are imported when it runs."""
 
+import os
 import time
 import typing
 from functools import partial
@@ -49,6 +50,11 @@ def up(root: Path, empty: bool, **options: Any) -> None:
     with click_errors():
         if conflict := ports.conflict():
             raise DigitServingError(conflict)
+        if os.environ.get("DIGITS_TLS_CERTIFICATE"):
+            raise DigitServingError(
+                "DIGITS_TLS_CERTIFICATE is set, but `digits up` serves without TLS; unset it, or run `digits "
+                "gateway` beside a model server"
+            )
         if not empty:
             publish_shipped(root, click.echo)
         with prepared(root, click.echo, empty) as folder:

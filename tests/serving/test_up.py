@@ -143,3 +143,23 @@ def test_up_service_that_can_not_start_ends_it(
     assert result.exit_code == 1
     assert result.stderr.splitlines()[-1].startswith(f"Error: {error}")
     assert ("loading each version" in result.stderr) is (scripts[0] == "exit 3")
+
+
+def test_up_passes_chosen_models_to_the_gateway(
+    folder: ModelsFolder, stand_ins: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIGITS_MODEL_NAMES", "flowers,letters")
+    names = tmp_path / "names"
+    stand_ins("exec sleep 60", f"printenv DIGITS_MODEL_NAMES > {names}; kill -TERM {os.getpid()}; sleep 60")
+    assert run_up(folder, Ports()).exit_code == 0
+    assert names.read_text() == "flowers,letters\n"
+
+
+def test_up_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIGITS_TLS_CERTIFICATE", "tls.crt")
+    result = run_up(ModelsFolder(tmp_path / "models"), Ports())
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "Error: DIGITS_TLS_CERTIFICATE is set, but `digits up` serves without TLS"
+    )
+    assert not (tmp_path / "models").exists()
