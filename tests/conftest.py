@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_training.data import SAMPLE
-from tests.processes import MODEL_SERVER, accepts, answers, free_port, running, wait_until
+from tests.processes import MODEL_SERVER, accepts, free_port, gateway_process, is_ready, running, wait_until
 
 # jsonschema imports this optional package, which builds a grammar for seconds; no schema has its formats.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
@@ -134,9 +134,6 @@ def model_server(models: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def gateway(model_server: str) -> Iterator[str]:
     """URL of a gateway process in front of the model server."""
-    port = free_port()
-    environment = {"DIGITS_PORT": str(port), "DIGITS_MODEL_SERVER": model_server}
-    with running("gateway", environment=environment) as process:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), process)
-        yield url
+    with gateway_process(model_server, workers=2, default_label="stable") as gateway:
+        wait_until(lambda: is_ready(gateway.url), gateway.process)
+        yield gateway.url

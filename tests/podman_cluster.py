@@ -3,7 +3,6 @@
 import copy
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import httpx
 import yaml
 
 from tests.manifests import Object, containers, of_kind, pod
-from tests.processes import run, wait_until
+from tests.processes import accepts, answers, run, wait_until
 
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
@@ -55,8 +53,9 @@ class PodmanCluster:
             if service["spec"]["selector"].items() <= pod(workload)["metadata"]["labels"].items()
         ]
         network = ":".join([self.name, ",".join(f"alias={name}" for name in names)]).rstrip(":")
-        for claim in self._claims(manifest):
-            self._make_volume(claim, pod(manifest))
+        for volume in pod(manifest)["spec"]["volumes"]:
+            if "persistentVolumeClaim" in volume:
+                self._make_volume(volume, pod(manifest))
         document = yaml.safe_dump_all([*of_kind(objects, "ConfigMap"), manifest])
         self._podman("kube", "play", "--replace", "--network", network, "-", stdin=document)
 
@@ -84,10 +83,9 @@ class PodmanCluster:
         if "grpc" in probe:
             return _is_serving(f"{address}:{probe['grpc']['port']}", timeout)
         if "tcpSocket" in probe:
-            return _accepts(address, ports[probe["tcpSocket"]["port"]], timeout)
-        return _answers(
-            f"http://{address}:{ports[probe['httpGet']['port']]}{probe['httpGet']['path']}", timeout
-        )
+            return accepts(ports[probe["tcpSocket"]["port"]], address, timeout)
+        port, path = ports[probe["httpGet"]["port"]], probe["httpGet"]["path"]
+        return answers(f"http://{address}:{port}{path}", timeout)
 
     def address(self, workload: Object) -> str:
         """Return the IP address of a workload's pod."""
@@ -115,9 +113,6 @@ class PodmanCluster:
                 claim["claimName"] = f"{self.name}-{claim['claimName']}"
         return manifest
 
-    def _claims(self, manifest: Object) -> list[Object]:
-        return [volume for volume in pod(manifest)["spec"]["volumes"] if "persistentVolumeClaim" in volume]
-
     def _make_volume(self, volume: Object, template: Object) -> None:
         name = volume["persistentVolumeClaim"]["claimName"]
         self._podman("volume", "create", "--ignore", name)
@@ -144,21 +139,6 @@ class PodmanCluster:
     def _podman(self, *arguments: str, stdin: str = "") -> str:
         environment = {**os.environ, "PODMAN_IGNORE_CGROUPSV1_WARNING": "1"}
         return run("podman", *arguments, input=stdin, env=environment)
-
-
-def _answers(url: str, timeout: float) -> bool:
-    try:
-        return httpx.get(url, timeout=timeout).is_success
-    except httpx.HTTPError:
-        return False
-
-
-def _accepts(address: str, port: int, timeout: float) -> bool:
-    try:
-        socket.create_connection((address, port), timeout).close()
-    except OSError:
-        return False
-    return True
 
 
 def _is_serving(target: str, timeout: float) -> bool:

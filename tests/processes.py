@@ -149,17 +149,22 @@ class GatewayProcess:
 
 @contextmanager
 def gateway_process(
-    model_server: str, environment: Mapping[str, str] | None = None, **settings: object
+    model_server: str,
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = DIGITS,
+    limits: dict[int, int] | None = None,
+    **settings: object,
 ) -> Iterator[GatewayProcess]:
     """Run a gateway process; yield it once /livez answers.
 
-    By default it has one worker, and its model server no labels. `settings` are fields of Settings,
-    `environment` is passed on as it is.
+    By default it has one worker, and its model server no labels. `settings` are fields of Settings, the
+    others arguments of `running`.
     """
     port = free_port()
     settings = {"port": port, "model_server": model_server, "workers": 1, "default_label": ""} | settings
     variables = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
-    with running("gateway", environment={**variables, **(environment or {})}) as process:
+    variables |= environment or {}
+    with running("gateway", command=command, environment=variables, limits=limits) as process:
         gateway = GatewayProcess(port, process)
         wait_until(lambda: answers(f"{gateway.url}/livez"), process)
         yield gateway
@@ -179,10 +184,10 @@ def wait_until(
         pause = min(2 * pause, 0.1)
 
 
-def answers(url: str) -> bool:
-    """True if the URL answers with 200."""
+def answers(url: str, timeout: float = 5.0) -> bool:
+    """True if the URL answers with 200 within so many seconds."""
     try:
-        return httpx.get(url).status_code == 200
+        return httpx.get(url, timeout=timeout).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -192,7 +197,8 @@ def is_ready(url: str) -> bool:
     return all(answers(f"{url}/readyz") for _ in range(8))
 
 
-def accepts(port: int, host: str = "127.0.0.1") -> bool:
-    """True if a server listens on the port."""
+def accepts(port: int, host: str = "127.0.0.1", timeout: float = 5.0) -> bool:
+    """True if a server accepts connections on the port within so many seconds."""
     with socket.socket() as probe:
+        probe.settimeout(timeout)
         return probe.connect_ex((host, port)) == 0

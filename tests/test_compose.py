@@ -23,7 +23,6 @@ SERVICES: dict[str, Any] = COMPOSE["services"]
 RUNNING = sorted(SERVICES.keys() - {"drop-in"})
 DOCKERFILES = [ROOT / "training" / "Dockerfile", ROOT / "serving" / "Dockerfile"]
 MODEL_SERVER = SERVICES["model-server"]
-PROMETHEUS = yaml.safe_load((ROOT / "serving" / "config" / "prometheus.yml").read_text())
 RELEASE_JOB = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())["jobs"]["images"]
 PAGE = (ROOT / "docs" / "how-to" / "deploy-with-compose.md").read_text()
 STORE = "sqlite:////feedback/feedback.db"
@@ -148,15 +147,6 @@ def test_documentation_has_every_variable() -> None:
     documented = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", PAGE, re.MULTILINE))))
     text = "".join(path.read_text() for path in ROOT.glob("docker-compose*.yml"))
     assert set(re.findall(r"(?<!\$)\$\{(\w+):", text)) <= documented
-
-
-def test_prometheus_scrapes_services_and_sends_alerts_to_alertmanager() -> None:
-    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in PROMETHEUS["scrape_configs"]}
-    assert targets == {"gateway": ["gateway:8080"], "model-server": ["model-server:8501"]}
-    (alertmanager,) = PROMETHEUS["alerting"]["alertmanagers"]
-    assert alertmanager["static_configs"] == [{"targets": ["alertmanager:9093"]}]
-    # Receivers are elsewhere.
-    assert "outer" in SERVICES["alertmanager"]["networks"]
 
 
 def test_model_server_is_the_pinned_one_on_the_inner_network() -> None:

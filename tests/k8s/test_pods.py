@@ -249,20 +249,17 @@ def test_training_again_ignores_refusal_but_no_error(
     assert (tmp_path / "calls").read_text().split() == calls
 
 
-def test_releases_job_calls_the_gateways_of_its_namespace() -> None:
-    job = promotion()
+def test_releases_job_calls_the_gateways_of_its_namespace_with_their_image_also_without_tls() -> None:
+    job, objects = promotion(), overlay("local")
     # `kubectl --namespace` chooses the installation.
     assert "namespace" not in job["metadata"]
     (container,) = containers(pod(job))
-    services = {service["metadata"]["name"]: service for service in of_kind(overlay("local"), "Service")}
-    url = environment(container, overlay("local"))["DIGITS_URL"]
-    assert services[url.removeprefix("http://")]["spec"]["ports"][0]["port"] == 80
-
-
-def test_releases_job_has_the_image_of_the_gateways_and_starts_without_tls() -> None:
-    (container,) = containers(pod(promotion()))
-    assert container["image"] == service(overlay("local"), "gateway")["image"]
-    volumes = {volume["name"]: volume for volume in pod(promotion())["spec"]["volumes"]}
+    gateways = named(
+        objects, "Service", environment(container, objects)["DIGITS_URL"].removeprefix("http://")
+    )
+    assert gateways["spec"]["ports"][0]["port"] == 80
+    assert container["image"] == service(objects, "gateway")["image"]
+    volumes = {volume["name"]: volume for volume in pod(job)["spec"]["volumes"]}
     # Without TLS there are no such secrets.
     for volume, secret in (("tls", "gateway-tls"), ("server-tls", "gateway-server-tls")):
         assert volumes[volume]["secret"] == {"secretName": secret, "optional": True}

@@ -22,24 +22,19 @@ import httpx
 import pytest
 import yaml
 
-from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_serving.gateway.auth import KeyFile
 from tests import certificates
-from tests.core.artifact.conftest import write_files
 from tests.load import load
 from tests.processes import (
-    DIGITS,
     accepts,
     answers,
     children,
     free_port,
     gateway_process,
-    run,
     running,
     wait_until,
 )
-from tests.s3 import S3Server
 from tests.serving.gateway.conftest import IMAGE
 from tests.serving.gateway.stub_model_server import StubModelServer, predict_sevens
 
@@ -49,7 +44,7 @@ CONFIG = Path(__file__).parents[3] / "serving" / "config"
 FASTER = 20
 """Speed of the rules' and the Alertmanager's clocks."""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-CERTIFICATE_SECONDS = 120
+CERTIFICATE_SECONDS = 90
 PNG = to_png(IMAGE)
 
 Told = defaultdict[str, set[tuple[str, str]]]
@@ -148,7 +143,7 @@ def require_program(*names: str) -> str:
 def test_outages_page_or_open_tickets_by_their_cause(tmp_path: Path) -> None:
     prometheus = require_program("prometheus")
     alertmanager = require_program("alertmanager", "prometheus-alertmanager")
-    ports = {name: free_port() for name in ("prometheus", "alertmanager", "pull")}
+    ports = {name: free_port() for name in ("prometheus", "alertmanager")}
     keys = KeyFile(tmp_path / "keys")
     old, other = keys.add("old"), keys.add("other")
     store = tmp_path / "store"
@@ -181,7 +176,6 @@ def test_outages_page_or_open_tickets_by_their_cause(tmp_path: Path) -> None:
         environment = {"DIGITS_PORT": str(secure), "DIGITS_MODEL_SERVER": stubs[0].target, **tls}
         stack.enter_context(running("gateway", environment=environment))
         wait_until(lambda: accepts(secure))
-        server = stack.enter_context(bucket(tmp_path, ports["pull"]))
 
         gateways = {
             "digits": f"127.0.0.1:{digits.port}",
@@ -191,7 +185,6 @@ def test_outages_page_or_open_tickets_by_their_cause(tmp_path: Path) -> None:
         targets = {
             "gateway": gateways,
             "model-server": dict.fromkeys(gateways, address),
-            "pull": {"bucket": f"127.0.0.1:{ports['pull']}"},
         }
         write_rules(tmp_path / "alerts.yml")
         write_alertmanager(tmp_path / "alertmanager.yml", address)
@@ -202,24 +195,19 @@ def test_outages_page_or_open_tickets_by_their_cause(tmp_path: Path) -> None:
             stack.enter_context(calling(digits.url, key, callers))
         stack.enter_context(calling(hanging.url, callers=4))
         # The hour before, to which callers' answers are compared, is three minutes here.
-        time.sleep(45)
+        time.sleep(30)
         assert told["pager"] == set()
         assert told["tickets"] == {("CertificateEnds", "certificate")}
 
         keys.remove("old")
         stubs[1].answer = lambda request, context: (hung.wait(), predict_sevens(request, context))[1]
-        server.has_expired = True
         shutil.rmtree(store)
         for worker in children(digits.process.pid):
             os.kill(worker, signal.SIGKILL)
             time.sleep(3)
 
         pages = {("RequestsFail", "hung"), ("WorkersRestart", "digits"), ("CertificateEnds", "certificate")}
-        tickets = {
-            ("CallersUnauthorized", "digits"),
-            ("FeedbackStoreFails", "digits"),
-            ("PullFails", "bucket"),
-        }
+        tickets = {("CallersUnauthorized", "digits"), ("FeedbackStoreFails", "digits")}
         end = time.monotonic() + 180
         while time.monotonic() < end and not (pages <= told["pager"] and tickets <= told["tickets"]):
             time.sleep(1)
@@ -241,30 +229,6 @@ def calling(url: str, key: str = "", callers: int = 1) -> Iterator[None]:
 
     with load(call, callers):
         yield
-
-
-@contextmanager
-def bucket(folder: Path, metrics_port: int) -> Iterator[S3Server]:
-    """Run a bucket with a version, and a process that pulls from it."""
-    models = ModelsFolder(folder / "models", verify=lambda _: None)
-    models.publish("digits", write_files)
-    with S3Server() as server:
-        environment = server.environment
-        httpx.put(f"{environment['AWS_ENDPOINT_URL']}/models").raise_for_status()
-        run(
-            *DIGITS,
-            "models",
-            "push",
-            "s3://models",
-            "--models",
-            str(models.root),
-            env={**os.environ, **environment},
-        )
-        every = ("--every", str(30 / FASTER), "--metrics-port", str(metrics_port))
-        pull = ("models", "pull", "s3://models", "--models", str(folder / "pulled"), *every)
-        with running(*pull, environment=environment) as process:
-            wait_until(lambda: (folder / "pulled" / "models.config").exists(), process)
-            yield server
 
 
 def start_watch(

@@ -18,7 +18,7 @@ from dnslib.server import BaseResolver, DNSLogger, DNSServer
 
 from digit_core.images import to_png
 from tests.load import load
-from tests.processes import accepts, answers, free_port, running, wait_until
+from tests.processes import accepts, free_port, gateway_process, is_ready, running, wait_until
 from tests.readme import ROOT
 
 
@@ -71,14 +71,13 @@ def assert_even(counts: list[int]) -> None:
 
 @pytest.mark.e2e
 def test_balance_pods_added_killed_and_hanging_spreads_calls_evenly(models: Path, digits: Any) -> None:
-    port, grpc_port, rest_port, image = free_port(), free_port(), free_port(), to_png(digits.one(7))
-    url = f"http://127.0.0.1:{port}"
+    grpc_port, rest_port, image = free_port(), free_port(), to_png(digits.one(7))
     with ExitStack() as stack:
         http = stack.enter_context(httpx.Client(headers={"Content-Type": "image/png"}, timeout=10))
         resolver = Resolver(stack)
 
         def add_pod(address: str) -> Pod:
-            """Start a model server, which closes connections after ten seconds, and name its address."""
+            """Start a model server, which closes connections after three seconds, and name its address."""
             flags = [
                 f"--host={address}",
                 f"--port={grpc_port}",
@@ -86,7 +85,7 @@ def test_balance_pods_added_killed_and_hanging_spreads_calls_evenly(models: Path
                 "--model_name=digits",
                 f"--model_base_path={models}",
                 f"--monitoring_config_file={ROOT / 'serving' / 'config' / 'monitoring.config'}",
-                "--grpc_channel_arguments=grpc.max_connection_age_ms=10000",
+                "--grpc_channel_arguments=grpc.max_connection_age_ms=3000",
             ]
             process = stack.enter_context(running("model-server", *flags))
             wait_until(lambda: accepts(rest_port, address), process)
@@ -95,20 +94,15 @@ def test_balance_pods_added_killed_and_hanging_spreads_calls_evenly(models: Path
 
         def predict() -> int:
             """Predict without retries, which has to succeed."""
-            answer = http.post(f"{url}/v1/predict", content=image)
+            answer = http.post(f"{gateway.url}/v1/predict", content=image)
             assert answer.status_code == 200, answer.text
             digit: int = answer.json()["predictions"][0]["digit"]
             return digit
 
         dead, other = add_pod("127.0.0.2"), add_pod("127.0.0.3")
-        environment = {
-            "DIGITS_PORT": str(port),
-            "DIGITS_MODEL_SERVER": f"dns://127.0.0.1:{resolver.port}/model-server.test:{grpc_port}",
-            "DIGITS_DEFAULT_LABEL": "",
-            "DIGITS_LOG_LEVEL": "warning",
-        }
-        gateway = stack.enter_context(running("gateway", environment=environment))
-        wait_until(lambda: answers(f"{url}/readyz"), gateway)
+        target = f"dns://127.0.0.1:{resolver.port}/model-server.test:{grpc_port}"
+        gateway = stack.enter_context(gateway_process(target, workers=2, log_level="warning"))
+        wait_until(lambda: is_ready(gateway.url), gateway.process)
         answered = stack.enter_context(load(predict))
         wait_until(lambda: len(answered) > 50)
         assert_even(calls_by_pod([dead, other], answered, 200))
@@ -116,9 +110,9 @@ def test_balance_pods_added_killed_and_hanging_spreads_calls_evenly(models: Path
         wait_until(lambda: hanging.calls > 0, seconds=60)
         dead.process.kill()
         # The DNS record of a dead pod stays for a while, as in Kubernetes.
-        assert_even(calls_by_pod([other, hanging], answered, 300))
+        assert_even(calls_by_pod([other, hanging], answered, 200))
         resolver.addresses.remove("127.0.0.2")
-        assert_even(calls_by_pod([other, hanging], answered, 300))
+        assert_even(calls_by_pod([other, hanging], answered, 200))
         hanging.process.send_signal(signal.SIGSTOP)
         try:
             assert calls_by_pod([other], answered, 50)[0] > 0

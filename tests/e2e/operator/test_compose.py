@@ -23,6 +23,7 @@ from keras import layers
 from digit_client import Client, TaskCard
 from digit_core.images import to_png
 from digit_training import export
+from tests.commands import parse
 from tests.load import load
 from tests.processes import answers, free_port, require_running, run, wait_until
 from tests.readme import ROOT, blocks
@@ -91,16 +92,10 @@ def post_image(http: httpx.Client, image: bytes) -> httpx.Response:
 
 
 def publish_copy(project: Project, version: int, *options: str) -> None:
-    """Publish a copy of version 1, without a fit, which would take the services' CPU time."""
-    command = f"cp -r models/digits/1 models/digits/{version} && digits models verify {version}"
+    """Publish a copy of version 1, if it is missing: a fit would take the services' CPU time."""
+    folder = f"models/digits/{version}"
+    command = f"[ -e {folder} ] || cp -r models/digits/1 {folder}; digits models verify {version}"
     project.compose(*options, *RUN_RELEASES, "sh", "-ec", command)
-
-
-@pytest.mark.parametrize("files", [[], GPU])
-@pytest.mark.parametrize("profile", ["", "observability", "drop-in", "jobs"])
-def test_compose_configuration_is_valid(built: Project, files: list[str], profile: str) -> None:
-    chosen = ["--profile", profile] if profile else []
-    assert built.compose(*files, *chosen, "config", "--quiet") == ""
 
 
 def services_of(project: Project, *options: str, image: str = "") -> dict[str, Any]:
@@ -161,9 +156,7 @@ def test_compose_releases_under_load_with_a_canary_drop_no_request(project: Proj
             ("promote 2 --version-label canary", {1}),
             ("promote 2 --version-label canary --share 0.1", {1, 2}),
             ("promote 3", {3, 2}),
-            ("promote 3 --version-label canary", {3}),
-            ("rollback", {1, 3}),
-            ("rollback --version-label canary", {1, 2}),
+            ("rollback", {1, 2}),
             ("promote 2 --version-label canary --share 0", {1}),
         ):
             project.compose(*RUN_RELEASES, "digits", "models", *command.split())
@@ -171,31 +164,17 @@ def test_compose_releases_under_load_with_a_canary_drop_no_request(project: Proj
     assert {response.status_code for response in responses} == {200}
 
 
-def test_compose_killed_model_server_restarts(project: Project, seven: bytes) -> None:
-    with httpx.Client(base_url=project.url, timeout=20) as http:
-        assert post_image(http, seven).status_code == 200
-        # Kill from inside: Docker restarts no container that it killed itself. The command ends with it.
-        project.compose("exec", "--detach", "model-server", "bash", "-c", "kill -KILL -1")
-        wait_until(lambda: http.get("/readyz").status_code == 503, seconds=10)
-        refusal = post_image(http, seven)
-        assert refusal.status_code == 503
-        assert int(refusal.headers["Retry-After"]) >= 1
-        assert http.get("/readyz").status_code == 503
-        assert http.get("/livez").status_code == 200
-        wait_until(lambda: http.get("/readyz").status_code == 200, seconds=45)
-        assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
-
-
 def health(project: Project, service: str) -> str:
     """Return a service's health: starting, healthy or unhealthy."""
     return project.compose("ps", "--format", "{{.Health}}", service).strip()
 
 
-def test_compose_hanging_model_server_restarts(project: Project, seven: bytes) -> None:
+def test_compose_hanging_model_server_is_killed_and_restarts(project: Project, seven: bytes) -> None:
     with httpx.Client(base_url=project.url, timeout=20) as http:
         project.compose("exec", "--no-TTY", "model-server", "bash", "-c", "kill -STOP -1")
         assert post_image(http, seven).status_code == 503
         assert http.get("/readyz").status_code == 503
+        assert http.get("/livez").status_code == 200
         wait_until(lambda: http.get("/readyz").status_code == 200, seconds=75)
         assert post_image(http, seven).json()["predictions"][0]["digit"] == 7
     wait_until(lambda: health(project, "gateway") == "healthy", seconds=20)
@@ -256,14 +235,13 @@ def test_compose_with_documented_tls_promotes_and_rolls_back(project: Project, t
 
 def test_compose_model_server_at_new_address_is_found(project: Project, seven: bytes) -> None:
     project.compose("stop", "model-server")
-    wait_until(lambda: health(project, "gateway") == "unhealthy", seconds=60)
+    wait_until(lambda: not answers(f"{project.url}/readyz"))
     # Another container takes the model server's old address.
     project.compose("run", "--detach", "--rm", "--no-deps", "gateway", "sleep", "20")
     project.compose("up", "--detach", "--wait", "model-server")
     with Client(project.url) as client:
         wait_until(lambda: answers(f"{project.url}/readyz"), seconds=10)
         assert client.predict(seven).digit == 7
-    wait_until(lambda: health(project, "gateway") == "healthy", seconds=60)
 
 
 def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes) -> None:
@@ -275,9 +253,8 @@ def test_compose_feedback_survives_a_new_gateway(project: Project, seven: bytes)
     with Client(project.url) as client:
         feedback = client.feedback(seven, 7)
     project.compose("up", "--detach", "--wait", "--force-recreate", "gateway", **settings)
-    for service in ("gateway", "retrain"):
-        command = ("run", "--rm", "--no-deps", "--no-TTY", service, "digits", "feedback", "ls")
-        assert feedback.request_id in project.compose(*command, **settings)
+    command = ("run", "--rm", "--no-deps", "--no-TTY", "retrain", "digits", "feedback", "ls")
+    assert feedback.request_id in project.compose(*command, **settings)
 
 
 def test_images_are_small_without_tensorflow_and_pip(project: Project) -> None:
@@ -296,11 +273,10 @@ def test_images_are_small_without_tensorflow_and_pip(project: Project) -> None:
 
 @pytest.fixture(scope="module")
 def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """Copy of the project, in which commands may change files, without services and versions."""
+    """Copy of the project, in which commands may change files, before the same containers and volumes."""
     ignored = shutil.ignore_patterns(".*", "models", "runs", "__pycache__")
     folder = shutil.copytree(ROOT, tmp_path_factory.mktemp("readme") / "digits", ignore=ignored)
     shutil.copy(ROOT / ".dockerignore", folder)
-    built.compose(*REMOVAL)
     return replace(built, folder=folder)
 
 
@@ -331,11 +307,20 @@ def test_compose_serves_model_of_another_name(own: Project) -> None:
         assert client.models().name == "shapes"
 
 
-@pytest.mark.parametrize("block", blocks("shell"))
-def test_documentation_commands_succeed(block: str, copy: Project) -> None:
-    # A block before this one may have ended the services.
+def test_documentation_commands_succeed(copy: Project) -> None:
     copy.compose("up", "--detach", "--wait")
-    block = block.replace("localhost:8080", f"localhost:{copy.port}")
-    # Commands that need public images or a GPU are validated, not run.
-    block = re.sub(r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE)
-    copy.run("bash", "-e", "-c", block)
+    publish_copy(copy, 2)
+    # One test: some blocks use what others have made.
+    for block in blocks("shell"):
+        block = block.replace("localhost:8080", f"localhost:{copy.port}").replace("{1..100}", "{1..30}")
+        # Commands that need public images or a GPU are validated, not run.
+        block = re.sub(
+            r"^(.*(?:observability|gpu).*) up .*$", r"\1 config --quiet", block, flags=re.MULTILINE
+        )
+        # Version 2 is there already; `retrain` fits.
+        for fit in re.findall(r"(?m)^docker compose run --rm training digits (train .*)\n", block):
+            parse(fit.split())
+            block = block.replace(f"docker compose run --rm training digits {fit}\n", "")
+        copy.run("bash", "-e", "-c", block)
+        if block.startswith("docker compose down"):
+            copy.compose("up", "--detach", "--wait")

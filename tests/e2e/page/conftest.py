@@ -3,17 +3,24 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from digit_client import DIGITS, TaskCard
 from digit_core.artifact.models_folder import ModelsFolder
-from tests.e2e.page.stub import ORIGIN, StubGateway
-from tests.processes import Ports
+from digit_core.tfserving import codec
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
+from tests.core.grpc_model_server import request_input
+from tests.processes import Ports, gateway_process
+from tests.serving.gateway.stub_model_server import StubModelServer, TaskModels, predict_response
 
 # No background requests of Chromium itself, and no host but the services under test.
 BROWSER_ARGUMENTS = [
@@ -94,20 +101,6 @@ def open_page(new_page: Callable[..., Page], service: Service) -> Callable[..., 
 
 
 @pytest.fixture
-def open_task(new_page: Callable[..., Page]) -> Callable[..., Page]:
-    """Return a function that opens the page of a stub gateway in a new context."""
-
-    def open_task(gateway: StubGateway, query: str = "", **options: Any) -> Page:
-        page = new_page(**options)
-        gateway.serve(page.context)
-        page.goto(f"{ORIGIN}/{query}")
-        page.locator("body[data-ready]").wait_for()
-        return page
-
-    return open_task
-
-
-@pytest.fixture
 def page(open_page: Callable[..., Page]) -> Page:
     """The page on a desktop."""
     return open_page()
@@ -128,3 +121,90 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ports = Ports()
     with ports.up(root):
         yield Service(ports.url, f"127.0.0.1:{ports.grpc}", root)
+
+
+FLOWERS = TaskCard("flowers", ("daisy", "rose", "tulip"), (64, 48, 3), (0.0, 255.0))
+LONG_LABELS = tuple(f"{letter} flower with a rather long name, in Latin" for letter in "ABC")
+TASKS = {
+    task.name: task
+    for task in (
+        FLOWERS,
+        DIGITS,
+        replace(FLOWERS, name="several", thresholds=(0.9, 0.1, 0.1)),
+        replace(FLOWERS, name="latin", labels=LONG_LABELS),
+        replace(FLOWERS, name="many", labels=tuple(f"class {number}" for number in range(100))),
+        replace(FLOWERS, name="large", shape=(700, 700, 3)),
+        TaskCard("halves", ("dark", "bright"), (40, 160, 1), (0.0, 255.0), fit="stretch"),
+        TaskCard("letters", tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), (28, 28), (0.1, 0.7), kind="digits"),
+    )
+}
+
+
+class BrightnessModels(TaskModels):
+    """Models of TASKS: brighter pictures have later labels, and neighbours of a label are likely, too.
+
+    `halves` sees the left top quarter only.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(**{name: {1: task} for name, task in TASKS.items()})
+
+    def __call__(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        response, spec = super().__call__(request, context), request.model_spec
+        if spec.signature_name in (codec.CARD_SIGNATURE, codec.LAYERS_SIGNATURE):
+            return response
+        task, batch = self.tasks[spec.name][1], request_input(request)
+        low, high = (0, 255) if spec.signature_name == "images" else task.range
+        seen = batch[:, :20, :80] if task.name == "halves" else batch
+        shares = (seen.reshape(len(seen), -1).mean(axis=1) - low) / (high - low)
+        places = shares[:, None] * (len(task.labels) - 1)
+        weights = np.exp(-np.abs(np.arange(len(task.labels)) - places))
+        return predict_response((weights / weights.sum(axis=1, keepdims=True)).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class TaskGateway:
+    """Gateway that serves TASKS, `flowers` by default, and takes feedback; `inputs` of its models."""
+
+    url: str
+    models: BrightnessModels
+
+    @property
+    def inputs(self) -> list[NDArray[Any]]:
+        return self.models.inputs
+
+
+@pytest.fixture(scope="package")
+def task_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TaskGateway]:
+    server = StubModelServer()
+    server.answer = models = BrightnessModels()
+    settings: dict[str, Any] = {
+        "model_name": "flowers",
+        "model_names": ",".join(TASKS.keys() - {"flowers"}),
+        "feedback": f"sqlite:///{tmp_path_factory.mktemp('tasks')}/feedback.db",
+        "feedback_open": True,
+    }
+    with gateway_process(server.target, **settings) as process:
+        yield TaskGateway(process.url, models)
+    server.close()
+
+
+@pytest.fixture
+def gateway(task_gateway: TaskGateway) -> TaskGateway:
+    """Gateway whose models were not asked yet."""
+    task_gateway.models.inputs.clear()
+    task_gateway.models.versions.clear()
+    return task_gateway
+
+
+@pytest.fixture
+def open_task(new_page: Callable[..., Page], gateway: TaskGateway) -> Callable[..., Page]:
+    """Return a function that opens the page of a task in a new context."""
+
+    def open_task(model: str = "", **options: Any) -> Page:
+        page = new_page(**options)
+        page.goto(f"{gateway.url}/{model and f'?model={model}'}")
+        page.locator("body[data-ready]").wait_for()
+        return page
+
+    return open_task

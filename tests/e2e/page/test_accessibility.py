@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.page.accessibility import HAS_FOCUS_OUTLINE, assert_accessible
+from tests.e2e.page.steps import explain, show_example
 from tests.e2e.page.test_images import FIVE
 
 pytestmark = pytest.mark.e2e
@@ -12,17 +13,14 @@ pytestmark = pytest.mark.e2e
 def test_page_before_and_after_the_explanation_is_accessible(page: Page) -> None:
     page.locator("body[data-ready]").wait_for()
     assert_accessible(page)
-    page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator(".reading")).to_have_text("5")
-    page.get_by_role("button", name="Why?").click()
-    expect(page.locator("main[data-explained]")).to_be_visible()
+    show_example(page, "5")
+    explain(page)
     assert_accessible(page)
 
 
 def test_dark_scheme_shows_light_ink_and_sends_dark_ink(page: Page) -> None:
     page.emulate_media(color_scheme="dark")
-    page.get_by_role("button", name="Example: 8").click()
-    expect(page.locator(".reading")).to_have_text("8")
+    show_example(page, "8")
     assert brightness(page, "body", "backgroundColor") < 60
     assert brightness(page, "#drawing", "color") > 200
 

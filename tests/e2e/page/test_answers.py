@@ -10,21 +10,23 @@ from playwright.sync_api import Page, expect
 
 from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport, write
 from tests.e2e.page.responses import DOUBTFUL, respond_with_lines, respond_with_refusal
+from tests.e2e.page.steps import explain, show_example
 
 pytestmark = pytest.mark.e2e
 
 REFUSED = "Doesn't look like a digit"
 
-# Columns of the heat map, as fractions of its width, between which it has colour.
-COLOURED_COLUMNS = """canvas => {
+# Number of blue pixels of the heat map; first and last column of clear colour, as fractions of its width.
+COLOURS = """canvas => {
   const { width, height } = canvas;
   const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-  const isColoured = (pixel) =>
-    data[4 * pixel + 3] > 128 && Math.abs(data[4 * pixel + 2] - data[4 * pixel]) > 60;
-  const columns = Array.from({ length: width * height }, (_, pixel) => pixel)
-    .filter(isColoured)
+  const pixels = Array.from({ length: width * height }, (_, pixel) => pixel);
+  const isBluer = (pixel, by) => data[4 * pixel + 3] > 128 && data[4 * pixel + 2] - data[4 * pixel] > by;
+  const isRedder = (pixel, by) => data[4 * pixel + 3] > 128 && data[4 * pixel] - data[4 * pixel + 2] > by;
+  const columns = pixels.filter((pixel) => isBluer(pixel, 60) || isRedder(pixel, 60))
     .map((pixel) => (pixel % width) / width);
-  return [Math.min(...columns), Math.max(...columns)];
+  const blue = pixels.filter((pixel) => isBluer(pixel, 40)).length;
+  return [blue, Math.min(...columns), Math.max(...columns)];
 }"""
 
 # Tags that cover another digit's box, or another tag.
@@ -36,18 +38,6 @@ COVERING_TAGS = """boxes => {
   };
   return tags.filter((tag) => [...boxes, ...tags].some(
     (other) => other !== tag && other !== tag.parentElement && covers(tag, other))).length;
-}"""
-
-# Counts the heat map's clearly blue and clearly red pixels.
-COUNT_COLOURS = """canvas => {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const counts = { blue: 0, red: 0 };
-  for (let i = 0; i < data.length; i += 4) {
-    if (data[i + 3] < 128) continue;
-    if (data[i + 2] > data[i] + 40) counts.blue++;
-    if (data[i] > data[i + 2] + 40) counts.red++;
-  }
-  return counts;
 }"""
 
 
@@ -63,7 +53,7 @@ def answers_of(count: int = 1, none: float = 0, **probabilities: float) -> list[
     return [{"index": numbers.index(max(numbers)), "shares": shares, "labels": list("0123456789")}] * count
 
 
-def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page: Page) -> None:
+def test_messages_name_certainty_of_the_least_sure_digit_factor_of_odds_and_difference(page: Page) -> None:
     certainties = [
         (answers_of(p5=0.97, p3=0.03), "The network is sure."),
         (answers_of(p5=0.7, p3=0.2, p8=0.1), "It could also be a 3."),
@@ -77,9 +67,12 @@ def test_messages_name_certainty_of_the_least_sure_digit_and_factor_of_odds(page
         (20, "the odds of an 8 change by a factor of more than a million."),
         (0, "No single part changes the odds of an 8."),
     ]
+    unsure = {"lines": [], "refusal": "unsure"}
     sentences: list[tuple[str, list[Any], str]] = [
         *(("describeCertainty", [answers], text) for answers, text in certainties),
         *(("describeScale", ["8", peak], text) for peak, text in scales),
+        # Unsure is not called no digit.
+        ("describeDifference", [unsure, {"lines": [{"text": "3"}]}, "no digit"], "nothing surely or 3?"),
     ]
     call = "async ([name, values]) => (await import('/static/messages.js'))[name](...values)"
     for name, values, text in sentences:
@@ -98,26 +91,6 @@ def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) 
     expect(page.locator(".bars .best b")).to_have_text("99%")
 
 
-# Strokes, the width of the pen and the digit: plain and thin 1, small 0, ring.
-PLAIN = [
-    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 6, "1"),
-    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 2, "1"),
-    ([(0.5 + 0.06 * math.sin(angle / 5), 0.5 - 0.09 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
-    ([(0.5 + 0.3 * math.sin(angle / 5), 0.5 - 0.3 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
-]
-
-
-def test_plain_strokes_are_sure_and_their_bars_say_so(page: Page) -> None:
-    for stroke, width, digit in PLAIN:
-        page.locator("#pen input").fill(str(width))
-        draw_without_release(page, stroke)
-        page.mouse.up()
-        expect(page.locator(".reading")).to_have_text(digit)
-        expect(page.locator(".certainty")).to_have_text("The network is sure.")
-        expect(page.locator(".bars li:not(.zero)")).to_have_text(f"{digit}99%")
-        page.get_by_role("button", name="Clear").click()
-
-
 @pytest.mark.parametrize(("is_digit", "none"), [(0.6, "0%"), (0.55, "45%"), (0.36, "50%")])
 def test_answer_in_doubt_shares_its_bar_with_none_which_is_never_longer(
     page: Page, is_digit: float, none: str
@@ -128,15 +101,6 @@ def test_answer_in_doubt_shares_its_bar_with_none_which_is_never_longer(
     expect(page.locator(".bars .best span")).to_have_text("0")
     sentence = "The network is sure." if is_digit == 0.6 else "Hard to tell: it could also be no digit."
     expect(page.locator(".certainty")).to_have_text(sentence)
-
-
-def test_unsure_is_not_called_no_digit(page: Page) -> None:
-    difference = page.evaluate("""async () => {
-      const { describeDifference } = await import("/static/messages.js");
-      const three = { lines: [{ text: "3" }] };
-      return describeDifference({ lines: [], refusal: "unsure" }, three, "no digit");
-    }""")
-    assert difference == "They differ: nothing surely or 3?"
 
 
 def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
@@ -159,15 +123,6 @@ def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
     expect(page.locator(".reading [type=radio]")).to_have_count(0)
 
 
-def test_long_number_written_with_the_default_pen_is_read(page: Page) -> None:
-    page.locator("#drawing").focus()
-    for place, digit in enumerate((2, 0, 1, 7)):
-        for stroke in STROKES[digit]:
-            draw_without_release(page, [(x / 2.6 + 0.24 * place - 0.06, y / 2.6 + 0.3) for x, y in stroke])
-            page.mouse.up()
-    expect(page.locator(".reading")).to_have_text("2017")
-
-
 def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(page: Page) -> None:
     paths: list[str] = []
     page.on("request", lambda request: paths.append(request.url.partition("/v1/")[2]))
@@ -181,12 +136,11 @@ def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(p
     page.keyboard.press("Space")
     expect(page.locator(".bars .best span")).to_have_text("1")
     assert list(filter(None, paths)) == ["read?include=image"]
-    page.get_by_role("button", name="Why?").click()
-    expect(page.locator("main[data-explained=image]")).to_be_visible()
+    explain(page, on="image")
     expect(page.locator("#boxes")).to_be_hidden()
     page.locator(".reading label").nth(3).click()
     expect(page.locator("#scale-text")).to_contain_text("the odds of a 6")
-    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
+    assert page.locator("#heatmap").evaluate(COLOURS)[0] > 1000
 
 
 @pytest.mark.parametrize(("width", "height"), [(320, 640), (1280, 800)])
@@ -194,8 +148,7 @@ def test_tags_cover_no_digit_and_all_lines_are_in_view(
     open_page: Callable[..., Page], width: int, height: int
 ) -> None:
     page = open_page(viewport={"width": width, "height": height})
-    page.get_by_role("button", name="Example: 1").click()
-    expect(page.locator(".reading")).to_have_text("1")
+    show_example(page, "1")
     page.evaluate("scrollTo(0, 0)")
     bars = [page.locator(".bars").bounding_box()]
     for lines in (("2026", "17"), ("0123456789",) * 3):
@@ -222,7 +175,7 @@ def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) ->
     certainty = page.locator(".certainty").inner_text()
     network_input = page.locator(".answer img").get_attribute("src")
     assert network_input
-    first, last = page.locator("#heatmap").evaluate(COLOURED_COLUMNS)
+    _, first, last = page.locator("#heatmap").evaluate(COLOURS)
     assert 0.45 < first < last
     page.get_by_role("radio", checked=True).focus()
     page.keyboard.press("ArrowLeft")
@@ -234,7 +187,7 @@ def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) ->
     expect(page.locator("#scale-text")).to_contain_text("the odds of a 7")
     expect(page.locator(".certainty")).to_have_text(certainty)
     expect(page.get_by_role("status").filter(has_text="This is a 7")).to_have_count(1)
-    first, last = page.locator("#heatmap").evaluate(COLOURED_COLUMNS)
+    _, first, last = page.locator("#heatmap").evaluate(COLOURS)
     assert first < last < 0.45
 
 
@@ -282,7 +235,7 @@ def test_why_on_drawing_paints_heat_map_with_scale_and_hides_it_during_a_stroke(
     expect(page.locator("main[data-explained=strokes]")).to_be_visible()
     for text in ("Red: against", "Blue: for", "without that part, the odds of a 4 change by a factor of"):
         expect(page.get_by_text(text)).to_be_visible()
-    assert page.locator("#heatmap").evaluate(COUNT_COLOURS)["blue"] > 1000
+    assert page.locator("#heatmap").evaluate(COLOURS)[0] > 1000
     draw_without_release(page, [(0.2, 0.2), (0.3, 0.2)])
     expect(page.locator("main[data-explained]")).to_have_count(0)
     page.mouse.up()

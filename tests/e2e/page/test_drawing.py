@@ -15,6 +15,7 @@ from digit_core.images import to_png
 from tests.e2e.page.accessibility import assert_accessible, violations
 from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport
 from tests.e2e.page.responses import reading_of
+from tests.e2e.page.steps import show_example
 
 pytestmark = pytest.mark.e2e
 
@@ -45,8 +46,7 @@ def test_answer_is_in_view_without_scrolling(
     open_page: Callable[..., Page], is_phone: bool, sizes: list[tuple[int, int]]
 ) -> None:
     page = open_page(has_touch=is_phone)
-    page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator(".reading")).to_have_text("5")
+    show_example(page, "5")
     for width, height in sizes:
         page.set_viewport_size({"width": width, "height": height})
         page.evaluate("scrollTo(0, 0)")
@@ -120,13 +120,11 @@ def test_pen_width_tripled_triples_stroke_width(page: Page) -> None:
 def test_empty_page_invites_and_each_example_is_read(page: Page) -> None:
     expect(page.locator("#demo path")).to_have_count(4)
     for name, text in (("photo", "202617"), ("five", "5"), ("squared paper", "1984")):
-        page.get_by_role("button", name=f"Example: {name}", exact=True).click()
-        expect(page.locator(".reading")).to_have_text(text)
+        show_example(page, name, text)
         page.get_by_role("button", name="Clear").click()
         expect(page.get_by_role("heading", name="Write, and watch the network read.")).to_be_visible()
     for digit in range(10):
-        page.get_by_role("button", name=f"Example: {digit}").click()
-        expect(page.locator(".reading")).to_have_text(str(digit))
+        show_example(page, str(digit))
 
 
 def test_reload_and_link_show_the_same_drawing_and_images_have_no_link(
@@ -178,8 +176,7 @@ def test_copied_calls_print_what_the_page_shows(page: Page, tmp_path: Path) -> N
 
 
 def test_picture_to_share_shows_drawing_answer_and_bars(page: Page, tmp_path: Path) -> None:
-    page.get_by_role("button", name="Example: 4").click()
-    expect(page.locator(".reading")).to_have_text("4")
+    show_example(page, "4")
     page.get_by_role("button", name="Copy link or call").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download picture").click()
@@ -212,8 +209,7 @@ def test_offline_then_online_keeps_drawing_and_shows_prediction(
 
 
 def test_answer_while_next_is_due_is_dimmed_and_the_newest_wins(page: Page) -> None:
-    page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator(".reading")).to_have_text("5")
+    show_example(page, "5")
     expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
     held: list[Route] = []
     page.route("**/v1/read*", lambda route: held.append(route))

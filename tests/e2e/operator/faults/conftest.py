@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,10 +18,21 @@ import pytest
 from digit_core.images import to_png
 from digit_serving.stack import MODEL_SERVER_FLAGS
 from tests.load import load
-from tests.processes import MODEL_SERVER, answers, free_port, running, wait_until
+from tests.processes import MODEL_SERVER, answers, free_port, gateway_process, wait_until
 
 DEADLINE = 5.0
 """Default request deadline of the gateway, in seconds."""
+
+HEARTBEAT = 12
+"""Seconds that a worker of the gateway may live without a heartbeat, in place of 30."""
+
+GATEWAY = [
+    sys.executable,
+    "-c",
+    "from digit_client.__main__ import main; from digit_serving.gateway import server; "
+    f"server._HEARTBEAT_TIMEOUT_SECONDS = {HEARTBEAT}; main()",
+]
+"""Command line of `digits` with this heartbeat."""
 
 RECOVERY = 2.0
 """Maximum recovery time after the end of a fault, in seconds."""
@@ -72,13 +84,12 @@ class Service:
     gateway: subprocess.Popen[bytes]
     url: str
     grpc_port: int
-    flags: tuple[str, ...]
     log: Path
     model_server: subprocess.Popen[bytes] | None = None
 
     def start_model_server(self, wrapper: Sequence[str] = (), **options: Any) -> None:
         """Start the model server, through the command `wrapper` if given; don't wait until it is ready."""
-        models = self.flags or ("--model_name=digits", f"--model_base_path={self.models}")
+        models = ("--model_name=digits", f"--model_base_path={self.models}")
         flags = (f"--port={self.grpc_port}", *MODEL_SERVER_FLAGS, *models)
         with self.log.open("ab") as log:
             self.model_server = subprocess.Popen([*wrapper, *MODEL_SERVER, *flags], stderr=log, **options)
@@ -155,24 +166,19 @@ def serve(models: Path, digits: Any, tmp_path: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def start(
-            *flags: str,
             folder: Path = models,
             model_server: bool = True,
             environment: dict[str, str] | None = None,
             limits: dict[int, int] | None = None,
         ) -> Service:
-            port, grpc_port = free_port(), free_port()
-            settings = {
-                "DIGITS_PORT": str(port),
-                "DIGITS_MODEL_SERVER": f"127.0.0.1:{grpc_port}",
-                "DIGITS_DEFAULT_LABEL": "",
-            }
-            settings |= environment or {}
-            gateway = stack.enter_context(running("gateway", environment=settings, limits=limits))
-            url = f"http://127.0.0.1:{port}"
-            service = Service(folder, digits, gateway, url, grpc_port, flags, tmp_path / "log")
+            grpc_port = free_port()
+            gateway = stack.enter_context(
+                gateway_process(
+                    f"127.0.0.1:{grpc_port}", environment, command=GATEWAY, limits=limits, workers=2
+                )
+            )
+            service = Service(folder, digits, gateway.process, gateway.url, grpc_port, tmp_path / "log")
             stack.callback(_stop_model_server, service)
-            wait_until(lambda: answers(f"{url}/livez"), gateway)
             if model_server:
                 service.start_model_server(env={**os.environ, **(environment or {})})
                 service.wait_until_ready()
