@@ -51,14 +51,17 @@ def render(values: Mapping[str, Any]) -> list[Object]:
     return list(yaml.safe_load_all(rendered(dict(values))))
 
 
-def notes(values: Mapping[str, Any]) -> str:
-    """Return what Helm prints after it has installed the chart with the values."""
+def templates(values: Mapping[str, Any], name: str = "digits", namespace: str = "digits") -> dict[str, str]:
+    """Return what Helm's engine makes of each template. Skip the test without the engine."""
     helm = pytest.importorskip("helm_python")
     with helm.Chart.load(K8S / "chart") as chart:
-        text: str = chart.render(dict(values), name="digits", namespace="digits")[
-            "digits/templates/NOTES.txt"
-        ]
-    return text
+        texts: dict[str, str] = chart.render(dict(values), name=name, namespace=namespace)
+    return texts
+
+
+def notes(values: Mapping[str, Any]) -> str:
+    """Return what Helm prints after it has installed the chart with the values."""
+    return templates(values)["digits/templates/NOTES.txt"]
 
 
 def of_kind(objects: Sequence[Object], *kinds: str) -> list[Object]:

@@ -13,7 +13,7 @@ import yaml
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from tests.commands import parse
+from tests.commands import fake_digits, parse
 from tests.readme import blocks
 
 ROOT = Path(__file__).parent.parent
@@ -42,11 +42,9 @@ def test_model_server_flags_are_known_and_name_files_of_the_volumes() -> None:
 
 
 @pytest.fixture
-def fake_digits(tmp_path: Path) -> dict[str, str]:
-    """Environment whose command `digits` prints its arguments and ends with the status $STATUS."""
-    (tmp_path / "digits").write_text('#!/bin/sh\necho "$@"\n[ "$1" != train ] || exit "${STATUS:-0}"')
-    (tmp_path / "digits").chmod(0o755)
-    return {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+def environment(tmp_path: Path) -> dict[str, str]:
+    """Environment with a fake command `digits`."""
+    return fake_digits(tmp_path)
 
 
 def run_service(name: str, environment: dict[str, str], **settings: str) -> subprocess.CompletedProcess[str]:
@@ -64,9 +62,9 @@ def run_service(name: str, environment: dict[str, str], **settings: str) -> subp
     ],
 )
 def test_training_service_publishes_the_digits_only_and_checks_the_folder(
-    fake_digits: dict[str, str], settings: dict[str, str], status: int, calls: list[str]
+    environment: dict[str, str], settings: dict[str, str], status: int, calls: list[str]
 ) -> None:
-    done = run_service("training", fake_digits | {"STATUS": str(status)}, **settings)
+    done = run_service("training", environment | {"STATUS": str(status)}, **settings)
     assert (done.returncode, done.stdout.splitlines()) == (status, calls)
 
 
@@ -76,9 +74,9 @@ def test_training_service_publishes_the_digits_only_and_checks_the_folder(
     ids=["published", "refused-by-the-gate", "failed"],
 )
 def test_retrain_service_succeeds_unless_training_fails(
-    fake_digits: dict[str, str], status: str, ends: int, published: bool
+    environment: dict[str, str], status: str, ends: int, published: bool
 ) -> None:
-    done = run_service("retrain", fake_digits | {"STATUS": status, "DIGITS_FEEDBACK": STORE})
+    done = run_service("retrain", environment | {"STATUS": status, "DIGITS_FEEDBACK": STORE})
     assert done.returncode == ends
     trained, *rest = done.stdout.splitlines()
     assert trained == f"train --feedback {STORE} --from stable --min-gain 0.01"
@@ -86,9 +84,9 @@ def test_retrain_service_succeeds_unless_training_fails(
     assert ("models prune" in rest) == (ends == 0)
 
 
-def test_service_commands_of_digits_are_valid(fake_digits: dict[str, str]) -> None:
+def test_service_commands_of_digits_are_valid(environment: dict[str, str]) -> None:
     for name in ("training", "releases", "retrain"):
-        for call in run_service(name, fake_digits | {"DIGITS_FEEDBACK": STORE}).stdout.splitlines():
+        for call in run_service(name, environment | {"DIGITS_FEEDBACK": STORE}).stdout.splitlines():
             if "docker compose" not in call:
                 parse(shlex.split(call))
 
@@ -218,7 +216,7 @@ def test_release_gives_every_argument_of_the_dockerfiles_without_default() -> No
 
 
 def test_documented_override_retrains_a_model_of_ones_own(
-    fake_digits: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (command,) = (
         override["retrain"]["command"]
@@ -230,7 +228,7 @@ def test_documented_override_retrains_a_model_of_ones_own(
     monkeypatch.setenv("DIGITS_FEEDBACK", STORE)
     done = subprocess.run(
         ["sh", "-ec", f"python() {{ :; }}\n{script}"],
-        env=os.environ | fake_digits,
+        env=os.environ | environment,
         capture_output=True,
         text=True,
     )

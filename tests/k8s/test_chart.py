@@ -31,6 +31,7 @@ from tests.manifests import (
     pod,
     pods,
     render,
+    templates,
     training_job,
 )
 from tests.processes import accepts, free_port, wait_until
@@ -150,15 +151,11 @@ def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
 
 
 def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
-    helm = pytest.importorskip("helm_python")
-
     assert "every pod of the cluster may call the gateways" in notes({})
     closed = {"gateway": {"callers": [DATABASE]}}
     assert "WARNING" not in notes(closed)
     assert "WARNING: alerts link docs/how-to/runbook.md" in notes(merge(closed, WATCHED))
-    with helm.Chart.load(K8S / "chart") as chart:
-        texts = chart.render({"gateway": {"callers": [DATABASE]}}, name="digits", namespace="digits")
-    test_pod, policy = yaml.safe_load_all(texts["digits/templates/tests/gateway.yaml"])
+    test_pod, policy = yaml.safe_load_all(templates(closed)["digits/templates/tests/gateway.yaml"])
     for item in (test_pod, policy):
         assert item["metadata"]["annotations"]["helm.sh/hook"] == "test"
         kubernetes_validate.validate(item, VERSIONS[-1], strict=True)
@@ -376,10 +373,8 @@ def test_redis_command_starts_store_of_limits() -> None:
 
 
 def test_chart_installs_into_any_namespace_under_any_name() -> None:
-    helm = pytest.importorskip("helm_python")
-    with helm.Chart.load(K8S / "chart") as chart:
-        values = merge(WATCHED, {"autoscaling": {"metric": "queue"}})
-        files = chart.render(values, name="b", namespace="other")
+    values = merge(WATCHED, {"autoscaling": {"metric": "queue"}})
+    files = templates(values, name="b", namespace="other")
     texts = [text for path, text in files.items() if path.endswith(".yaml")]
     objects = [item for text in texts for item in yaml.safe_load_all(text) if item]
     assert {item["metadata"]["namespace"] for item in objects} == {"other"}

@@ -10,7 +10,7 @@ import pytest
 
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
-from tests.commands import parse
+from tests.commands import fake_digits, parse
 from tests.k8s.conftest import Installation, promotion
 from tests.manifests import (
     K8S,
@@ -109,16 +109,15 @@ def test_model_server_flags_are_known_and_enough_for_all_gateways(installation: 
 
 
 def test_digits_command_is_valid(installation: Installation, tmp_path: Path) -> None:
+    variables = {"DIGITS_FEEDBACK": "postgresql://db/digits", **fake_digits(tmp_path)}
     # A failed `sleep` ends a container's loop.
-    for program, script in (("digits", 'echo "$@"'), ("sleep", "exit 1")):
-        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / program).chmod(0o755)
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "sleep").chmod(0o755)
     for template in pods(installation.workloads):
         for container in containers(template):
             command = [*container.get("command", []), *container.get("args", [])]
             if not command or not OWN_IMAGE.search(container["image"]):
                 continue
-            variables = {"DIGITS_FEEDBACK": "postgresql://db/digits", "PATH": f"{tmp_path}:/usr/bin:/bin"}
             printed = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
             assert printed.stdout
             for call in printed.stdout.splitlines():
@@ -241,12 +240,10 @@ def test_training_again_ignores_refusal_but_no_error(
     train_status: int, status: int, calls: list[str], tmp_path: Path
 ) -> None:
     (trainer,) = containers(pod(named(overlay("local"), "CronJob", "training")))
-    script = f'echo "$1" >>{tmp_path}/calls; [ "$1" != train ] || exit {train_status}'
-    (tmp_path / "digits").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "digits").chmod(0o755)
-    done = subprocess.run(trainer["command"], env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    environment = {"STATUS": str(train_status), **fake_digits(tmp_path)}
+    done = subprocess.run(trainer["command"], env=environment, capture_output=True, text=True)
     assert done.returncode == status
-    assert (tmp_path / "calls").read_text().split() == calls
+    assert [call.split()[0] for call in done.stdout.splitlines()] == calls
 
 
 def test_releases_job_calls_the_gateways_of_its_namespace_with_their_image_also_without_tls() -> None:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from digit_serving.gateway.settings import Settings
 from tests.k8s.conftest import DATABASE, PUBLIC_KEY, REDIS, STORAGE
-from tests.manifests import K8S, Object, containers, defaults, merge, named, pod, render
+from tests.manifests import Object, containers, defaults, merge, named, pod, render, templates
 
 pytestmark = pytest.mark.slow
 
@@ -75,12 +75,9 @@ INSTALLATIONS: list[dict[str, Any]] = [
 
 def objects_of(values: dict[str, Any]) -> list[Object]:
     """Return the objects of an installation, and those of `helm test`."""
-    helm = pytest.importorskip("helm_python")
-    with helm.Chart.load(K8S / "chart") as chart:
-        texts = chart.render(values, name="digits", namespace="digits")
     return [
         item
-        for path, text in texts.items()
+        for path, text in templates(values).items()
         if path.endswith(".yaml")
         for item in yaml.load_all(text, yaml.CSafeLoader)
     ]

@@ -182,7 +182,7 @@ def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask, 
 def test_model_in_address_unknown_shows_error_and_default(
     open_task: OpenTask, gateway: TaskGateway, expected_errors: list[str]
 ) -> None:
-    expected_errors += ["400"]
+    expected_errors += ["404"]
     page = open_task("roses")
     expect(page).to_have_title("Flowers")
     expect(page.locator("#error")).to_contain_text("Parameter `model` must be one of: flowers, ")
