@@ -33,8 +33,10 @@ def ports() -> Ports:
     return Ports()
 
 
-def start_up(models: Path, ports: Ports, *options: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(models: Path, ports: Ports, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Start `digits up` as the leader of a process group; end it after the block."""
+    process = subprocess.Popen(
         [*DIGITS, "up", "--models", str(models), *options],
         env={**os.environ, **ports.environment, "PYTHONUNBUFFERED": "1", **environment},
         stdout=subprocess.PIPE,
@@ -42,6 +44,11 @@ def start_up(models: Path, ports: Ports, *options: str, **environment: str) -> s
         text=True,
         start_new_session=True,
     )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 def read_start(process: subprocess.Popen[str]) -> str:
@@ -75,14 +82,10 @@ def original_on_the_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 @contextmanager
 def serving(models: Path, ports: Ports) -> Iterator[str]:
     """Run `digits up` until the end of the block; yield what it prints until it is ready."""
-    process = start_up(models, ports)
-    try:
+    with started(models, ports) as process:
         out = read_start(process)
         wait_until(lambda: is_ready(ports.url), process)
         yield out
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
     assert pids_with_ports(ports) == []
 
 
@@ -132,17 +135,17 @@ def test_up_serves_several_models(service: Running, digits: Any) -> None:
 
 
 def test_up_killed_process_starts_again_and_ctrl_c_stops_all(models: Path, ports: Ports, digits: Any) -> None:
-    process = start_up(models.parent, ports, DIGITS_LOG_LEVEL="info")
-    out = read_start(process)
-    for command in (b"model-server", b"gateway"):
-        killed = min(pids_with_ports(ports, command))
-        os.kill(killed, signal.SIGKILL)
-        wait_until(partial(_is_replaced, killed, ports, command), process)
-        wait_until(lambda: is_ready(ports.url), process)
-        assert answering(ports, digits) == 1
-    # A terminal signals every process of the foreground group.
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with started(models.parent, ports, DIGITS_LOG_LEVEL="info") as process:
+        out = read_start(process)
+        for command in (b"model-server", b"gateway"):
+            killed = min(pids_with_ports(ports, command))
+            os.kill(killed, signal.SIGKILL)
+            wait_until(partial(_is_replaced, killed, ports, command), process)
+            wait_until(lambda: is_ready(ports.url), process)
+            assert answering(ports, digits) == 1
+        # A terminal signals every process of the foreground group.
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
     for port in (ports.gateway, ports.grpc, ports.rest):
         assert f":{port}" in out
@@ -160,11 +163,11 @@ def _is_replaced(killed: int, ports: Ports, command: bytes) -> bool:
 
 
 def test_up_ctrl_c_during_publication_leaves_the_folder_empty(tmp_path: Path, ports: Ports) -> None:
-    process = start_up(tmp_path, ports)
-    # The folder of a model comes after TensorFlow's import.
-    wait_until(lambda: any(tmp_path.glob(".publishing-*/digits")), process)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    with started(tmp_path, ports) as process:
+        # The folder of a model comes after TensorFlow's import.
+        wait_until(lambda: any(tmp_path.glob(".publishing-*/digits")), process)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=20)
     assert out == f"{tmp_path} is empty: publishing the networks that come with digits ...\n"
     assert (process.returncode, err) == (130, "Stopped.\n")
     assert [path.name for path in tmp_path.iterdir()] == [".models.lock"]
@@ -175,16 +178,12 @@ def test_up_empty_answers_once_a_model_is_published(
     models: Path, ports: Ports, digits: Any, tmp_path: Path
 ) -> None:
     root = tmp_path / "models"
-    process = start_up(root, ports, "--empty")
-    try:
+    with started(root, ports, "--empty") as process:
         wait_until(lambda: answers(f"{ports.url}/livez"), process)
         assert not ModelsFolder(root).names()
         publish(root, models / "1")
         read_start(process)
         assert answering(ports, digits) == 1
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
 
 
 def test_up_model_server_that_can_not_start_ends_with_the_reason(
@@ -193,8 +192,8 @@ def test_up_model_server_that_can_not_start_ends_with_the_reason(
     program = tmp_path / "tensorflow_model_server"
     program.write_text("#!/bin/sh\nexit 3")
     program.chmod(0o755)
-    process = start_up(models.parent, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    _, err = process.communicate(timeout=60)
+    with started(models.parent, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}") as process:
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "model server ended with status 3" in err
 
@@ -231,8 +230,7 @@ grep -q "versions: 2" "$file" && grep -q none {broken}/saved_model.pb && sleep 3
 exec {" ".join(DIGITS)} model-server "$@"
 """)
     program.chmod(0o755)
-    process = start_up(two_versions, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    try:
+    with started(two_versions, ports, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}") as process:
         read_start(process)
         (broken / "saved_model.pb").write_text("none")
         (broken / "assets.extra" / "SHA256SUMS").unlink()
@@ -241,7 +239,6 @@ exec {" ".join(DIGITS)} model-server "$@"
         wait_until(lambda: is_ready(ports.url), process, 90)
         assert answering(ports, digits) == 1
         assert ModelsFolder(two_versions).read_config().listed("digits") == {1}
-    finally:
         process.terminate()
         _, err = process.communicate(timeout=20)
     assert "The model server ended with status 255; it starts again in 2 s." in err
@@ -300,17 +297,10 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
     two_versions: Path, ports: Ports, digits: Any
 ) -> None:
     shutil.rmtree(two_versions / "digits" / "1")
-    process = start_up(two_versions, ports)
-    try:
+    with started(two_versions, ports) as process:
         assert process.stdout
-        assert (
-            "label stable needs another: `digits models promote N --model digits`"
-            in process.stdout.readline()
-        )
+        assert "label stable needs another: `digits models promote N" in process.stdout.readline()
         assert any("Not ready yet: No loaded version of the model" in line for line in process.stdout)
         change(two_versions, ports, "promote", "2")
         wait_until(lambda: is_ready(ports.url), process)
         assert answering(ports, digits) == 2
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)

@@ -91,6 +91,26 @@ def test_bars_of_doubtful_answer_mute_zeros_and_show_no_100_percent(page: Page) 
     expect(page.locator(".bars .best b")).to_have_text("99%")
 
 
+# Strokes, the width of the pen and the digit: plain and thin 1, small 0, ring.
+PLAIN = [
+    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 6, "1"),
+    ([(0.5, 0.2), (0.5, 0.4), (0.5, 0.6), (0.5, 0.8)], 2, "1"),
+    ([(0.5 + 0.06 * math.sin(angle / 5), 0.5 - 0.09 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
+    ([(0.5 + 0.3 * math.sin(angle / 5), 0.5 - 0.3 * math.cos(angle / 5)) for angle in range(33)], 6, "0"),
+]
+
+
+def test_plain_strokes_are_sure_and_their_bars_say_so(page: Page) -> None:
+    for stroke, width, digit in PLAIN:
+        page.locator("#pen input").fill(str(width))
+        draw_without_release(page, stroke)
+        page.mouse.up()
+        expect(page.locator(".reading")).to_have_text(digit)
+        expect(page.locator(".certainty")).to_have_text("The network is sure.")
+        expect(page.locator(".bars li:not(.zero)")).to_have_text(f"{digit}99%")
+        page.get_by_role("button", name="Clear").click()
+
+
 @pytest.mark.parametrize(("is_digit", "none"), [(0.6, "0%"), (0.55, "45%"), (0.36, "50%")])
 def test_answer_in_doubt_shares_its_bar_with_none_which_is_never_longer(
     page: Page, is_digit: float, none: str
@@ -123,6 +143,15 @@ def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
     expect(page.locator(".reading [type=radio]")).to_have_count(0)
 
 
+def test_long_number_written_with_the_default_pen_is_read(page: Page) -> None:
+    page.locator("#drawing").focus()
+    for place, digit in enumerate((2, 0, 1, 7)):
+        for stroke in STROKES[digit]:
+            draw_without_release(page, [(x / 2.6 + 0.24 * place - 0.06, y / 2.6 + 0.3) for x, y in stroke])
+            page.mouse.up()
+    expect(page.locator(".reading")).to_have_text("2017")
+
+
 def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(page: Page) -> None:
     paths: list[str] = []
     page.on("request", lambda request: paths.append(request.url.partition("/v1/")[2]))
@@ -132,9 +161,6 @@ def test_photograph_of_number_takes_one_request_and_shows_lines_boxes_and_tags(p
     for box in page.locator("#boxes div").all():
         expect(box).to_be_in_viewport(ratio=1)
     assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
-    page.get_by_role("radio", name="1, digit 5 of 6").focus()
-    page.keyboard.press("Space")
-    expect(page.locator(".bars .best span")).to_have_text("1")
     assert list(filter(None, paths)) == ["read?include=image"]
     explain(page, on="image")
     expect(page.locator("#boxes")).to_be_hidden()

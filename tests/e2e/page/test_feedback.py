@@ -52,8 +52,7 @@ def show(page: Page, *lines: str) -> None:
     respond_with_lines(page, *lines)
     if page.locator("#clear").is_enabled():
         page.locator("#clear").click()
-    page.get_by_role("button", name="Example: 5").click()
-    expect(page.locator(".reading")).to_have_text("".join(lines))
+    show_example(page, "5", "".join(lines))
     expect(button(page, "Right")).to_be_enabled()
 
 
