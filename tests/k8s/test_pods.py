@@ -240,8 +240,8 @@ def test_training_again_ignores_refusal_but_no_error(
     train_status: int, status: int, calls: list[str], tmp_path: Path
 ) -> None:
     (trainer,) = containers(pod(named(overlay("local"), "CronJob", "training")))
-    environment = {"STATUS": str(train_status), **fake_digits(tmp_path)}
-    done = subprocess.run(trainer["command"], env=environment, capture_output=True, text=True)
+    variables = {"STATUS": str(train_status), **fake_digits(tmp_path)}
+    done = subprocess.run(trainer["command"], env=variables, capture_output=True, text=True)
     assert done.returncode == status
     assert [call.split()[0] for call in done.stdout.splitlines()] == calls
 

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
@@ -20,7 +19,7 @@ from digit_client import Client
 from digit_core.images import to_png
 from tests.manifests import Object, merge, named, overlay_values, render, training_job
 from tests.podman_cluster import PodmanCluster
-from tests.processes import require_running, run
+from tests.processes import DIGITS, require_running, run
 from tests.readme import ROOT, blocks
 
 pytestmark = pytest.mark.containers
@@ -103,7 +102,7 @@ def deploy(cluster: PodmanCluster, objects: list[Object], *names: str) -> None:
 def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str) -> str:
     """Run the Job that a command of the documentation prints; return its output."""
     command = command.replace("$image", "digits-gateway:0.1.0").replace("registry.example.com/", "")
-    digits = [sys.executable, "-m", "digit_client", *shlex.split(command)[1:]]
+    digits = [*DIGITS, *shlex.split(command)[1:]]
     job = yaml.safe_load(subprocess.run(digits, check=True, capture_output=True, text=True).stdout)
     objects = deepcopy(objects)
     # No Service maps port 80 to the gateways' on Podman.
@@ -116,8 +115,10 @@ def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str)
 def test_version_that_a_release_job_makes_the_canary_gets_the_share_of_the_values(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    objects, versions = render(merge(DROP_IN, CANARY)), cluster.volume("models") / "digits"
-    shutil.copytree(versions / "1", versions / "2")
+    objects, models = render(merge(DROP_IN, CANARY)), cluster.volume("models")
+    # The Job's image has no TensorFlow, with which a publication verifies.
+    shutil.copytree(models / "digits" / "1", models / "digits" / "2")
+    run(*DIGITS, "models", "verify", "2", "--models", str(models))
     deploy(cluster, objects, "model-server", "gateway")
     # A published version is not served before its promotion.
     assert count_versions(cluster, objects, to_png(digits.one(7)), 20) == {1: 20}
