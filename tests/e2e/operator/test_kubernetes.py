@@ -1,6 +1,6 @@
 """Workloads of the chart on Podman, with the drop-in in place of TensorFlow Serving.
 
-CI's job `kubernetes` publishes, promotes and rolls back in a cluster.
+CI's job `kubernetes` publishes in a cluster, too.
 """
 
 import re
@@ -112,21 +112,25 @@ def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str)
     return cluster.wait_for_job(job)
 
 
-def test_version_that_a_release_job_makes_the_canary_gets_the_share_of_the_values(
+def test_release_jobs_move_labels_without_a_restart(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    objects, models = render(merge(DROP_IN, CANARY)), cluster.volume("models")
+    objects, models, seven = render(merge(DROP_IN, CANARY)), cluster.volume("models"), to_png(digits.one(7))
     # The Job's image has no TensorFlow, with which a publication verifies.
     shutil.copytree(models / "digits" / "1", models / "digits" / "2")
     run(*DIGITS, "models", "verify", "2", "--models", str(models))
     deploy(cluster, objects, "model-server", "gateway")
     # A published version is not served before its promotion.
-    assert count_versions(cluster, objects, to_png(digits.one(7)), 20) == {1: 20}
-    promote, _ = RELEASE_COMMANDS
+    assert count_versions(cluster, objects, seven, 20) == {1: 20}
+    promote, roll_back = RELEASE_COMMANDS
     run_release_job(cluster, objects, f"{promote} --version-label canary")
-    shares = count_versions(cluster, objects, to_png(digits.one(7)), 100)
+    shares = count_versions(cluster, objects, seven, 100)
     assert 10 <= shares[2] <= 60
     assert shares[1] == 100 - shares[2]
+    assert "Version 2 is stable." in run_release_job(cluster, objects, promote)
+    assert count_versions(cluster, objects, seven, 20) == {2: 20}
+    assert "Version 1 is stable." in run_release_job(cluster, objects, roll_back)
+    assert count_versions(cluster, objects, seven, 20)[1] >= 8
 
 
 def test_model_image_is_served_without_volume(

@@ -1,17 +1,19 @@
 """Faults of the model server, and the time to recover from them."""
 
+import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.e2e.operator.faults.conftest import DEADLINE, RECOVERY, Serve
-from tests.processes import accepts, wait_until
+from tests.processes import accepts, set_limits, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.original]
 
@@ -72,6 +74,35 @@ def test_model_server_killed_slow_or_hanging_delays_or_refuses_and_recovers(serv
         time.sleep(1)
         assert callers.statuses(since=recovered) == {200}
     assert callers.statuses() <= {200, 503, 504}
+
+
+def test_model_server_out_of_file_descriptors_recovers(serve: Serve) -> None:
+    service = serve(model_server=False)
+    service.start_model_server(preexec_fn=partial(set_limits, {resource.RLIMIT_NOFILE: 256}))
+    service.wait_until_ready()
+    with service.callers() as callers, _many_connections(service.grpc_port, 400):
+        time.sleep(2)
+    # The gateway's connections were open before.
+    assert callers.statuses() == {200}
+    time.sleep(RECOVERY)
+    assert service.is_ready
+    assert service.ask().status_code == 200
+
+
+@contextmanager
+def _many_connections(port: int, count: int) -> Iterator[None]:
+    connections = []
+    try:
+        for _ in range(count):
+            connection = socket.socket()
+            connection.settimeout(0.2)
+            connections.append(connection)
+            with suppress(OSError):
+                connection.connect(("127.0.0.1", port))
+        yield
+    finally:
+        for connection in connections:
+            connection.close()
 
 
 @contextmanager
