@@ -107,9 +107,9 @@ def offline_http() -> FlaskClient:
 
 
 @pytest.fixture
-def start_gateway(model_server: str) -> StartGateway:
-    """Function that creates a gateway with these settings and returns a test client of it."""
-    return lambda **settings: greenlet_loop.client(Settings(model_server=model_server, **settings))
+def start_gateway(stub: StubModelServer) -> StartGateway:
+    """Function that creates a gateway of the stub with these settings and returns a test client of it."""
+    return lambda **settings: greenlet_loop.client(Settings(model_server=stub.target, **settings))
 
 
 @pytest.fixture
@@ -134,15 +134,9 @@ def release(stub: StubModelServer) -> Iterator[threading.Event]:
 
 
 @pytest.fixture
-def stub_http(stub: StubModelServer) -> FlaskClient:
+def stub_http(start_gateway: StartGateway) -> FlaskClient:
     """Test client of the gateway in front of the stub."""
-    return greenlet_loop.client(Settings(model_server=stub.target))
-
-
-@pytest.fixture
-def hasty_http(stub: StubModelServer) -> FlaskClient:
-    """As `stub_http`, with a deadline of half a second."""
-    return greenlet_loop.client(Settings(model_server=stub.target, deadline=0.5))
+    return start_gateway()
 
 
 @pytest.fixture

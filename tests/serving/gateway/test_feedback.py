@@ -70,15 +70,14 @@ def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any
 def test_picture_is_stored_with_its_label_and_the_answer(
     http: FlaskClient, store_url: str, is_json: bool
 ) -> None:
-    headers = {"X-Request-ID": "mine"}
     document = {"image": base64.b64encode(to_png(IMAGE)).decode(), "label": "1"}
-    if is_json:
-        response = http.post("/v1/feedback", json=document, headers=headers)
-    else:
-        response = give(http, "1", **headers)
-    assert response.status_code == 200, response.text
+    headers = {"X-Request-ID": "mine"}
+    sent = (
+        http.post("/v1/feedback", json=document, headers=headers) if is_json else give(http, "1", **headers)
+    )
+    assert sent.status_code == 200, sent.text
     entry = {"request_id": "mine", "index": 0, "pictures": 1}
-    assert response.get_json() == {"feedback": entry, "request_id": "mine"}
+    assert sent.get_json() == {"feedback": entry, "request_id": "mine"}
     (record,) = stored(store_url)
     assert (record.request_id, record.index, record.position, record.caller) == ("mine", 0, 0, "")
     assert (record.model, record.version, record.predicted, record.confidence) == ("digits", 1, "7", 1.0)
@@ -126,15 +125,7 @@ def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
     assert (record.predicted, record.label) == ("5", "6")
 
 
-@pytest.mark.parametrize(
-    ("label", "boxes"),
-    [
-        ("4", 2),
-        ("123", 2),
-        ("42", 0),
-        ("42", 1),
-    ],
-)
+@pytest.mark.parametrize(("label", "boxes"), [("123", 2), ("42", 0), ("42", 1)])
 def test_number_of_another_length_than_the_boxes_is_that_of_the_whole(
     http: FlaskClient, store_url: str, label: str, boxes: int
 ) -> None:
@@ -231,36 +222,25 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     read(sampled, IMAGE[::-1], "id-3")
     records = {(each.request_id, each.index, each.position): each for each in wait_for(store_url, 7)}
     boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
-    assert [(each.predicted, each.label, each.box is None) for each in records.values()] == [
-        ("27", None, False),
-        ("2", None, False),
-        ("7", None, False),
-        ("3", None, True),
-        (NO_CLASS, None, True),
-        (NO_CLASS, None, True),
-        (NO_CLASS, None, True),
-    ]
-    whole = records["id-1", 0, WHOLE]
+    assert [each.predicted for each in records.values()] == ["27", "2", "7", "3", *[NO_CLASS] * 3]
+    assert [each.box is None for each in records.values()] == [False] * 3 + [True] * 4
+    assert {each.label for each in records.values()} == {None}
+    whole, seven = records["id-1", 0, WHOLE], records["id-1", 0, 1]
     assert whole.reading
     assert [place[2:] for place in whole.reading["boxes"]] == [(*box[2:],) for box in boxes]
     assert {each["text"] for each in reading["candidates"]} >= {*whole.reading["candidates"]}
-    assert records["id-1", 0, 1].box
-    assert records["id-1", 0, 1].box[2:] == (boxes[1][2], boxes[1][3])
+    assert seven.box
+    assert seven.box[2:] == (boxes[1][2], boxes[1][3])
     wait_until(lambda: delta("digits_feedback_sampled_total", model="digits", version="1") == 7)
     assert delta("digits_feedback_dropped_total") == 0
-    assert give_by_id(sampled, label="2 1").get_json()["feedback"] == {
-        "request_id": "id-1",
-        "index": 0,
-        "pictures": 2,
-    }
+    receipt = {"request_id": "id-1", "index": 0, "pictures": 2}
+    assert give_by_id(sampled, label="2 1").get_json()["feedback"] == receipt
+    assert labels_of("id-1") == ["21", "2", "1"]
     # In JSON Schema, 1.0 is an integer.
     assert give_by_id(sampled, "id-2", index=1.0, label=NO_CLASS).status_code == 200
-    assert_problem(give_by_id(sampled, "id-2", label="42"), 422, "feedback_mismatch")
-    assert labels_of("id-1") == ["21", "2", "1"]
-    assert give_by_id(sampled, label="123").get_json()["feedback"]["pictures"] == 1
-    assert labels_of("id-1") == ["123", None, None]
-    assert give_by_id(sampled, "id-3", label="123").status_code == 200
     assert labels_of("id-2") == [None, NO_CLASS]
+    assert_problem(give_by_id(sampled, "id-2", label="42"), 422, "feedback_mismatch")
+    assert give_by_id(sampled, "id-3", label="123").status_code == 200
     assert labels_of("id-3") == ["123", None]
 
 
@@ -386,29 +366,17 @@ def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
     assert [record.label for record in stored(store_url)] == ["2"]
 
 
-def test_removed_file_is_made_anew(start: StartGateway, store_url: str) -> None:
-    http = start()
-    assert give(http, "1").status_code == 200
-    Path(store_url.removeprefix("sqlite:///")).unlink()
-    wait_until(lambda: give(http, "2").status_code == 200)
-    assert [record.label for record in stored(store_url)] == ["2"]
-
-
 @pytest.mark.parametrize(
     "body",
     [
         b"",
-        b'{"label": "1"}',
         b'{"image": "AA==", "request_id": "id-1", "label": "1"}',
         b'{"image": "AA=="}',
-        b'{"image": "AA==", "label": 7}',
-        b'{"image": "AA==", "label": null}',
         b'{"image": "AA==", "label": "%b"}' % (b"1" * 1001),
         b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3]]}',
         b'{"image": "AA==", "label": "1", "boxes": [[1, 2, 3, -4]]}',
         b'{"image": "AA==", "label": "1", "boxes": [%b]}' % b",".join([b"[1, 2, 3, 4]"] * 65),
         b'{"request_id": "id-1", "label": "1", "indx": 1}',
-        b'{"request_id": "id-1", "label": "1", "index": -1}',
         b'{"request_id": "id 1", "label": "1"}',
     ],
 )
@@ -418,23 +386,18 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("pictures", "fields"),
     [
-        {},
-        {"image": "text", "label": "1"},
-        {"image": 1},
-        {"image": 2, "label": "1"},
-        {"image": 1, "label": ["1", "2"]},
-        {"image": 1, "label": "1", "box": "1,2,3"},
-        {"image": 1, "label": "1", "box": "1,2,-3,4"},
-        {"image": 1, "label": "1", "box": f"1,2,3,{'4' * 5000}"},
+        (1, {}),
+        (2, {"label": "1"}),
+        (1, {"label": ["1", "2"]}),
+        (1, {"label": "1", "box": "1,2,-3,4"}),
+        (1, {"label": "1", "box": f"1,2,3,{'4' * 5000}"}),
     ],
 )
-def test_feedback_malformed_form_is_refused(http: FlaskClient, fields: dict[str, Any]) -> None:
-    if isinstance(count := fields.get("image"), int):
-        fields = fields | {"image": [(io.BytesIO(to_png(IMAGE)), "picture")] * count}
-    response = http.post("/v1/feedback", data=fields, content_type="multipart/form-data")
-    assert_problem(response, 400, "malformed_body")
+def test_feedback_malformed_form_is_refused(http: FlaskClient, pictures: int, fields: dict[str, Any]) -> None:
+    files = [(io.BytesIO(to_png(IMAGE)), "picture") for _ in range(pictures)]
+    assert_problem(http.post("/v1/feedback", data={"image": files, **fields}), 400, "malformed_body")
 
 
 def test_feedback_of_other_type_or_size_is_refused(start: StartGateway) -> None:
@@ -458,12 +421,9 @@ def test_model_without_feedback_takes_and_samples_none(
 ) -> None:
     multi_label = replace(SHAPES, thresholds=(0.5,) * 4)
     stub.answer = TaskModels(digits={1: SHAPES}, off={1: SHAPES}, multi={1: multi_label})
-    file = tmp_path / "models.toml"
+    file, picture = tmp_path / "models.toml", np.zeros((9, 9), np.uint8)
     file.write_text("[off]\nfeedback = false\n")
-    http, picture = (
-        start(model_names=("off", "multi"), models_file=file, feedback_sample=1),
-        np.zeros((9, 9), np.uint8),
-    )
+    http = start(model_names=("off", "multi"), models_file=file, feedback_sample=1)
     for name, status in (("off", 404), ("multi", 422), ("digits", 200)):
         assert http.get(f"/v1/models?model={name}").get_json()["feedback"] is (status == 200)
         predict(http, picture, query=f"?model={name}", request_id=name)

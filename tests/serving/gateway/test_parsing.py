@@ -100,7 +100,7 @@ def test_parse_selection_returns_query_with_model_version_and_label(
     assert parse_selection(VersionQuery, request, FLOWERS) == (parse_query(VersionQuery, request), model)
 
 
-@pytest.mark.parametrize("name", ["", "Flowers", "flowers ", "flowers,digits", "../flowers"])
+@pytest.mark.parametrize("name", ["", "Flowers", "../flowers"])
 def test_parse_selection_of_model_that_settings_do_not_list_is_unknown(name: str) -> None:
     with pytest.raises(UnknownModelError, match="must be one of: digits, flowers"):
         parse_selection(ModelQuery, asking({"model": name}), FLOWERS)
@@ -120,9 +120,7 @@ def test_parse_query_unknown_parameter_is_named() -> None:
         parse_query(VersionQuery, asking({"modle": "digits"}))
 
 
-@pytest.mark.parametrize(
-    "shape", [(64 * 48 * 3,), (64, 48), (64, 48, 1), (48, 64, 3), (64, 48, 3, 1), (1, 64, 48, 3)]
-)
+@pytest.mark.parametrize("shape", [(64 * 48 * 3,), (48, 64, 3), (64, 48, 3, 1)])
 def test_parse_nested_instance_of_other_shape_has_an_error_in_its_place(shape: tuple[int, ...]) -> None:
     right, wrong = np.zeros((64, 48, 3)).tolist(), np.zeros(shape).tolist()
     parsed = parse_json({"instances": [right, wrong, right]}, SHAPES)
@@ -133,14 +131,14 @@ def test_parse_nested_instance_of_other_shape_has_an_error_in_its_place(shape: t
     assert str(error) == "an instance must be nested lists of 64×48×3 numbers"
 
 
-@pytest.mark.parametrize("row", [[], [0.0] * 783, [0.0] * 785, 5, "x", None, [[0.0] * 784]])
+@pytest.mark.parametrize("row", [[], [0.0] * 783, [0.0] * 785, 5, "x", [[0.0] * 784]])
 def test_parse_flat_instance_of_other_shape_has_an_error_in_its_place(row: Any) -> None:
     parsed = parse_json({"instances": [[0.5] * 784, row]})
     assert isinstance(parsed.errors[1], ImageShapeError)
     assert len(parsed.content) == 1
 
 
-@pytest.mark.parametrize("value", [-1e-300, -0.01, 1 + 1e-15, 255, 1e300, "x", "0.5", None, [0.0], True])
+@pytest.mark.parametrize("value", [-1e-300, 1 + 1e-15, 1e300, "0.5", None, [0.0], True])
 def test_parse_instance_of_other_values_has_an_error_in_its_place(value: Any) -> None:
     parsed = parse_json({"instances": [[0.5] * 784, [0.5] * 783 + [value]]})
     assert isinstance(parsed.errors[1], PixelValueError)
@@ -148,25 +146,25 @@ def test_parse_instance_of_other_values_has_an_error_in_its_place(value: Any) ->
     assert ("0..1" if is_number else "784 numbers") in str(parsed.errors[1])
 
 
-def test_parse_files_returns_them_in_every_format() -> None:
+def test_parse_files_and_arrays_returns_them_in_every_format() -> None:
     files = [PNG, b"no image", b""]
     texts = [base64.b64encode(file).decode() for file in files]
     parts = {"image": [FileStorage(io.BytesIO(file), "a.png") for file in files]}
     for content_type in ("image/png", "application/octet-stream", None):
         assert parse(PNG, content_type).content == [PNG]
-    assert parse_json({"images": texts}).content == files
+    for prefix in ("", "data:image/png;base64,"):
+        assert parse_json({"images": [prefix + text for text in texts]}).content == files
     assert parse(parts, "multipart/form-data").content == files
+    arrays = np.arange(2 * 28 * 28).astype(np.uint8).reshape(2, 28, 28)
     for content_type in ("application/x-npy", "application/octet-stream", None):
-        array = parse(npy(IMAGE[None]), content_type).content
-        assert isinstance(array, np.ndarray)
-        assert array.tolist() == [IMAGE.tolist()]
+        for order in (arrays, np.asfortranarray(arrays)):
+            assert np.array_equal(np.asarray(parse(npy(order), content_type).content), arrays)
 
 
-@pytest.mark.parametrize("content_encoding", ["gzip", "identity, gzip"])
 @pytest.mark.parametrize("content_type", ["image/png", "application/json", "multipart/form-data; boundary=x"])
-def test_parse_compressed_body_is_refused(content_type: str, content_encoding: str) -> None:
+def test_parse_compressed_body_is_refused(content_type: str) -> None:
     with pytest.raises(UnsupportedMediaType, match="Send the body without compression"):
-        parse(b"x", content_type, content_encoding=content_encoding)
+        parse(b"x", content_type, content_encoding="identity, gzip")
     assert parse(PNG, "image/png", content_encoding="identity").content == [PNG]
 
 
@@ -174,16 +172,12 @@ def test_parse_compressed_body_is_refused(content_type: str, content_encoding: s
     "body",
     [
         b"",
-        b"{",
         b"[]",
-        b"null",
         b"{}",
         b'{"images": [], "instances": []}',
         b'{"images": []}',
         b'{"images": "x"}',
         b'{"images": [5]}',
-        b'{"images": [null]}',
-        b'{"instances": []}',
         b'{"instances": 5}',
         b'{"instances": [[NaN]]}',
         b"\xff\xfe{\x00}\x00",
@@ -195,38 +189,21 @@ def test_parse_malformed_json_raises_malformed_body(body: bytes) -> None:
         parse(body, "application/json")
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        IMAGE[None].astype(np.float32),
-        IMAGE,
-        np.zeros((0, 28, 28), np.uint8),
-        np.zeros((2, 2, 2, 2, 2), np.uint8),
-    ],
-)
-def test_parse_array_of_other_shape_or_dtype_raises_image_shape(array: np.ndarray) -> None:
-    with pytest.raises(ImageShapeError, match="uint8"):
-        parse_npy(array)
+def test_parse_array_of_other_shape_or_dtype_raises_image_shape() -> None:
+    deep, empty = np.zeros((2, 2, 2, 2, 2), np.uint8), np.zeros((0, 28, 28), np.uint8)
+    for array in (IMAGE[None].astype(np.float32), IMAGE, deep, empty):
+        with pytest.raises(ImageShapeError, match="uint8"):
+            parse_npy(array)
 
 
 def test_parse_damaged_npy_raises_malformed_body() -> None:
-    complete = npy(IMAGE[None])
-    pickled = io.BytesIO()
+    complete, pickled, huge = npy(IMAGE[None]), io.BytesIO(), io.BytesIO()
     np.save(pickled, np.array([{}]), allow_pickle=True)
     unclosed = complete.replace(b"(1, 28, 28)", b"(1, 28, 28,")
-    huge = io.BytesIO()
     header = {"descr": "|u1", "fortran_order": False, "shape": (10**12, 28, 28)}
     np.lib.format.write_array_header_1_0(huge, header)
-    for data in (
-        b"",
-        b"hello",
-        complete[:-1],
-        complete + b"x",
-        complete[:60],
-        unclosed,
-        pickled.getvalue(),
-        huge.getvalue(),
-    ):
+    damaged = [b"", complete[:-1], complete + b"x", complete[:60], unclosed]
+    for data in (*damaged, pickled.getvalue(), huge.getvalue()):
         with pytest.raises(MalformedBodyError):
             parse(data, "application/x-npy")
 
@@ -240,29 +217,26 @@ def test_parse_form_that_ends_early_leaves_no_file_open() -> None:
 
 
 def test_parse_too_many_images_raises_in_every_format() -> None:
+    def form(count: int) -> dict[str, Any]:
+        return {"image": [FileStorage(io.BytesIO(PNG), "a.png") for _ in range(count)]}
+
     text = base64.b64encode(PNG).decode()
-    files, many = (
-        {"image": [FileStorage(io.BytesIO(PNG), "a.png") for _ in range(count)]} for count in (5, 300)
-    )
     parse_in_each_format: list[Callable[[], object]] = [
         lambda: parse_json({"images": [text] * 5}),
         lambda: parse_json({"instances": [[0.0] * 784] * 5}),
         lambda: parse_npy(np.stack([IMAGE] * 5)),
-        lambda: parse(files, "multipart/form-data"),
+        lambda: parse(form(5), "multipart/form-data"),
     ]
-    with pytest.raises(TooManyImagesError, match="this request has 300"):
-        parse(many, "multipart/form-data")
     for parse_in_format in parse_in_each_format:
         with pytest.raises(TooManyImagesError, match="may hold 4 images; this request has 5"):
             parse_in_format()
+    with pytest.raises(TooManyImagesError, match="this request has 300"):
+        parse(form(300), "multipart/form-data")
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/xml", "application/x-www-form-urlencoded"]
-)
-def test_parse_other_media_type_raises_unsupported_media_type(content_type: str) -> None:
+def test_parse_other_media_type_or_part_is_refused() -> None:
     with pytest.raises(UnsupportedMediaType, match="image"):
-        parse(b"x", content_type)
+        parse(b"x", "application/x-www-form-urlencoded")
     with pytest.raises(MalformedBodyError, match="image"):
         parse({"photo": FileStorage(io.BytesIO(PNG), "a.png")}, "multipart/form-data")
 
