@@ -77,6 +77,18 @@ class GatedAdmission:
     def _count(self, path: str) -> None:
         self.refusals += 1
 
+    async def ask(self, *parts: bytes, **options: Any) -> Caller:
+        """Send a request, and return it with its response."""
+        caller = Caller(*parts, **options)
+        await asyncio.wait_for(caller.start(self.admission), 30)
+        return caller
+
+    async def hold(self, *callers: Caller) -> list[asyncio.Task[None]]:
+        """Start requests that wait for `release`, or for the rest of their bodies."""
+        tasks = [caller.start(self.admission) for caller in callers]
+        await settle()
+        return tasks
+
 
 async def settle() -> None:
     """Run the event loop until every task waits."""
@@ -87,10 +99,8 @@ async def settle() -> None:
 async def test_admission_beyond_capacity_refuses_unread_request_and_admits_probes() -> None:
     gated = GatedAdmission()
     held = [Caller(b"x") for _ in range(CAPACITY)]
-    tasks = [caller.start(gated.admission) for caller in held]
-    await settle()
-    refused = Caller(headers={"x-request-id": "mine"})
-    await asyncio.wait_for(refused.start(gated.admission), 30)
+    tasks = await gated.hold(*held)
+    refused = await gated.ask(headers={"x-request-id": "mine"})
     assert refused.status == 429
     assert refused.headers[b"retry-after"] == b"1"
     assert refused.headers[b"content-type"] == b"application/problem+json"
@@ -99,15 +109,11 @@ async def test_admission_beyond_capacity_refuses_unread_request_and_admits_probe
     assert problem["detail"] == "The service is overloaded. Try again later."
     assert gated.refusals == 1
     probes = [Caller(b"", path=path) for path in ("/livez", "/readyz", "/metrics")]
-    tasks += [probe.start(gated.admission) for probe in probes]
-    await settle()
+    tasks += await gated.hold(*probes)
     gated.release.set()
     await asyncio.gather(*tasks)
-    assert [probe.status for probe in probes] == [200] * 3
-    assert [caller.status for caller in held] == [200] * CAPACITY
-    after = Caller(b"x")
-    await after.start(gated.admission)
-    assert after.status == 200
+    assert [caller.status for caller in (*held, *probes)] == [200] * (CAPACITY + 3)
+    assert (await gated.ask(b"x")).status == 200
 
 
 async def test_admission_senders_of_a_few_bytes_take_no_place() -> None:
@@ -116,11 +122,8 @@ async def test_admission_senders_of_a_few_bytes_take_no_place() -> None:
     slow = [Caller() for _ in range(10 * CAPACITY)]
     for caller in slow:
         caller.send_part(b"12", more=True)
-    tasks = [caller.start(gated.admission) for caller in slow]
-    await settle()
-    other = Caller(b"x")
-    await asyncio.wait_for(other.start(gated.admission), 30)
-    assert other.status == 200
+    tasks = await gated.hold(*slow)
+    assert (await gated.ask(b"x")).status == 200
     # One after another: all at once, more than the capacity may wait for the event loop.
     for caller, task in zip(slow, tasks, strict=True):
         caller.send_part(b"34", more=False)
@@ -134,11 +137,8 @@ async def test_admission_large_bodies_hold_a_place_while_they_arrive() -> None:
     large = [Caller() for _ in range(CAPACITY)]
     for caller in large:
         caller.send_part(bytes(100_000), more=True)
-    tasks = [caller.start(gated.admission) for caller in large]
-    await settle()
-    refused = Caller(b"x")
-    await asyncio.wait_for(refused.start(gated.admission), 30)
-    assert refused.status == 429
+    tasks = await gated.hold(*large)
+    assert (await gated.ask(b"x")).status == 429
     gated.release.set()
     for caller in large:
         caller.send_part(b"", more=False)
@@ -150,76 +150,57 @@ async def test_admission_bodies_beyond_the_memory_are_refused_at_once_or_as_they
     gated = GatedAdmission(max_body=1_000_000, body_memory=1_000_100, queue_capacity=100)
     size = {"content-length": "400000"}
     held = [Caller(headers=size) for _ in range(3)]
-    tasks = [caller.start(gated.admission) for caller in held]
     for caller in held:
         caller.send_part(bytes(300_000), more=True)
-    await settle()
-    refused = Caller(headers=size)
-    await asyncio.wait_for(refused.start(gated.admission), 30)
+    tasks = await gated.hold(*held)
+    refused = await gated.ask(headers=size)
     assert (refused.status, refused.headers[b"retry-after"]) == (429, b"1")
     small, probe = Caller(b"x"), Caller(b"", path="/livez")
-    tasks += [small.start(gated.admission), probe.start(gated.admission)]
     # The first rest fits, the others don't before it is answered.
     held[0].send_part(bytes(100_000), more=False)
     for caller in held[1:]:
         caller.send_part(bytes(700_000), more=False)
-    await settle()
+    tasks += await gated.hold(small, probe)
     gated.release.set()
     await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert [caller.status for caller in (small, probe, *held)] == [200, 200, 200, 429, 429]
-    again = Caller(bytes(900_000))
-    await asyncio.wait_for(again.start(gated.admission), 30)
-    assert again.status == 200, "the memory is free again"
+    assert (await gated.ask(bytes(900_000))).status == 200, "the memory is free again"
 
 
 @pytest.mark.parametrize("headers", [{"content-length": "70000"}, {"transfer-encoding": "chunked"}])
 async def test_admission_long_body_of_no_use_is_not_received(headers: dict[str, str]) -> None:
     gated = GatedAdmission(max_body=1_000_000, takes_body=lambda _: False)
     gated.release.set()
-    caller = Caller(headers=headers)
-    await asyncio.wait_for(caller.start(gated.admission), 30)
-    assert (caller.status, caller.body) == (200, b"")
-    short = Caller(b"12", headers={"content-length": "2"})
-    await asyncio.wait_for(short.start(gated.admission), 30)
-    assert short.body == b"12"
+    long, short = await gated.ask(headers=headers), await gated.ask(b"12", headers={"content-length": "2"})
+    assert [(caller.status, caller.body) for caller in (long, short)] == [(200, b""), (200, b"12")]
 
 
 async def test_admission_behind_proxies_limits_requests_by_the_address_that_they_name() -> None:
     gated = GatedAdmission(trusted_proxies=2, address_connections=1)
 
-    def caller(forwarded: str, path: str = "/v1/predict") -> Caller:
-        return Caller(b"x", path=path, headers={"x-forwarded-for": forwarded} if forwarded else {})
+    def named(forwarded: str) -> dict[str, str]:
+        return {"x-forwarded-for": forwarded} if forwarded else {}
 
-    held = [caller("192.0.2.7, 10.0.0.1"), caller("2001:db8:0:1::1, 10.0.0.1"), caller("")]
-    tasks = [each.start(gated.admission) for each in held]
-    await settle()
+    addresses = ("192.0.2.7, 10.0.0.1", "2001:db8:0:1::1, 10.0.0.1", "")
+    held = [Caller(b"x", headers=named(address)) for address in addresses]
+    tasks = await gated.hold(*held)
     # The caller chooses all but the addresses that the two proxies append.
     same = ["203.0.113.9, 192.0.2.7, 10.0.0.1", "2001:db8:0:1::2,10.0.0.1", "192.0.2.1,10.0.0.1", "10.0.0.1"]
-    refused = [caller(forwarded) for forwarded in same]
-    for each in refused:
-        await asyncio.wait_for(each.start(gated.admission), 30)
+    refused = [await gated.ask(b"x", headers=named(address)) for address in same]
     assert [each.status for each in refused] == [429] * 4
-    probe = caller("192.0.2.7, 10.0.0.1", path="/livez")
-    tasks.append(probe.start(gated.admission))
     gated.release.set()
+    probe = await gated.ask(b"x", headers=named(addresses[0]), path="/livez")
     await asyncio.gather(*tasks)
-    again = caller("192.0.2.7, 10.0.0.1")
-    await again.start(gated.admission)
+    again = await gated.ask(b"x", headers=named(addresses[0]))
     assert [each.status for each in (*held, probe, again)] == [200] * 5
 
 
 async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None:
     gated = GatedAdmission(max_body=100)
     gated.release.set()
-    caller = Caller(b"12", b"34", b"5")
-    await caller.start(gated.admission)
-    assert caller.body == b"12345"
-    declared = Caller(headers={"content-length": "101"})
-    await asyncio.wait_for(declared.start(gated.admission), 30)
-    assert declared.body == b""
-    chunked = Caller(bytes(60), bytes(60), bytes(60))
-    await asyncio.wait_for(chunked.start(gated.admission), 30)
-    assert chunked.body == bytes(120)
+    assert (await gated.ask(b"12", b"34", b"5")).body == b"12345"
+    assert (await gated.ask(headers={"content-length": "101"})).body == b""
+    assert (await gated.ask(bytes(60), bytes(60), bytes(60))).body == bytes(120)
 
 
 async def test_admission_disconnected_sender_or_failed_request_frees_capacity() -> None:

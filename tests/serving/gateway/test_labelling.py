@@ -17,7 +17,7 @@ from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
+from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_sevens
 from tests.serving.gateway.test_routes import assert_problem
 
 
@@ -54,8 +54,7 @@ def number_of(record: dict[str, Any]) -> int:
 def record(http: FlaskClient, store: FeedbackStore) -> Any:
     """Record of the only stored sample, as it is shown."""
     store.save([sample(1)])
-    (record,) = shown(http)["records"]
-    return record
+    return shown(http)["records"][0]
 
 
 def test_unlabelled_answers_are_shown_without_the_predicted_label(
@@ -102,13 +101,7 @@ def test_whole_reading_is_shown_once_with_boxes_and_candidates(
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [
-        ("77", ["77", "7", "7"]),
-        ("7/7", ["77", "7", "7"]),
-        ("1 177", ["1177", None, None]),
-        ("1", ["1", None, None]),
-        (NO_CLASS, [NO_CLASS] * 3),
-    ],
+    [("77", ["77", "7", "7"]), ("1 177", ["1177", None, None]), (NO_CLASS, [NO_CLASS] * 3)],
 )
 def test_number_labels_the_digits_of_a_reading_where_the_lengths_agree(
     http: FlaskClient, store: FeedbackStore, text: str, expected: list[str | None]
@@ -125,11 +118,10 @@ def test_number_labels_the_digits_of_a_reading_where_the_lengths_agree(
     assert shown(http)["records"] == [record]
 
 
-@pytest.mark.parametrize("text", ["x", "1x", "4²", "-", "١٢"])
-def test_text_that_is_no_number_labels_no_reading(http: FlaskClient, store: FeedbackStore, text: str) -> None:
+def test_text_that_is_no_number_labels_no_reading(http: FlaskClient, store: FeedbackStore) -> None:
     store.save(sample_reading("17"))
     (record,) = shown(http)["records"]
-    assert_problem(label(http, record, text), 422, "feedback_mismatch")
+    assert_problem(label(http, record, "x"), 422, "feedback_mismatch")
     assert_problem(label(http, record, "1" * 1001), 400, "malformed_body")
     assert hand_labels(store) == [None] * 3
 
@@ -162,9 +154,9 @@ def test_labelled_answers_and_other_models_are_left_out(
     assert shown(http)["unlabelled"] == 1
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "above=0.5"])
-def test_invalid_query_is_refused(http: FlaskClient, query: str) -> None:
-    assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
+def test_invalid_query_is_refused(http: FlaskClient) -> None:
+    for query in ("limit=0", "limit=101", "limit=x", "above=0.5"):
+        assert_problem(http.get(f"/v1/feedback/unlabelled?{query}"), 400, "invalid_selection")
     assert_problem(http.get("/v1/feedback/unlabelled?model=.x"), 404, "model_not_found")
 
 
@@ -184,19 +176,11 @@ def test_null_withdraws_the_label_and_the_latest_one_counts(
 ) -> None:
     label(http, record, "3")
     assert label(http, record, None).get_json()["label"] is None
-    (withdrawn,) = store.records()
-    assert (withdrawn.label, withdrawn.hand_label) == (None, None)
+    assert hand_labels(store) == [None]
     assert shown(http)["records"] == [record]
     for text in ("4", "8"):
         assert label(http, record, text).status_code == 200
-    assert [record.hand_label for record in store.records()] == ["8"]
-
-
-def test_label_of_a_picture_that_is_gone_is_unknown(
-    http: FlaskClient, store: FeedbackStore, record: Any
-) -> None:
-    store.delete(request_id="request-1")
-    assert_problem(label(http, record, "3"), 404, "feedback_unknown")
+    assert hand_labels(store) == ["8"]
 
 
 def test_label_must_be_one_of_the_served_models(
@@ -209,11 +193,14 @@ def test_label_must_be_one_of_the_served_models(
     assert label(http, record, "cross").status_code == 200
 
 
-def test_label_without_model_server_is_unavailable(
-    stub: StubModelServer, http: FlaskClient, record: Any
+def test_label_without_a_model_is_unavailable_and_of_a_deleted_picture_unknown(
+    stub: StubModelServer, http: FlaskClient, store: FeedbackStore, record: Any
 ) -> None:
     stub.answer = TaskModels(other={1: SHAPES})
     assert_problem(label(http, record, "7"), 503, "model_unavailable")
+    stub.answer = predict_sevens
+    store.delete(request_id="request-1")
+    assert_problem(label(http, record, "7"), 404, "feedback_unknown")
 
 
 @pytest.mark.parametrize("change", [{"label": 7}, {"picture": None}, {"picture": "id 1"}, {"more": 1}])
@@ -238,8 +225,7 @@ def test_key_without_permission_is_forbidden_and_changes_nothing(
 def test_labelling_without_keys_or_store_is_not_found(start_labelling: StartGateway) -> None:
     for settings in ({"api_keys": None, "feedback_open": True}, {"feedback": ""}):
         http = start_labelling(**settings)
-        assert_problem(http.get("/v1/feedback/unlabelled"), 404, "not_found")
-        assert_problem(http.post("/v1/feedback/labels", json={}), 404, "not_found")
+        for path, method in (("unlabelled", "GET"), ("labels", "POST")):
+            assert_problem(http.open(f"/v1/feedback/{path}", method=method), 404, "not_found")
+            assert f"/v1/feedback/{path}" not in http.get("/openapi.json").get_json()["paths"]
         assert_problem(http.get("/label"), 404, "not_found")
-        paths = http.get("/openapi.json").get_json()["paths"]
-        assert not {"/v1/feedback/unlabelled", "/v1/feedback/labels"} & paths.keys()

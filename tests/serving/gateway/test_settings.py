@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from digit_serving.gateway import settings as settings_module
-from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.cli import gateway
 from digit_serving.gateway.memory import container_memory
 from digit_serving.gateway.settings import Settings
@@ -23,13 +22,6 @@ from tests.processes import free_port
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return certificates.make(tmp_path_factory.mktemp("settings"), "server")
-
-
-@pytest.fixture
-def garbage(tmp_path: Path) -> Path:
-    path = tmp_path / "garbage"
-    path.write_bytes(b"\xff neither keys nor a certificate\n")
-    return path
 
 
 def rejection(**environment: object) -> str:
@@ -57,35 +49,19 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
     ("environment", "message"),
     [
         ({"PORT": "eighty"}, "DIGITS_PORT: "),
-        ({"HOST": "192.0.2.1"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"HOST": "nowhere.test"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"API_KEYS": "/nowhere/keys"}, "DIGITS_API_KEYS: /nowhere/keys is not a file"),
-        ({"SHADOW_SHARE": 5}, "DIGITS_SHADOW_SHARE: Input should be less than or equal to 1"),
-        (
-            {"SHADOW_LABEL": "stable", "DEFAULT_LABEL": "stable"},
-            "DIGITS_SHADOW_LABEL: must differ from the default label",
-        ),
+        ({"SHADOW_LABEL": "a", "DEFAULT_LABEL": "a"}, "DIGITS_SHADOW_LABEL: must differ from the default"),
         ({"RATE_LIMIT": "often"}, "DIGITS_RATE_LIMIT: "),
         (
             {"RATE_LIMIT": "10/minute", "RATE_LIMIT_STORE": "clay://tablet"},
             "DIGITS_RATE_LIMIT_STORE: unknown storage scheme : clay://tablet",
         ),
         ({"FEEDBACK_SAMPLE": 0.01}, "DIGITS_FEEDBACK_SAMPLE: requires DIGITS_FEEDBACK"),
-        (
-            {"FEEDBACK": "sqlite:///feedback.db"},
-            "needs DIGITS_API_KEYS, with which a caller has one vote on a picture; "
-            "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1",
-        ),
-        (
-            {"FEEDBACK": "clay://tablet", "FEEDBACK_OPEN": 1},
-            "DIGITS_FEEDBACK: the URL of a store is sqlite:///FILE",
-        ),
-        ({"TLS_CERTIFICATE": __file__}, "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
+        ({"FEEDBACK": "sqlite:///feedback.db"}, "needs DIGITS_API_KEYS, with which a caller has one vote"),
+        ({"FEEDBACK": "clay://tablet", "FEEDBACK_OPEN": 1}, "DIGITS_FEEDBACK: the URL of a store is sqlite:"),
         ({"TLS_KEY": __file__}, "DIGITS_TLS_KEY: must be set together with DIGITS_TLS_CERTIFICATE"),
-        (
-            {"MODEL_SERVER_CERTIFICATE": __file__},
-            "requires DIGITS_MODEL_SERVER_CA, without which the connection is not",
-        ),
+        ({"MODEL_SERVER_CERTIFICATE": __file__}, "requires DIGITS_MODEL_SERVER_CA, without which"),
         ({"MODEL_SERVER_KEY": __file__}, "must be set together with DIGITS_MODEL_SERVER_CERTIFICATE"),
     ],
     ids=str,
@@ -120,14 +96,9 @@ def models_file(tmp_path: Path, text: str) -> Path:
 
 def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
     text = '[fashion]\nshadow_share = 1\nshadow_label = "next"\nfeedback = false\ndeadline = 2\n'
-    settings = Settings(
-        model_names=("fashion",),
-        default_label="stable",
-        shadow_share=0.05,
-        feedback="sqlite:///a.db",
-        feedback_open=True,
-        models_file=(file := models_file(tmp_path, text)),
-    )
+    file = models_file(tmp_path, text)
+    common: dict[str, Any] = {"default_label": "stable", "shadow_share": 0.05, "feedback": "sqlite:///a.db"}
+    settings = Settings(model_names=("fashion",), models_file=file, feedback_open=True, **common)
     digits, fashion = settings.for_model("digits"), settings.for_model("fashion")
     assert (digits.default_label, digits.shadow_share, digits.shadow_label) == ("stable", 0.05, "")
     assert (fashion.default_label, fashion.shadow_share, fashion.shadow_label) == ("stable", 1, "next")
@@ -143,15 +114,10 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
     [
         ("[digits]\nfeedback = true\n", "digits.feedback: needs DIGITS_FEEDBACK, the store"),
         ("[lost]\n", "lost is not the table of a model; models: digits"),
-        ('default_label = "stable"\n', "default_label is not the table of a model; models: digits"),
         ("digits = 3\n", "digits is not the table of a model; models: digits"),
-        (
-            "[digits]\nmax_body = 5\n",
-            "digits.max_body: unknown key; known keys: default_label, ",
-        ),
+        ("[digits]\nmax_body = 5\n", "digits.max_body: unknown key; known keys: default_label, "),
         ("[digits]\ndeadline = 5.5\n", "digits.deadline: must not exceed DIGITS_DEADLINE, of all models"),
         ("[digits]\ndeadline = 0\n", "digits.deadline: Input should be greater than 0"),
-        ("[digits]\nshadow_share = 5\n", "digits.shadow_share: Input should be less than or equal to 1"),
         ("[digits]\nshadow_share = true\n", "digits.shadow_share: Input should be a valid number"),
         ('[digits]\ndefault_label = "a"\nshadow_label = "a"\n', "digits.shadow_label: must differ from"),
         ("[digits\n", "Expected ']' at the end of a table declaration"),
@@ -170,7 +136,9 @@ def test_taken_port_is_rejected() -> None:
     assert f"Address already in use (while attempting to bind on address ('127.0.0.1', {port}))" in message
 
 
-def test_malformed_file_is_rejected(garbage: Path, pair: Pair) -> None:
+def test_malformed_file_is_rejected(pair: Pair, tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"\xff neither keys nor a certificate\n")
     message = rejection(DIGITS_API_KEYS=garbage)
     assert f"DIGITS_API_KEYS: {garbage}: line 1: not a name and a hash" in message
     message = rejection(DIGITS_TLS_CERTIFICATE=garbage, DIGITS_TLS_KEY=pair.key)
@@ -190,12 +158,6 @@ def test_encrypted_key_is_rejected(pair: Pair, tmp_path: Path) -> None:
     assert f"DIGITS_MODEL_SERVER_KEY: {pair.certificate} and {encrypted} are not a certificate" in message
 
 
-def test_feedback_needs_keys_unless_open(key_file: KeyFile) -> None:
-    key_file.add("shop")
-    assert Settings(feedback="sqlite:///feedback.db", api_keys=key_file.path).feedback
-    assert Settings(feedback="sqlite:///feedback.db", feedback_open=True).feedback
-
-
 @pytest.mark.parametrize(
     ("gibibytes", "workers", "mebibytes"),
     [(None, 16, 128), (2, 1, 256), (2, 2, 128), (8, 8, 128), (1, 1, 128)],
@@ -212,17 +174,14 @@ def test_body_memory_follows_container_and_workers(
 
 def test_workers_beyond_the_container_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings_module, "container_memory", lambda: 2 * 2**30)
-    message = (
-        "16 workers may need 9.8 GiB of memory, but the container has 2.0 GiB: raise its limit, or lower"
-    )
-    assert f"DIGITS_BODY_MEMORY: {message}" in rejection(DIGITS_WORKERS=16)
+    message = "DIGITS_BODY_MEMORY: 16 workers may need 9.8 GiB of memory, but the container has 2.0 GiB: "
+    assert message in rejection(DIGITS_WORKERS=16)
     assert "2 workers may need 2.2 GiB" in rejection(DIGITS_BODY_MEMORY=400 * 2**20)
     assert Settings(workers=8, max_pixels=100_000, max_body=2**20).body_memory == 32 * 2**20
 
 
 def test_body_memory_below_largest_body_is_rejected() -> None:
-    message = rejection(DIGITS_BODY_MEMORY=10**6)
-    assert "DIGITS_BODY_MEMORY: must not be smaller than DIGITS_MAX_BODY" in message
+    assert "must not be smaller than DIGITS_MAX_BODY" in rejection(DIGITS_BODY_MEMORY=10**6)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +197,6 @@ def test_body_memory_below_largest_body_is_rejected() -> None:
 def test_container_memory_is_read_from_cgroups(
     tmp_path: Path, name: str, text: str, limit: int | None
 ) -> None:
-    file = tmp_path / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(text)
+    (tmp_path / "memory").mkdir()
+    (tmp_path / name).write_text(text)
     assert container_memory(tmp_path) == limit

@@ -18,7 +18,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
-from tests.serving.gateway.stub_model_server import StubModelServer
+from tests.serving.gateway.conftest import StartGateway
 from tests.serving.gateway.test_probe import probe
 
 
@@ -80,12 +80,13 @@ def test_expiry_is_that_of_the_certificate_also_after_its_end(pairs: Pairs, tmp_
     assert tls.expiry(past.certificate, past.key) == end.timestamp()
 
 
-def test_readyz_warns_of_an_expired_certificate(stub: StubModelServer, pairs: Pairs, tmp_path: Path) -> None:
+def test_readyz_warns_of_an_expired_certificate(
+    start_gateway: StartGateway, pairs: Pairs, tmp_path: Path
+) -> None:
     past = certificates.ending(pairs.server, tmp_path / "past.pem", datetime.now(UTC) - timedelta(minutes=1))
     warning = "The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it."
     for pair, warnings in ((pairs.server, None), (past, [warning])):
-        settings = Settings(model_server=stub.target, tls_certificate=pair.certificate, tls_key=pair.key)
-        ready = greenlet_loop.client(settings).get("/readyz")
+        ready = start_gateway(tls_certificate=pair.certificate, tls_key=pair.key).get("/readyz")
         assert (ready.status_code, ready.get_json().get("warnings")) == (200, warnings)
 
 
@@ -94,43 +95,37 @@ def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> N
     missing = tmp_path / "missing.pem"
     files = {"certificate": pairs.server.certificate, "key": pairs.server.key, setting: missing}
     settings = Settings.model_construct(**{**pairs.settings(), f"model_server_{setting}": missing})
-    with pytest.raises(OSError, match=str(missing)):
-        tls.server_context(**files)
-    with pytest.raises(OSError, match=str(missing)):
-        tls.channel_credentials(settings)
+    for use in (lambda: tls.server_context(**files), lambda: tls.channel_credentials(settings)):
+        with pytest.raises(OSError, match=str(missing)):
+            use()
 
 
 @pytest.mark.e2e
 def test_gateway_process_with_certificate_answers_over_tls_only(
     tls_model_server: str, pairs: Pairs, digits: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    port = free_port()
-    environment = {
-        "DIGITS_PORT": str(port),
-        "DIGITS_MODEL_SERVER": tls_model_server,
-        "DIGITS_TLS_CERTIFICATE": str(pairs.server.certificate),
-        "DIGITS_TLS_KEY": str(pairs.server.key),
-    }
-    environment |= {f"DIGITS_{name.upper()}": str(path) for name, path in pairs.settings().items()}
-    trust = ssl.create_default_context(cafile=pairs.server.certificate)
+    port, server = free_port(), pairs.server
+    settings: dict[str, Any] = {"port": port, "model_server": tls_model_server, **pairs.settings()}
+    settings |= {"tls_certificate": server.certificate, "tls_key": server.key}
+    environment = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
+    trust = ssl.create_default_context(cafile=server.certificate)
     with (
         running("gateway", environment=environment) as process,
         httpx.Client(base_url=f"https://localhost:{port}", verify=trust) as http,
     ):
         wait_until(lambda: accepts(port), process)
         assert http.get("/readyz").status_code == 200
-        assert probe(port=port, tls_certificate=pairs.server.certificate) == (0, "")
+        assert probe(port=port, tls_certificate=server.certificate) == (0, "")
         (expiry,) = re.findall(r"^digits_tls_certificate_expiry_\w+ (\S+)", http.get("/metrics").text, re.M)
-        assert float(expiry) == tls.expiry(pairs.server.certificate, pairs.server.key)
-        answer = http.post(
-            "/v1/predict", content=to_png(digits.one(7)), headers={"Content-Type": "image/png"}
-        )
+        assert float(expiry) == tls.expiry(server.certificate, server.key)
+        headers = {"Content-Type": "image/png"}
+        answer = http.post("/v1/predict", content=to_png(digits.one(7)), headers=headers)
         assert answer.json()["predictions"][0]["digit"] == 7
         with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
             httpx.get(f"https://localhost:{port}/livez")
         with pytest.raises(httpx.HTTPError):
             httpx.get(f"http://localhost:{port}/livez")
-    for name, settings in pairs.wrong_settings().items():
-        client = greenlet_loop.client(Settings(model_server=tls_model_server, **settings))
+    for name, wrong in pairs.wrong_settings().items():
+        client = greenlet_loop.client(Settings(model_server=tls_model_server, **wrong))
         assert client.get("/v1/models").status_code == 503, name
     assert "eof_received" not in capfd.readouterr().err

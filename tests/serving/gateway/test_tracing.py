@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import grpc
@@ -15,6 +15,10 @@ from flask.testing import FlaskClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
+    TraceServiceServicer,
+    add_TraceServiceServicer_to_server,
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from werkzeug import Request, Response
@@ -35,7 +39,7 @@ SAMPLED = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 Trace = Callable[..., AbstractContextManager[FlaskClient]]
 
 
-class Collector:
+class Collector(TraceServiceServicer):
     """OpenTelemetry collector that keeps the spans it receives, over gRPC or HTTP."""
 
     def __init__(self, protocol: str) -> None:
@@ -43,47 +47,38 @@ class Collector:
         self.spans: list[Span] = []
         # The export interval is longer than a test, so that shutdown exports the spans.
         self.environment = {"OTEL_EXPORTER_OTLP_PROTOCOL": protocol, "OTEL_BSP_SCHEDULE_DELAY": "60000"}
-        self._servers = ExitStack()
-        address = self._listen_grpc() if protocol == "grpc" else self._listen_http()
-        self.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{address}"
+        port = self._listen_grpc() if protocol == "grpc" else self._listen_http()
+        self.environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://127.0.0.1:{port}"
 
-    def _listen_grpc(self) -> str:
-        server = grpc.server(ThreadPoolExecutor(1))
-        method = grpc.unary_unary_rpc_method_handler(
-            lambda request, _context: self._keep(request),
-            ExportTraceServiceRequest.FromString,
-            ExportTraceServiceResponse.SerializeToString,
-        )
-        service = grpc.method_handlers_generic_handler(
-            "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": method}
-        )
-        server.add_generic_rpc_handlers((service,))
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        self._servers.callback(lambda: server.stop(0).wait())
-        return f"127.0.0.1:{port}"
-
-    def _listen_http(self) -> str:
-        @Request.application
-        def keep(request: Request) -> Response:
-            assert request.path == "/v1/traces"
-            self._keep(ExportTraceServiceRequest.FromString(request.get_data()))
-            return Response()
-
-        server = make_server("127.0.0.1", 0, keep, threaded=True)
-        self._servers.callback(server.server_close)
-        self._servers.callback(server.shutdown)
-        threading.Thread(target=server.serve_forever).start()
-        return f"127.0.0.1:{server.server_port}"
-
-    def close(self) -> None:
-        self._servers.close()
-
-    def _keep(self, request: ExportTraceServiceRequest) -> ExportTraceServiceResponse:
+    def Export(self, request: ExportTraceServiceRequest, _: object) -> ExportTraceServiceResponse:  # noqa: N802
         for resource in request.resource_spans:
             self.resources.append(attributes(resource.resource))
             self.spans.extend(span for scope in resource.scope_spans for span in scope.spans)
         return ExportTraceServiceResponse()
+
+    def _listen_grpc(self) -> int:
+        server = grpc.server(ThreadPoolExecutor(1))
+        add_TraceServiceServicer_to_server(self, server)
+        port: int = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        self.close = lambda: server.stop(0).wait()
+        return port
+
+    def _listen_http(self) -> int:
+        @Request.application
+        def export(request: Request) -> Response:
+            assert request.path == "/v1/traces"
+            self.Export(ExportTraceServiceRequest.FromString(request.get_data()), None)
+            return Response()
+
+        def close() -> None:
+            server.shutdown()
+            server.server_close()
+
+        server = make_server("127.0.0.1", 0, export, threaded=True)
+        self.close = close
+        threading.Thread(target=server.serve_forever, args=(0.05,)).start()
+        return server.server_port
 
 
 @pytest.fixture
@@ -221,19 +216,13 @@ def test_span_of_unsampled_request_is_propagated_but_not_exported(
 
 @pytest.mark.parametrize(
     "environment",
-    [
-        {},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
-        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"},
-    ],
+    [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}],
 )
 def test_create_tracing_when_off_returns_none(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, environment.get(name, ""))
     assert create_tracing() is None
 
 
