@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -22,7 +21,6 @@ from digit_serving.gateway import traffic
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
-from tests.core.grpc_model_server import card_response
 from tests.load import load
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import IMAGE, npy, write_traffic
@@ -252,19 +250,6 @@ def test_models_file_deadline_ends_calls_of_a_slow_model_alone(stub: StubModelSe
     assert max(remaining) < 0.6, "the model server knows the deadline"
 
 
-def test_task_is_asked_by_the_first_requests_only(stub: StubModelServer) -> None:
-    stub.answer = TaskModels(digits={1: SHAPES})
-    http = gateway(stub, default_label="")
-    predict_model(http)
-    with ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(lambda _: predict_version(http), range(24))) == {1}
-    assert http.get("/v1/models").status_code == 200
-    # One for the default, one for the list of the versions.
-    assert stub.card_calls == 2
-    assert predict_version(http, "?version=1") == 1
-    assert stub.card_calls == 2
-
-
 WIDE = np.full((20, 60), 255, np.uint8)
 """White picture with black sides: `crop` sees white alone, the last class; `stretch` sees the sides, too."""
 WIDE[:, :20] = WIDE[:, 40:] = 0
@@ -303,24 +288,6 @@ def test_promotion_under_eight_callers_prepares_for_the_version_that_answers(stu
     assert {version for version, *_ in answers[:before]} == {1}
     assert own[2] in answers
     assert ask_wide(http) == own[2]
-
-
-def test_promotion_costs_one_call_more_and_no_failure(stub: StubModelServer) -> None:
-    stub.answer = models = TaskModels(digits={1: FASHION, 2: OTHERS["larger"], 3: OTHERS["larger"]})
-    models.labels = {"stable": 1}
-    http = gateway(stub)
-    assert [ask_wide(http)[0] for _ in range(2)] == [1, 1]
-    calls = stub.calls, stub.card_calls
-    models.labels = {"stable": 2}
-    assert ask_wide(http)[0] == 2
-    assert (stub.calls - calls[0], stub.card_calls - calls[1]) == (2, 1), (
-        "the refused call, the card, the next"
-    )
-    models.labels = {"stable": 3}
-    assert ask_wide(http)[0] == 3
-    assert (stub.calls - calls[0], stub.card_calls - calls[1]) == (3, 2), "the same pictures suit version 3"
-    assert ask_wide(http)[0] == 3
-    assert stub.card_calls - calls[1] == 2
     assert "digits_model_failures_total{" not in http.get("/metrics").text
 
 
@@ -366,20 +333,3 @@ def test_predict_slow_card_ends_at_deadline(stub: StubModelServer, release: thre
         assert [answer.status_code for answer in threads.map(lambda _: post(http), range(4))] == [504] * 4
     assert stub.card_calls
     assert not release.is_set()
-
-
-@pytest.mark.parametrize(
-    "card",
-    [
-        "{",
-        "[" * 100_000,
-        # Its labels contradict the output.
-        json.dumps(SHAPES.to_document()),
-    ],
-    ids=lambda card: card[:20],
-)
-def test_predict_unusable_card_is_bad_gateway(
-    stub: StubModelServer, stub_http: FlaskClient, card: str
-) -> None:
-    stub.answer_card = lambda _request, _context: card_response(card)
-    assert_problem(post(stub_http), 502, "model_server_error")
