@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.images import to_png
 from tests.core.drawn_numbers import draw_number
 from tests.serving.gateway.conftest import StartGateway, npy
@@ -138,8 +138,10 @@ def test_predictions_of_many_labels_share_series_beyond_the_first_hundred(
     assert "class 100" not in http.get("/metrics").text
 
 
-def test_hostile_requests_create_no_time_series(stub_http: FlaskClient, digits: Any) -> None:
-    image = to_png(digits.one(7))
+def test_hostile_requests_create_no_time_series(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    stub.answer, image = TaskModels(digits={1: DIGITS}), to_png(digits.one(7))
 
     def series() -> set[str]:
         return {line.rpartition(" ")[0] for line in stub_http.get("/metrics").text.splitlines()}
