@@ -87,10 +87,9 @@ class TemplateModel:
         batch = request_input(request)
         self.sizes.append(len(batch))
         self.specs.append(request.model_spec)
-        predictions = self._model.classify(batch)
-        probabilities = np.array([each.probabilities for each in predictions], np.float32)
-        is_digit = np.array([each.is_digit for each in predictions], np.float32)
-        return predict_response(probabilities, request.model_spec.version.value or self.version, is_digit)
+        rows = [(*each.probabilities, each.is_digit) for each in self._model.classify(batch)]
+        outputs, version = np.array(rows, np.float32), request.model_spec.version.value or self.version
+        return predict_response(outputs[:, :-1], version, outputs[:, -1])
 
 
 NETWORK = {"name": "perceptron", "accuracy": 0.9}
@@ -172,10 +171,8 @@ class StubModelServer(GrpcModelServer):
         super().__init__()
 
     def predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        if request.model_spec.signature_name == codec.CARD_SIGNATURE:
-            return self._card(request, context)
-        if request.model_spec.signature_name == codec.LAYERS_SIGNATURE:
-            return self._other_signature(request, context)
+        if request.model_spec.signature_name in (codec.CARD_SIGNATURE, codec.LAYERS_SIGNATURE):
+            return self._describe(request, context)
         if request.model_spec.name == READER_NAME:
             self.pages += 1
             if not self.has_reader:
@@ -185,13 +182,12 @@ class StubModelServer(GrpcModelServer):
         self.metadata = dict(context.invocation_metadata())
         return self.answer(request, context)
 
-    def _card(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
-        self.card_calls += 1
-        if self.answer_card:
-            return self.answer_card(request, context)
-        return self._other_signature(request, context)
-
-    def _other_signature(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    def _describe(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        """Answer with the task card, or with the layers."""
+        if request.model_spec.signature_name == codec.CARD_SIGNATURE:
+            self.card_calls += 1
+            if self.answer_card:
+                return self.answer_card(request, context)
         if not isinstance(self.answer, TaskModels):
             abort_without_signature(request.model_spec, context)
         return self.answer(request, context)

@@ -10,32 +10,6 @@ from digit_serving.gateway import bridge
 from digit_serving.gateway.bridge import await_
 
 
-async def after(seconds: float, result: int) -> int:
-    await asyncio.sleep(seconds)
-    return result
-
-
-async def test_await_coroutine_returns_its_result_or_raises_its_error() -> None:
-    async def fail() -> None:
-        await asyncio.sleep(0)
-        raise LookupError("gone")
-
-    def function() -> list[int]:
-        with pytest.raises(LookupError, match="gone"):
-            await_(fail())
-        return [await_(after(0, number)) for number in range(3)]
-
-    assert await bridge.run(function) == [0, 1, 2]
-
-
-async def test_await_many_functions_run_concurrently() -> None:
-    barrier = asyncio.Barrier(50)
-    # One after the other, they would wait for ever.
-    async with asyncio.timeout(10):
-        places = await asyncio.gather(*(bridge.run(lambda: await_(barrier.wait())) for _ in range(50)))
-    assert sorted(places) == list(range(50))
-
-
 async def test_run_cancelled_task_raises_in_function() -> None:
     seen: list[BaseException] = []
 
@@ -55,7 +29,7 @@ async def test_run_cancelled_task_raises_in_function() -> None:
 
 
 async def test_await_outside_run_raises_runtime_error() -> None:
-    coroutine = after(0, 1)
+    coroutine = asyncio.sleep(0)
     with pytest.raises(RuntimeError, match=r"only in functions that bridge\.run calls"):
         await_(coroutine)
     coroutine.close()
@@ -70,7 +44,7 @@ async def test_run_caught_error_leaves_no_reference_cycle() -> None:
     def function() -> None:
         body = Body()
         references.append(weakref.ref(body))
-        await_(after(0, 1))
+        await_(asyncio.sleep(0))
         raise LookupError
 
     gc.disable()

@@ -244,17 +244,6 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     assert labels_of("id-3") == ["123", None]
 
 
-def test_reused_request_id_stands_for_the_latest_picture(
-    sampled: FlaskClient, store_url: str, digits: Any
-) -> None:
-    read(sampled, draw_number(digits, "27"))
-    wait_for(store_url, 3)
-    predict(sampled, digits.one(3))
-    wait_for(store_url, 4)
-    assert give_by_id(sampled, label="8").status_code == 200
-    assert [record.label for record in stored(store_url)] == [None, None, None, "8"]
-
-
 def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, store_url: str, digits: Any) -> None:
     instance = (digits.one(5) / 255).ravel().tolist()
     assert sampled.post("/v1/predict", json={"instances": ["no", instance]}).status_code == 200

@@ -89,9 +89,8 @@ def test_reading_is_logged_without_its_text(
     stub: StubModelServer, stub_http: FlaskClient, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
-    number = to_png(draw_number(digits, "2026"))
     with captured_log() as lines:
-        answer = stub_http.post("/v1/read", data=number).get_json()
+        answer = stub_http.post("/v1/read", data=to_png(draw_number(digits, "2026"))).get_json()
     assert answer["readings"][0]["text"] == "2026"
     (line,) = map(json.loads, lines())
     assert {"version": 1, "images": 1, "digits": 4}.items() <= line.items()
@@ -127,15 +126,9 @@ def test_pretty_line_escapes_what_would_begin_a_line_or_control_a_terminal() -> 
 
 
 @pytest.mark.parametrize("log_format", ["json", "pretty"])
-def test_unexpected_exception_is_logged_and_not_shown(
-    log_format: Literal["json", "pretty"],
-) -> None:
+def test_unexpected_exception_is_logged_and_not_shown(log_format: Literal["json", "pretty"]) -> None:
     app = greenlet_loop.app(Settings(log_format=log_format))
-
-    @app.get("/broken")
-    def broken() -> str:
-        return str(1 / 0)
-
+    app.get("/broken")(lambda: 1 / 0)
     with captured_log(log_format) as lines:
         response = app.test_client().get("/broken", headers={"X-Request-ID": "id-1"})
     problem = response.get_json(force=True)

