@@ -42,6 +42,8 @@ Trace = Callable[..., AbstractContextManager[FlaskClient]]
 class Collector(TraceServiceServicer):
     """OpenTelemetry collector that keeps the spans it receives, over gRPC or HTTP."""
 
+    close: Callable[[], object]
+
     def __init__(self, protocol: str) -> None:
         self.resources: list[dict[str, Any]] = []
         self.spans: list[Span] = []
@@ -58,7 +60,7 @@ class Collector(TraceServiceServicer):
 
     def _listen_grpc(self) -> int:
         server = grpc.server(ThreadPoolExecutor(1))
-        add_TraceServiceServicer_to_server(self, server)
+        add_TraceServiceServicer_to_server(self, server)  # type: ignore[no-untyped-call]
         port: int = server.add_insecure_port("127.0.0.1:0")
         server.start()
         self.close = lambda: server.stop(0).wait()

@@ -39,9 +39,8 @@ def http(stub: StubModelServer, model: TemplateModel) -> FlaskClient:
 
 def create(stub: StubModelServer, **settings: Any) -> FlaskClient:
     """Return a test client of a gateway whose model has no label, on a machine that may be busy."""
-    return greenlet_loop.client(
-        Settings(**({"default_label": "", "deadline": 60} | settings), model_server=stub.target)
-    )
+    values: dict[str, Any] = {"default_label": "", "deadline": 60, **settings}
+    return greenlet_loop.client(Settings(model_server=stub.target, **values))
 
 
 def cross() -> Pixels:
