@@ -4,6 +4,7 @@ Modules that use the fitted models are of the group `fits`, so that one worker o
 """
 
 import gzip
+import json
 import os
 import struct
 from dataclasses import replace
@@ -25,6 +26,7 @@ from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import data, export, models
 from digit_training.data import Dataset
+from digit_training.drawing.pages import Page
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
@@ -75,6 +77,21 @@ def small_network() -> keras.Model:
         IS_DIGIT: layers.Dense(1, activation="sigmoid", name=IS_DIGIT)(features),
     }
     return keras.Model(pixels, outputs, name="small")
+
+
+def written_page(*written: tuple[int, tuple[float, float, float, float]]) -> Page:
+    """Return a blank page on which digits and signs are noted, each with its box."""
+    boxes = np.array([box for _, box in written], np.float32).reshape(-1, 4)
+    return Page(np.full((96, 192), 200, np.uint8), boxes, np.array([label for label, _ in written], np.int64))
+
+
+def write_version(card: dict[str, Any], folder: Path) -> None:
+    """Write a version with this model card, which no server could load."""
+    for name in ("variables/variables.index", "variables/variables.data-00000-of-00001", "saved_model.pb"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "model.json").write_text(json.dumps(card))
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,9 @@
 """Publication: the names of models, and the steps after it."""
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,24 +15,7 @@ from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import CardError, PromotionError
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
-from tests.training.conftest import COLORS
-
-
-def writer(task: TaskCard) -> Callable[[Path], None]:
-    """Return a function that writes a version of this task, which no server could load."""
-
-    def write(folder: Path) -> None:
-        for name in (
-            "saved_model.pb",
-            "variables/variables.index",
-            "variables/variables.data-00000-of-00001",
-        ):
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).touch()
-        (folder / "assets.extra").mkdir()
-        (folder / "assets.extra" / "model.json").write_text(json.dumps({"task": task.to_document()}))
-
-    return write
+from tests.training.conftest import COLORS, write_version
 
 
 @pytest.fixture
@@ -48,7 +30,7 @@ def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Target:
 def publish(target: Target, task: TaskCard = DIGITS) -> list[str]:
     """Publish a version; return the printed lines."""
     lines: list[str] = []
-    target.publish(task.name, writer(task), lines.append)
+    target.publish(task.name, partial(write_version, {"task": task.to_document()}), lines.append)
     return lines
 
 

@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from digit_core.images import Peaks
-from digit_training.drawing.pages import Page
 from digit_training.reader.evaluation import MAX_FALSE_PAGES, Finds, score
-
-BLANK = np.full((96, 192), 200, np.uint8)
-
-
-def page(*written: tuple[int, tuple[int, int, int, int]]) -> Page:
-    boxes = np.array([box for _, box in written], np.float32).reshape(-1, 4)
-    return Page(BLANK, boxes, np.array([label for label, _ in written], np.int64))
+from digit_training.reader.peaks import MIN_SCORE
+from tests.training.conftest import written_page
 
 
 def peaks(*found: tuple[int, tuple[int, int, int, int], float]) -> Peaks:
@@ -22,7 +16,7 @@ def peaks(*found: tuple[int, tuple[int, int, int, int], float]) -> Peaks:
 
 
 def test_score_tells_right_from_wrong() -> None:
-    written = page(
+    written = written_page(
         (3, (10, 10, 20, 40)), (4, (60, 10, 20, 40)), (-1, (170, 10, 20, 40)), (10, (100, 40, 4, 4))
     )
     found = peaks(
@@ -53,5 +47,6 @@ def test_slope_makes_scores_probabilities() -> None:
 
 def test_threshold_is_above_most_pages_without_a_digit() -> None:
     found = [peaks((1, (10, 10, 10, 30), 0.3 + 0.004 * number)) for number in range(100)]
-    finds = score([page()] * 101, [*found, peaks()])
+    finds = score([written_page()] * 101, [*found, peaks()])
     assert (finds.empty >= finds.threshold()).mean() == pytest.approx(MAX_FALSE_PAGES, abs=0.01)
+    assert score([written_page()], [peaks()]).threshold() == MIN_SCORE

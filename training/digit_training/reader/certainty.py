@@ -1,6 +1,6 @@
 """Certainty of readings: weights that make the features of a line the probability that its text is right."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -53,7 +53,7 @@ def fit_line_weights(pages: Iterable[Page], find: Callable[[NDArray[np.uint8]], 
     whole = [page for page in pages if _is_whole(page)]
     shown = [images.to_page(page.pixels) for page in whole]
     detected = [images.detect(page, find(page.levels)) for page in shown]
-    answers = iter(_classify(np.stack([*chain.from_iterable(each.glyphs for each in detected)])))
+    answers = iter(_classify([*chain.from_iterable(each.glyphs for each in detected)]))
     features: list[NDArray[np.float64]] = []
     right: list[bool] = []
     for page, seen in zip(whole, detected, strict=True):
@@ -97,8 +97,10 @@ def _is_whole(page: Page) -> bool:
     return bool(is_inside and (page.classes < SIGN).any())
 
 
-def _classify(glyphs: NDArray[np.uint8]) -> list[Prediction]:
-    outputs = predict(shipped.load_classifier(), glyphs, DIGITS)
+def _classify(glyphs: Sequence[NDArray[np.uint8]]) -> list[Prediction]:
+    if not glyphs:
+        return []
+    outputs = predict(shipped.load_classifier(), np.stack(glyphs), DIGITS)
     return [
         Prediction(int(row.argmax()), float(row.max()), tuple(row.tolist()), DIGITS.labels, 1, is_digit=score)
         for row, score in zip(outputs[PROBABILITIES], outputs[IS_DIGIT].tolist(), strict=True)

@@ -11,6 +11,7 @@ from digit_core.images.certainty import log_odds, sigmoid
 from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
+from digit_training.reader.peaks import MIN_SCORE
 
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""
@@ -29,8 +30,11 @@ class Finds:
     digits: int
 
     def threshold(self) -> float:
-        """Return the score that all but MAX_FALSE_PAGES of the pages without a digit stay below."""
-        return float(np.quantile(self.empty, 1 - MAX_FALSE_PAGES))
+        """Return the score that all but MAX_FALSE_PAGES of the pages without a digit stay below.
+
+        It is at least the score of the faintest peak: a network that has learned nothing finds none.
+        """
+        return max(MIN_SCORE, float(np.quantile(self.empty, 1 - MAX_FALSE_PAGES)))
 
     def slope(self) -> float:
         """Platt scaling: return the factor of the logits that makes scores probabilities of being right.

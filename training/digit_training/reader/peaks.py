@@ -15,6 +15,8 @@ from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 
 Found: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Scores [n, k], classes [n, k, 11] and boxes [n, k, 4]."""
+Finder: TypeAlias = Callable[[NDArray[np.uint8]], list[Peaks]]
+"""Function that finds the peaks of each of the pages, uint8 [n, h, w]."""
 
 LEVELS = 4
 """Levels of the pyramid: the page, and halves, quarters and eighths of it."""
@@ -28,8 +30,8 @@ FINE_SCORE = 0.1
 """Least score of what a coarse level shows and the finest level would show better, since it is low enough."""
 
 
-def finder(network: keras.Model) -> Callable[[NDArray[np.uint8]], list[Peaks]]:
-    """Return a function that finds the peaks of each of the pages, uint8 [n, h, w]."""
+def finder(network: keras.Model) -> Finder:
+    """Return a function that finds the peaks of pages, by the network's weights at each call."""
     find = tf.function(partial(find_peaks, network), reduce_retracing=True)
 
     def find_all(pages: NDArray[np.uint8]) -> list[Peaks]:

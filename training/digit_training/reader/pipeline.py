@@ -26,7 +26,7 @@ from digit_training.reader import certainty, evaluation, sheets
 from digit_training.reader.detector import detector
 from digit_training.reader.export import write_reader
 from digit_training.reader.fitting import Plan, fit
-from digit_training.reader.peaks import finder
+from digit_training.reader.peaks import Finder, finder
 from digit_training.recipes import Overrides, fit_command
 
 MIN_RECALL = 0.65
@@ -81,14 +81,16 @@ def train(run: ReaderRun, target: Target) -> None:
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
-    finds = evaluation.score(pages, _find_all(network, pages))
+    # Its graph reads the weights anew at each call, so that it sees what is folded in.
+    find = finder(network)
+    finds = evaluation.score(pages, _find_all(find, pages))
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
-    lines = fit_line_weights(network, dataset.test)
+    lines = fit_line_weights(find, dataset.test)
     card = _card(network, run, finds, threshold, lines) | {"started_from": start.card() if start else None}
     card = shipped.save(network, card, READER_NAME, folder)
     shown = pages[: sheets.COUNT]
-    sheets.save(shown, _find_all(network, shown), folder / "pages.png")
+    sheets.save(shown, _find_all(find, shown), folder / "pages.png")
     recall, precision = finds.recall(threshold), finds.precision(threshold)
     console.print(
         f"Drawn pages: {recall:.1%} of {finds.digits:,} digits found and read right, {precision:.1%} of what "
@@ -108,9 +110,8 @@ def draw_test_pages(digits: Examples, count: int) -> list[Page]:
     return [*_draw_pages(digits, count, TEST_SEED)]
 
 
-def fit_line_weights(network: keras.Model, digits: Examples) -> certainty.LineWeights:
+def fit_line_weights(find: Finder, digits: Examples) -> certainty.LineWeights:
     """Fit the weights of a reader's lines to pages drawn from digits that no network is fitted on."""
-    find = finder(network)
     return certainty.fit_line_weights(
         _draw_pages(digits, LINE_PAGES, TEST_SEED + 1), lambda levels: find(levels[np.newaxis])[0]
     )
@@ -129,8 +130,7 @@ def _stable(target: Target) -> Version:
     return version
 
 
-def _find_all(network: keras.Model, pages: Sequence[Page]) -> list[Peaks]:
-    find = finder(network)
+def _find_all(find: Finder, pages: Sequence[Page]) -> list[Peaks]:
     return [peaks for page in pages for peaks in find(page.pixels[np.newaxis])]
 
 
