@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
+from digit_training.callbacks import BestWeights, defer_interrupt
 
 
 @pytest.fixture
@@ -16,13 +16,7 @@ def model() -> keras.Model:
 
 
 @pytest.mark.parametrize(
-    ("losses", "expected"),
-    [
-        ([0.3, 0.1, 0.2], 2),
-        ([0.3, 0.2, 0.2], 2),
-        ([float("nan"), float("nan")], 1),
-        ([None, None, None], 3),
-    ],
+    ("losses", "expected"), [([0.3, 0.2, 0.2], 2), ([float("nan")] * 2, 1), ([None] * 3, 3)]
 )
 @pytest.mark.parametrize("name", ["val_loss", "val_probabilities_loss"])
 def test_best_weights_are_those_of_the_lowest_validation_loss_else_of_the_last_epoch(
@@ -36,12 +30,6 @@ def test_best_weights_are_those_of_the_lowest_validation_loss_else_of_the_last_e
         best_weights.on_epoch_end(epoch, {} if loss is None else {"val_loss": -epoch, name: loss})
     assert best_weights.best_epoch + 1 == expected
     assert all((weights == expected).all() for weights in best_weights.best_weights)
-
-
-def test_class_logs_strip_the_name_of_the_output() -> None:
-    logs = {"loss": 0.5, "is_digit_loss": 0.3, "probabilities_loss": 0.2, "val_probabilities_accuracy": 0.9}
-    assert class_logs(logs) == {"loss": 0.2, "val_accuracy": 0.9}
-    assert class_logs({"loss": 0.5, "accuracy": 0.9}) == {"loss": 0.5, "accuracy": 0.9}
 
 
 @pytest.mark.parametrize("phase", ["train", "test"])

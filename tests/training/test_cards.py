@@ -61,14 +61,10 @@ def test_complete_makes_mean_deviation_and_order_of_colors_a_convention_of_the_m
 
 def test_with_entries_replaces_keys_within_tables() -> None:
     document = {**LABELS, "input": {"shape": [9, 9], "range": [0, 1]}}
-    merged = cards.with_entries(
-        document, {"name": "roses", "input": {"range": [-1, 1]}, "prepare": {"fit": "pad"}}
-    )
-    assert merged == {
-        "name": "roses",
-        "labels": LABELS["labels"],
+    entries = {"name": "roses", "input": {"range": [-1, 1]}, "prepare": {"fit": "pad"}}
+    assert cards.with_entries(document, entries) == {
+        **document | entries,
         "input": {"shape": [9, 9], "range": [-1, 1]},
-        "prepare": {"fit": "pad"},
     }
 
 
@@ -77,23 +73,13 @@ def test_with_entries_replaces_keys_within_tables() -> None:
     [
         (LABELS, (18, 12, 3), "first layers do not tell the range of its pixels: say .* --range 0,1"),
         (LABELS, (None, None, 3), r"takes \[n, any, any, 3\]: say by --shape, .* such as 224,224,3"),
-        (LABELS, (None, None, 1), r"such as 224,224,1"),
         (LABELS, (500,), r"the model takes \[n, 500\]: say by --shape, .* such as 20,25"),
-        (
-            LABELS,
-            (18, 12, 2),
-            r"takes \[n, 18, 12, 2\], and a picture has 1, 3 or 4 channels: export it behind",
-        ),
-        ({**LABELS, "input": {"range": [0, 1], "size": 3}}, (18, 12, 3), "unknown key 'size'"),
+        (LABELS, (18, 12, 2), r"takes \[n, 18, 12, 2\], and a picture has 1, 3 or 4 channels"),
         ({**LABELS, "inptu": {"shape": [9, 9]}}, (None, None, 3), "unknown key 'inptu'"),
         ({**LABELS, "input": 3}, (18, 12, 3), "'input' must be a table"),
         ({"name": "flowers"}, (18, 12, 3), "--range"),
         ({**LABELS, "output": "softmax"}, (18, 12, 3), "or multi-label, not 'softmax'"),
-        (
-            {**LABELS, "input": {"range": [0, 1], "mean": ["a"]}},
-            (18, 12, 3),
-            "mean must be one number, or one",
-        ),
+        ({**LABELS, "input": {"range": [0, 1], "mean": ["a"]}}, (18, 12, 3), "mean must be one number"),
         ({**LABELS, "input": {"range": [0, 1], "mean": [1, 2]}}, (18, 12, 3), "one for each of 3 channels"),
         ({**LABELS, "input": {"range": [0, 1], "std": 0}}, (18, 12, 3), "and std not 0"),
     ],

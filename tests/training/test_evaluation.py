@@ -84,11 +84,8 @@ def test_confusion_matrix_counts_answers_and_gives_accuracies_and_confusions() -
     answers = probabilities_of((1, 0.9), (2, 0.8), (2, 0.7), (2, 0.6), (1, 0.6))[:, :4]
     confusion = evaluation.confusion_matrix(labels, answers)
     assert confusion.tolist() == [[0, 1, 0, 0], [0, 1, 2, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    assert evaluation.accuracy_per_label(confusion) == {
-        0: Accuracy(0, 1),
-        1: Accuracy(1, 3),
-        2: Accuracy(1, 1),
-    }
+    per_label = {0: Accuracy(0, 1), 1: Accuracy(1, 3), 2: Accuracy(1, 1)}
+    assert evaluation.accuracy_per_label(confusion) == per_label
     assert Accuracy(3, 4).ratio == 0.75
     assert evaluation.most_confused(confusion, limit=20) == [(1, 2, 2), (0, 1, 1)]
     assert evaluation.most_confused(confusion, limit=1) == [(1, 2, 2)]
@@ -136,7 +133,7 @@ def calibrated_logits(examples: int) -> tuple[NDArray[np.float64], NDArray[np.ui
     return logits, labels.astype(np.uint8)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("factor", [0.5, 3.0])
 def test_fit_temperature_finds_the_factor_of_overconfident_logits(factor: float) -> None:
     logits, labels = calibrated_logits(20_000)
     assert evaluation.fit_temperature(softmax(logits * factor), labels) == pytest.approx(factor, rel=0.03)
@@ -162,7 +159,7 @@ def test_fold_temperature_divides_the_logits_of_the_probabilities_alone(dataset:
     assert np.array_equal(after[IS_DIGIT], before[IS_DIGIT])
 
 
-@pytest.mark.parametrize("count", [1, 199, 200, 1000])
+@pytest.mark.parametrize("count", [1, 199, 200])
 def test_fit_threshold_refuses_at_most_the_share(count: int) -> None:
     scores = np.random.default_rng(0).random(count).astype(np.float32)
     threshold = evaluation.fit_threshold(scores, 0.005)
@@ -172,7 +169,7 @@ def test_fit_threshold_refuses_at_most_the_share(count: int) -> None:
     )
 
 
-@pytest.mark.parametrize("refused", [0.05, 0.5, 0.97])
+@pytest.mark.parametrize("refused", [0.05, 0.97])
 def test_fold_threshold_moves_the_threshold_to_one_half(refused: float, dataset: Dataset) -> None:
     model = small_network()
     before = predict_outputs(model, dataset.test.pixels)

@@ -26,7 +26,6 @@ from tests.training.conftest import COLORS, predict_outputs, small_network
 
 pytestmark = pytest.mark.xdist_group("fits")
 
-FASHION = TaskCard("fashion", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
 UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
 PHOTOS = TaskCard("photos", ("cat", "dog"), (300, 200, 3), (0.0, 255.0), fit="pad")
 
@@ -55,10 +54,7 @@ def test_artifact_signatures_are_those_of_the_contract(task: TaskCard, tmp_path:
         assert outputs["probabilities"].shape.as_list() == [None, len(task.labels)]
         assert outputs["probabilities"].dtype == tf.float32
     card = signatures["card"]
-    assert card.structured_input_signature == (
-        (),
-        {"unused": tf.TensorSpec([None], tf.uint8, "unused")},
-    )
+    assert card.structured_input_signature == ((), {"unused": tf.TensorSpec([None], tf.uint8, "unused")})
     outputs = card(unused=tf.zeros([2], tf.uint8))
     documents = [json.loads(document) for document in outputs["card"].numpy().tolist()]
     assert [TaskCard.from_document(document) for document in documents] == [task] * 2
@@ -103,7 +99,7 @@ def test_signature_layers_of_exported_model_looks_into_nested_models(tmp_path: P
     assert np.array_equal(activations["01_Softmax"], signatures["images"](images=images)["probabilities"])
 
 
-@pytest.mark.parametrize("task", [DIGITS, FASHION, COLORS, PHOTOS, UNEVEN], ids=lambda task: task.name)
+@pytest.mark.parametrize("task", [DIGITS, COLORS, PHOTOS, UNEVEN], ids=lambda task: task.name)
 def test_artifact_scales_images_as_numpy_does(task: TaskCard, tmp_path: Path) -> None:
     pixels = keras.Input(task.instance_shape)
     # A model that answers its input: the first pixels, as if they were probabilities.
@@ -117,11 +113,7 @@ def test_artifact_scales_images_as_numpy_does(task: TaskCard, tmp_path: Path) ->
     assert np.allclose(scaled, low + images.reshape(scaled.shape) / 255 * (high - low), atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("task", "sizes"),
-    [(DIGITS, {1, 32}), (COLORS, {1, 32}), (PHOTOS, {1, 5})],
-    ids=["digits", "colors", "photos"],
-)
+@pytest.mark.parametrize(("task", "sizes"), [(DIGITS, {1, 32}), (PHOTOS, {1, 5})], ids=["digits", "photos"])
 def test_write_warmup_requests_bounds_their_size(task: TaskCard, sizes: set[int], tmp_path: Path) -> None:
     images = np.zeros((40, *task.shape), np.uint8)
     export.write_warmup_requests(tmp_path / "requests", task, images)
@@ -162,11 +154,6 @@ def test_artifact_stores_the_weights_once(published: Version) -> None:
     variables = str(published.path / "variables" / "variables")
     shapes = [shape for _, shape in tf.train.list_variables(variables)]
     assert sum(int(np.prod(shape)) for shape in shapes if shape) == 7960
-
-
-def test_predict_saved_model_in_empty_folder_raises_model_error(tmp_path: Path, dataset: Dataset) -> None:
-    with pytest.raises(ModelError, match="cannot be loaded"):
-        export.predict_saved_model(tmp_path, dataset.test.images)
 
 
 def test_read_weights_are_those_of_a_network_of_the_same_architecture(
@@ -221,10 +208,3 @@ def test_model_card_of_two_outputs_states_threshold_refusals_and_the_calibrated_
     # A model that was fitted elsewhere has a threshold that nobody knows.
     elsewhere = model_card(refusing.model, DIGITS, dataset.describe(), refusing_evaluation)["is_digit"]
     assert (elsewhere["threshold"], elsewhere["chosen_on"]) == (None, None)
-
-
-def test_model_card_without_evaluation_and_fit_has_null_there(colors_model: keras.Model) -> None:
-    card = model_card(colors_model, COLORS, None, None)
-    unknown = ("accuracy", "calibration_error", "is_digit", "data", "fit")
-    assert [card[key] for key in unknown] == [None] * 5
-    assert TaskCard.from_document(card["task"]) == COLORS

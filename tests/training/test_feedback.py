@@ -87,17 +87,6 @@ def test_load_leaves_out_and_counts_what_the_card_cannot_prepare(
     assert (loaded.train.labels.tolist(), loaded.unusable) == ([7], 3)
 
 
-def test_load_of_another_task_returns_its_answers(save: Save, url: str) -> None:
-    task = TaskCard("letters", tuple("abcdefghijklm"), (6, 5, 1), (0.0, 1.0))
-    images = np.random.default_rng(0).integers(0, 256, (3, 6, 5), np.uint8)
-    for number, (image, label) in enumerate(zip(images, ("k", "m", NO_CLASS), strict=True)):
-        save(make_record(number, image, label, model="letters"))
-    loaded = feedback.load(url, task)
-    assert np.array_equal(loaded.train.images, images[..., None])
-    assert loaded.train.labels.tolist() == [10, 12, 13]
-    assert loaded.without_negatives().train.labels.tolist() == [10, 12]
-
-
 def test_describe_counts_by_label(save: Save, url: str, digits: Digits) -> None:
     save(make_record(0, digits.images[0], "7"), make_record(1, digits.images[1], NO_CLASS))
     save(*(make_record(number, digits.images[number], "7", held_out=True) for number in (2, 3)))
@@ -134,10 +123,6 @@ def test_load_counts_votes_that_agree_by_caller(save: Save, url: str, digits: Di
         ("sqlite:///missing.db", "missing.db does not exist"),
         ("postgresql://me:secret@host:secret/db", "the URL of the feedback cannot be parsed"),
         (
-            "mysql://me:secret@host/db?password=secret",
-            r"mysql://me:\*\*\*@host/db: No module named",
-        ),
-        (
             "postgresql://me:secret@127.0.0.1:1/db?password=secret",
             r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: ",
         ),
@@ -157,10 +142,7 @@ def test_load_unusable_url_raises_data_error_without_password(
 def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     file.touch()
-    with pytest.raises(
-        DataError,
-        match=r"other\.db has no table of pictures; a gateway",
-    ):
+    with pytest.raises(DataError, match=r"other\.db has no table of pictures; a gateway"):
         feedback.load(f"sqlite:///{file}", DIGITS)
     file.write_bytes(b"no database, but longer than its header " * 100)
     with pytest.raises(DataError, match=r"other\.db: file is not a database"):

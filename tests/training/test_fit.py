@@ -128,8 +128,11 @@ def test_fit_of_two_outputs_learns_to_refuse_negatives_and_few_digits(
     assert all(digits > refusals.negatives[name].is_digit.mean() for name in ("words", "numbers", "specks"))
 
 
-def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(dataset: Dataset) -> None:
-    """Without training, a fit with as many blank negatives as digits has the figures of the digits."""
+def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training, a fit with as many negatives as digits has the figures of the digits."""
+    monkeypatch.setattr("digit_training.fit.CROPPED_NEGATIVES", 0)
     frozen = replace(FAST, build=small_network, learning_rate=0.0, epochs=1)
     plain, mixed = (
         fit(replace(frozen, negative_fraction=fraction), dataset.train[:200], seed=0)
@@ -154,7 +157,7 @@ def test_fit_same_seed_gives_the_same_augmented_fit(
 @pytest.mark.slow
 def test_fit_same_seed_gives_the_same_convnet(dataset: Dataset) -> None:
     recipe = RECIPES["quick"].with_changes(epochs=1)
-    assert have_equal_weights(*(fit(recipe, dataset.train[:600], seed=1).model for _ in range(2)))
+    assert have_equal_weights(*(fit(recipe, dataset.train[:100], seed=1).model for _ in range(2)))
 
 
 def test_fit_perceptron_gives_the_model_of_the_articles_code(
@@ -207,26 +210,22 @@ def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
     return callback
 
 
-def test_fit_interrupted_in_third_epoch_returns_the_model_of_two(dataset: Dataset) -> None:
-    recipe, handler = replace(FAST, augmented=True), signal.getsignal(signal.SIGINT)
-    result = fit(recipe.with_changes(epochs=10), dataset.train[:200], 0, [interrupt_after(2)])
+def test_fit_interrupted_returns_the_model_of_its_epochs_and_goes_on_from_its_backup(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    recipe, train = replace(FAST, augmented=True, learning_rate=1.0), dataset.train[:200]
+    four_epochs, handler = recipe.with_changes(epochs=4), signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        fit(four_epochs, train, 0, [interrupt_after(0)])
+    result = fit(four_epochs, train, 0, [interrupt_after(2)], backup=tmp_path)
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
-    two_epochs = fit(recipe, dataset.train[:200], 0)
-    assert two_epochs.complete
-    assert have_equal_weights(result.model, two_epochs.model)
-    with pytest.raises(KeyboardInterrupt):
-        fit(recipe, dataset.train[:200], 0, [interrupt_after(0)])
-
-
-def test_fit_interrupted_goes_on_from_its_backup(dataset: Dataset, tmp_path: Path) -> None:
-    recipe = replace(FAST, augmented=True, learning_rate=1.0).with_changes(epochs=4)
-    fit(recipe, dataset.train[:200], 0, [interrupt_after(2)], backup=tmp_path)
-    resumed = fit(recipe, dataset.train[:200], 0, backup=tmp_path)
+    assert have_equal_weights(result.model, fit(recipe, train, 0).model)
+    resumed, whole = fit(four_epochs, train, 0, backup=tmp_path), fit(four_epochs, train, 0)
     assert resumed.complete
     # Keras shuffles the batches otherwise: the losses are close, and far from those of a new fit.
-    losses = fit(recipe, dataset.train[:200], 0).history["loss"]
+    losses = whole.history["loss"]
     expected = [math.nan, math.nan, *losses[2:]]
     assert resumed.history["loss"] == pytest.approx(expected, nan_ok=True, abs=(losses[0] - losses[2]) / 4)
 

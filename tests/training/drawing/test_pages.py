@@ -1,7 +1,5 @@
 """Pages: what is written on them, and where."""
 
-from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -21,13 +19,8 @@ def writer(digits: Any) -> PageWriter:
 
 @pytest.fixture(scope="module")
 def pages(writer: PageWriter) -> list[Page]:
-    return list(islice(draw(writer, 1), 300))
-
-
-def draw(writer: PageWriter, seed: int) -> Iterator[Page]:
-    rng = np.random.default_rng(seed)
-    while True:
-        yield writer.draw(rng)
+    rng = np.random.default_rng(1)
+    return [writer.draw(rng) for _ in range(300)]
 
 
 def test_pages_have_boxes_of_known_classes_within(pages: list[Page]) -> None:
@@ -61,7 +54,12 @@ def test_boxes_enclose_ink(pages: list[Page]) -> None:
     assert np.mean(inside) > 0.6 * np.mean(around)
 
 
-def test_same_seed_draws_same_pages(writer: PageWriter) -> None:
-    for page, again in islice(zip(draw(writer, 5), draw(writer, 5), strict=True), 20):
-        assert np.array_equal(page.pixels, again.pixels)
-        assert np.array_equal(page.boxes, again.boxes)
+def test_pages_of_a_seed_change_on_purpose_only(pages: list[Page], writer: PageWriter) -> None:
+    """Another page makes other networks of the same commands; replace the figures if it is meant."""
+    boxes = np.concatenate([page.boxes for page in pages])
+    assert [len(boxes), *boxes.mean(axis=0)] == pytest.approx([1326, 81.92, 27.55, 21.32, 29.10], abs=0.01)
+    assert np.mean([page.pixels.mean() for page in pages]) == pytest.approx(150.80, abs=0.01)
+    rng = np.random.default_rng(1)
+    sketches = [writer.draw_sketches(rng) for _ in range(50)]
+    assert not any(len(page.boxes) for page in sketches)
+    assert np.mean([page.pixels.mean() for page in sketches]) == pytest.approx(140.85, abs=0.01)
