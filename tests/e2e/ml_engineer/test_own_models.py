@@ -58,14 +58,6 @@ def mean(image: keras.KerasTensor) -> keras.KerasTensor:
     return layers.GlobalAveragePooling2D()(image)
 
 
-def from_bytes(image: keras.KerasTensor) -> keras.KerasTensor:
-    return judge(mean(layers.Rescaling(1 / 255)(image)))
-
-
-def channels_first(image: keras.KerasTensor) -> keras.KerasTensor:
-    return judge(layers.GlobalAveragePooling2D(data_format="channels_first")(image))
-
-
 @dataclass(frozen=True)
 class Saved:
     """Functional model of an input, saved as a Keras file, its card, and further options of the export."""
@@ -74,33 +66,12 @@ class Saved:
     card: str = ""
     options: tuple[str, ...] = ()
     shape: tuple[int | None, ...] = (8, 8, 3)
-    dtype: str = "float32"
 
     def __call__(self, folder: Path) -> list[str]:
         """Save model and card in the folder; return the arguments of the export."""
-        image = keras.Input(self.shape, dtype=self.dtype)
+        image = keras.Input(self.shape)
         keras.Model(image, self.answers(image)).save(folder / "mine.keras")
         return ["mine.keras", *write_card(folder, self.card), *self.options]
-
-
-FUNCTIONAL = {
-    "softmax": Saved(lambda image: judge(mean(image)), RANGE),
-    "rescaling": Saved(from_bytes),
-    "logits": Saved(lambda image: judge(mean(image), activation="linear"), f'output = "logits"\n{RANGE}'),
-    "one-logit": Saved(lambda image: judge(mean(image), 1, "linear"), RANGE, ("--output", "logits")),
-    "unsigned-bytes": Saved(from_bytes, dtype="uint8"),
-    "flat": Saved(judge, "[input]\nshape = [8, 8]\nrange = [0, 1]\n", shape=(64,)),
-    "channels-first": Saved(channels_first, options=("--range", "0,1"), shape=(3, 8, 8)),
-    "half-precision": Saved(
-        lambda image: keras.ops.cast(judge(mean(image)), "float16"), options=("--range", "0,1")
-    ),
-    # Caffe's preprocessing, in 0 to 1, subtracts a half.
-    "less-a-mean": Saved(
-        lambda image: judge(mean(image + 0.5)),
-        f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n',
-    ),
-    "transparent": Saved(lambda image: judge(mean(image[..., :3] * image[..., 3:])), RANGE, shape=(8, 8, 4)),
-}
 
 
 def own_layer(folder: Path) -> list[str]:
@@ -114,28 +85,10 @@ def own_layer(folder: Path) -> list[str]:
     return [*model(folder), "--import", "own_layers"]
 
 
-def subclassed(folder: Path) -> list[str]:
-    class Subclassed(keras.Model):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            image = keras.Input((8, 8, 3))
-            self.network = keras.Model(image, judge(mean(image)))
-
-        def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
-            return self.network(inputs)
-
-    model = Subclassed()
-    model(np.zeros((1, 8, 8, 3), np.float32))
-    model.export(folder / "saved", verbose=False)
+def saved_model(folder: Path) -> list[str]:
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, judge(mean(image))).export(folder / "saved", verbose=False)
     return ["--from-saved-model", "saved", *write_card(folder, RANGE)]
-
-
-def called(folder: Path) -> list[str]:
-    model = keras.Sequential([layers.GlobalAveragePooling2D(), layers.Dense(2, activation="softmax")])
-    model(np.zeros((5, 8, 8, 3), np.float32))
-    model.layers[1].set_weights([np.array([[-20 / 3, 20 / 3]] * 3), np.array([10, -10])])
-    model.save(folder / "mine.keras")
-    return ["mine.keras", *write_card(folder, RANGE)]
 
 
 def fitted_with_jax(folder: Path) -> list[str]:
@@ -144,10 +97,17 @@ def fitted_with_jax(folder: Path) -> list[str]:
     return ["mine.keras", *write_card(folder, RANGE)]
 
 
-ROWS: dict[str, Callable[[Path], list[str]]] = FUNCTIONAL | {
+ROWS: dict[str, Callable[[Path], list[str]]] = {
+    "softmax": Saved(lambda image: judge(mean(image)), RANGE),
+    "one-logit": Saved(lambda image: judge(mean(image), 1, "linear"), RANGE, ("--output", "logits")),
+    # Caffe's preprocessing, in 0 to 1, subtracts a half.
+    "less-a-mean": Saved(
+        lambda image: judge(mean(image + 0.5)),
+        f'{RANGE}mean = [0.5, 0.5, 0.5]\nstd = 1\n[prepare]\ncolor = "bgr"\n',
+    ),
+    "transparent": Saved(lambda image: judge(mean(image[..., :3] * image[..., 3:])), RANGE, shape=(8, 8, 4)),
     "own-layer": own_layer,
-    "subclassed": subclassed,
-    "called": called,
+    "saved-model": saved_model,
     "fitted-with-jax": fitted_with_jax,
 }
 
