@@ -24,7 +24,7 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_of_page_have_targets(page: Path) -> None:
+def test_links_and_source_paths_of_page_have_targets(page: Path) -> None:
     for path, anchor in LINK.findall(page.read_text()):
         if path in GENERATED:
             continue
@@ -32,9 +32,5 @@ def test_links_of_page_have_targets(page: Path) -> None:
         assert target.exists(), path
         if anchor:
             assert anchor in anchors(render(target.read_text())), f"{path}#{anchor}"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_source_paths_of_page_exist(page: Path) -> None:
     for path in SOURCE_PATH.findall(page.read_text()):
         assert (ROOT / path).exists(), path
