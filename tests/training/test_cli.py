@@ -381,8 +381,8 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp
     assert not (tmp_path / "models").exists()
     _, *command = errors.partition("as it is: ")[2].split()
     assert command == ["export", "report/model.keras"]
-    places = ["--data", idx_folder, "--min-accuracy", "0"]
-    assert run_offline(*command, *places, folder=tmp_path).returncode == 0
+    command += ["--data", str(idx_folder), "--min-accuracy", "0"]
+    assert run_offline(*command, folder=tmp_path).returncode == 0
     assert (tmp_path / "models" / "digits" / "1").is_dir()
 
 

@@ -60,7 +60,8 @@ def test_line_is_right_whatever_stands_on_other_rows() -> None:
 def test_fit_leaves_out_pages_that_cut_a_digit_off_or_have_none() -> None:
     cut, unreadable = written_page((1, (-3, 20, 15, 30))), written_page((-1, (40, 22, 20, 30)), *WRITTEN)
     left_out = [cut, unreadable, written_page(), written_page((10, (95, 45, 4, 4)))]
-    find = Mock(return_value=Peaks(np.zeros(0), np.zeros((0, 11)), np.zeros((0, 4), np.float32)))
+    nothing = (np.zeros(shape, np.float32) for shape in (0, (0, 11), (0, 4)))
+    find = Mock(return_value=Peaks(*nothing))
     assert certainty.fit_line_weights([*left_out, written_page(*WRITTEN)], find).count == 0
     assert find.call_count == 1
 
