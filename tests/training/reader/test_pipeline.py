@@ -170,7 +170,7 @@ def test_train_reader_with_force_publishes_what_loads(
     assert (tmp_path / "runs" / "reader" / "reader.json").is_file()
 
 
-def test_train_from_stable_needs_a_stable_reader(tmp_path: Path) -> None:
+def test_train_from_stable_needs_a_stable_reader(fit: Mock, tmp_path: Path) -> None:
     run = pipeline.ReaderRun({}, 0, SAMPLE, tmp_path, from_stable=True)
     with pytest.raises(ModelError, match="has no stable reader to start from"):
         pipeline.train(run, target(tmp_path / "models"))
