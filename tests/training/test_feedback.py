@@ -122,6 +122,7 @@ def test_load_counts_votes_that_agree_by_caller(save: Save, url: str, digits: Di
     [
         ("sqlite:///missing.db", "missing.db does not exist"),
         ("postgresql://me:secret@host:secret/db", "the URL of the feedback cannot be parsed"),
+        ("mysql://me:secret@host/db?password=secret", r"mysql://me:\*\*\*@host/db: No module named"),
         (
             "postgresql://me:secret@127.0.0.1:1/db?password=secret",
             r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: ",
