@@ -11,7 +11,7 @@ def listen(host: str, port: int) -> socket.socket:
     """
     dual_stack = not host and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual_stack or ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, dualstack_ipv6=dual_stack, backlog=128)
+    return socket.create_server((host, port), family=family, dualstack_ipv6=dual_stack)
 
 
 def resolve(host: str) -> str:

@@ -14,7 +14,7 @@ from digit_core import errors
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.expectations import parse_expectation
 from digit_core.images import Peaks, to_png
-from digit_core.recognition import Classify, Find, Outcome, Recognition, drive
+from digit_core.recognition import Classify, Find, Outcome, Recognition, drive, to_pixels
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
@@ -224,6 +224,18 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
     # All ink is no 3: the reading of the part stays.
     expecting = recognizer(expectation=parse_expectation("3"))
     assert [answer(outcome) for outcome in expecting.read([shaded])] == ["3"]
+
+
+def test_to_pixels_range_becomes_black_to_white() -> None:
+    task = TaskCard("centred", DIGITS.labels, shape=(1, 3), range=(-1.0, 1.0))
+    assert to_pixels(np.array([-1, 0, 1], np.float32), task).tolist() == [[0, 128, 255]]
+
+
+def test_read_picture_in_the_model_s_form_has_the_box_of_its_ink(digits: Any) -> None:
+    seven = digits.one(7)
+    (outcome,) = Recognizer(lambda _: [said({7: 1.0})], DIGITS).read([seven])
+    assert isinstance(outcome.result, Reading)
+    assert [(digit.digit, digit.box) for digit in outcome.result.digits] == [(7, cv2.boundingRect(seven))]
 
 
 @pytest.mark.parametrize(("confidence", "digit", "calls"), [(0.5, 1, 1), (0.95, 7, 0)])

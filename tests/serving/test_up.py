@@ -150,9 +150,10 @@ def test_up_passes_chosen_models_to_the_gateway(
 ) -> None:
     monkeypatch.setenv("DIGITS_MODEL_NAMES", "flowers,letters")
     names = tmp_path / "names"
-    stand_ins("exec sleep 60", f"printenv DIGITS_MODEL_NAMES > {names}; kill -TERM {os.getpid()}; sleep 60")
+    tell = f"echo $DIGITS_MODEL_NAME $DIGITS_MODEL_NAMES > {names}"
+    stand_ins("exec sleep 60", f"{tell}; kill -TERM {os.getpid()}; sleep 60")
     assert run_up(folder, Ports()).exit_code == 0
-    assert names.read_text() == "flowers,letters\n"
+    assert names.read_text() == "digits flowers,letters\n"
 
 
 def test_up_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,9 +182,25 @@ def test_are_normalized_agrees_with_is_normalized(digits: Any) -> None:
     assert images.are_normalized(pictures).sum() == 50
 
 
+def test_is_normalized_sizes_as_in_mnist() -> None:
+    squares = []
+    for side in (17, 18, 19, 20, 21):
+        square = np.zeros((28, 28), np.uint8)
+        square[14 - side // 2 :, 14 - side // 2 :][:side, :side] = 255
+        squares.append(square)
+    assert [images.is_normalized(square) for square in squares] == [False, False, True, True, False]
+
+
 def test_fit_to_mnist_canvas_fine_stroke_is_thickened() -> None:
     ink = np.zeros((200, 100), np.float32)
     ink[:, :2] = ink[-2:] = 1
     canvas = images.fit_to_mnist_canvas(ink)
     assert (canvas[10] > 100).sum() >= 2
     assert (canvas[:, 14] > 100).sum() >= 2
+
+
+def test_fit_to_mnist_canvas_ink_at_one_end_stays_within() -> None:
+    ink = np.zeros((100, 60), np.float32)
+    ink[:20] = ink[:, 28:32] = 1
+    rows = np.flatnonzero(images.fit_to_mnist_canvas(ink).any(axis=1))
+    assert (rows[0], rows[-1]) == (8, 27)

@@ -163,7 +163,8 @@ class StubModelServer(GrpcModelServer):
         """Task cards asked."""
         self.pages = 0
         """Pages on which the reader was asked to find digits."""
-        self.has_reader = True
+        self.reader_error: grpc.StatusCode | None = None
+        """Status of the reader's calls that fail; NOT_FOUND if there is no reader."""
         self.state = ModelVersionStatus.AVAILABLE
         """State of all versions."""
         self.failed: list[int] = []
@@ -175,8 +176,8 @@ class StubModelServer(GrpcModelServer):
             return self._describe(request, context)
         if request.model_spec.name == READER_NAME:
             self.pages += 1
-            if not self.has_reader:
-                abort(context, grpc.StatusCode.NOT_FOUND, "Servable not found for request: Latest(reader)")
+            if self.reader_error:
+                abort(context, self.reader_error, "Servable not found for request: Latest(reader)")
             return answer_page(request)
         self.calls += 1
         self.metadata = dict(context.invocation_metadata())

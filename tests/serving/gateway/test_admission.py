@@ -199,6 +199,7 @@ async def test_admission_body_is_one_message_truncated_beyond_max_body() -> None
     gated = GatedAdmission(max_body=100)
     gated.release.set()
     assert (await gated.ask(b"12", b"34", b"5")).body == b"12345"
+    assert (await gated.ask(bytes(100), headers={"content-length": "100"})).body == bytes(100)
     assert (await gated.ask(headers={"content-length": "101"})).body == b""
     assert (await gated.ask(bytes(60), bytes(60), bytes(60))).body == bytes(120)
 

@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime, timedelta
@@ -15,6 +16,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from digit_core.images import to_png
+from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.observers.log import log_config, pretty_line
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -57,7 +59,14 @@ def test_gateway_process_logs_only_requests_as_json(
     assert logged == [("info", "POST /v1/predict 200", "id-1", "7")] * (level == "info")
 
 
-def test_prediction_is_logged_with_stages_and_result(stub_http: FlaskClient, digits: Any) -> None:
+def test_prediction_is_logged_with_stages_and_result(
+    stub: StubModelServer, stub_http: FlaskClient, digits: Any
+) -> None:
+    def answer_late(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        time.sleep(0.05)
+        return answer_seven(request, context)
+
+    stub.answer, answer_seven = answer_late, stub.answer
     headers = {"X-Request-ID": "id-1"}
     image = to_png(digits.one(7))
     with captured_log() as lines:
@@ -69,6 +78,7 @@ def test_prediction_is_logged_with_stages_and_result(stub_http: FlaskClient, dig
     stages = [line.pop(name) for name in ("decode_ms", "queue_ms", "model_server_ms")]
     assert all(milliseconds > 0 for milliseconds in stages)
     assert sum(stages) <= line.pop("ms")
+    assert stages[2] >= 50
     assert line == {
         "level": "info",
         "message": "POST /v1/predict 200",

@@ -92,6 +92,17 @@ def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> N
             use()
 
 
+def test_key_of_another_certificate_is_refused(pairs: Pairs) -> None:
+    key = pairs.server.key
+    settings = Settings.model_construct(**{**pairs.settings(), "model_server_key": key})
+    for use in (
+        lambda: tls.server_context(pairs.client.certificate, key),
+        lambda: tls.channel_credentials(settings),
+    ):
+        with pytest.raises(OSError, match=f"{key} are not a certificate and its private key"):
+            use()
+
+
 @pytest.mark.e2e
 def test_gateway_process_with_certificate_answers_over_tls_only(
     tls_model_server: str, pairs: Pairs, digits: Any, capfd: pytest.CaptureFixture[str]

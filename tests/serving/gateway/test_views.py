@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import grpc
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
@@ -312,13 +313,15 @@ def test_read_more_digits_than_max_images_takes_several_calls(
 def test_without_reader_predicts_and_says_what_reading_needs(
     stub: StubModelServer, model: TemplateModel, digits: Any
 ) -> None:
-    stub.has_reader = False
+    stub.reader_error = grpc.StatusCode.NOT_FOUND
     http = create(stub)
     three, number = draw_number(digits, "3"), draw_number(digits, "27")
     assert [each["refusal"] for each in post(http, "/v1/predict", three, number)] == [None, "no_digit"]
     response = http.post("/v1/read", **form(to_png(number)))
     assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
     assert stub.pages == 2
+    stub.reader_error = grpc.StatusCode.INTERNAL
+    assert_problem(http.post("/v1/read", **form(to_png(number))), 502, "model_server_error")
 
 
 def test_predict_files_for_large_model_are_sent_in_several_calls(
