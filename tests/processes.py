@@ -155,7 +155,7 @@ def gateway_process(
     limits: dict[int, int] | None = None,
     **settings: object,
 ) -> Iterator[GatewayProcess]:
-    """Run a gateway process; yield it once /livez answers.
+    """Run a gateway process; yield it once it has its workers, and /livez answers.
 
     By default it has one worker, and its model server no labels. `settings` are fields of Settings, the
     others arguments of `running`.
@@ -166,7 +166,8 @@ def gateway_process(
     variables |= environment or {}
     with running("gateway", command=command, environment=variables, limits=limits) as process:
         gateway = GatewayProcess(port, process)
-        wait_until(lambda: answers(f"{gateway.url}/livez"), process)
+        workers = int(variables["DIGITS_WORKERS"])
+        wait_until(lambda: len(children(process.pid)) == workers and answers(f"{gateway.url}/livez"), process)
         yield gateway
 
 
