@@ -211,7 +211,7 @@ def start(
         "DIGITS_PORT": str(ports.gateway),
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}",
         "DIGITS_MODEL_NAME": served.first[0],
-        "DIGITS_MODEL_NAMES": os.environ.get("DIGITS_MODEL_NAMES") or ",".join([*folder.classifiers(), "*"]),
+        "DIGITS_MODEL_NAMES": ",".join(permitted_models(folder)),
         # The page's menu lists models that are published later, too.
         "DIGITS_MODELS_CONFIG": str(folder.config_path.resolve()),
         **_MALLOC,
@@ -223,6 +223,12 @@ def start(
     }
     group.start("gateway", python_command("gateway"), settings)
     return program
+
+
+def permitted_models(folder: ModelsFolder) -> list[str]:
+    """Return the models of DIGITS_MODEL_NAMES, else those of the folder, and `*` for those to come."""
+    given = os.environ.get("DIGITS_MODEL_NAMES")
+    return given.split(",") if given else [*folder.classifiers(), "*"]
 
 
 def choose_default(folder: ModelsFolder, report: Callable[[str], None]) -> str:

@@ -76,7 +76,7 @@ def _run(root: Path, folder: "ModelsFolder", ports: Ports) -> None:
     """Run both services until a signal. Raise ProcessDiedError if one of them can't be kept running."""
     from digit_core.artifact.addresses import Addresses, recorded
     from digit_serving.processes import ProcessGroup
-    from digit_serving.stack import ServedConfig, choose_default, readiness, start
+    from digit_serving.stack import ServedConfig, choose_default, permitted_models, readiness, start
 
     started, default = time.monotonic(), choose_default(folder, click.echo)
     addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}", default)
@@ -89,8 +89,8 @@ def _run(root: Path, folder: "ModelsFolder", ports: Ports) -> None:
                 return
             click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
             click.echo(f"              http://127.0.0.1:{ports.rest}/v1/models/{default}  (REST)")
-            if len(names := folder.classifiers()) > 1:
-                click.echo(f"Models        {', '.join(names)}; default: {default}, the others follow")
+            if len(names := {default, *permitted_models(folder)} - {"*"}) > 1:
+                click.echo(f"Models        {', '.join(sorted(names))}; default: {default}, the others follow")
             click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
             page = ports.url.replace("//127.0.0.1:", "//localhost:")
             click.echo(f"Open {page}: draw or drop a picture")

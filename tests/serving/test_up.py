@@ -41,7 +41,12 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIns:
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setattr(stack, "python_command", lambda *_: ["sh", "-c", gateway])
 
-    for name in ("DIGITS_MODEL_NAME", "DIGITS_MODEL_PUBLIC_KEY"):
+    for name in (
+        "DIGITS_MODEL_NAME",
+        "DIGITS_MODEL_NAMES",
+        "DIGITS_MODEL_PUBLIC_KEY",
+        "DIGITS_TLS_CERTIFICATE",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(stack, "ModelsFolder", partial(ModelsFolder, verify=verify))
     return replace
@@ -53,6 +58,12 @@ def folder(tmp_path: Path) -> ModelsFolder:
     folder = ModelsFolder(tmp_path / "models", verify=lambda _: None)
     folder.publish("digits", write_files)
     return folder
+
+
+def serving(files: Path) -> str:
+    """Return a gateway that answers with these files."""
+    server = f"-m http.server --bind 127.0.0.1 --directory {files}"
+    return f"exec {sys.executable} {server} $DIGITS_PORT 2>/dev/null"
 
 
 def run_up(folder: ModelsFolder, ports: Ports, *options: str) -> Result:
@@ -77,9 +88,8 @@ def test_up_adopts_other_models_and_leaves_out_a_version_that_ends_the_model_ser
     # A file that the gateway answers with while the model server runs.
     ready, pid, ports = tmp_path / "www" / "readyz", tmp_path / "pid", Ports()
     ready.parent.mkdir()
-    server = f"-m http.server --bind 127.0.0.1 --directory {ready.parent} $DIGITS_PORT 2>/dev/null"
     serve = f"echo $$ > {pid}; touch {ready}; exec sleep 60"
-    stand_ins(f"grep -q 'versions: 2' $file && exit 3; {serve}", f"exec {sys.executable} {server}")
+    stand_ins(f"grep -q 'versions: 2' $file && exit 3; {serve}", serving(ready.parent))
     for version in ("broken/2", "colors/1"):
         write_files(folder.root / version)
 
@@ -145,15 +155,21 @@ def test_up_service_that_can_not_start_ends_it(
     assert ("loading each version" in result.stderr) is (scripts[0] == "exit 3")
 
 
-def test_up_passes_chosen_models_to_the_gateway(
+def test_up_prints_and_passes_on_the_models_that_are_chosen(
     folder: ModelsFolder, stand_ins: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DIGITS_MODEL_NAMES", "flowers,letters")
+    monkeypatch.setenv("DIGITS_MODEL_NAMES", "letters")
+    write_files(folder.root / "colors/1")
     names = tmp_path / "names"
+    (tmp_path / "readyz").touch()
+    # The folder's other models are entered once the service is ready.
+    stop = f"until grep -q colors {folder.config_path}; do sleep 0.1; done; kill -TERM {os.getpid()}"
     tell = f"echo $DIGITS_MODEL_NAME $DIGITS_MODEL_NAMES > {names}"
-    stand_ins("exec sleep 60", f"{tell}; kill -TERM {os.getpid()}; sleep 60")
-    assert run_up(folder, Ports()).exit_code == 0
-    assert names.read_text() == "digits flowers,letters\n"
+    stand_ins(f"{stop}; exec sleep 60", f"{tell}; {serving(tmp_path)}")
+    result = run_up(folder, Ports())
+    assert result.exit_code == 0
+    assert names.read_text() == "digits letters\n"
+    assert "Models        digits, letters; default: digits, the others follow\n" in result.stdout
 
 
 def test_up_certificate_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
