@@ -57,16 +57,27 @@ def run(*arguments: object, status: int) -> str:
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
         (("--ray", "auto"), "--ray needs --model-server"),
         (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
+    ],
+)
+def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
+    assert message in run("photos", "--output", "results", *options, status=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
         (("--expect", "####"), "--expect, --check and --min-confidence need --read"),
         (("--min-confidence", "0.9"), "--expect, --check and --min-confidence need --read"),
         (("--read", "--expect", "##x"), "character 3 of the pattern"),
         (("--read", "--check", "crc"), "the check must be one of luhn"),
     ],
 )
-def test_score_contradictory_or_invalid_options_are_refused(
-    options: tuple[object, ...], message: str
+def test_score_options_that_expect_no_number_are_refused(
+    photos: Path, server: LinearModelServer, tmp_path: Path, options: tuple[str, ...], message: str
 ) -> None:
-    assert message in run("photos", "--output", "results", *options, status=2)
+    target = ("--output", tmp_path / "new", "--model-server", server.target)
+    assert message in run(photos, *target, *options, status=2)
+    assert not (tmp_path / "new").exists()
 
 
 def test_score_complete_results_start_nothing(output: Path, photos: Path, server: LinearModelServer) -> None:
