@@ -16,6 +16,8 @@ Traffic: TypeAlias = Mapping[str, Shares]
 """Shares of each model."""
 
 FILE = "models.traffic.json"
+READ_SECONDS = 1.0
+"""Longest time after which a request of a gateway reads the file again."""
 
 
 def parse(text: str) -> Traffic:

@@ -10,7 +10,6 @@ from digit_core.artifact import traffic
 from digit_core.artifact.traffic import Shares
 from digit_core.artifact.versions import ArtifactError
 
-_POLL_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -29,7 +28,7 @@ class TrafficFile:
         """Return the share of each version label of a model."""
         if self._path and self._clock() >= self._read_until:
             self._read(self._path)
-            self._read_until = self._clock() + _POLL_SECONDS
+            self._read_until = self._clock() + traffic.READ_SECONDS
         return self._traffic.get(model, {})
 
     def _read(self, path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
 _ANSWERS = 8
-"""Consecutive right answers that count: enough to reach every replica of a model server or gateway."""
+"""Consecutive right answers that count: enough to reach every replica of a model server."""
 
 
 def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
@@ -210,12 +210,15 @@ class Releases:
         """Set the label's share, and wait until the gateway follows; restore the shares if it does not."""
         folder, gateway, old = self.folder, self.gateway, self.folder.read_traffic()
         folder.write_traffic(traffic.with_share(old, self.name, label, share))
+        read_by_all = time.monotonic() + traffic.READ_SECONDS
         try:
             if gateway:
                 self._wait(
                     lambda: gateway.models().traffic.get(label, 0) == share,
                     f"the gateway at {gateway.url} does not read {folder.traffic_path}",
                 )
+                # The answers came from one worker of the gateway.
+                time.sleep(max(0.0, read_by_all - time.monotonic()))
         except BaseException:
             folder.write_traffic(old)
             raise

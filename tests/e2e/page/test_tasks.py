@@ -57,7 +57,7 @@ def test_task_of_pictures_has_its_texts_no_drawing_and_answers_a_picture(
     draw(page, 1)
     page.locator("main").press("5")
     expect(page.locator("#clear")).to_be_disabled()
-    assert gateway.inputs == []
+    assert gateway.inputs("flowers") == []
     assert_accessible(page)
     with page.expect_file_chooser() as chooser:
         page.locator("#drawing").click()
@@ -120,7 +120,7 @@ def test_why_covers_parts_and_colours_those_that_matter(
     expect(page.locator(".reading")).to_have_text("bright")
     with page.expect_request("**/v1/predict*") as request:
         explain(page)
-    picture, *covered = np.concatenate(gateway.inputs).reshape(-1, height, width)
+    picture, *covered = np.concatenate(gateway.inputs("halves")).reshape(-1, height, width)
     assert 30 < len(covered) <= 64
     document = json.loads(request.value.post_data or "")
     sizes = {images.decode(base64.b64decode(url.partition(",")[2])).shape[:2] for url in document["images"]}
@@ -145,7 +145,7 @@ def test_why_of_large_picture_sends_fewer_parts_and_of_too_large_one_keeps_answe
     page.on("request", lambda request: sent.append(request) if "/v1/predict" in request.url else None)
     choose(page, noise_file(tmp_path, 0, 0, shape))
     explain(page)
-    _, *covered = np.concatenate(gateway.inputs)
+    _, *covered = np.concatenate(gateway.inputs("large"))
     assert 9 <= len(covered) < 64
     assert len(covered) * math.prod(shape) <= 16 * 1024 * 1024
     choose(page, noise_file(tmp_path, 0, 255, shape))
@@ -172,7 +172,7 @@ def test_task_of_letters_is_drawn_and_explained_on_strokes(open_task: OpenTask, 
     expect(page.locator(".bars li")).to_have_count(5)
     explain(page)
     assert not any("/v1/read" in path for path in paths)
-    *_, (whole, *covered) = [batch for batch in gateway.inputs if len(batch) > 1]
+    *_, (whole, *covered) = [batch for batch in gateway.inputs("letters") if len(batch) > 1]
     source = page.get_by_alt_text("Input of the network, 28 by 28 pixels").get_attribute("src") or ""
     shown = images.decode(base64.b64decode(source.partition(",")[2]))
     assert np.allclose(whole, low + (high - low) * shown.reshape(whole.shape) / 255, atol=1e-3)

@@ -14,10 +14,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from digit_core.artifact import traffic
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.images import decode, to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
-from digit_serving.gateway import traffic
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
@@ -75,7 +75,7 @@ def test_share_is_one_of_the_request_ids_by_purpose_and_a_larger_one_keeps_them(
 def test_canaries_answer_their_shares_until_the_file_is_gone(
     stub: StubModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(traffic, "_POLL_SECONDS", 0)
+    monkeypatch.setattr(traffic, "READ_SECONDS", 0)
     stub.answer = models = TaskModels(digits=dict.fromkeys((1, 2, 3), SHAPES))
     models.labels = {"stable": 1, "canary": 2, "next": 3}
     # The file may come after the start.

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 from werkzeug.wrappers import Response
 
+from digit_core.artifact import traffic
 from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.errors import DigitError, ModelNotFoundError
 from digit_core.tfserving.codec import ModelRef
@@ -34,9 +35,10 @@ model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "t
     model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
 
 
-def models_of(name: str) -> Callable[[], Response]:
+def models_of(name: str, **shares: float) -> Callable[[], Response]:
     """Create a gateway's descriptions of its only model."""
     document: dict[str, Any] = {"name": name, "versions": [], "labels": {}, "task": None, "models": [name]}
+    document["traffic"] = shares
     return lambda: Response(json.dumps(document))
 
 
@@ -216,6 +218,15 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
     assert "a share needs another" in published.run("promote", 2, "--share", 0.1, "--offline").stderr
     assert "gateway.traffic" in published.run("promote", 2, "--share", 0.1, "--job").stderr
     assert (published.config.labels("digits")["stable"], published.folder.read_traffic()) == (1, {})
+
+
+def test_promote_with_a_share_waits_until_every_worker_of_the_gateway_has_read_it(service: Service) -> None:
+    with FaultyServer() as gateway:
+        answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
+        gateway.responses = [answers] * 16 + [models_of("digits", canary=0.1)]
+        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url)
+        assert service.run("promote", 2, *options).exit_code == 0
+    assert time.time() - service.folder.traffic_path.stat().st_mtime > traffic.READ_SECONDS
 
 
 def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everything(service: Service) -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -133,27 +134,32 @@ class Service:
 
     @contextmanager
     def callers(self, count: int = 8) -> Iterator[Callers]:
-        """Send requests from `count` clients during the block, and half a second before and after."""
+        """Send requests from `count` clients, connected before the block, until half a second after it."""
         images = [to_png(self.digits.one(digit)) for digit in range(10)]
         expected = [self.ask(image).json()["predictions"][0]["digit"] for image in images]
-        indexes = cycle(range(len(images)))
+        indexes, clients = cycle(range(len(images))), SimpleQueue[httpx.Client]()
 
         def call() -> Outcome:
-            index, started = next(indexes), time.monotonic()
+            index, client, started = next(indexes), clients.get(), time.monotonic()
             try:
                 answer = self.ask(images[index], client)
             except httpx.HTTPError:
                 return Outcome(started, time.monotonic() - started, GONE, False, None)
+            finally:
+                clients.put(client)
             seconds, is_answered = time.monotonic() - started, answer.status_code == 200
             is_correct = is_answered and answer.json()["predictions"][0]["digit"] == expected[index]
             retry_after = answer.headers.get("retry-after")
             return Outcome(started, seconds, answer.status_code, is_correct, retry_after)
 
-        with httpx.Client() as client, load(call, count) as outcomes:
-            callers = Callers(outcomes)
-            time.sleep(0.5)
-            yield callers
-            time.sleep(0.5)
+        with ExitStack() as stack:
+            for _ in range(count):
+                clients.put(stack.enter_context(httpx.Client()))
+            with load(call, count) as outcomes:
+                callers = Callers(outcomes)
+                wait_until(lambda: len(outcomes) > 2 * count, seconds=CALLERS_TIMEOUT)
+                yield callers
+                time.sleep(0.5)
         callers.check()
 
 
