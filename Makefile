@@ -28,15 +28,14 @@ free-ports:
 	@$(CHECK_PYTHON)
 	@PYTHONPATH=serving $(PYTHON) -m digit_serving.ports
 
-# Two processes: each imports TensorFlow, which takes a gigabyte.
-PYTEST = $(BIN)/pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+# Three processes: many tests wait. Each imports TensorFlow, which takes a gigabyte.
+PYTEST = $(BIN)/pytest --numprocesses=3 --dist=loadgroup --no-loadscope-reorder
 
 test: .venv/installed-dev
 	$(PYTEST)
 
-# Three processes: these tests wait for what they start.
 test-slow: .venv/installed-chart
-	$(PYTEST) --numprocesses=3 --durations=20 -m "(e2e or slow) and not containers"
+	$(PYTEST) --durations=20 -m "(e2e or slow) and not containers"
 
 # A fit of the shipped classifier by its command, for half an hour on two cores.
 test-long: .venv/installed-dev

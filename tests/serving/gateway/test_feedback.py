@@ -314,11 +314,12 @@ def test_store_is_checked_without_requests_and_loses_expired_samples(
     wait_until(lambda: [record.label for record in stored(store_url)] == ["1"])
     assert delta(name) > 0
     file = Path(store_url.removeprefix("sqlite:///"))
-    file.unlink()
-    file.mkdir()
+    (damaged := file.with_name("damaged")).write_bytes(b"no database" * 1000)
+    # At once: a check would create a file that is missing.
+    damaged.replace(file)
     wait_until(lambda: "warnings" in http.get("/readyz").get_json())
     failed = MetricsDelta(http)
-    file.rmdir()
+    file.unlink()
     wait_until(lambda: failed(name) > 0)
     assert "warnings" not in http.get("/readyz").get_json()
     assert name not in greenlet_loop.client(Settings()).get("/metrics").text
