@@ -361,14 +361,14 @@ def test_train_from_stable_that_cannot_start_prints_the_reason(
 
 @pytest.mark.e2e
 def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp_path: Path) -> None:
-    options = ["--data", str(idx_folder), "--report", "report", "--epochs", "200"]
+    options = ["--data", str(idx_folder), "--model", "perceptron", "--epochs", "9999", "--report", "report"]
     with subprocess.Popen(
         [*DIGITS, "train", *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stderr
         output = ""
-        while "Epoch 4/200" not in output:
+        while "Epoch 4/9999" not in output:
             line = process.stdout.readline()
             assert line, process.stderr.read()
             output += line
@@ -376,7 +376,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Report: report/report.html" in rest
-    assert "of 200 epochs; the model is not published" in errors
+    assert "of 9999 epochs; the model is not published" in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "models").exists()
     _, *command = errors.partition("as it is: ")[2].split()

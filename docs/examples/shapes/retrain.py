@@ -18,7 +18,7 @@ def main(folder: str, feedback: str, file: str, new: str) -> None:
     for label in pictures.class_names:  # Keras numbers the folders that there are.
         Path(feedback, label).mkdir(exist_ok=True)
     labelled = keras.utils.image_dataset_from_directory(feedback, image_size=size, interpolation="area")
-    both = pictures.unbatch().concatenate(labelled.unbatch().repeat(5))
+    both = pictures.unbatch().concatenate(labelled.unbatch().repeat(5)).cache()
     model.fit(both.shuffle(10_000, seed=0).batch(32), epochs=10, verbose=2)
     model.save(new)
 
