@@ -66,7 +66,7 @@ test-newest:
 	$(NEWEST)/pytest
 
 test-containers: .venv/installed-chart
-	$(BIN)/pytest -m containers
+	$(PYTEST) --numprocesses=2 -m containers
 
 check: .venv/installed-dev
 	$(BIN)/ruff check
