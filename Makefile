@@ -65,6 +65,7 @@ test-newest:
 	@touch .venv-newest/installed
 	$(NEWEST)/pytest
 
+# Two processes: the tests of Compose take longer than all others together.
 test-containers: .venv/installed-chart
 	$(PYTEST) --numprocesses=2 -m containers
 

@@ -26,9 +26,9 @@ class TrafficFile:
 
     def shares(self, model: str) -> Shares:
         """Return the share of each version label of a model."""
-        if self._path and self._clock() >= self._read_until:
+        if self._path and (now := self._clock()) >= self._read_until:
             self._read(self._path)
-            self._read_until = self._clock() + traffic.READ_SECONDS
+            self._read_until = now + traffic.READ_SECONDS
         return self._traffic.get(model, {})
 
     def _read(self, path: Path) -> None:
