@@ -220,13 +220,15 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
     assert (published.config.labels("digits")["stable"], published.folder.read_traffic()) == (1, {})
 
 
-def test_promote_with_a_share_waits_until_every_worker_of_the_gateway_has_read_it(service: Service) -> None:
+def test_promote_with_a_share_waits_until_every_worker_of_a_gateway_has_read_it(service: Service) -> None:
     with FaultyServer() as gateway:
         answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)
         gateway.responses = [answers] * 16 + [models_of("digits", canary=0.1)]
-        options = ("--version-label", "canary", "--share", 0.1, "--gateway", gateway.url)
-        assert service.run("promote", 2, *options).exit_code == 0
-    assert time.time() - service.folder.traffic_path.stat().st_mtime > traffic.READ_SECONDS
+        # Without its address, a gateway follows as well.
+        for named in (["--gateway", gateway.url], []):
+            options = ("--version-label", "canary", "--share", 0.1, *named)
+            assert service.run("promote", 2, *options).exit_code == 0
+            assert time.time() - service.folder.traffic_path.stat().st_mtime > traffic.READ_SECONDS
 
 
 def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everything(service: Service) -> None:
