@@ -44,7 +44,7 @@ from digit_core.recognition import (
 from digit_core.results import MIN_IS_DIGIT, Prediction, Result, add_images
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
-from digit_core.tfserving.connection import AsyncConnection, ServedVersion, VersionMovedError
+from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
 # Bytes of files and pixels in memory, at which a batch ends. Files at paths are read one after the other.
@@ -188,6 +188,9 @@ class GrpcClient(BaseClient):
                 answers = await call(
                     connection.predict, batch=request.batch, served=served, request_id=request_id
                 )
+                if isinstance(answers, ServedVersion):
+                    served = answers
+                    return served.card
                 # The version that answers first answers all further calls.
                 served = served.pinned(answers[0].model_version)
                 return answers
@@ -201,22 +204,17 @@ class GrpcClient(BaseClient):
         min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
         with adding_request_id(request_id):
             served = await call(connection.served, model=model)
-            while True:
-                recognition = Recognition(
-                    served.card,
-                    min_is_digit,
-                    opinions="opinions" in options.included,
-                    expectation=options.expectation,
-                    min_confidence=options.min_confidence,
-                    boxes=[options.box] if options.box else (),
-                    turn=options.turn == "auto",
-                )
-                steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
-                try:
-                    outcomes = await _drive(steps, ask, self._backend)
-                    break
-                except VersionMovedError as error:
-                    served = error.served
+            recognition = Recognition(
+                served.card,
+                min_is_digit,
+                opinions="opinions" in options.included,
+                expectation=options.expectation,
+                min_confidence=options.min_confidence,
+                boxes=[options.box] if options.box else (),
+                turn=options.turn == "auto",
+            )
+            steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
+            outcomes = await _drive(steps, ask, self._backend)
             results: list[tuple[int, Any]] = await self._backend.to_thread(
                 _to_results, outcomes, served.card, batch.start, request_id, "image" in options.included
             )

@@ -119,7 +119,8 @@ class Prepare:
 class Classify:
     """Request for the model's answers to a batch in its form, in order. Errors end the recognition.
 
-    An InvalidOutputError in the place of a row is that of its picture.
+    An InvalidOutputError in the place of a row is that of its picture. A TaskCard in place of the answers is
+    that of another version, which answers from now on: it is asked next, with the pictures as it takes them.
     """
 
     batch: Batch
@@ -211,9 +212,12 @@ class Recognition:
         Cascade for digits: the model decides on a drawing as it is. Where it refuses that, and on other
         pictures, the reader looks for the digit, if there is one.
         """
-        size = max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
+        task, size = self._task, max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
         for start in range(0, len(pictures), size):
             group = pictures[start : start + size]
+            if self._task is not task and isinstance(group, np.ndarray) and group.dtype == np.float32:
+                # Another version answered the group before: the range of these numbers is that of the first.
+                group = [to_pixels(row, task) for row in group]
             if self._are_inputs(group):
                 yield from self._predict_inputs(list(group))
             elif self._reads_numbers:
@@ -248,17 +252,12 @@ class Recognition:
         yield from self._read_group(group)
 
     def _predict_inputs(
-        self, rows: Sequence[NDArray[Any] | PictureError], pictures: Pictures = ()
+        self, rows: list[NDArray[Any] | PictureError], pictures: Pictures = ()
     ) -> Steps[Prediction]:
         """Yield the model's answer on each of its inputs, which show these pictures."""
-        inputs = [row for row in rows if not isinstance(row, Exception)]
-        shown = [each for each, row in zip(pictures, rows, strict=False) if not isinstance(row, Exception)]
-        answers = iter((yield from self._classify(inputs, shown)))
-        for row in rows:
-            if isinstance(row, Exception):
-                yield Outcome(row)
-            else:
-                yield self._decide(next(answers), row)
+        answers = yield from self._classify(rows, pictures)
+        for answer, row in zip(answers, rows, strict=True):
+            yield self._decide(answer, row)
 
     def _predict_digits(self, pictures: Pictures, start: int) -> Steps[Prediction]:
         """Yield the digit on each picture; the model is asked once for the drawings among them."""
@@ -306,7 +305,7 @@ class Recognition:
         with suppress(ReaderMissingError):
             for levels, factor in page.views():
                 found = images.detect(page, (yield Find(levels)).scaled(factor))
-                found, answers = images.settle(found, (yield from self._classify(found.glyphs)))
+                found, answers = images.settle(found, (yield from self._classify([*found.glyphs])))
                 digits, is_digit = images.choose_digits(found, answers, self._min_is_digit)
                 count = len(digits)
                 if count == 1:
@@ -335,9 +334,9 @@ class Recognition:
         (answer,) = yield from self._classify([crop])
         return self._decide(answer, crop)
 
-    def _decide(self, answer: Answer, row: NDArray[Any]) -> Outcome[Prediction]:
+    def _decide(self, answer: Prediction | PictureError, row: Any) -> Outcome[Prediction]:
         """Return the answer on an input, refused if nothing is written there or the model is not sure."""
-        if isinstance(answer, InvalidOutputError):
+        if not isinstance(answer, Prediction):
             return Outcome(answer)
         refusal: Refusal | None = None
         if self._task.kind == "digits" and not np.count_nonzero(row):
@@ -379,7 +378,7 @@ class Recognition:
             orientation = yield from self._orientation(found.page, least)
             if orientation and self._turn:
                 found = yield from self._detect(found.page.turned(orientation))
-                answers = yield from self._classify(found.glyphs)
+                answers = yield from self._classify([*found.glyphs])
                 reading, inputs, _ = self._read_lines(found, answers)
                 reading = replace(reading, is_turned=True)
             reading = replace(reading, orientation=orientation)
@@ -408,7 +407,7 @@ class Recognition:
         if total <= 1:
             return None
         found = images.detect(turned, peaks)
-        reading, *_ = self._read_lines(found, (yield from self._classify(found.glyphs)))
+        reading, *_ = self._read_lines(found, (yield from self._classify([*found.glyphs])))
         is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 
@@ -419,16 +418,38 @@ class Recognition:
             else images.detect(page, (yield Find(page.levels)))
         )
 
-    def _classify(
-        self, inputs: Sequence[NDArray[Any]], pictures: Sequence[Any] = ()
-    ) -> _Asking[list[Answer]]:
-        answers: list[Answer] = []
+    def _classify(self, inputs: list[Any], pictures: Pictures = ()) -> _Asking[list[Any]]:
+        """Return the answers to inputs, which show these pictures; an error in place of an input stays.
+
+        Another version may answer than the one that the inputs were prepared for: these are replaced.
+        """
+        answers: list[Any] = []
         for start in range(0, len(inputs), self._max_batch):
-            group, shown = inputs[start : start + self._max_batch], pictures[start : start + self._max_batch]
-            # np.stack takes 10 µs, also for one array.
-            batch = np.stack(group) if len(group) > 1 else group[0][np.newaxis]
-            answers += yield Classify(batch, shown)
+            part = slice(start, start + self._max_batch)
+            answered = yield from _ask(inputs[part], pictures[part])
+            while isinstance(answered, TaskCard):
+                inputs[start:] = yield from self._prepare_as(answered, inputs[start:], pictures[start:])
+                answered = yield from _ask(inputs[part], pictures[part])
+            answers += answered
         return answers
+
+    def _prepare_as(
+        self, card: TaskCard, inputs: list[Any], pictures: Pictures
+    ) -> _Asking[list[NDArray[Any] | PictureError]]:
+        """Return the inputs as another card has them, by which all further pictures are prepared."""
+        earlier, self._task = self._task, card
+        if card.prepares_as(earlier):
+            return inputs
+        prepared: list[Any] = []
+        for index, row in enumerate(inputs):
+            if not isinstance(row, Exception):
+                picture: Any = pictures[index] if len(pictures) else to_pixels(row, earlier)
+                try:
+                    row = yield Prepare(picture, card)
+                except (ImageError, OSError) as error:
+                    row = without_tracebacks(error)
+            prepared.append(row)
+        return prepared
 
     def _prepare(
         self, picture: "ImageSource | PictureError", index: int, boxes: Sequence[Box] = ()
@@ -457,6 +478,20 @@ class Recognition:
             return False
         shapes = {"uint8": self._task.shape, "float32": self._task.instance_shape}
         return pictures.shape[1:] == shapes.get(str(pictures.dtype))
+
+
+def _ask(rows: Sequence[Any], pictures: Any) -> _Asking[Any]:
+    """Return the answers to inputs, with errors that stand in place of some of them, or a TaskCard."""
+    inputs = [row for row in rows if not isinstance(row, Exception)]
+    if not inputs:
+        return rows
+    shown = [each for each, row in zip(pictures, rows, strict=False) if not isinstance(row, Exception)]
+    # np.stack takes 10 µs, also for one array.
+    answered = yield Classify(np.stack(inputs) if len(inputs) > 1 else inputs[0][np.newaxis], shown)
+    if len(inputs) == len(rows) or isinstance(answered, TaskCard):
+        return answered
+    remaining = iter(answered)
+    return [row if isinstance(row, Exception) else next(remaining) for row in rows]
 
 
 def _or_invalid(asking: _Asking[Outcome[_Result]]) -> _Asking[Outcome[_Result]]:

@@ -433,6 +433,33 @@ def test_predict_large_pictures_are_grouped_by_size() -> None:
     assert sizes == [5, 2]
 
 
+@pytest.mark.parametrize("kind", ["resize", "none"])
+def test_predict_by_another_card_prepares_again_with_an_error_where_it_cannot(
+    kind: Any, photos: LinearModel
+) -> None:
+    """Another version answers the second group: its pictures, whole or as arrays, are asked about again."""
+    card, asked = replace(PHOTOS, kind=kind, shape=(8, 6, 3), range=(0.0, 1.0)), []
+
+    def classify(batch: Any) -> Any:
+        asked.append(batch.shape)
+        if batch.shape[1:] != card.shape:
+            return card
+        return [Prediction(int(row.mean() > 128), 1.0, (0.0, 1.0), card.labels, 2) for row in batch]
+
+    light = np.full((8, 6, 3), 250, np.uint8)
+    shown = [b"no picture", np.full((8, 5, 3), 250, np.uint8), light, light // 10]
+    recognizer = Recognizer(classify, PHOTOS, max_batch=3)
+    outcomes = list(recognizer.predict(shown))
+    results = [getattr(each.result, "label", type(each.result)) for each in outcomes]
+    second = "light" if kind == "resize" else errors.ImageShapeError
+    assert results == [errors.NotAnImageError, second, "light", "dark"]
+    assert {each.inputs[0].shape for each in outcomes if each.inputs} == {card.shape}
+    assert asked == [(2, 4, 6, 3), (2 if kind == "resize" else 1, 8, 6, 3), (1, 8, 6, 3)]
+    floats = np.full((4, *PHOTOS.shape), 0.9, np.float32)
+    again = [outcome.result for outcome in Recognizer(classify, PHOTOS, max_batch=3).predict(floats)]
+    assert [getattr(each, "label", type(each)) for each in again] == [second] * 4
+
+
 def test_predict_below_the_cards_confidence_is_unsure() -> None:
     task = replace(PHOTOS, refuse_below=0.75)
 

@@ -52,7 +52,7 @@ def body(data: bytes) -> None:
         "wsgi.input": io.BytesIO(data),
     }
     now = time.monotonic()
-    context = RequestContext("id", "/v1/predict", "POST", now, now, now + 60)
+    context = RequestContext("id", "/v1/predict", "POST", now, now, now + 30, now + 60)
 
     def parse(request: Request) -> Body:
         return _PARSER.parse(request, task, context)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
-from digit_core.errors import DigitError, ModelNotFoundError, ServiceError
+from digit_core.errors import ModelNotFoundError, ServiceError
 from digit_core.peaks import Peaks
 from digit_core.results import Answer
 from digit_core.tfserving import calls, codec
@@ -40,14 +40,6 @@ class ServedVersion:
     def pinned(self, version: int) -> "ServedVersion":
         """Return a version with the same card, by its number."""
         return ServedVersion(ModelRef(self.model.name, version), version, self.card, self.network)
-
-
-class VersionMovedError(DigitError):
-    """Another version, `served`, answers than the batch was prepared for: prepare the pictures again."""
-
-    def __init__(self, served: ServedVersion) -> None:
-        super().__init__(f"another version answers: {served}")
-        self.served = served
 
 
 class AsyncConnection:
@@ -92,11 +84,11 @@ class AsyncConnection:
         deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
-    ) -> list[Answer]:
+    ) -> list[Answer] | ServedVersion:
         """Return the answers to the n images of the batch, prepared for `served`, in their order.
 
-        `request_id` and `trace` (W3C trace context headers) are sent as metadata. Raise VersionMovedError if
-        the reference names a version with another card by now.
+        Return the version that has to be asked instead if the reference names one with another card by now.
+        `request_id` and `trace` (W3C trace context headers) are sent as metadata.
         """
         started, model = time.monotonic(), served.model
         metadata = _metadata(request_id, trace)
@@ -111,7 +103,7 @@ class AsyncConnection:
                 self.known.pop(model, None)
                 current = await self.served(model, deadline=deadline)
                 if current != served or current.card != served.card:
-                    raise VersionMovedError(current.pinned(current.version)) from error
+                    return current.pinned(current.version)
             raise
         answered = int(response.model_spec.version.value)
         _logger.debug(
@@ -127,7 +119,7 @@ class AsyncConnection:
             current = await self.served(ModelRef(model.name, answered), deadline=deadline)
             self.known[model] = ServedVersion(model, answered, current.card, current.network)
             if current.card != served.card:
-                raise VersionMovedError(current)
+                return current
         predictions = _decoded("answer from the model server", codec.decode, response, served.card)
         if len(predictions) != len(batch):
             raise ServiceError(f"the model server gave {len(predictions)} answers for {len(batch)} images")

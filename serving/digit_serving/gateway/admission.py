@@ -11,7 +11,7 @@ import orjson
 from digit_core.errors import OverloadedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.bridge import (
-    ARRIVED_AT,
+    DEADLINE,
     SLICE_SECONDS,
     TRUNCATED,
     Application,
@@ -20,6 +20,7 @@ from digit_serving.gateway.bridge import (
     Scope,
     Send,
 )
+from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.memory import MemoryBudget
 from digit_serving.gateway.request import PROBE_ROUTES, request_id_or_new
 from digit_serving.gateway.settings import Settings
@@ -36,7 +37,7 @@ class Admission:
 
     Behind trusted proxies, it holds at most `address_connections` requests of the address that they name.
     A request that does not fit gets 429 with Retry-After, before its body is read if the declared length says
-    so: a flood costs little. A request that has waited for `max_queue_time` seconds gets the same. Probes and
+    so: a flood costs little. A request that waits beyond its latest start gets the same. Probes and
     metrics always pass. Requests wait for the event loop only, in order of arrival: a slow sender or a slow
     model delays no other request. A request counts once its body, or 64 KiB of it, has arrived: callers that
     send a few bytes and wait take no other's place. Bytes count as they arrive.
@@ -54,7 +55,7 @@ class Admission:
     ) -> None:
         self._app = app
         self._capacity = settings.queue_capacity
-        self._max_queue_time = settings.max_queue_time
+        self._deadlines = Deadlines(settings)
         self._max_body = settings.max_body
         self._memory = MemoryBudget(settings.body_memory)
         self._proxies = settings.trusted_proxies
@@ -104,9 +105,9 @@ class Admission:
             self._held += 1
             try:
                 is_held = await body.receive(self._max_body, self._memory.hold)
-                arrived_at = scope[ARRIVED_AT] = time.monotonic()
+                deadline = scope[DEADLINE] = self._deadlines.of_query(scope["query_string"], time.monotonic())
                 scope[TRUNCATED] = body.is_unread
-                if is_probe or (is_held and await self._wait_for_slice(arrived_at)):
+                if is_probe or (is_held and await self._wait_for_slice(deadline.latest_start)):
                     await self._app(scope, body.replay, send)
                 else:
                     await self._refuse(scope, send)
@@ -126,10 +127,10 @@ class Admission:
             return network(name.decode("latin-1"))
         return network(scope["client"][0] if scope["client"] else None)
 
-    async def _wait_for_slice(self, arrived_at: float) -> bool:
+    async def _wait_for_slice(self, latest_start: float) -> bool:
         """Cooperative scheduling: start work in an event-loop iteration for SLICE_SECONDS at most.
 
-        Return False after `max_queue_time` seconds.
+        Return False after the latest start.
         """
         if self._waiting or self._is_slice_used():
             turn = asyncio.get_running_loop().create_future()
@@ -139,7 +140,7 @@ class Admission:
             except asyncio.CancelledError:
                 self._wake_next()
                 raise
-            if time.monotonic() - arrived_at > self._max_queue_time:
+            if time.monotonic() > latest_start:
                 self._wake_next()
                 return False
         if self._slice_began is None:

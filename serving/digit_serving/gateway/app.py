@@ -12,7 +12,16 @@ from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import errors, openapi, ops
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.auth import protect
-from digit_serving.gateway.bridge import Application, BridgedFlask, Receive, Scope, Send, WsgiAdapter
+from digit_serving.gateway.bridge import (
+    DEADLINE,
+    Application,
+    BridgedFlask,
+    Receive,
+    Scope,
+    Send,
+    WsgiAdapter,
+)
+from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.request import PROBE_ROUTES, Facts, RequestContext
@@ -108,10 +117,15 @@ def _observe_requests(app: Flask, settings: Settings, observers: Observers) -> N
     model server and the log line carry this ID. Probes and metrics are not observed.
     """
 
+    deadlines = Deadlines(settings)
+
     def begin() -> None:
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        g.context = context = RequestContext.from_request(received, settings.deadline)
+        now = time.monotonic()
+        # Tests call the application without Admission.
+        deadline = received.environ.get(DEADLINE) or deadlines.of_query(received.query_string, now)
+        g.context = context = RequestContext.from_request(received, deadline, now)
         if context.rule not in PROBE_ROUTES:
             for began in observers.began:
                 began(context, received)

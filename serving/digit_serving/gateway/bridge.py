@@ -25,8 +25,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ARRIVED_AT = "digits.arrived_at"
-"""Key in scope and environ: arrival of the request's last byte, by time.monotonic."""
+DEADLINE = "digits.deadline"
+"""Key of the request's Deadline in scope and environ."""
 TRUNCATED = "digits.truncated"
 """Key in scope: true if a part of the body has not been read."""
 SLICE_SECONDS = 0.01
@@ -186,6 +186,6 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
     if body:
         # A chunked body comes without a Content-Length.
         environ["CONTENT_LENGTH"] = str(len(body))
-    if ARRIVED_AT in scope:
-        environ[ARRIVED_AT] = scope[ARRIVED_AT]
+    if DEADLINE in scope:
+        environ[DEADLINE] = scope[DEADLINE]
     return environ

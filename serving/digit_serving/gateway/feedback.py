@@ -46,7 +46,7 @@ from digit_serving.gateway.parsing import (
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import RouteMovedError, Upstream
+from digit_serving.gateway.upstream import Upstream
 from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
@@ -263,20 +263,13 @@ class FeedbackViews:
             )
         return _label(found, given.label, route.served.card)
 
-    def _answered(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
-        """Return the records of a picture: the model answers each part, for the agreement."""
-        while True:
-            try:
-                return self._answer(given, context, route)
-            except RouteMovedError as moved:
-                route = moved.route
-
     def _route(self, context: RequestContext) -> Route:
         if not self._settings.for_model(context.model).feedback:
             raise FeedbackUnknownError("This model takes no feedback.")
         return self._upstream.route(context, context.requested)
 
-    def _answer(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
+    def _answered(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
+        """Return the records of a picture: the model answers each part, for the agreement."""
         card = route.served.card
         cutting = partial(
             cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.exif
@@ -292,6 +285,7 @@ class FeedbackViews:
             _or_raise(outcome.result)
             for outcome in drive(steps, asking, partial(self._work.prepare, context))
         ]
+        card = asking.route.served.card
         parts = parts or self._work.run_in_thread(context, cutting, [predictions[0].box])
         digits = to_records(
             parts[1:],

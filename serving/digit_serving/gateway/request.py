@@ -5,10 +5,9 @@ Times are those of one clock, time.monotonic.
 
 import os
 import re
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
 
@@ -18,7 +17,7 @@ from flask import Request, Response
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
-from digit_serving.gateway.bridge import ARRIVED_AT
+from digit_serving.gateway.deadline import Deadline
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 
 PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
@@ -40,8 +39,12 @@ class Route:
 
     reason: Reason
     served: ServedVersion
-    shadow: ModelRef | None = None
-    """Version that is asked as well, unseen by the caller."""
+    chosen: ModelRef
+    """Version or label that was chosen first; `served` is pinned to what answered for it."""
+
+    def pinned(self, served: ServedVersion) -> Self:
+        """Return the route to the version that answers all further calls."""
+        return replace(self, reason="pinned", served=served)
 
 
 @dataclass(slots=True, eq=False)
@@ -80,9 +83,10 @@ class RequestContext:
     """Arrival of the last byte of the body."""
     dequeued_at: float
     """End of the wait in the admission queue."""
+    latest_start: float
+    """End of the wait for the thread that reads large pictures."""
     deadline: float
-    """End of the request's time: for reading pictures, and for all calls to the model server. A model of the
-    models file may have less."""
+    """End of the request's time: for reading pictures, and for all calls to the model server."""
     client: str = ""
     """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
     key: str = ""
@@ -119,20 +123,19 @@ class RequestContext:
     """Headers of the span's W3C trace context."""
 
     @classmethod
-    def from_request(cls, request: Request, seconds: float) -> Self:
-        """Create the context of a request that leaves the admission queue, with `seconds` from arrival on."""
-        now = time.monotonic()
+    def from_request(cls, request: Request, deadline: Deadline, now: float) -> Self:
+        """Create the context of a request that leaves the admission queue now."""
         environ = request.environ
         rule = request.url_rule
         method = environ["REQUEST_METHOD"]
-        arrived_at = environ.get(ARRIVED_AT, now)
         return cls(
             request_id_or_new(environ.get("HTTP_X_REQUEST_ID", "")),
             rule.rule if rule else "unmatched",
             method if method in _KNOWN_METHODS else "other",
-            arrived_at=arrived_at,
+            arrived_at=deadline.arrived_at,
             dequeued_at=now,
-            deadline=arrived_at + seconds,
+            latest_start=deadline.latest_start,
+            deadline=deadline.end,
             client=environ.get("REMOTE_ADDR", ""),
             slice_began=now,
         )

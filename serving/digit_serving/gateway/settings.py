@@ -214,11 +214,6 @@ class Settings(BaseSettings):
         return self.body_memory // 4
 
     @property
-    def max_queue_time(self) -> float:
-        """Longest wait for admission, in seconds; the other half of the deadline is left for the call."""
-        return self.deadline / 2
-
-    @property
     def offers_labelling(self) -> bool:
         """True if stored pictures are shown, to be labelled by hand: only to callers with API keys."""
         return bool(self.feedback and self.api_keys)

@@ -23,7 +23,9 @@ from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Models, ModelVersion, Network, Prediction, Reading, add_images, to_json
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
+from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
+from digit_serving.gateway.batching import MAX_CALL_BYTES
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import (
@@ -36,7 +38,7 @@ from digit_serving.gateway.parsing import (
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import MAX_CALL_BYTES, RouteMovedError, Upstream, default_version
+from digit_serving.gateway.upstream import Upstream, default_version
 from digit_serving.gateway.work import Work
 
 _Result = TypeVar("_Result", Prediction, Reading)
@@ -116,26 +118,23 @@ class Views:
         context: RequestContext = g.context
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        query, requested = parse_selection(kind, received, self._settings)
-        route = self._upstream.route(context, requested)
-        while True:
-            body = self._parser.parse(received, route.served.card, context)
-            if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_digits:
-                raise TooManyImagesError(
-                    f"A request may have {self._max_digits} parts of images; this request has {count}."
-                )
-            if "layers" in query.include and len(body) > 1:
-                # Each picture's layers are a call of its own, outside the batches.
-                reason = f"`layers` needs a request with one image; this request has {len(body)}"
-                raise InvalidSelectionError(f"Parameter `include`: {reason}.")
-            try:
-                documents, version = self._recognise(context, route, body, query, recognise, describe)
-                break
-            except RouteMovedError as moved:
-                route = moved.route
-                context.image_errors.clear()
-        served = route.served
-        model: schemas.Model = {"name": served.model.name, "version": version, "labels": served.card.labels}
+        query, context.requested = parse_selection(kind, received, self._settings)
+        route = self._upstream.route(context, context.requested)
+        body = self._parser.parse(received, route.served.card, context)
+        if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_digits:
+            raise TooManyImagesError(
+                f"A request may have {self._max_digits} parts of images; this request has {count}."
+            )
+        if "layers" in query.include and len(body) > 1:
+            # Each picture's layers are a call of its own, outside the batches.
+            reason = f"`layers` needs a request with one image; this request has {len(body)}"
+            raise InvalidSelectionError(f"Parameter `include`: {reason}.")
+        documents, served = self._recognise(context, route, body, query, recognise, describe)
+        model: schemas.Model = {
+            "name": served.model.name,
+            "version": served.version,
+            "labels": served.card.labels,
+        }
         return json_response({"model": model, name: documents, "request_id": context.request_id})
 
     def _recognise(
@@ -146,18 +145,13 @@ class Views:
         query: _Query,
         recognise: Callable[[Recognition, Any], Steps[_Result]],
         describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
-    ) -> tuple[list[Any], int]:
-        """Return the document of each picture, which is prepared by the route's card, and the version.
-
-        Raise RouteMovedError if another version has to answer.
-        """
+    ) -> tuple[list[Any], ServedVersion]:
+        """Return the document of each picture, which is prepared by the route's card, and what answered."""
         card = route.served.card
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
-        outcomes = drive(
-            recognise(_recognition(card, limit, query, body), body.content),
-            self._upstream.asking(context, route),
-            partial(self._work.prepare, context),
-        )
+        ask = self._upstream.asking(context, route)
+        recognition = _recognition(card, limit, query, body)
+        outcomes = drive(recognise(recognition, body.content), ask, partial(self._work.prepare, context))
         if isinstance(query, ReadQuery) and query.box:
             # A result for each part, in the place of a picture.
             parts = [picture for picture in body.content for _ in query.box]
@@ -172,12 +166,12 @@ class Views:
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue
-            documents.append(describe(result, outcome.inputs, card, query))
+            documents.append(describe(result, outcome.inputs, ask.route.served.card, query))
             results[index] = result
-        context.results = answered = [*results.values()]
+        context.results = [*results.values()]
         for watch in self._answered:
             watch(context, route, body, results)
-        return documents, answered[0].model_version if answered else route.served.version
+        return documents, ask.route.served
 
     def _describe_prediction(
         self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery

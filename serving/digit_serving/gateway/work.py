@@ -32,7 +32,6 @@ class Work:
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_pixels
-        self._max_queue_time = settings.max_queue_time
         # One thread: two threads would need the memory of two large pictures.
         self._executor = ThreadPoolExecutor(1, "large")
         self.large = threading.Lock()
@@ -90,10 +89,9 @@ class Work:
     async def _wait(self, context: RequestContext, job: Future[_Result]) -> _Result:
         """Return the job's result; cancel it if it doesn't start or end in time."""
         call = asyncio.wrap_future(job)
-        latest_start = context.arrived_at + self._max_queue_time
         try:
             if not _is_read(context):
-                await asyncio.wait((call,), timeout=max(0.0, latest_start - time.monotonic()))
+                await asyncio.wait((call,), timeout=max(0.0, context.latest_start - time.monotonic()))
                 # Only a job that has not started can be cancelled.
                 if job.cancel():
                     raise OverloadedError(_WAITED)
@@ -105,13 +103,13 @@ class Work:
             call.cancel()
 
     def _check_time(self, context: RequestContext, expected: float = 0.0) -> None:
-        """Raise OverloadedError if the first image waits longer than `max_queue_time` to be read.
+        """Raise OverloadedError if the first image is not read by the latest start.
 
         Raise DeadlineExceededError if the deadline passes before, for any image. `expected` are the seconds
         that it still has to wait.
         """
         now = time.monotonic() + expected
-        if not _is_read(context) and now - context.arrived_at > self._max_queue_time:
+        if not _is_read(context) and now > context.latest_start:
             raise OverloadedError(_WAITED)
         if now > context.deadline:
             raise DeadlineExceededError(_TOOK)

@@ -54,7 +54,8 @@ def npy(array: NDArray[Any]) -> bytes:
 def request_context(request_id: str = "id", waited: float = 0.0, deadline: float = 60.0) -> RequestContext:
     """Create the context of a prediction request that arrived `waited` seconds ago, of `deadline` in all."""
     arrived = time.monotonic() - waited
-    return RequestContext(request_id, "/v1/predict", "POST", arrived, arrived, arrived + deadline)
+    end = arrived + deadline
+    return RequestContext(request_id, "/v1/predict", "POST", arrived, arrived, arrived + deadline / 2, end)
 
 
 def predict(http: FlaskClient, *pictures: NDArray[Any], query: str = "", request_id: str = "id-1") -> Any:

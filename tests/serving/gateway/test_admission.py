@@ -23,7 +23,8 @@ class Caller:
         self, *parts: bytes, path: str = "/v1/predict", headers: dict[str, str] | None = None
     ) -> None:
         fields = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
-        self.scope: Scope = {"type": "http", "path": path, "headers": fields, "client": ("192.0.2.1", 1)}
+        self.scope: Scope = {"type": "http", "path": path, "query_string": b"", "headers": fields}
+        self.scope["client"] = ("192.0.2.1", 1)
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.sent: list[Message] = []
         for part in parts:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -15,15 +15,16 @@ from digit_core.artifact.task_card import DIGITS
 from digit_core.errors import DeadlineExceededError, UnavailableError
 from digit_core.results import Answer, Prediction
 from digit_core.tfserving.codec import Batch, ModelRef
-from digit_core.tfserving.connection import ServedVersion, VersionMovedError
+from digit_core.tfserving.connection import ServedVersion
+from digit_serving.gateway.batching import Batcher, CircuitBreaker
 from digit_serving.gateway.request import Wait
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import Batcher, CircuitBreaker
 from tests.serving.gateway.conftest import ManualClock
 
 MODEL = ModelRef("digits")
 SERVED = ServedVersion(MODEL, 1, DIGITS, None)
 LABELS = tuple("0123456789")
+_Task: TypeAlias = asyncio.Task[list[Answer] | ServedVersion]
 
 
 async def settle() -> None:
@@ -53,6 +54,8 @@ class StubServer:
     calls: list[Any] = field(default_factory=list)
     """Arguments of the calls; `numbers` are the first pixels of their images."""
     error: Exception | None = None
+    moved: ServedVersion | None = None
+    """Version that answers now in place of the one that is asked."""
 
     async def predict(
         self,
@@ -62,7 +65,7 @@ class StubServer:
         deadline: float,
         request_id: str | None = None,
         trace: Mapping[str, str] | None = None,
-    ) -> list[Answer]:
+    ) -> list[Answer] | ServedVersion:
         numbers = batch.reshape(len(batch), -1)[:, 0].astype(int).tolist()
         call = SimpleNamespace(
             served=served, numbers=numbers, request_id=request_id, deadline=deadline, trace=trace
@@ -75,6 +78,8 @@ class StubServer:
             raise DeadlineExceededError("late") from None
         if self.error:
             raise self.error
+        if self.moved:
+            return self.moved
         return [Prediction(number, 1.0, (), LABELS, 1) for number in numbers]
 
     @property
@@ -93,19 +98,21 @@ class Callers:
 
     def send(
         self, *numbers: int, served: ServedVersion = SERVED, timeout: float = 5.0, request_id: str = ""
-    ) -> asyncio.Task[list[Answer]]:
+    ) -> _Task:
         wait = wait_of(request_id or "+".join(map(str, numbers)), timeout)
         return asyncio.create_task(self.batcher.predict(images_of(*numbers), served, wait))
 
-    async def send_later(self, *numbers: int, **options: object) -> asyncio.Task[list[Answer]]:
+    async def send_later(self, *numbers: int, **options: object) -> _Task:
         """Send a request, and wait until the batcher has sent or queued it."""
         task = self.send(*numbers, **options)  # type: ignore[arg-type]
         await settle()
         return task
 
 
-async def digits(task: asyncio.Task[list[Answer]]) -> list[int]:
-    return [answer.index for answer in await task if isinstance(answer, Prediction)]
+async def digits(task: _Task) -> list[int]:
+    answers = await task
+    assert isinstance(answers, list)
+    return [answer.index for answer in answers if isinstance(answer, Prediction)]
 
 
 async def test_predict_requests_that_arrive_together_share_call() -> None:
@@ -176,7 +183,7 @@ async def test_predict_other_version_dtype_or_shape_has_call_of_its_own() -> Non
     assert [call.served for call in callers.server.calls[1:3]] == [*others]
 
 
-@pytest.mark.parametrize("error", [UnavailableError("no"), RuntimeError("a bug"), VersionMovedError(SERVED)])
+@pytest.mark.parametrize("error", [UnavailableError("no"), RuntimeError("a bug")])
 async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: Exception) -> None:
     callers = Callers()
     callers.server.error = error
@@ -188,6 +195,14 @@ async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: E
     assert all(copy.__dict__ == error.__dict__ for copy in raised)
     callers.server.error = None
     assert await digits(callers.send(3)) == [3]
+
+
+async def test_predict_for_a_version_that_moved_returns_the_other_one_to_each_request() -> None:
+    callers = Callers()
+    callers.server.moved = SERVED.pinned(7)
+    tasks = [await callers.send_later(number) for number in range(3)]
+    callers.server.open.set()
+    assert await asyncio.gather(*tasks) == [SERVED.pinned(7)] * 3
 
 
 async def test_predict_expired_request_leaves_others_waiting() -> None:

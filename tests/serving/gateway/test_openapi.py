@@ -18,7 +18,6 @@ from werkzeug import exceptions
 from digit_core.errors import ClientClosedError, ConnectionFailedError, DigitError, ImageError
 from digit_core.images import NoInkError, to_png
 from digit_core.results import Digit, Line, Models, ModelVersion, Network, Prediction, Reading, members
-from digit_core.tfserving.connection import VersionMovedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.openapi import describe
 from digit_serving.gateway.settings import Settings
@@ -96,9 +95,8 @@ def test_documented_codes_are_those_of_the_error_classes() -> None:
         exceptions.RequestEntityTooLarge,
         exceptions.UnsupportedMediaType,
     }
-    # ImageError is abstract; only the clients raise two of these, only functions NoInkError; the gateway
-    # prepares the pictures again after VersionMovedError.
-    others = {ImageError, ClientClosedError, ConnectionFailedError, NoInkError, VersionMovedError}
+    # ImageError is abstract; only the clients raise two of these, only functions NoInkError.
+    others = {ImageError, ClientClosedError, ConnectionFailedError, NoInkError}
     ours = {*subclasses(errors.GatewayError), *subclasses(DigitError)} - others
     kinds = {kind for kind in ours if kind.__module__.startswith("digit_")} | http_errors
     answers = [errors.problem_kind(kind) for kind in kinds]

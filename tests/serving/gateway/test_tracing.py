@@ -25,7 +25,8 @@ from werkzeug import Request, Response
 from werkzeug.serving import make_server
 
 from digit_core.images import to_png
-from digit_serving.gateway.bridge import ARRIVED_AT
+from digit_serving.gateway.bridge import DEADLINE
+from digit_serving.gateway.deadline import Deadline
 from digit_serving.gateway.services import create_tracing
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -158,7 +159,8 @@ def test_span_of_reading_has_admission_wait_search_and_count_of_digits(
     stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
-    image, waited = to_png(draw_number(digits, "27")), {ARRIVED_AT: time.monotonic() - 0.5}
+    image, arrived = to_png(draw_number(digits, "27")), time.monotonic() - 0.5
+    waited = {DEADLINE: Deadline(arrived, arrived + 30, arrived + 60)}
     with trace() as http:
         response = http.post("/v1/read", data=image, environ_overrides=waited)
         assert response.get_json()["readings"][0]["text"] == "27"

@@ -15,13 +15,15 @@ from digit_core.errors import DigitError, InvalidOutputError, ModelNotFoundError
 from digit_core.recognition import Classify, Prepare, to_pixels
 from digit_core.results import Answer
 from digit_core.tfserving.codec import Batch, ModelRef
-from digit_core.tfserving.connection import AsyncConnection, VersionMovedError
+from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 from digit_serving.gateway import tls
+from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
+from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.request import Call, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import MAX_CALL_BYTES, Batcher, CircuitBreaker
+from digit_serving.gateway.upstream import in_share
 
 _MAX_PENDING = 32
 """Calls of a worker that wait for the shadow version's answer. Further ones are not compared."""
@@ -47,6 +49,7 @@ class Shadow(Observer):
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
+        self._deadlines = Deadlines(settings)
         self._metrics = metrics
         self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         breaker = CircuitBreaker(retry_seconds=_RETRY_SECONDS)
@@ -63,8 +66,16 @@ class Shadow(Observer):
     def called(
         self, context: RequestContext, route: Route, asked: Classify, answers: Sequence[Answer]
     ) -> None:
-        """Compare the answers in the background, unless too many comparisons are pending."""
-        if not route.shadow:
+        """Compare the answers in the background, unless too many comparisons are pending.
+
+        Requests that name a version are left out, and those whose version has the shadow's label.
+        """
+        model = self._settings.for_model(route.chosen.name)
+        shadow = ModelRef(route.chosen.name, version_label=model.shadow_label or None)
+        is_named = context.requested.version is not None or context.requested.version_label is not None
+        if is_named or not model.shadow_label or route.chosen == shadow:
+            return
+        if not in_share(model.shadow_share, context.request_id, b"shadow"):
             return
         size = asked.batch.nbytes + sum(_size(picture) for picture in asked.pictures)
         reason, since = self._pauses.get(route.served.model.name, ("", -math.inf))
@@ -77,7 +88,7 @@ class Shadow(Observer):
         self._pending_bytes += size
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
-            self._compare(context.request_id, route, route.shadow, asked, answers, size),
+            self._compare(context.request_id, route, shadow, asked, answers, size),
             context=contextvars.Context(),
         )
         self._tasks.add(task)
@@ -101,10 +112,10 @@ class Shadow(Observer):
     ) -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
         now, version = time.monotonic(), answers[0].model_version
-        deadline = self._settings.for_model(route.served.model.name).deadline
-        wait = Wait(request_id, now + deadline, now)
+        wait = Wait(request_id, self._deadlines.of_model(shadow.name, now).end, now)
         try:
-            predictions = await self._predict(shadow, route.served.card, asked, wait)
+            served = await self._model_server.served(shadow, deadline=wait.deadline)
+            predictions = await self._predict(served, route.served.card, asked, wait)
         except Exception as error:
             is_absent = isinstance(error, ModelNotFoundError)
             reason = error.code if isinstance(error, DigitError) else "internal_error"
@@ -119,17 +130,17 @@ class Shadow(Observer):
         finally:
             self._pending_bytes -= size
 
-    async def _predict(self, shadow: ModelRef, card: TaskCard, asked: Classify, wait: Wait) -> list[Answer]:
-        served = await self._model_server.served(shadow, deadline=wait.deadline)
-        while True:
-            batch = asked.batch
-            if not served.card.prepares_as(card):
-                loop = asyncio.get_running_loop()
-                batch = await loop.run_in_executor(self._executor, _prepare, asked, card, served.card)
-            try:
-                return await self._batcher.predict(batch, served, wait)
-            except VersionMovedError as error:
-                served = error.served
+    async def _predict(
+        self, served: ServedVersion, card: TaskCard, asked: Classify, wait: Wait
+    ) -> list[Answer]:
+        batch = asked.batch
+        if not served.card.prepares_as(card):
+            loop = asyncio.get_running_loop()
+            batch = await loop.run_in_executor(self._executor, _prepare, asked, card, served.card)
+        answered = await self._batcher.predict(batch, served, wait)
+        if isinstance(answered, ServedVersion):
+            return await self._predict(answered, card, asked, wait)
+        return answered
 
     def _count(
         self,
