@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.numbers.readers import LocalReader
-from digit_core.expectations import Expectation, Step, parse_expectation
+from digit_core.reading.expectations import Expectation, Step, parse_expectation
 from digit_core.results import Reading
 
 KNOWN = {"dates": "date", "amounts": "amount"}

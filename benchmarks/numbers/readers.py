@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from digit_client import Client
 from digit_core import recognition
 from digit_core.artifact.task_card import DIGITS
-from digit_core.expectations import Expectation
-from digit_core.images import Peaks
+from digit_core.reading.expectations import Expectation
+from digit_core.reading.peaks import Peaks
 from digit_core.results import Prediction, Reading
 from digit_core.tfserving.codec import LINE_WEIGHTS_OUTPUT, Batch
 

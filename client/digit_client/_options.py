@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict, get_args
 from digit_core.results import Box, Response
 
 if TYPE_CHECKING:
-    from digit_core.expectations import Expectation
+    from digit_core.reading.expectations import Expectation
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 """Default of a client's URL: the gateway of `digits up`."""
@@ -89,7 +89,7 @@ class Options:
             raise ValueError(f'turn is "auto", not {self.turn!r}')
         if self.expect is not None or self.check is not None:
             # Lazy import: it needs NumPy, which takes long.
-            from digit_core.expectations import parse_expectation
+            from digit_core.reading.expectations import parse_expectation
 
             object.__setattr__(self, "expectation", parse_expectation(self.expect, self.check))
         if unknown := self.included - set(get_args(Include)):

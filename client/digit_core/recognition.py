@@ -28,9 +28,19 @@ from digit_core.errors import (
     ReadingNotSupportedError,
     without_tracebacks,
 )
-from digit_core.expectations import Expectation
-from digit_core.images import MAX_PIXELS, TURNED_SIDE, Detected, ImageFile, NoInkError, Page
+from digit_core.images import MAX_PIXELS, TURNED_SIDE, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
+from digit_core.reading.expectations import Expectation
+from digit_core.reading.lines import (
+    Detected,
+    choose_digits,
+    detect,
+    digits_and_signs,
+    lone_digit,
+    mix_best,
+    settle,
+)
+from digit_core.reading.text import read
 from digit_core.results import MIN_IS_DIGIT, Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
@@ -291,7 +301,7 @@ class Recognition:
         answer = whole.result
         if isinstance(answer, Prediction) and _certainty(answer) < _SURE_ALONE:
             with suppress(ReaderMissingError):
-                return replace(whole, result=images.mix_best(answer, (yield Find(page.levels))))
+                return replace(whole, result=mix_best(answer, (yield Find(page.levels))))
         return whole
 
     def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
@@ -304,9 +314,9 @@ class Recognition:
         part: Outcome[Prediction] | None = None
         with suppress(ReaderMissingError):
             for levels, factor in page.views():
-                found = images.detect(page, (yield Find(levels)).scaled(factor))
-                found, answers = images.settle(found, (yield from self._classify([*found.glyphs])))
-                digits, is_digit = images.choose_digits(found, answers, self._min_is_digit)
+                found = detect(page, (yield Find(levels)).scaled(factor))
+                found, answers = settle(found, (yield from self._classify([*found.glyphs])))
+                digits, is_digit = choose_digits(found, answers, self._min_is_digit)
                 count = len(digits)
                 if count == 1:
                     (index,) = digits
@@ -369,7 +379,7 @@ class Recognition:
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
-                lone = self._read_lines(images.lone_digit(found.page, whole.inputs[0]), [whole.result])
+                lone = self._read_lines(lone_digit(found.page, whole.inputs[0]), [whole.result])
                 # All ink may be another digit than the one that is expected.
                 reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER
@@ -389,7 +399,7 @@ class Recognition:
     def _read_lines(
         self, found: Detected, answers: Sequence[Answer]
     ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
-        return images.read(found, answers, self._min_is_digit, self._opinions, self._expectation)
+        return read(found, answers, self._min_is_digit, self._opinions, self._expectation)
 
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.
@@ -400,22 +410,22 @@ class Recognition:
         for orientation in (90, 180, 270):
             turned = page.turned(orientation, TURNED_SIDE)
             peaks = yield Find(turned.levels)
-            scores = images.digits_and_signs(peaks)[0].scores
+            scores = digits_and_signs(peaks)[0].scores
             turns.append((float(scores[scores >= _SURE].sum()), orientation, turned, peaks))
         total, orientation, turned, peaks = max(turns, key=itemgetter(0))
         # A score is at most 1: one digit is no number.
         if total <= 1:
             return None
-        found = images.detect(turned, peaks)
+        found = detect(turned, peaks)
         reading, *_ = self._read_lines(found, (yield from self._classify([*found.glyphs])))
         is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 
     def _detect(self, page: Page) -> _Asking[Detected]:
         return (
-            images.lone_digit(page, page.digit)
+            lone_digit(page, page.digit)
             if page.digit is not None
-            else images.detect(page, (yield Find(page.levels)))
+            else detect(page, (yield Find(page.levels)))
         )
 
     def _classify(self, inputs: list[Any], pictures: Pictures = ()) -> _Asking[list[Any]]:

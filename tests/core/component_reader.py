@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import READER_NAME
-from digit_core.images import Peaks
+from digit_core.reading.peaks import Peaks
 from digit_core.tfserving.codec import PAGES_INPUT
 from digit_core.tfserving.protos import DT_FLOAT, ModelSpec, PredictRequest, PredictResponse, TensorProto
 

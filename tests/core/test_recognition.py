@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from digit_core import errors
 from digit_core.artifact.task_card import DIGITS, TaskCard
-from digit_core.expectations import parse_expectation
-from digit_core.images import Peaks, to_png
+from digit_core.images import to_png
+from digit_core.reading.expectations import parse_expectation
+from digit_core.reading.peaks import Peaks
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive, to_pixels
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction, Reading
 from tests.core.component_reader import find_components

@@ -4,9 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.images import Page, crop_digit
-from digit_core.images.boxes import intersections
-from digit_core.images.lines import digits_and_signs
-from digit_core.peaks import SIGN
+from digit_core.reading.boxes import intersections
+from digit_core.reading.lines import digits_and_signs
+from digit_core.reading.peaks import SIGN
 from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples
 from digit_training.drawing.handwriting import GlyphBank

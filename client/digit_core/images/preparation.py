@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import ImageShapeError, NoInkError
 from digit_core.images.crops import crop_digit, normalise
-from digit_core.images.decode import MAX_PIXELS, ImageFile, open_image
+from digit_core.images.files import MAX_PIXELS, ImageFile, open_image
 from digit_core.images.pages import to_page
 from digit_core.inputs import Pixels, to_uint8_image
 from digit_core.results import Box

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import InvalidOutputError
-from digit_core.peaks import CLASSES, Peaks
+from digit_core.reading.peaks import CLASSES, Peaks
 from digit_core.results import Answer, Prediction
 from digit_core.tfserving.protos import (
     DT_FLOAT,

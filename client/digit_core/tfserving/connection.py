@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
 from digit_core.errors import ModelNotFoundError, ServiceError
-from digit_core.peaks import Peaks
+from digit_core.reading.peaks import Peaks
 from digit_core.results import Answer
 from digit_core.tfserving import calls, codec
 from digit_core.tfserving.calls import VersionStatus

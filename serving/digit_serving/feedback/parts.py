@@ -12,7 +12,7 @@ from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageShapeError, NoInkError
 from digit_core.images import MAX_PIXELS, Pixels
-from digit_core.images.boxes import enclose
+from digit_core.reading.boxes import enclose
 from digit_core.results import Box, Candidate, Digit, Prediction
 from digit_serving.feedback.records import WHOLE, Record
 

@@ -27,7 +27,7 @@ from digit_core.errors import (
     PixelValueError,
     without_tracebacks,
 )
-from digit_core.expectations import MAX_PATTERN, Expectation, parse_expectation
+from digit_core.reading.expectations import MAX_PATTERN, Expectation, parse_expectation
 from digit_core.results import MIN_IS_DIGIT, parse_box
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from digit_core import results
 from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
-from digit_core.expectations import MAX_NUMBERS
+from digit_core.reading.expectations import MAX_NUMBERS
 from digit_core.results import ClassIndex, VersionNumber
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"

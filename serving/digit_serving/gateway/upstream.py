@@ -16,7 +16,7 @@ from digit_core.errors import (
     ReaderMissingError,
     UnavailableError,
 )
-from digit_core.images import Peaks
+from digit_core.reading.peaks import Peaks
 from digit_core.recognition import Classify, Find
 from digit_core.results import Answer
 from digit_core.tfserving.calls import VersionStatus

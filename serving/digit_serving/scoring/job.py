@@ -21,7 +21,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import ArtifactError, Version
 from digit_core.errors import DigitError
-from digit_core.expectations import parse_expectation
+from digit_core.reading.expectations import parse_expectation
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
 from digit_serving import sockets

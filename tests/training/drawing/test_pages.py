@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_core.peaks import SIGN
+from digit_core.reading.peaks import SIGN
 from digit_training.data import Examples
 from digit_training.drawing.handwriting import GlyphBank
 from digit_training.drawing.pages import PAGE_SHAPE, Page, PageWriter

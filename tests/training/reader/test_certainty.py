@@ -8,8 +8,9 @@ import pytest
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGIT_LABELS, READER_NAME
-from digit_core.images.certainty import sigmoid
-from digit_core.peaks import Peaks
+from digit_core.reading.certainty import sigmoid
+from digit_core.reading.lines import detect, find_lines
+from digit_core.reading.peaks import Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.data import Examples
@@ -27,13 +28,13 @@ def found(*digits: tuple[int, tuple[int, int, int, int]]) -> Any:
         row[label] = 0.9
     boxes = np.array([box for _, box in digits], np.float32)
     shown = images.to_page(np.full((96, 192), 200, np.uint8))
-    detected = images.detect(shown, Peaks(np.full(len(digits), 0.95, np.float32), classes, boxes))
+    detected = detect(shown, Peaks(np.full(len(digits), 0.95, np.float32), classes, boxes))
     rows = np.clip(np.eye(10)[[int(row[:10].argmax()) for row in detected.digits.classes]], 0.001, 0.991)
     answers = [
         Prediction(int(row.argmax()), float(row.max()), tuple(row.tolist()), DIGIT_LABELS, 1, is_digit=0.99)
         for row in rows
     ]
-    return images.find_lines(detected, answers)
+    return find_lines(detected, answers)
 
 
 @pytest.mark.parametrize(

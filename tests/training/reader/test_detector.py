@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digit_core.peaks import CLASSES
+from digit_core.reading.peaks import CLASSES
 from digit_training.reader.detector import (
     BOX_UNIT,
     STRIDE,

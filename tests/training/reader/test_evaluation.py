@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digit_core.images import Peaks
+from digit_core.reading.peaks import Peaks
 from digit_training.reader.evaluation import MAX_FALSE_PAGES, Finds, score
 from digit_training.reader.peaks import MIN_SCORE
 from tests.training.conftest import written_page

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from digit_core.peaks import CLASSES
+from digit_core.reading.peaks import CLASSES
 from digit_training.reader.detector import BOX_UNIT
 from digit_training.reader.peaks import MIN_SCORE, find_peaks
 

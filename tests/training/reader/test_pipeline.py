@@ -16,7 +16,7 @@ import tensorflow as tf
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import Version
-from digit_core.peaks import CLASSES, Peaks
+from digit_core.reading.peaks import CLASSES, Peaks
 from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import Reading
 from digit_training import shipped

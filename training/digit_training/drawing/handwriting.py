@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.peaks import SIGN
+from digit_core.reading.peaks import SIGN
 from digit_training.data import Examples
 from digit_training.drawing.negatives import Sketcher
 from digit_training.drawing.strokes import LETTERS

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.peaks import SIGN
+from digit_core.reading.peaks import SIGN
 from digit_training.drawing.handwriting import (
     SOURCES,
     GlyphBank,

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS
-from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows, overlaps
-from digit_core.images.certainty import FEATURES, sigmoid
-from digit_core.images.lines import FoundLines
-from digit_core.peaks import SIGN, Peaks
+from digit_core.reading.boxes import MIN_COMMON_ROWS, common_rows, overlaps
+from digit_core.reading.certainty import FEATURES, line_features, sigmoid
+from digit_core.reading.lines import FoundLines, detect, find_lines
+from digit_core.reading.peaks import SIGN, Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.classifier import predict
@@ -52,16 +52,14 @@ def fit_line_weights(pages: Iterable[Page], find: Callable[[NDArray[np.uint8]], 
     """
     whole = [page for page in pages if _is_whole(page)]
     shown = [images.to_page(page.pixels) for page in whole]
-    detected = [images.detect(page, find(page.levels)) for page in shown]
+    detected = [detect(page, find(page.levels)) for page in shown]
     answers = iter(_classify([*chain.from_iterable(each.glyphs for each in detected)]))
     features: list[NDArray[np.float64]] = []
     right: list[bool] = []
     for page, seen in zip(whole, detected, strict=True):
-        found = images.find_lines(seen, [*islice(answers, len(seen.glyphs))])
+        found = find_lines(seen, [*islice(answers, len(seen.glyphs))])
         digits, omitted = found.detected.digits, found.omitted()
-        features += [
-            images.line_features(digits[line], found.probabilities[line], omitted) for line in found.lines
-        ]
+        features += [line_features(digits[line], found.probabilities[line], omitted) for line in found.lines]
         right += are_right(page, found)
     if not right:
         return LineWeights(np.zeros(FEATURES), 0, 0.0, 0.0)

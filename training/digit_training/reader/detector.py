@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from digit_core.peaks import CLASSES
+from digit_core.reading.peaks import CLASSES
 
 STRIDE = 4
 """Side of a cell in pixels."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images.boxes import overlaps
-from digit_core.images.certainty import log_odds, sigmoid
-from digit_core.images.lines import digits_and_signs
-from digit_core.peaks import SIGN, Peaks
+from digit_core.reading.boxes import overlaps
+from digit_core.reading.certainty import log_odds, sigmoid
+from digit_core.reading.lines import digits_and_signs
+from digit_core.reading.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 from digit_training.reader.peaks import MIN_SCORE
 

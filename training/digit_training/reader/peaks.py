@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from digit_core.peaks import CLASSES, SIGN, Peaks
+from digit_core.reading.peaks import CLASSES, SIGN, Peaks
 from digit_training.drawing.pages import HEIGHTS
 from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
 

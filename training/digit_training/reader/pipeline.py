@@ -13,7 +13,7 @@ from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import Version, check_writable
-from digit_core.images import Peaks
+from digit_core.reading.peaks import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
 from digit_training.data import Examples

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from digit_core.images.lines import digits_and_signs
-from digit_core.peaks import SIGN, Peaks
+from digit_core.reading.lines import digits_and_signs
+from digit_core.reading.peaks import SIGN, Peaks
 from digit_training.drawing.pages import Page
 
 COLUMNS, ROWS = 5, 10

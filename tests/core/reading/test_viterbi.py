@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from digit_core.expectations import parse_expectation
-from digit_core.images.decoding import Places, decode
+from digit_core.reading.expectations import parse_expectation
+from digit_core.reading.viterbi import Places, decode
 
 
 def places(*symbols: dict[int, float], rivals: tuple[tuple[int, int], ...] = ()) -> Places:

@@ -7,8 +7,8 @@ travel with the reader, so that each version has its own.
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.images.boxes import are_near, areas, intersections
-from digit_core.peaks import Peaks
+from digit_core.reading.boxes import are_near, areas, intersections
+from digit_core.reading.peaks import Peaks
 
 FEATURES = 4
 """Number of a line's features, and of their weights."""

@@ -11,8 +11,11 @@ import pytest
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGIT_LABELS
-from digit_core.expectations import parse_expectation
-from digit_core.images import Detected, Page, Peaks
+from digit_core.images import Page
+from digit_core.reading.expectations import parse_expectation
+from digit_core.reading.lines import Detected, choose_digits, detect, lone_digit, settle
+from digit_core.reading.peaks import Peaks
+from digit_core.reading.text import read as read_text
 from digit_core.results import Candidate, Prediction, Reading
 
 SIGN = 10
@@ -42,11 +45,11 @@ def read(
     **options: Any,
 ) -> Reading:
     """Read the page, where the model sees the same digits as the reader, or gives these answers."""
-    detected = images.detect(page, found)
+    detected = detect(page, found)
     answers = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if answers is None else answers
     predictions = [prediction(each) if isinstance(each, int) else each for each in answers]
     expectation = None if expect is None else parse_expectation(expect)
-    reading, inputs, _ = images.read(detected, predictions, expectation=expectation, **options)
+    reading, inputs, _ = read_text(detected, predictions, expectation=expectation, **options)
     assert len(inputs) == len(reading.digits)
     return reading
 
@@ -74,18 +77,18 @@ def test_read_nothing_is_no_digit() -> None:
 
 @pytest.mark.parametrize(("score", "is_digit"), [(0.3, 0.9), (0.03, 0.99), (0.9, 0.2)])
 def test_read_where_reader_or_model_doubts_is_no_digit(score: float, is_digit: float) -> None:
-    detected = images.detect(PAGE, peaks(*ROW, score=score))
+    detected = detect(PAGE, peaks(*ROW, score=score))
     answers = [prediction(1, is_digit)] * len(detected.glyphs)
-    assert images.read(detected, answers)[0].refusal == "no_digit"
-    assert images.choose_digits(detected, answers)[0] == []
+    assert read_text(detected, answers)[0].refusal == "no_digit"
+    assert choose_digits(detected, answers)[0] == []
 
 
 def test_read_line_without_a_digit_does_not_refuse_the_others() -> None:
     buttons = ((7, (10, 150, 20, 20)), (8, (60, 150, 20, 20)))
-    detected = images.detect(PAGE, peaks(*ROW, *buttons))
+    detected = detect(PAGE, peaks(*ROW, *buttons))
     answers = [*map(prediction, (1, 2, 4)), prediction(7, 0.01), prediction(8, 0.01)]
-    assert images.read(detected, answers)[0].text == "124"
-    digits, is_digit = images.choose_digits(*images.settle(detected, answers))
+    assert read_text(detected, answers)[0].text == "124"
+    digits, is_digit = choose_digits(*settle(detected, answers))
     assert (len(digits), is_digit > 0.9) == (3, True)
 
 
@@ -122,8 +125,8 @@ def test_read_opinions_are_those_of_each_network_alone() -> None:
     assert sum(opinions.reader.probabilities) == pytest.approx(1)
     assert opinions.reader.confidence == pytest.approx(0.8 / 0.98, abs=1e-6)
     assert opinions.classifier.probabilities == prediction(1).probabilities
-    drawing = images.lone_digit(PAGE, np.zeros((28, 28), np.uint8))
-    (alone,) = images.read(drawing, [prediction(1)], opinions=True)[0].digits
+    drawing = lone_digit(PAGE, np.zeros((28, 28), np.uint8))
+    (alone,) = read_text(drawing, [prediction(1)], opinions=True)[0].digits
     assert alone.opinions is not None
     assert alone.opinions.reader is None
     assert read(peaks(*ROW)).digits[0].opinions is None
@@ -240,17 +243,15 @@ def test_read_boxes_are_in_pixels_of_the_picture() -> None:
 def test_detect_frames_each_digit_as_mnist() -> None:
     levels = np.full((120, 200), 230, np.uint8)
     levels[20:80, 50:58] = 30
-    found = images.detect(Page(levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
+    found = detect(Page(levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
     assert isinstance(found, Detected)
     assert images.is_normalized(found.glyphs[0])
-    light = images.detect(Page(255 - levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
+    light = detect(Page(255 - levels, (120, 200)), peaks((1, (48, 18, 12, 64))))
     assert np.array_equal(light.glyphs[0], found.glyphs[0])
 
 
 def test_detect_box_without_ink_or_outside_gives_black_glyph() -> None:
-    found = images.detect(
-        PAGE, peaks((1, (50, 50, 20, 40)), (2, (-30, -60, 20, 40)), (3, (390, 190, 60, 60)))
-    )
+    found = detect(PAGE, peaks((1, (50, 50, 20, 40)), (2, (-30, -60, 20, 40)), (3, (390, 190, 60, 60))))
     assert [glyph.shape for glyph in found.glyphs] == [(28, 28)] * 3
     assert not any(glyph.any() for glyph in found.glyphs)
 
@@ -266,7 +267,7 @@ def test_detect_circle_around_the_box_is_not_the_paper() -> None:
     levels = np.full((120, 120), 230, np.uint8)
     cv2.circle(levels, (60, 60), 40, 30, 10)
     levels[35:85, 57:63] = 30
-    (glyph,) = images.detect(Page(levels, (120, 120)), peaks((1, (35, 35, 50, 50)))).glyphs
+    (glyph,) = detect(Page(levels, (120, 120)), peaks((1, (35, 35, 50, 50)))).glyphs
     assert glyph[14, 14] > 200
     assert glyph[14, 8] == 0
 

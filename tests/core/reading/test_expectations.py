@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from digit_core.expectations import MAX_NUMBERS, parse_expectation
-from digit_core.peaks import SIGN
+from digit_core.reading.expectations import MAX_NUMBERS, parse_expectation
+from digit_core.reading.peaks import SIGN
 
 
 def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:

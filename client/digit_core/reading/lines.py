@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.errors import InvalidOutputError
-from digit_core.expectations import parse_expectation
-from digit_core.images.boxes import MIN_COMMON_ROWS, are_near, areas, common_rows, intersections, overlaps
-from digit_core.images.certainty import log_odds, sigmoid
 from digit_core.images.crops import crop_digit
-from digit_core.images.decoding import Places, decode
 from digit_core.images.normalisation import SIDE
 from digit_core.images.pages import Page
-from digit_core.peaks import SIGN, Peaks
+from digit_core.reading.boxes import MIN_COMMON_ROWS, are_near, areas, common_rows, intersections, overlaps
+from digit_core.reading.certainty import log_odds, sigmoid
+from digit_core.reading.expectations import parse_expectation
+from digit_core.reading.peaks import SIGN, Peaks
+from digit_core.reading.viterbi import Places, decode
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction
 
 _TINY = float(np.finfo(float).eps)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.expectations import Expectation, parse_expectation
-from digit_core.images.boxes import MIN_COMMON_ROWS, common_rows, enclose
-from digit_core.images.certainty import line_confidence
 from digit_core.images.crops import crop_digit
-from digit_core.images.decoding import Path, Places, decode
-from digit_core.images.lines import Detected, FoundLines, find_lines, find_places
-from digit_core.peaks import SIGN
+from digit_core.reading.boxes import MIN_COMMON_ROWS, common_rows, enclose
+from digit_core.reading.certainty import line_confidence
+from digit_core.reading.expectations import Expectation, parse_expectation
+from digit_core.reading.lines import Detected, FoundLines, find_lines, find_places
+from digit_core.reading.peaks import SIGN
+from digit_core.reading.viterbi import Path, Places, decode
 from digit_core.results import (
     MIN_IS_DIGIT,
     Answer,

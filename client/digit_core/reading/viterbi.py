@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.expectations import Expectation
+from digit_core.reading.expectations import Expectation
 
 _MAX_COST = 10.0
 """Largest cost of a text beyond that of the line's most probable symbols: what costs more is never meant."""

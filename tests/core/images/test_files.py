@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from digit_core import errors, images
-from digit_core.images.decode import strip_ancillary_chunks
+from digit_core.images.files import strip_ancillary_chunks
 from tests import decompression_bombs
 from tests.core.images.pictures import Pixels, assert_same_digit
 from tests.decompression_bombs import PNG_SIGNATURE, png, png_chunk, progressive_jpeg, valid_files

@@ -17,7 +17,7 @@ from datetime import date
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from digit_core.peaks import SIGN
+from digit_core.reading.peaks import SIGN
 
 MAX_NUMBERS = 100_000
 """Largest number of valid numbers."""
