@@ -61,16 +61,6 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def query(options: Options) -> dict[str, str]:
-    """Return the query parameters of the options."""
-    names = ("version", "label", "min_is_digit", "check", "min_confidence", "turn")
-    values = {name: getattr(options, name) for name in names}
-    values["include"] = ",".join(sorted(options.included)) or None
-    values["expect"] = None if options.numbers else options.expect
-    values["box"] = ",".join(map(str, options.box)) if options.box else None
-    return {name: str(value) for name, value in values.items() if value is not None}
-
-
 def encode_image(data: bytes, numbers: Sequence[str] | None = None) -> dict[str, Any]:
     """Return httpx's keyword arguments for the body of a request for one image file.
 
@@ -137,7 +127,7 @@ def encode_batch(batch: Batch, options: Options) -> dict[str, Any]:
     """
     images: Any = batch.images
     if isinstance(images, np.ndarray):
-        if options.numbers is None and options.box is None:
+        if options.numbers is None and not options["box"]:
             buffer = io.BytesIO()
             np.save(buffer, images, allow_pickle=False)
             return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}

@@ -3,7 +3,7 @@
 import glob
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from digit_client._commands import RegisteredCommands
 from digit_client._formats import Output, format_csv, prediction_output, reading_output
 from digit_client._options import DEFAULT_URL
-from digit_client.expecting import expecting_options
+from digit_client.command_options import described_options
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_core.errors import (
@@ -26,7 +26,8 @@ from digit_core.errors import (
     ReadingNotSupportedError,
     UnavailableError,
 )
-from digit_core.results import Prediction, Reading, parse_box
+from digit_core.options import PredictOptions, ReadOptions, described
+from digit_core.results import Prediction, Reading
 
 _Image: TypeAlias = tuple[str, Path | bytes]
 """Name of an image, and its path or content."""
@@ -48,6 +49,8 @@ def main() -> None:
     """Train, serve and ask image classifiers: of handwritten digits, or your own."""
 
 
+_DESCRIBED = described(PredictOptions).keys() | described(ReadOptions).keys()
+"""Options of a command that the client takes."""
 _SHARED = (
     click.argument("images", metavar="IMAGE...", nargs=-1, required=True),
     click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders."),
@@ -68,13 +71,6 @@ _SHARED = (
         "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
     ),
     click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]"),
-    click.option("--version", type=click.IntRange(min=0), help="Version of the model."),
-    click.option("--version-label", "label", help="Label of the model's version."),
-    click.option(
-        "--min-is-digit",
-        type=click.FloatRange(0, 1),
-        help="Least probability of a digit.  [default: the gateway's]",
-    ),
     # Above --format: in click 8.2 the default of the option that comes last counts.
     click.option("--json", "output_format", flag_value="jsonl", help="Short for --format jsonl."),
     click.option(
@@ -88,18 +84,6 @@ _SHARED = (
 )
 
 
-class _Box(click.ParamType[Any]):
-    """Four numbers, parted by commas."""
-
-    name = "box"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return parse_box(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the argument and the options that `predict` and `read` share."""
     for option in reversed(_SHARED):
@@ -109,21 +93,18 @@ def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_shared_options
+@described_options(PredictOptions)
 def predict(**given: Any) -> None:
     """Classify each IMAGE: a file, folder, glob pattern, or - for standard input.
 
     An image that shows no digit, or several, gets a line with what the model made of it.
     """
-    _ask("iter_predict", prediction_output, **given)
+    _ask("iter_predict", prediction_output, given)
 
 
 @click.command()
 @_shared_options
-@expecting_options
-@click.option("--box", type=_Box(), metavar="LEFT,TOP,WIDTH,HEIGHT", help="Part of each image that is read.")
-@click.option(
-    "--turn", is_flag=True, flag_value="auto", default=None, help="Turn images that are not upright."
-)
+@described_options(ReadOptions)
 @click.option(
     "--show",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -135,60 +116,49 @@ def read(**given: Any) -> None:
 
     An IMAGE is a file, folder, glob pattern, or - for standard input.
     """
-    _ask("iter_read", reading_output, **given)
+    _ask("iter_read", reading_output, given)
 
 
-def _ask(
-    method: str,
-    make_output: Callable[[str, bool], Output],
-    *,
-    images: Sequence[str],
-    recursive: bool,
-    url: str | None,
-    api_key: str | None,
-    timeout: float | None,
-    model: str | None,
-    output_format: str,
-    show: Path | None = None,
-    **options: Any,
-) -> None:
+def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping[str, Any]) -> None:
     """Print what this method of the client answers to the images; exit with status 1 after an error."""
     # Lazy imports: they take longer than the rest of the command line.
     import asyncio
 
     from digit_client import AsyncClient
 
-    if options["version"] is not None and options["label"] is not None:
+    if given["version"] is not None and given["label"] is not None:
         raise click.UsageError("--version and --version-label are mutually exclusive")
-    found = [image for argument in images for image in _expand_argument(argument, recursive)]
-    if show and len(found) > 1:
-        raise click.UsageError("--show takes one image")
-    save_boxes = None
+    options = {name: given[name] for name in given.keys() & _DESCRIBED}
+    found = [
+        image for argument in given["images"] for image in _expand_argument(argument, given["recursive"])
+    ]
+    parts = [image for image in found for _ in options.get("box") or (None,)]
+    show, save_boxes = given.get("show"), None
+    if show and len(parts) > 1:
+        raise click.UsageError("--show takes one image, and one box")
     if show:
         # Before anything is asked: Pillow and OpenCV are optional.
         from digit_client import _drawing
 
         save_boxes = partial(_drawing.save_boxes, target=show)
-    gateway = _find_gateway(url)
-    output = make_output(output_format, len(found) == 1)
+    gateway = _find_gateway(given["url"])
+    output = make_output(given["output_format"], len(parts) == 1)
     try:
-        client = AsyncClient(gateway.value, model=model, api_key=api_key, timeout=timeout)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-    try:
+        client = AsyncClient(
+            gateway.value, model=given["model"], api_key=given["api_key"], timeout=given["timeout"]
+        )
         answers = getattr(client, method)([source for _, source in found], **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
 
     async def ask() -> int:
         async with client, aclosing(answers):
-            return await _print_answers(found, answers, output, gateway, save_boxes)
+            return await _print_answers(parts, answers, output, gateway, save_boxes)
 
     # Unlike those of a blocking client, requests of an asyncio client end with Ctrl-C.
     failures = asyncio.run(ask())
-    if failures and len(found) > 1:
-        click.echo(f"{failures} of {len(found)} images failed", err=True)
+    if failures and len(parts) > 1:
+        click.echo(f"{failures} of {len(parts)} images failed", err=True)
     sys.exit(1 if failures else 0)
 
 

@@ -206,22 +206,33 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         return kept
 
     def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
-        return _api.split(images, _ROUTES[kind].max_files, options)
+        return _api.split(images, max(1, _ROUTES[kind].max_files // options.parts), options)
 
     async def _send_batch(
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        outcomes: dict[int, Any] = dict(enumerate(batch.images, batch.start))
-        sent = [index for index, image in outcomes.items() if not isinstance(image, Exception)]
+        images: dict[int, Any] = dict(enumerate(batch.images, batch.start))
+        parts = options.parts
+        sent = [
+            index for index, image in images.items() if not isinstance(image, Exception) for _ in range(parts)
+        ]
+        results: list[Any] = []
         if sent:
             arguments = await self._backend.to_thread(_api.encode_batch, batch, options)
             try:
                 results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
             except DigitError as error:
                 results = [without_tracebacks(error)] * len(sent)
-            pairs = zip(sent, results, strict=True)
-            outcomes |= {index: self._with_picture(result, outcomes[index]) for index, result in pairs}
-        return [*outcomes.items()]
+        remaining = iter(results)
+        outcomes: list[tuple[int, Any]] = [
+            (
+                index * parts + part,
+                image if isinstance(image, Exception) else self._with_picture(next(remaining), image),
+            )
+            for index, image in images.items()
+            for part in range(parts)
+        ]
+        return outcomes
 
     async def _give_feedback(
         self,
@@ -253,9 +264,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         timeout = self.timeout if options.timeout is None else options.timeout
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
-        query = _api.query(options)
+        query = options.to_texts()
         if self._settings.model is not None:
-            query["model"] = self._settings.model
+            query.append(("model", self._settings.model))
         target = {"method": route.method, "url": self.url + route.path, "params": query}
         request = {**arguments, **target, "headers": headers}
         parse = partial(route.parse, **parse_options)

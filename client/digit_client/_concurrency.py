@@ -10,12 +10,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing
 from itertools import islice
 from threading import Event, Lock
-from typing import Generic, Literal, TypeAlias, TypeVar, get_args
+from typing import Generic, TypeAlias, TypeVar
 
-from digit_core.errors import ClientClosedError, ImageError
-
-OnError: TypeAlias = Literal["return", "raise"]
-"""Treatment of a broken picture in a call for many: its error takes its place, or fails the call."""
+from digit_core.errors import ClientClosedError
 
 _Batch = TypeVar("_Batch")
 _Connection = TypeVar("_Connection")
@@ -93,37 +90,18 @@ def send_many(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def async_collect(results: AsyncResults[_Result], on_error: OnError) -> list[_Result]:
-    """Collect the results as `collect` does."""
-    _check_on_error(on_error)
+async def async_collect(results: AsyncResults[_Result]) -> list[_Result]:
+    """Return the results by their positions."""
     async with aclosing(results):
-        found = {index: _raise_if_fatal(result, on_error) async for index, result in results}
+        found = {index: result async for index, result in results}
     return [found[index] for index in sorted(found)]
 
 
-def collect(results: Results[_Result], on_error: OnError) -> list[_Result]:
-    """Return the results by their positions.
-
-    Raise the first error that takes no picture's place, ValueError for an unknown `on_error`.
-    """
-    _check_on_error(on_error)
+def collect(results: Results[_Result]) -> list[_Result]:
+    """Return the results by their positions."""
     with closing(results):
-        found = {index: _raise_if_fatal(result, on_error) for index, result in results}
+        found = dict(results)
     return [found[index] for index in sorted(found)]
-
-
-def _check_on_error(on_error: OnError) -> None:
-    if on_error not in get_args(OnError):
-        raise ValueError(f'on_error is "return" or "raise", not {on_error!r}')
-
-
-def _raise_if_fatal(result: _Result, on_error: OnError) -> _Result:
-    """Return the result. Raise an error of the request; with `on_error="raise"`, one of a picture too."""
-    if isinstance(result, Exception) and (
-        on_error == "raise" or not isinstance(result, (ImageError, OSError))
-    ):
-        raise result
-    return result
 
 
 class LazyConnection(Generic[_Connection]):

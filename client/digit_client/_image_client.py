@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from threading import Event
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self, TypeAlias, Unpack, overload
+from typing import Any, ClassVar, Self, TypeAlias, Unpack
 
 from digit_client._batches import Batch
 from digit_client._concurrency import (
     AsyncResults,
     LazyConnection,
-    OnError,
     Results,
     async_collect,
     async_send_many,
@@ -19,16 +18,15 @@ from digit_client._concurrency import (
     collect,
     send_many,
 )
-from digit_client._options import CallOptions, Options, ReadOptions, check_timeout
+from digit_client._options import CallOptions, Options, ReadOptions, check_timeout, parse
 from digit_client._retries import Retrier
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
-from digit_core.errors import DigitError, ImageError
+from digit_core.errors import DigitError
 from digit_core.inputs import ImageSource
+from digit_core.options import nearest
 from digit_core.results import Prediction, Reading, Result
 
 Images: TypeAlias = Iterable[ImageSource]
-Return: TypeAlias = Literal["return"]
-Raise: TypeAlias = Literal["raise"]
 
 
 class BaseClient(ABC):
@@ -67,8 +65,14 @@ class BaseClient(ABC):
         """Return the options of a call of this method. Raise TypeError, as Python does, for another name."""
         known = ReadOptions if "read" in method else CallOptions
         for name in given.keys() - known.__annotations__.keys():
-            raise TypeError(f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}")
-        return Options(**given)
+            raise TypeError(
+                f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}; "
+                f"{nearest(name, known.__annotations__)}"
+            )
+        options = parse(known, given)
+        if method == "read" and options.parts > 1:
+            raise ValueError("box: `read` reads one part; `read_many` reads several")
+        return options
 
     @abstractmethod
     async def _ready(self, timeout: float | None) -> bool:
@@ -107,34 +111,18 @@ class ImageClient(BaseClient):
         """
         return run(self._send_image(Prediction, image, self._options("predict", options)))
 
-    @overload
     def predict_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction | ImageError | OSError]: ...
-
-    @overload
-    def predict_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction]: ...
-
-    def predict_many(
-        self,
-        images: Images,
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        **options: Unpack[CallOptions],
-    ) -> list[Any]:
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction | DigitError | OSError]:
         """Classify each image, in their order, with few requests, `concurrency` of them at a time.
 
-        `timeout` bounds each request, not the call.
-        The error of a broken picture takes its place: an ImageError, or the OSError of a path that can't be
-        read; with `on_error="raise"` it fails the call, as every other error does. `images` are those of
-        `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
+        Every image has a prediction or an error in its place: an ImageError, the OSError of a path that can't
+        be read, or the error of its request. `timeout` bounds each request, not the call. `images` are those
+        of `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
         options are those of CallOptions.
         """
         results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
-        return collect(results, on_error)
+        return collect(results)
 
     def iter_predict(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
@@ -158,34 +146,22 @@ class ImageClient(BaseClient):
         """
         return run(self._send_image(Reading, image, self._options("read", options)))
 
-    @overload
     def read_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading | ImageError | OSError]: ...
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
+    ) -> list[Reading | DigitError | OSError]:
+        """Read all digits on each image, in the images' order; arguments and errors are as of `predict_many`.
 
-    @overload
-    def read_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading]: ...
-
-    def read_many(
-        self,
-        images: Images,
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        **options: Unpack[ReadOptions],
-    ) -> list[Any]:
-        """Read all digits on each image, in the images' order; arguments and errors as of `predict_many`."""
+        With several boxes, each image has as many readings or errors, one after another.
+        """
         results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
-        return collect(results, on_error)
+        return collect(results)
 
     def iter_read(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> Results[Reading | DigitError | OSError]:
         """Read any number of images: yield the position of each, and its reading or error, as they come.
 
-        The arguments are those of `iter_predict`.
+        The arguments are those of `iter_predict`. With several boxes, a position is that of a part.
         """
         return self._send_images(Reading, images, self._options("iter_read", options), concurrency)
 
@@ -228,27 +204,12 @@ class AsyncImageClient(BaseClient):
         """Classify one image, as Client.predict does."""
         return await self._send_image(Prediction, image, self._options("predict", options))
 
-    @overload
     async def predict_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction | ImageError | OSError]: ...
-
-    @overload
-    async def predict_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction]: ...
-
-    async def predict_many(
-        self,
-        images: Images,
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        **options: Unpack[CallOptions],
-    ) -> list[Any]:
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+    ) -> list[Prediction | DigitError | OSError]:
         """Classify each image, as Client.predict_many does."""
         results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
-        return await async_collect(results, on_error)
+        return await async_collect(results)
 
     def iter_predict(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
@@ -260,27 +221,12 @@ class AsyncImageClient(BaseClient):
         """Read all digits on one image, as Client.read does."""
         return await self._send_image(Reading, image, self._options("read", options))
 
-    @overload
     async def read_many(
-        self, images: Images, *, on_error: Return = ..., concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading | ImageError | OSError]: ...
-
-    @overload
-    async def read_many(
-        self, images: Images, *, on_error: Raise, concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading]: ...
-
-    async def read_many(
-        self,
-        images: Images,
-        *,
-        on_error: OnError = "return",
-        concurrency: int = 4,
-        **options: Unpack[ReadOptions],
-    ) -> list[Any]:
+        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
+    ) -> list[Reading | DigitError | OSError]:
         """Read all digits on each image, as Client.read_many does."""
         results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
-        return await async_collect(results, on_error)
+        return await async_collect(results)
 
     def iter_read(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]

@@ -41,7 +41,7 @@ from digit_core.recognition import (
     answer,
     to_pixels,
 )
-from digit_core.results import MIN_IS_DIGIT, Prediction, Result, add_images
+from digit_core.results import Prediction, Result, add_images
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
@@ -152,13 +152,14 @@ class GrpcClient(BaseClient):
             return await self._recognize(kind, batch, options, stopped)
         except DigitError as error:
             kept = without_tracebacks(error)
-            return [(batch.start + position, kept) for position in range(len(batch.images))]
+            parts = options.parts
+            return [(batch.start * parts + place, kept) for place in range(len(batch.images) * parts)]
 
     async def _recognize(
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
-        model = self._model(options.version, options.label)
+        model = self._model(options["version"], options["label"])
         reader = replace(self._model(None, None), name=READER_NAME)
         request_id = options.request_id or uuid4().hex
         timeout = self.timeout if options.timeout is None else options.timeout
@@ -201,22 +202,13 @@ class GrpcClient(BaseClient):
                     f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
                 ) from error
 
-        min_is_digit = MIN_IS_DIGIT if options.min_is_digit is None else options.min_is_digit
         with adding_request_id(request_id):
             served = await call(connection.served, model=model)
-            recognition = Recognition(
-                served.card,
-                min_is_digit,
-                opinions="opinions" in options.included,
-                expectation=options.expectation,
-                min_confidence=options.min_confidence,
-                boxes=[options.box] if options.box else (),
-                turn=options.turn == "auto",
-            )
+            recognition = Recognition(served.card, options=options)
             steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
             outcomes = await _drive(steps, ask, self._backend)
             results: list[tuple[int, Any]] = await self._backend.to_thread(
-                _to_results, outcomes, served.card, batch.start, request_id, "image" in options.included
+                _to_results, outcomes, served.card, batch.start, request_id, options
             )
             return results
 
@@ -287,19 +279,16 @@ def _advance(steps: Steps[Result], answered: Any, outcomes: list[Outcome[Result]
 
 
 def _to_results(
-    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, request_id: str, with_images: bool
+    outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, request_id: str, options: Options
 ) -> list[tuple[int, Result | PictureError]]:
-    """Return the position, from `start`, and the result of each picture, with the request's ID.
-
-    `with_images` adds the model's inputs as PNG files.
-    """
+    """Return the position and the result of each picture, from that at `start` on, with the request's ID."""
     results: list[tuple[int, Result | PictureError]] = []
-    for index, outcome in enumerate(outcomes, start):
+    for index, outcome in enumerate(outcomes, start * options.parts):
         result = outcome.result
         if isinstance(result, ImageError):
-            result.index, result.request_id = index, request_id
+            result.index, result.request_id = index // options.parts, request_id
         elif not isinstance(result, OSError):
-            files = [to_png(to_pixels(row, task)) for row in outcome.inputs if with_images]
+            files = [to_png(to_pixels(row, task)) for row in outcome.inputs if "image" in options["include"]]
             result = replace(add_images(result, files), request_id=request_id)
         results.append((index, result))
     return results

@@ -30,7 +30,7 @@ from digit_core.errors import (
 )
 from digit_core.images import MAX_PIXELS, TURNED_SIDE, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
-from digit_core.reading.expectations import Expectation
+from digit_core.options import DEFAULTS, Options
 from digit_core.reading.lines import (
     Detected,
     choose_digits,
@@ -41,7 +41,7 @@ from digit_core.reading.lines import (
     settle,
 )
 from digit_core.reading.text import read
-from digit_core.results import MIN_IS_DIGIT, Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
+from digit_core.results import Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -193,27 +193,18 @@ def to_pixels(row: NDArray[Any], task: TaskCard) -> Pixels:
 class Recognition:
     """Recognition of pictures by a model of this task, with the help of a reader.
 
-    `min_is_digit` is the least `is_digit` of a digit, `max_batch` the largest number of rows of a Classify.
-    With `opinions`, the digits of a reading have those of both networks; readings are those of the
-    `expectation`, and are refused below `min_confidence`. With `boxes`, each part of a picture has a reading;
-    with `turn`, a picture that is not upright is read upright.
+    `max_batch` is the largest number of rows of a Classify; the options are those of PredictOptions or
+    ReadOptions.
     """
 
     def __init__(
         self,
         task: TaskCard,
-        min_is_digit: float = MIN_IS_DIGIT,
         max_batch: int = MAX_BATCH,
-        opinions: bool = False,
-        expectation: Expectation | None = None,
-        min_confidence: float | None = None,
-        boxes: Sequence[Box] = (),
-        turn: bool = False,
+        options: Options = DEFAULTS,
     ) -> None:
-        self._task, self._min_is_digit, self._max_batch = task, min_is_digit, max_batch
-        self._opinions, self._expectation = opinions, expectation
-        self._min_confidence = min_confidence or 0.0
-        self._boxes, self._turn = boxes, turn
+        self._task, self._max_batch, self._options = task, max_batch, options
+        self._min_is_digit = options["min_is_digit"]
         self._reads_numbers = task.reads_numbers
 
     def predict(self, pictures: Pictures) -> Steps[Prediction]:
@@ -248,10 +239,10 @@ class Recognition:
         if self._is_in_form(pictures):
             pictures = [to_pixels(row, self._task) for row in pictures]
         group: list[Detected | PictureError] = []
-        count = 0
+        count, boxes = 0, self._options["box"]
         for index, picture in enumerate(pictures):
-            prepared = yield from self._prepare(picture, index, self._boxes)
-            for page in prepared if isinstance(prepared, list) else [prepared] * (len(self._boxes) or 1):
+            prepared = yield from self._prepare(picture, index, boxes)
+            for page in prepared if isinstance(prepared, list) else [prepared] * self._options.parts:
                 found = (yield from self._detect(page)) if isinstance(page, Page) else page
                 size = len(found.glyphs) if isinstance(found, Detected) else 0
                 if count + size > self._max_batch:
@@ -386,20 +377,21 @@ class Recognition:
         if found.is_anything and (is_doubtful or is_part):
             least = max(_SURE_NUMBER, reading.confidence)
             orientation = yield from self._orientation(found.page, least)
-            if orientation and self._turn:
+            if orientation and self._options["turn"]:
                 found = yield from self._detect(found.page.turned(orientation))
                 answers = yield from self._classify([*found.glyphs])
                 reading, inputs, _ = self._read_lines(found, answers)
                 reading = replace(reading, is_turned=True)
             reading = replace(reading, orientation=orientation)
-        if reading.lines and reading.confidence < self._min_confidence:
+        if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
 
     def _read_lines(
         self, found: Detected, answers: Sequence[Answer]
     ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
-        return read(found, answers, self._min_is_digit, self._opinions, self._expectation)
+        with_opinions = "opinions" in self._options["include"]
+        return read(found, answers, self._min_is_digit, with_opinions, self._options.expectation)
 
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.

@@ -13,7 +13,7 @@ from PIL import Image
 
 from digit_client import ImageShapeError, ImageSource, _api
 from digit_client._batches import Batch, split
-from digit_client._options import Options
+from digit_client._options import Options, ReadOptions, parse
 
 
 def batches(images: Any, max_items: int = 16, max_bytes: int = 6_000_000) -> list[Batch]:
@@ -87,7 +87,7 @@ def test_split_floats_alpha_and_what_exceeds_a_request_are_sent_as_pictures(
 
 
 def test_split_bounds_a_request_with_valid_numbers_too() -> None:
-    options = Options(expect=[str(number) for number in range(100_000)])
+    options = parse(ReadOptions, {"expect": [str(number) for number in range(100_000)]})
     found = [*_api.split([bytes(1_000_000)] * 10, 64, options)]
     sent = [len(json.dumps(_api.encode_batch(batch, options)["json"])) for batch in found]
     assert len(sent) > 1

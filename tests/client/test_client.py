@@ -212,10 +212,11 @@ def test_failed_connection_is_retried_and_has_request_id(client_type: Any) -> No
         raise httpx.ConnectError("refused", request=request)
 
     with connect(client_type, httpx.MockTransport(refuse), retries=FAST_RETRIES) as client:
-        for call in (partial(client.predict, b"image"), partial(client.predict_many, [b"image"])):
-            with pytest.raises(errors.ConnectionFailedError) as raised:
-                call(request_id="my-id")
-            assert raised.value.request_id == "my-id"
+        with pytest.raises(errors.ConnectionFailedError) as raised:
+            client.predict(b"image", request_id="my-id")
+        (failed,) = client.predict_many([b"image"], request_id="my-id")
+        assert type(failed) is errors.ConnectionFailedError
+        assert failed.request_id == raised.value.request_id == "my-id"
     assert len(requests) == 6
 
 
@@ -296,11 +297,12 @@ def test_model_and_options_are_query_parameters(client_type: Any, model: str | N
             client.models,
             partial(client.feedback, b"", 7),
             partial(client.predict, b"", version=3),
-            partial(client.predict_many, [b""], **options),
             partial(client.read, b"", **options),
         ):
             with pytest.raises(errors.ServiceError):
                 call()
+        (failed,) = client.predict_many([b""], **options)
+        assert isinstance(failed, errors.ServiceError)
     selected = {} if model is None else {"model": model}
     sent = selected | {"label": "stable", "min_is_digit": "0.2", "include": "image"}
     assert queries == [selected, selected, selected | {"version": "3"}, sent, sent]

@@ -202,8 +202,8 @@ def test_failed_request_is_outcome_of_each_of_its_images(client: Any, service: S
     # Frames would keep the pictures in memory.
     assert outcomes[0].__traceback__ is None
     service.server.failures = [grpc.StatusCode.INTERNAL]
-    with pytest.raises(errors.ServiceError):
-        client.predict_many(digits.images[:300])
+    many = client.predict_many(digits.images[:300], concurrency=1)
+    assert [isinstance(each, errors.ServiceError) for each in many] == [True] * 256 + [False] * 44
 
 
 def test_timeout_of_a_call_or_of_with_options_replaces_the_clients(
@@ -255,20 +255,18 @@ def test_client_of_another_address_raises_value_error() -> None:
         ModelServerClient("http://127.0.0.1:8501")
 
 
-def test_broken_picture_alone_or_with_on_error_raise_is_raised(client: Any, digits: Any) -> None:
+def test_broken_picture_alone_is_raised_and_takes_its_place_among_many(client: Any, digits: Any) -> None:
     for one, many in ((client.predict, client.predict_many), (client.read, client.read_many)):
         with pytest.raises(errors.NotAnImageError) as raised:
             one(b"no image", request_id="request-6")
         assert (raised.value.index, raised.value.request_id) == (None, "request-6")
         with pytest.raises(FileNotFoundError):
             one("missing.png")
-        with pytest.raises(errors.NotAnImageError) as raised:
-            many([digits.one(1), digits.one(1), b"no image"], on_error="raise")
-        assert raised.value.index == 2
-        with pytest.raises(FileNotFoundError):
-            many([digits.one(1), "missing.png"], on_error="raise")
-        with pytest.raises(errors.NotAnImageError, match="download HTTPS://digits"):
-            many(["HTTPS://digits.test/5.png"], on_error="raise")
+        _, missing, broken, url = many(
+            [digits.one(1), "missing.png", b"no image", "HTTPS://digits.test/5.png"]
+        )
+        assert (type(missing), type(broken), broken.index) == (FileNotFoundError, errors.NotAnImageError, 2)
+        assert "download HTTPS://digits" in str(url)
 
 
 @pytest.mark.parametrize("method", ["predict", "read"])
@@ -279,7 +277,7 @@ def test_every_method_gives_the_results_of_the_model_server(
     with to_model_server(service) as direct:
         expected = [getattr(direct, method)(picture, include="image").to_dict() for picture in pictures]
     each = [getattr(client, method)(picture, include="image") for picture in pictures]
-    many = getattr(client, f"{method}_many")(pictures, include="image", on_error="raise")
+    many = getattr(client, f"{method}_many")(pictures, include="image")
     found = dict(getattr(client, f"iter_{method}")(pictures, include="image"))
     for results in (each, many, [found[index] for index in range(4)]):
         assert_same([result.to_dict() for result in results], expected)
@@ -345,6 +343,14 @@ def test_read_options_say_what_is_expected_and_where(
     assert [describe(each) for each in (*many, last)] == [found] * 3
 
 
+def test_read_several_boxes_have_a_reading_or_an_error_each(client: Any, number: np.ndarray) -> None:
+    height, width = number.shape
+    boxes = [(0, 0, width, height // 2), (0, height // 2, width, height // 2)]
+    found = client.read_many([number, "missing.png", to_png(number)], box=boxes)
+    assert [describe(each) for each in (*found[:2], *found[4:])] == ["17", "4"] * 2
+    assert list(map(type, found[2:4])) == [FileNotFoundError] * 2
+
+
 def test_read_box_outside_is_the_error_of_its_picture(client: Any, number: np.ndarray) -> None:
     large = np.pad(number, ((0, 0), (0, 400)), constant_values=255)
     outside, reading = client.read_many([number, large], box=(300, 40, 100, 80))
@@ -374,9 +380,8 @@ def test_methods_invalid_arguments_raise_errors(client: Any) -> None:
             method([b"image"], min_is_digit=20)
     with pytest.raises(ValueError, match="character 3"):
         client.iter_read([b"image"], expect="##x")
-    for method in (client.predict_many, client.read_many):
-        with pytest.raises(ValueError, match="'skip'"):
-            method([b"image"], on_error="skip")
+    with pytest.raises(ValueError, match="`read_many` reads several"):
+        client.read(b"image", box=[(0, 0, 9, 9)] * 2)
 
 
 def test_unknown_model_raises_model_not_found(connect: Connect, service: Service, digits: Any) -> None:

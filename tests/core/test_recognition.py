@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from digit_core import errors
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.images import to_png
-from digit_core.reading.expectations import parse_expectation
+from digit_core.options import ReadOptions, parse
 from digit_core.reading.peaks import Peaks
-from digit_core.recognition import Classify, Find, Outcome, Recognition, drive, to_pixels
+from digit_core.recognition import MAX_BATCH, Classify, Find, Outcome, Recognition, drive, to_pixels
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction, Reading
 from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
@@ -63,13 +63,14 @@ class Recognizer:
     def __init__(
         self,
         classify: Callable[[Any], Sequence[Any]],
-        *arguments: Any,
+        task: TaskCard,
         find: Any = missing_reader,
+        max_batch: int = MAX_BATCH,
         **options: Any,
     ) -> None:
         self.classify, self._find = classify, find
         self.sizes: list[int] = []
-        self._recognition = Recognition(*arguments, **options)
+        self._recognition = Recognition(task, max_batch, parse(ReadOptions, options))
 
     def ask(self, request: Classify | Find) -> Any:
         if isinstance(request, Find):
@@ -223,7 +224,7 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
     assert [answer(outcome) for outcome in recognizer().predict([shaded])] == [digit]
     assert [answer(outcome) for outcome in recognizer().read([shaded])] == [str(digit)]
     # All ink is no 3: the reading of the part stays.
-    expecting = recognizer(expectation=parse_expectation("3"))
+    expecting = recognizer(expect="3")
     assert [answer(outcome) for outcome in expecting.read([shaded])] == ["3"]
 
 

@@ -2,11 +2,9 @@
 
 import dataclasses
 import json
-from typing import Any
 
 import pytest
 
-from digit_client._options import Options
 from digit_core.errors import DeadlineExceededError, NotAnImageError, ServiceError
 from digit_core.results import Digit, Line, Prediction, Reading
 
@@ -96,24 +94,3 @@ def test_reading_has_digits_of_all_lines_and_is_json() -> None:
     read = {"text": "1\n2", "confidence": 0.25, "refusal": None, "candidates": []}
     assert document == read | call
     assert Reading("", (), 2, confidence=0.0).to_dict()["refusal"] == "no_digit"
-
-
-@pytest.mark.parametrize(
-    ("name", "values", "sentence"),
-    [
-        ("timeout", [0, -1, float("inf"), float("nan"), 1e10], "positive number of seconds"),
-        # The gateway replaces such an ID.
-        ("request_id", ["", "order 17", "ünï", "a\nb", "x" * 129], "a request ID has"),
-        ("min_is_digit", [-0.01, 1.01, float("nan")], "min_is_digit is a probability"),
-        ("min_confidence", [2], "min_confidence is a probability"),
-        ("box", [(1, 2, 3), (-1, 2, 3, 4)], "a box is left, top, width and height"),
-        ("turn", ["left"], 'turn is "auto"'),
-        ("expect", ["##x", []], "character 3|1 to 100,000 numbers"),
-        ("check", ["crc"], "the check must be one of"),
-        ("include", ["labels"], 'include is "image" or "opinions", not \'labels\''),
-    ],
-)
-def test_options_value_out_of_range_raises_value_error(name: str, values: list[Any], sentence: str) -> None:
-    for value in values:
-        with pytest.raises(ValueError, match=sentence):
-            Options(**{name: value})

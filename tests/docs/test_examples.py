@@ -30,7 +30,7 @@ def test_score_with_spark_answers_as_the_client(model_server: str, digits: Any, 
     rows = {row["path"]: row for row in pyarrow.parquet.read_table(results).to_pylist()}
     assert rows.pop(str(folder / "broken.png"))["error_code"] == "not_an_image"
     with ModelServerClient(model_server) as client:
-        expected = client.predict_many(sorted(rows), on_error="raise")
+        expected = [client.predict(path) for path in sorted(rows)]
     for path, prediction in zip(sorted(rows), expected, strict=True):
         row = rows[path]
         assert (row["label"], row["digit"]) == (prediction.label, prediction.digit)

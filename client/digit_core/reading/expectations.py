@@ -17,12 +17,9 @@ from datetime import date
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
+from digit_core.options import MAX_NUMBERS, MAX_PATTERN
 from digit_core.reading.peaks import SIGN
 
-MAX_NUMBERS = 100_000
-"""Largest number of valid numbers."""
-MAX_PATTERN = 200
-"""Longest pattern, in characters."""
 MAX_ALTERNATIVES = 16
 """Most alternatives of a pattern: each is another state of each place."""
 MAX_LENGTH = 64

@@ -24,6 +24,7 @@ from digit_serving.gateway.bridge import (
 from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observers import Observers
+from digit_serving.gateway.parsing import MAX_FIELDS
 from digit_serving.gateway.request import PROBE_ROUTES, Facts, RequestContext
 from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
@@ -100,7 +101,7 @@ def create_app(services: Services) -> Flask:
     # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
     # Werkzeug's limit of parts is that of BodyParser, which counts them first.
-    app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + 1)
+    app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + MAX_FIELDS)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     _observe_requests(app, settings, services.observers)

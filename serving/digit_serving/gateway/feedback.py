@@ -177,7 +177,7 @@ class FeedbackViews:
         """Answer some of the pictures with the least confident answers, the least confident one first."""
         context = _permitted_context()
         query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
-        model, limit = context.model, query.limit
+        model, limit = context.model, query["limit"]
         records, unlabelled = self._store.use(
             lambda store: (
                 store.unlabelled(model, limit=limit, pool=limit * _POOL),

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING
 from functools import cache
 from importlib.metadata import version
@@ -33,6 +33,7 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_core.options import Option, described
 from digit_serving.gateway import errors, feedback, parsing, schemas
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
@@ -62,6 +63,8 @@ _FEEDBACK = (
     errors.UnknownModelError,
 )
 
+_BODIES = {"Predict": parsing.PredictQuery, "Read": parsing.ReadQuery}
+"""Options of a body by the prefix of its schemas."""
 _TEXT = {"schema": {"type": "string"}}
 _REQUEST_ID = "X-Request-ID"
 _HEADERS = {
@@ -96,7 +99,10 @@ def blueprint(settings: Settings) -> Blueprint:
 
 def describe(settings: Settings) -> _Json:
     """Return the document of a gateway with these settings."""
-    pictures, paths = {"required": True, "content": _pictures(settings)}, {}
+    paths: _Json = {}
+    bodies = {
+        f"{prefix}Pictures": {"required": True, "content": _pictures(settings, prefix)} for prefix in _BODIES
+    }
     for path, operation in _operations(settings).items():
         is_api = path.startswith("/v1/")
         operation["tags"] = ["digits" if is_api else "service"]
@@ -120,9 +126,10 @@ def describe(settings: Settings) -> _Json:
         "paths": paths,
         "components": {
             "headers": {name: {"required": True, **header} for name, header in _HEADERS.items()},
-            "requestBodies": {"Pictures": pictures},
+            "requestBodies": bodies,
+            "examples": _examples(),
             "securitySchemes": {"Key": {"type": "http", "scheme": "bearer"}},
-            "schemas": _schemas(settings, {"pictures": pictures, **paths}),
+            "schemas": _schemas(settings, {**bodies, **paths}),
         },
     }
 
@@ -135,7 +142,6 @@ def _operations(settings: Settings) -> _Json:
         f"`version` and `label`, its default version. Limits: {settings.max_body:,} bytes per body, "
         f"{settings.max_pixels:,} pixels"
     )
-    pictures = _ref("requestBodies", "Pictures")
     operations = {
         "/v1/predict": _operation(
             "predict",
@@ -145,7 +151,7 @@ def _operations(settings: Settings) -> _Json:
             "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
             f"`is_digit` and `probabilities` what the model saw. {common} per image.",
             parsing.PredictQuery,
-            pictures,
+            _ref("requestBodies", "PredictPictures"),
         ),
         "/v1/read": _operation(
             "read",
@@ -155,7 +161,7 @@ def _operations(settings: Settings) -> _Json:
             "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
             f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
             parsing.ReadQuery,
-            pictures,
+            _ref("requestBodies", "ReadPictures"),
         ),
         "/v1/models": _operation(
             "listModels",
@@ -229,7 +235,7 @@ def _operation(
     answer: _Json,
     kinds: Iterable[type[Exception]] = _ANY,
     description: str = "",
-    query: type[parsing.Query] = parsing.Query,
+    query: Any = None,
     body: _Json | None = None,
 ) -> _Json:
     """Return an operation: `answer` has media types, `kinds` the classes of its errors."""
@@ -237,7 +243,7 @@ def _operation(
         "operationId": name,
         "summary": summary,
         "description": description,
-        "parameters": [*_parameters(query)],
+        "parameters": [*_parameters(described(query) if query else {})],
         **({"requestBody": body} if body else {}),
         "responses": {
             "200": {"description": "Success.", "headers": _headers(200), "content": answer},
@@ -271,7 +277,7 @@ def _headers(status: int) -> _Json:
     return {name: _ref("headers", name) for name in names}
 
 
-def _parameters(query: type[parsing.Query]) -> Iterator[_Json]:
+def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
     """Yield the header of the request's ID and the query parameters."""
     yield {
         "name": _REQUEST_ID,
@@ -280,35 +286,42 @@ def _parameters(query: type[parsing.Query]) -> Iterator[_Json]:
         f"match `{REQUEST_ID_PATTERN}`.",
         "schema": {"type": "string"},
     }
-    for name, schema in query.model_json_schema(schema_generator=_QueryGenerator)["properties"].items():
-        described = {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
-        if name == "model":
-            described["schema"] = _ref("schemas", "ModelName")
-        if schema["type"] == "array":
-            described |= {"style": "form", "explode": name in query.repeated}
-        yield described
+    for name, option in query.items():
+        schema = _ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
+        listed = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
+        yield {"name": name, "in": "query", "description": option.description, "schema": schema, **listed}
 
 
-def _pictures(settings: Settings) -> _Json:
-    """Return the media types of a request's pictures."""
+def _option_schema(option: Option, in_text: bool) -> _Json:
+    """Return the schema of an option, in a query or a form, or in JSON."""
+    schema = (option.text_schema if in_text else None) or option.schema
+    return {**schema, "default": option.default} if option.default else {**schema}
+
+
+def _examples() -> _Json:
+    """Return examples of JSON bodies."""
     one = np.zeros((28, 28), np.uint8)
     one[4:24, 13:15] = 255
     file = base64.b64encode(images.to_png(one)).decode()
-    examples = {
+    return {
         "file": {"summary": "An image file", "value": {"images": [file]}},
         "pixels": {"summary": "Pixels", "value": {"instances": [(one // 255).ravel().tolist()]}},
     }
+
+
+def _pictures(settings: Settings, prefix: str) -> _Json:
+    """Return the media types of a request's pictures and options."""
     file_or_array = (
         "An image file: PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it. Or a "
         f".npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
         "digits [n, 28, 28], light ink on dark. The first bytes tell which it is; its own media type, "
         "`image/*` or `application/x-npy`, is as good."
     )
-    pictures = _json("Images", "Instances")
-    pictures["application/json"]["examples"] = examples
+    pictures = _json(f"{prefix}Images", f"{prefix}Instances")
+    pictures["application/json"]["examples"] = {name: _ref("examples", name) for name in ("file", "pixels")}
     return {
         **pictures,
-        "multipart/form-data": {"schema": _ref("schemas", "Form")},
+        "multipart/form-data": {"schema": _ref("schemas", f"{prefix}Form")},
         # Generators of clients know no media range, and no other type of binary bodies.
         "application/octet-stream": {
             "schema": {"type": "string", "format": "binary", "description": file_or_array}
@@ -336,23 +349,12 @@ class _Generator(GenerateJsonSchema):
         return document
 
 
-class _QueryGenerator(_Generator):
-    """Generator for query parameters, which are left out rather than null."""
-
-    def nullable_schema(self, schema: Any) -> _Json:
-        return self.generate_inner(schema["schema"])
-
-    def default_schema(self, schema: Any) -> _Json:
-        return (
-            super().default_schema(schema) if schema.get("default") else self.generate_inner(schema["schema"])
-        )
-
-
 def _schemas(settings: Settings, operations: _Json) -> _Json:
     """Return the schemas that the operations name, and those that these consist of."""
     named = {*re.findall(r"#/components/schemas/(\w+)", str(operations))} - {"ModelName"}
     kinds = [vars(module).get(name) for name in sorted(named) for module in (schemas, feedback, results)]
-    kinds = [*filter(None, kinds), schemas.PredictionMore, schemas.ModelsMore]
+    more = (schemas.PredictionMore, schemas.ModelsMore, schemas.Images, schemas.Instances, schemas.Form)
+    kinds = [*filter(None, kinds), *more]
     # Types without a configuration of their own take that of the tuple.
     config = ConfigDict(use_attribute_docstrings=True)
     adapter: TypeAdapter[Any] = TypeAdapter(tuple[tuple(kinds)], config=config)  # type: ignore[arg-type, misc]
@@ -368,6 +370,19 @@ def _schemas(settings: Settings, operations: _Json) -> _Json:
     definitions["Prediction"]["required"].remove("probabilities")
     for name, field in (("Images", "images"), ("Instances", "instances"), ("Form", "image")):
         definitions[name]["properties"][field]["maxItems"] = settings.max_images
+        alone = definitions.pop(name)
+        for prefix, query in _BODIES.items():
+            options = {
+                option: {"description": each.description, **_option_schema(each, in_text=name == "Form")}
+                for option, each in described(query).items()
+                if option != "model"
+            }
+            definitions[prefix + name] = {
+                **alone,
+                "title": prefix + name,
+                "properties": alone["properties"] | options,
+                "additionalProperties": False,
+            }
     names = list(settings.models)
     takes_any = "*" in settings.model_names
     definitions["ModelName"] = {

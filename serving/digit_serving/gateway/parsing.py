@@ -2,18 +2,19 @@
 
 import base64
 import io
+import math
 import tokenize
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import chain
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from werkzeug import Request
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
@@ -27,8 +28,16 @@ from digit_core.errors import (
     PixelValueError,
     without_tracebacks,
 )
-from digit_core.reading.expectations import MAX_PATTERN, Expectation, parse_expectation
-from digit_core.results import MIN_IS_DIGIT, parse_box
+from digit_core.options import (
+    Option,
+    OptionError,
+    Options,
+    ReadOptions,
+    VersionOptions,
+    names,
+    parse,
+    whole_number,
+)
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
 from digit_serving.gateway.errors import (
@@ -39,181 +48,103 @@ from digit_serving.gateway.errors import (
     UnknownModelError,
 )
 from digit_serving.gateway.request import RequestContext
-from digit_serving.gateway.schemas import Share
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""
+_MAX_INLINE_NUMBERS = 250_000
+"""Numbers of instances above which a thread converts them."""
+MAX_FIELDS = 80
+"""Most fields of a form beside its pictures: 64 boxes, and some options."""
 
 
-def _require_digits(text: str) -> str:
-    """Refuse other notations of integers, such as "+1" and "1_0", which Pydantic takes."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("Input should be a valid integer")
-    return text
-
-
-def _split_at_commas(text: str) -> list[str]:
-    return text.split(",")
-
-
-_Digits = BeforeValidator(_require_digits)
-_Box = Annotated[
-    Any, BeforeValidator(parse_box), WithJsonSchema({"type": "string", "examples": ["12,8,200,40"]})
-]
-_parse_expectation = lru_cache(256)(parse_expectation)
-
-
-class Query(BaseModel):
-    """Query parameters of an operation, as the OpenAPI document describes them."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-    repeated: ClassVar[frozenset[str]] = frozenset()
-    """Names of the parameters that may come several times."""
-
-
-class ModelQuery(Query):
+class ModelQuery(TypedDict, total=False):
     """Query that chooses a model."""
 
-    model: str | None = None
-    """Name of the model."""
+    model: Annotated[str | None, Option("Name of the model.", {"type": "string"})]
 
 
-class VersionQuery(ModelQuery):
-    """Query that chooses a version of a model."""
-
-    version: (
-        Annotated[int, Field(ge=0, le=2**63 - 1, json_schema_extra={"format": "int64"}), _Digits] | None
-    ) = None
-    """Version of the model."""
-    label: str | None = None
-    """Label of a version of the model; excludes `version`."""
-    min_is_digit: Share = MIN_IS_DIGIT
-    """Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more of what
-    is no digit, and more digits."""
-
-
-class PredictQuery(VersionQuery):
-    """Query of /v1/predict."""
+class PredictQuery(ModelQuery, VersionOptions, total=False):
+    """Query of /v1/predict, whose answers in JSON have more than a client's prediction."""
 
     include: Annotated[
-        tuple[Literal["image", "labels", "layers"], ...],
-        Field(min_length=1),
-        BeforeValidator(_split_at_commas),
-    ] = ()
-    """Include the model's input image, the probability of each label, or of a request with one image the
-    activations of each layer."""
-    top: Annotated[int, Field(ge=1, le=1000), _Digits] | None = None
-    """Number of the most probable classes listed in `top`, instead of `probabilities`."""
+        Sequence[str] | None,
+        Option(
+            "Include the model's input image, the probability of each label, or of a request with one image "
+            "the activations of each layer.",
+            names("image", "labels", "layers"),
+            (),
+        ),
+    ]
+    top: Annotated[
+        int | None,
+        Option(
+            "Number of the most probable classes listed in `top`, instead of `probabilities`.",
+            whole_number(1, 1000),
+        ),
+    ]
 
 
-class ReadQuery(VersionQuery):
+class ReadQuery(ModelQuery, ReadOptions, total=False):
     """Query of /v1/read."""
 
-    repeated = frozenset({"box"})
 
-    include: Annotated[
-        tuple[Literal["image", "opinions"], ...], Field(min_length=1), BeforeValidator(_split_at_commas)
-    ] = ()
-    """Include the model's input of each digit, or what each network alone takes it for."""
-    expect: Annotated[str, Field(max_length=MAX_PATTERN, examples=["##/##/####"])] | None = None
-    """Pattern of the number, of which the most probable one is read, or none: `#` stands for a digit, `#{4}`
-    and `#{4,6}` for so many, digits and signs for themselves, `|` parts alternatives; `date` and `amount`
-    name common patterns. A list of valid numbers is the member `expect` of a JSON body."""
-    check: Annotated[str, Field(max_length=MAX_PATTERN, examples=["luhn"])] | None = None
-    """Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or `48210..`."""
-    min_confidence: Share | None = None
-    """Least confidence of a reading, which is `unsure` below it."""
-    box: Annotated[tuple[_Box, ...], Field(min_length=1)] = ()
-    """Part of each image that is read: left,top,width,height, in pixels of the image. Repeat it for more
-    parts: each has a reading, those of an image after another."""
-    turn: Literal["auto"] | None = None
-    """`auto` reads an image that is not upright as its `orientation` says."""
-
-    def expectation(self, numbers: Expectation | None) -> Expectation | None:
-        """Return the expectation, of these numbers of the body or of the query.
-
-        Raise InvalidSelectionError with the place of a mistake.
-        """
-        if numbers and (self.expect is not None or self.check is not None):
-            raise InvalidSelectionError("A list of numbers takes no parameter `expect` or `check`.")
-        if self.expect is None and self.check is None:
-            return numbers
-        name = "check"
-        try:
-            if self.check is not None:
-                _parse_expectation(None, self.check)
-            name = "expect"
-            return _parse_expectation(self.expect, self.check)
-        except ValueError as error:
-            raise InvalidSelectionError(f"Parameter `{name}`: {error}.") from error
-
-
-class UnlabelledQuery(ModelQuery):
+class UnlabelledQuery(ModelQuery, total=False):
     """Query of pictures that wait for a label."""
 
-    limit: Annotated[int, Field(ge=1, le=100), _Digits] = 20
-    """Largest number of pictures."""
+    limit: Annotated[int | None, Option("Largest number of pictures.", whole_number(1, 100), 20)]
 
 
-_Query = TypeVar("_Query", bound=Query)
-_Selection = TypeVar("_Selection", bound=ModelQuery)
-
-
-def parse_query(kind: type[_Query], request: Request) -> _Query:
-    """Return the query. Raise InvalidSelectionError, also for a name that is misspelt or comes twice."""
-    if not request.query_string:
-        return _default(kind)  # type: ignore[no-any-return]
-    parameters = request.args
-    for name, values in parameters.lists():
-        if len(values) > 1 and name not in kind.repeated:
-            raise InvalidSelectionError(f"Parameter `{name[:MAX_QUOTED]}` comes {len(values)} times.")
+def parse_options(kind: Any, request: Request, body: Mapping[str, Any] = MappingProxyType({})) -> Options:
+    """Return the options of the query and of a body. Raise InvalidSelectionError."""
+    if not request.query_string and not body:
+        return _no_options(kind)
+    query = _values(request.args) if request.query_string else {}
     try:
-        lists = {name: parameters.getlist(name) for name in kind.repeated & parameters.keys()}
-        return kind.model_validate(parameters.to_dict() | lists)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])[:MAX_QUOTED]
-        if first["type"] == "extra_forbidden":
-            known = f"; known: {', '.join(kind.model_fields)}" if kind.model_fields else ""
-            raise InvalidSelectionError(f"Unknown parameter `{name}`{known}.") from error
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InvalidSelectionError(f"Parameter `{name}`: {reason}.") from error
+        if twice := query.keys() & body.keys():
+            raise OptionError(min(twice), "it is in the query and in the body; say it once")
+        if "model" in body:
+            raise OptionError("model", "name the model in the query")
+        return parse(kind, {**query, **body})
+    except OptionError as error:
+        place = "Field" if error.name in body else "Parameter"
+        raise InvalidSelectionError(f"{place} `{error.name[:MAX_QUOTED]}`: {error.reason}.") from error
+
+
+def _values(texts: MultiDict[str, str]) -> dict[str, str | list[str]]:
+    """Return the text of each name, or a list of those of a name that comes several times."""
+    lists = dict(texts.lists())
+    return {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
 
 
 @cache
-def _default(kind: type[Any]) -> Any:
-    return kind()
+def _no_options(kind: Any) -> Options:
+    return parse(kind, {})
 
 
 _model_ref = lru_cache(256)(ModelRef)
 
 
-def parse_selection(
-    kind: type[_Selection], request: Request, settings: Settings
-) -> tuple[_Selection, ModelRef]:
-    """Return the query and the model that it names, with the version or the label of a VersionQuery.
-
-    Raise UnknownModelError if the settings don't permit the model, InvalidSelectionError as `parse_query`,
-    and for a version together with a label.
-    """
-    query = parse_query(kind, request)
-    name = settings.model_name if query.model is None else query.model
+def select_model(options: Options, settings: Settings) -> ModelRef:
+    """Return the model that the options name, with the version or the label. Raise UnknownModelError."""
+    name = settings.model_name if options["model"] is None else options["model"]
     if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
         raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")
-    if not isinstance(query, VersionQuery):
-        return query, _model_ref(name)
-    if name == settings.reader:
+    if name == settings.reader and "version" in options.defaults:
         raise UnknownModelError(f"The model {name} finds digits for others; ask another model.")
-    if query.version is not None and query.label is not None:
-        raise InvalidSelectionError("Parameters `version` and `label` exclude each other.")
-    return query, _model_ref(name, query.version, query.label or None)
+    return _model_ref(name, options["version"], options["label"] or None)
+
+
+def parse_selection(kind: Any, request: Request, settings: Settings) -> tuple[Options, ModelRef]:
+    """Return the options of the query, and the model that they name. Raise as the functions above do."""
+    options = parse_options(kind, request)
+    return options, select_model(options, settings)
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """Pictures of a request, at least one."""
+    """Pictures of a request, at least one, and the options beside them."""
 
     content: Sequence[bytes | ImageError] | Batch
     """Pictures as Recognition takes them: files, with errors in the places of those that can't be used, or an
@@ -222,12 +153,14 @@ class Body:
     """Errors of instances that are not in the content, by position."""
     is_image: bool = False
     """True if the body is one image: its error is that of the request."""
-    expectation: Expectation | None = None
-    """Valid numbers, of a JSON body with a list of them."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Members of a JSON body, or fields of a form, beside the pictures."""
+    instances: Sequence[Any] = ()
+    """Instances of a JSON body, which become the content by the card of the model."""
 
     def __len__(self) -> int:
         """Return the number of pictures."""
-        return len(self.content) + len(self.errors)
+        return len(self.instances) or len(self.content) + len(self.errors)
 
     def picture(self, index: int) -> bytes | NDArray[Any]:
         """Return a picture that has a result."""
@@ -268,8 +201,8 @@ class BodyParser:
         self._max_body, self._max_images = settings.max_body, settings.max_images
         self._work = work
 
-    def parse(self, request: Request, task: TaskCard, context: RequestContext) -> Body:
-        """Return the request's pictures, at most `max_images`, for a model of the task.
+    def parse(self, request: Request, context: RequestContext) -> Body:
+        """Return the request's pictures, at most `max_images`, and the options beside them.
 
         Raise MalformedBodyError, TooManyImagesError, ImageShapeError, UnsupportedMediaType or
         RequestEntityTooLarge; OverloadedError or DeadlineExceededError if parsing begins too late.
@@ -284,22 +217,34 @@ class BodyParser:
                 return self._from_npy(data)
             return Body([data], is_image=True)
         if media_type == "multipart/form-data":
-            return Body(self.parse_form(request)[0])
+            files, fields = self.parse_form(request)
+            return Body(files, options=_values(fields))
         if media_type == "application/json":
             data = read_body(request, self._max_body)
             if len(data) <= _MAX_INLINE_JSON:
-                return self._from_json(data, task)
-            return self._work.run_in_thread(context, self._from_json, data, task)
+                return self._from_json(data)
+            return self._work.run_in_thread(context, self._from_json, data)
         raise UnsupportedMediaType(
             "Unsupported media type. Send one image as image/*, "
             "several as multipart/form-data, application/json or application/x-npy."
         )
 
+    def to_inputs(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
+        """Return the body with its instances, if it has some, as inputs of a model of the task."""
+        if not body.instances:
+            return body
+        numbers = len(body.instances) * math.prod(task.instance_shape)
+        if numbers <= _MAX_INLINE_NUMBERS:
+            return _to_inputs(body.instances, task)
+        return self._work.run_in_thread(context, _to_inputs, body.instances, task)
+
     def parse_form(self, request: Request) -> tuple[list[bytes], MultiDict[str, str]]:
         """Return the files of the parts `image`, at least one, and the fields. Raise what `parse` does."""
         boundary = request.mimetype_params.get("boundary", "").encode()
         # Each part follows a delimiter, and a last one ends the form.
-        self._check_count(read_body(request, self._max_body).count(b"--" + boundary) - 1)
+        parts = read_body(request, self._max_body).count(b"--" + boundary) - 1
+        if parts > self._max_images + MAX_FIELDS:
+            self._check_count(parts)
         request.environ["wsgi.input"].seek(0)
         _, fields, files = parse_form_data(
             request.environ,
@@ -309,13 +254,18 @@ class BodyParser:
             max_form_memory_size=request.max_form_memory_size,
             max_form_parts=request.max_form_parts,
         )
-        parts = files.getlist("image")
-        if not parts:
+        images = files.getlist("image")
+        if not images:
             raise MalformedBodyError("The form has no file part named `image`.")
-        return [part.read() for part in parts], fields
+        if others := files.keys() - {"image"}:
+            raise MalformedBodyError(
+                f"The form has a file part named `{min(others)[:MAX_QUOTED]}`; name each picture `image`."
+            )
+        self._check_count(len(images))
+        return [image.read() for image in images], fields
 
-    def _from_json(self, data: bytes, task: TaskCard) -> Body:
-        """Return the files of {"images": …}, or the items of {"instances": …} as inputs of the model."""
+    def _from_json(self, data: bytes) -> Body:
+        """Return the files of {"images": …}, or the items of {"instances": …}, with the other members."""
         try:
             document = orjson.loads(data)
         except orjson.JSONDecodeError as error:
@@ -330,11 +280,12 @@ class BodyParser:
         if not isinstance(items, list) or not items:
             raise MalformedBodyError(f"The field `{key}` must be a list with at least one item.")
         self._check_count(len(items))
+        others = {name: value for name, value in document.items() if name != key}
         if key == "instances":
-            return _to_inputs(items, task)
+            return Body((), options=others, instances=items)
         if not all(isinstance(item, str) for item in items):
             raise MalformedBodyError("The field `images` must be a list of base64 strings.")
-        return Body([*map(from_base64, items)], expectation=_expectation(document.get("expect")))
+        return Body([*map(from_base64, items)], options=others)
 
     def _from_npy(self, data: bytes) -> Body:
         array = _load_npy(data)
@@ -350,18 +301,6 @@ class BodyParser:
             raise TooManyImagesError(
                 f"A request may hold {self._max_images} images; this request has {count}."
             )
-
-
-def _expectation(numbers: object) -> Expectation | None:
-    """Return the expectation of a list of valid numbers. Raise MalformedBodyError."""
-    if numbers is None:
-        return None
-    if not isinstance(numbers, list):
-        raise MalformedBodyError("The field `expect` must be a list of numbers, as texts of digits.")
-    try:
-        return parse_expectation(numbers)
-    except ValueError as error:
-        raise MalformedBodyError(f"The field `expect`: {error}.") from error
 
 
 def _open_part(*_: object, **__: object) -> io.BytesIO:

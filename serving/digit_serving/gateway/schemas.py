@@ -10,7 +10,6 @@ from typing_extensions import TypedDict
 
 from digit_core import results
 from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
-from digit_core.reading.expectations import MAX_NUMBERS
 from digit_core.results import ClassIndex, VersionNumber
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -57,12 +56,6 @@ class Images(TypedDict):
     """Image files."""
 
     images: Annotated[Sequence[EncodedFile], Field(min_length=1)]
-    expect: NotRequired[
-        Annotated[
-            Sequence[Annotated[str, Field(pattern="^[0-9]+$")]], Field(min_length=1, max_length=MAX_NUMBERS)
-        ]
-    ]
-    """Valid numbers, of which the most probable one is read, or none; for /v1/read."""
 
 
 class Instances(TypedDict):

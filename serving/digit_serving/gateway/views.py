@@ -19,6 +19,7 @@ from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
+from digit_core.options import Options
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Models, ModelVersion, Network, Prediction, Reading, add_images, to_json
 from digit_core.tfserving.calls import VersionStatus
@@ -34,7 +35,9 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     PredictQuery,
     ReadQuery,
+    parse_options,
     parse_selection,
+    select_model,
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
@@ -42,7 +45,6 @@ from digit_serving.gateway.upstream import Upstream, default_version
 from digit_serving.gateway.work import Work
 
 _Result = TypeVar("_Result", Prediction, Reading)
-_Query = TypeVar("_Query", PredictQuery, ReadQuery)
 
 _ZERO_LEVEL = 128
 """Grey level of the weight 0."""
@@ -110,26 +112,33 @@ class Views:
     def _answer(
         self,
         name: str,
-        kind: type[_Query],
+        kind: Any,
         recognise: Callable[[Recognition, Any], Steps[_Result]],
-        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
+        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, Options], Any],
     ) -> Response:
         """Answer with the document of each picture, in their order."""
         context: RequestContext = g.context
         # The object behind the proxy, which looks it up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
-        query, context.requested = parse_selection(kind, received, self._settings)
+        # The query first: a body of a request that can't be answered is not parsed.
+        options, context.requested = parse_selection(kind, received, self._settings)
+        body = self._parser.parse(received, context)
+        if body.options:
+            options = parse_options(kind, received, body.options)
+            context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
-        body = self._parser.parse(received, route.served.card, context)
-        if isinstance(query, ReadQuery) and (count := len(query.box) * len(body)) > self._max_digits:
+        body = self._parser.to_inputs(body, route.served.card, context)
+        if options["box"] and (count := options.parts * len(body)) > self._max_digits:
             raise TooManyImagesError(
                 f"A request may have {self._max_digits} parts of images; this request has {count}."
             )
-        if "layers" in query.include and len(body) > 1:
+        if options["box"] and isinstance(body.content, np.ndarray):
+            raise InvalidSelectionError("Parameter `box` needs image files.")
+        if "layers" in options["include"] and len(body) > 1:
             # Each picture's layers are a call of its own, outside the batches.
             reason = f"`layers` needs a request with one image; this request has {len(body)}"
             raise InvalidSelectionError(f"Parameter `include`: {reason}.")
-        documents, served = self._recognise(context, route, body, query, recognise, describe)
+        documents, served = self._recognise(context, route, body, options, recognise, describe)
         model: schemas.Model = {
             "name": served.model.name,
             "version": served.version,
@@ -142,19 +151,19 @@ class Views:
         context: RequestContext,
         route: Route,
         body: Body,
-        query: _Query,
+        options: Options,
         recognise: Callable[[Recognition, Any], Steps[_Result]],
-        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, _Query], Any],
+        describe: Callable[[_Result, Sequence[NDArray[Any]], TaskCard, Options], Any],
     ) -> tuple[list[Any], ServedVersion]:
         """Return the document of each picture, which is prepared by the route's card, and what answered."""
         card = route.served.card
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
         ask = self._upstream.asking(context, route)
-        recognition = _recognition(card, limit, query, body)
+        recognition = Recognition(card, limit, options)
         outcomes = drive(recognise(recognition, body.content), ask, partial(self._work.prepare, context))
-        if isinstance(query, ReadQuery) and query.box:
+        if options["box"]:
             # A result for each part, in the place of a picture.
-            parts = [picture for picture in body.content for _ in query.box]
+            parts = [picture for picture in body.content for _ in options["box"]]
             body = replace(body, content=parts, is_image=body.is_image and len(parts) == 1)
         documents: list[Any] = []
         results: dict[int, Prediction | Reading] = {}
@@ -166,7 +175,7 @@ class Views:
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue
-            documents.append(describe(result, outcome.inputs, ask.route.served.card, query))
+            documents.append(describe(result, outcome.inputs, ask.route.served.card, options))
             results[index] = result
         context.results = [*results.values()]
         for watch in self._answered:
@@ -174,45 +183,25 @@ class Views:
         return documents, ask.route.served
 
     def _describe_prediction(
-        self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, query: PredictQuery
+        self, prediction: Prediction, inputs: Sequence[NDArray[Any]], task: TaskCard, options: Options
     ) -> dict[str, Any]:
         document = to_json(prediction, of_call=False, numbers=_shortest)
-        if query.top is not None:
+        if options["top"] is not None:
             del document["probabilities"]
-            ranked = nlargest(query.top, enumerate(prediction.probabilities), key=itemgetter(1))
+            ranked = nlargest(options["top"], enumerate(prediction.probabilities), key=itemgetter(1))
             document["top"] = [
                 {"label": prediction.labels[index], "index": index, "probability": probability}
                 for index, probability in ranked
             ]
-        if "labels" in query.include:
+        if "labels" in options["include"]:
             document["labels"] = dict(zip(prediction.labels, prediction.probabilities, strict=True))
-        if "image" in query.include:
+        if "image" in options["include"]:
             document["image"] = _png(to_pixels(inputs[0], task))
-        if "layers" in query.include:
+        if "layers" in options["include"]:
             version = ModelRef(g.context.requested.name, prediction.model_version)
             layers = self._upstream.layers(g.context, version, to_pixels(inputs[0], task))
             document["layers"] = [_describe_layer(*layer) for layer in layers]
         return document
-
-
-def _recognition(card: TaskCard, limit: int, query: PredictQuery | ReadQuery, body: Body) -> Recognition:
-    """Return the recognition that a query asks for. Raise InvalidSelectionError."""
-    if isinstance(query, ReadQuery):
-        if query.box and isinstance(body.content, np.ndarray):
-            raise InvalidSelectionError("Parameter `box` needs image files.")
-        return Recognition(
-            card,
-            query.min_is_digit,
-            limit,
-            "opinions" in query.include,
-            query.expectation(body.expectation),
-            query.min_confidence,
-            query.box,
-            query.turn == "auto",
-        )
-    if body.expectation:
-        raise InvalidSelectionError("Only /v1/read takes a list of expected numbers.")
-    return Recognition(card, query.min_is_digit, limit)
 
 
 def _with_errors(outcomes: Iterator[Outcome[_Result]], body: Body) -> Iterator[Outcome[_Result]]:
@@ -233,9 +222,9 @@ def _describe_failure(
 
 
 def _describe_reading(
-    reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, query: ReadQuery
+    reading: Reading, inputs: Sequence[NDArray[Any]], task: TaskCard, options: Options
 ) -> dict[str, Any]:
-    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if "image" in query.include]
+    files = [images.to_png(to_pixels(glyph, task)) for glyph in inputs if "image" in options["include"]]
     return to_json(add_images(reading, files), of_call=False, numbers=_shortest)
 
 

@@ -5,11 +5,14 @@ from typing import Any
 
 import click
 
-from digit_client.expecting import expecting_options
+from digit_client.command_options import described_options
+from digit_core.options import ReadOptions, described
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
 
 _COUNT = click.IntRange(min=1)
 _STOPPED = 130
+_PINNED = ("version", "label", "include")
+"""Options of a call that the command sets for all pictures, or whose result no column has."""
 
 
 @click.command()
@@ -35,7 +38,7 @@ _STOPPED = 130
 @click.option("--workers", type=_COUNT, help="Number of workers.  [default: all CPUs]")
 @option("--batch", "batch_size", type=_COUNT, default=1024, help="Pictures in a file of results.")
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
-@expecting_options
+@described_options(ReadOptions, without=_PINNED)
 @click.option(
     "--doubtful",
     type=click.FloatRange(min=0, max=100, min_open=True),
@@ -70,7 +73,9 @@ def score(ctx: click.Context, /, **options: Any) -> None:
         raise click.UsageError("--ray needs --model-server")
     from digit_serving.scoring.job import Job
 
-    job, status = Job(**options), _STOPPED
+    asked = {name: options.pop(name) for name in described(ReadOptions) if name not in _PINNED}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    job, status = Job(**options, options=asked), _STOPPED
     with click_errors():
         try:
             job.score()

@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -15,13 +15,12 @@ from typing import Any
 import click
 import pyarrow as pa
 
-from digit_client import ReadOptions
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import ArtifactError, Version
 from digit_core.errors import DigitError
-from digit_core.reading.expectations import parse_expectation
+from digit_core.options import OptionError, PredictOptions, ReadOptions, described, parse
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
 from digit_serving import sockets
@@ -49,9 +48,8 @@ class Job:
     version: int | None
     label: str | None
     read: bool | None
-    expect: str | list[str] | None
-    check: str | None
-    min_confidence: float | None
+    options: Mapping[str, Any]
+    """Options of a call that are given, of PredictOptions or ReadOptions."""
     root: Path
     target: str | None
     ray: str | None
@@ -137,11 +135,7 @@ class Job:
             if run.read and not task.reads_numbers:
                 raise SettingError(f"{run.model} reads no numbers; leave out --read")
             results.write_run(run)
-            options: ReadOptions = {
-                "expect": run.expect if self.expect is None else self.expect,
-                "check": run.check,
-                "min_confidence": run.min_confidence,
-            }
+            options = {**run.options, **self.options}
             scorer = Scorer(run.source, target, run.model, run.version, run.read, self.timeout, options)
             report(f"Starting {pool.workers} workers for {len(pending):,} pictures ...")
             label, is_hidden = "Scoring", not sys.stderr.isatty()
@@ -179,42 +173,40 @@ class Job:
                 number = server.resolve(
                     ModelRef(model or DIGITS.name, version_label=label), timeout=self.timeout
                 )
-        run = Run(
-            files.absolute(self.source),
-            model or DIGITS.name,
-            number,
-            read or False,
-            **self._expected(earlier),
-        )
-        if not run.read and (run.expect, run.numbers, run.check, run.min_confidence) != (None,) * 4:
-            raise SettingError("--expect, --check and --min-confidence need --read")
-        for name, value in asdict(run).items():
-            if earlier and value != getattr(earlier, name):
+        options = self._options(earlier.options if earlier else {}, read or False)
+        run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False, options)
+        now, then = ({**asdict(each), **each.options} for each in (run, earlier or run))
+        for name in sorted((now.keys() | then.keys()) - {"options"}):
+            if now.get(name) != then.get(name):
                 raise SettingError(
-                    f"{self.output} has results with {name} {getattr(earlier, name)}, not {value}; "
+                    f"{self.output} has results with {name} {then.get(name)}, not {now.get(name)}; "
                     "use another folder"
                 )
         return run, local
 
-    def _expected(self, earlier: Run | None) -> dict[str, Any]:
-        """Return what is expected of all numbers, as Run has it. Raise SettingError."""
-        names = ("expect", "check", "min_confidence")
-        given = {name: getattr(self, name) for name in names}
-        if earlier:
-            given = {name: getattr(earlier, name) if given[name] is None else given[name] for name in names}
-            if earlier.numbers and self.expect is None:
-                raise SettingError(
-                    f"{self.output} has readings of {earlier.numbers}: name them with --expect"
-                )
+    def _options(self, earlier: Mapping[str, Any], read: bool) -> dict[str, Any]:
+        """Return the options of all pictures as Run has them. Raise SettingError."""
+        if isinstance(earlier.get("expect"), dict) and "expect" not in self.options:
+            count = earlier["expect"]["numbers"]
+            raise SettingError(
+                f"{self.output} has readings of a list of {count:,} numbers; name it with --expect"
+            )
+        options = {**earlier, **self.options}
+        if not read and (only := options.keys() - described(PredictOptions).keys()):
+            raise SettingError(f"--{min(only).replace('_', '-')} needs --read, which reads numbers")
+        if len(options.get("box", ())) > 1:
+            raise SettingError("each picture has one row: name one --box")
         try:
-            parse_expectation(given["expect"], given["check"])
-        except ValueError as error:
-            raise SettingError(str(error)) from error
-        if isinstance(self.expect, list):
-            listed = sorted({*self.expect})
+            checked = parse(ReadOptions, options)
+        except OptionError as error:
+            raise SettingError(error.reason) from error
+        if "box" in options:
+            options["box"] = [*map(list, checked["box"])]
+        if checked.numbers:
+            listed = sorted({*checked.numbers})
             digest = hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
-            given |= {"expect": None, "numbers": f"{len(listed):,} valid numbers, SHA-256 {digest}…"}
-        return given
+            options["expect"] = {"numbers": len(listed), "sha256": digest}
+        return options
 
 
 @contextmanager

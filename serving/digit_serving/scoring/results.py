@@ -4,9 +4,9 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 from uuid import uuid4
@@ -98,12 +98,8 @@ class Run:
     model: str
     version: int
     read: bool
-    expect: str | None = None
-    """Pattern of all numbers."""
-    numbers: str | None = None
-    """Size and hash of a list of valid numbers."""
-    check: str | None = None
-    min_confidence: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of PredictOptions or ReadOptions, as JSON values; of a list of numbers its size and hash."""
 
 
 class ResultsFolder:

@@ -1,6 +1,6 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from operator import itemgetter
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from digit_client import ModelServerClient, ReadOptions
+from digit_client import ModelServerClient
 from digit_core.errors import DigitError
 from digit_core.results import Prediction, Reading
 from digit_serving.scoring.files import open_folder
@@ -39,14 +39,14 @@ class Scorer:
     version: int
     read: bool = False
     timeout: float = 60.0
-    expecting: ReadOptions = field(default_factory=ReadOptions)
-    """What the numbers must look like, of readings."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of each call, of CallOptions or ReadOptions."""
 
     def __call__(self, images: pa.Table) -> pa.Table:
         """Return a row for each image, in their order."""
         listed = images.to_pylist()
         client = _connect(self.target, self.model, self.timeout)
-        ask = partial(client.iter_read, **self.expecting) if self.read else client.iter_predict
+        ask: Any = partial(client.iter_read if self.read else client.iter_predict, **self.options)
         sources = self._open([image["path"] for image in listed])
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
         constant = {"model": self.model, "version": self.version}

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from digit_core.reading.expectations import MAX_NUMBERS, parse_expectation
+from digit_core.options import MAX_NUMBERS
+from digit_core.reading.expectations import parse_expectation
 from digit_core.reading.peaks import SIGN
 
 

@@ -34,7 +34,7 @@ DOCUMENT = describe(
 )
 PATHS = DOCUMENT["paths"]
 COMPONENTS = DOCUMENT["components"]
-BODIES = COMPONENTS["requestBodies"]["Pictures"]["content"]
+BODIES = COMPONENTS["requestBodies"]["ReadPictures"]["content"]
 
 
 def values_of(key: str, node: Any) -> Iterator[Any]:
@@ -62,7 +62,7 @@ def subclasses(kind: type[Exception]) -> Iterable[type[Exception]]:
 def test_references_resolve_and_components_are_used(document: dict[str, Any]) -> None:
     components = {
         f"#/components/{kind}/{name}"
-        for kind in ("headers", "requestBodies", "schemas")
+        for kind in ("examples", "headers", "requestBodies", "schemas")
         for name in document["components"][kind]
     }
     assert set(values_of("$ref", document)) == components
@@ -111,7 +111,7 @@ def test_fields_of_results_are_described_by_their_docstrings(kind: type) -> None
 
 
 def test_limits_and_models_are_those_of_the_settings() -> None:
-    for name in ("Images", "Instances", "Form"):
+    for name in ("PredictImages", "ReadInstances", "ReadForm"):
         assert next(iter(values_of("maxItems", COMPONENTS["schemas"][name]))) == 7
     predict, read = (PATHS[path]["post"] for path in ("/v1/predict", "/v1/read"))
     for operation in (predict, read):
@@ -133,7 +133,7 @@ def test_security_is_required_only_with_api_keys() -> None:
 
 def test_examples_match_their_schemas(http: FlaskClient) -> None:
     body = BODIES["application/json"]
-    examples = [(example["value"], body["schema"]) for example in body["examples"].values()]
+    examples = [(example["value"], body["schema"]) for example in COMPONENTS["examples"].values()]
     for document, _ in examples:
         (prediction,) = http.post("/v1/predict", json=document).get_json()["predictions"]
         assert prediction["digit"] == 1
@@ -157,14 +157,14 @@ def test_client_generated_from_document_predicts(
     picture = types.File(io.BytesIO(to_png(seven)), "seven.png")
     pixels = (seven / 255).ravel().tolist()
     with gateway_process(stub.target) as gateway, generated.Client(gateway.url) as client:
-        for body in (picture, models.Form([picture]), models.Instances([pixels])):
+        for body in (picture, models.PredictForm([picture]), models.PredictInstances([pixels])):
             picture.payload.seek(0)
             answer = predict.sync(client=client, body=body, model="digits", x_request_id="id")
             assert isinstance(answer, models.Predictions)
             assert (answer.predictions[0].digit, answer.request_id) == (7, "id")
-        answer = predict.sync(client=client, body=models.Images(["no image"]))
+        answer = predict.sync(client=client, body=models.PredictImages(["no image"]))
         assert isinstance(answer.predictions[0], models.ImageFailure)
-        answer = predict.sync(client=client, body=models.Images(["x"] * 300))
+        answer = predict.sync(client=client, body=models.PredictImages(["x"] * 300))
         assert isinstance(answer, models.Problem)
         assert (answer.status, answer.code) == (413, "too_many_images")
 

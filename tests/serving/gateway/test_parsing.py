@@ -33,8 +33,9 @@ from digit_serving.gateway.parsing import (
     Body,
     BodyParser,
     ModelQuery,
-    VersionQuery,
-    parse_query,
+    PredictQuery,
+    ReadQuery,
+    parse_options,
     parse_selection,
 )
 from digit_serving.gateway.settings import Settings
@@ -65,7 +66,8 @@ def parse(
     context = request_context(waited=waited)
     try:
         with Request(builder.get_environ()) as request:
-            return greenlet_loop.call(parser.parse, request, task, context)
+            body = greenlet_loop.call(parser.parse, request, context)
+            return greenlet_loop.call(parser.to_inputs, body, task, context)
     finally:
         builder.close()
 
@@ -97,7 +99,7 @@ def test_parse_selection_returns_query_with_model_version_and_label(
     query: dict[str, str], model: ModelRef
 ) -> None:
     request = asking(query)
-    assert parse_selection(VersionQuery, request, FLOWERS) == (parse_query(VersionQuery, request), model)
+    assert parse_selection(ReadQuery, request, FLOWERS) == (parse_options(ReadQuery, request), model)
 
 
 @pytest.mark.parametrize("name", ["", "Flowers", "../flowers"])
@@ -114,10 +116,23 @@ def test_parse_selection_takes_any_name_of_a_model_for_an_asterisk() -> None:
         parse_selection(ModelQuery, asking({"model": "../flowers"}), settings)
 
 
-def test_parse_query_unknown_parameter_is_named() -> None:
-    assert parse_query(ModelQuery, asking({"model": "digits"})).model == "digits"
-    with pytest.raises(InvalidSelectionError, match="Unknown parameter `modle`; known: model, version"):
-        parse_query(VersionQuery, asking({"modle": "digits"}))
+def test_parse_options_unknown_parameter_has_the_nearest_name() -> None:
+    assert parse_options(ModelQuery, asking({"model": "digits"}))["model"] == "digits"
+    with pytest.raises(InvalidSelectionError, match=r"`modle`: .* did you mean `model`\? Known: model"):
+        parse_options(PredictQuery, asking({"modle": "digits"}))
+
+
+def test_parse_options_of_query_and_body_are_merged_and_none_comes_twice() -> None:
+    request = asking({"min_confidence": "0.5"})
+    options = parse_options(ReadQuery, request, {"expect": "##", "box": [[1, 2, 3, 4]]})
+    assert (options["min_confidence"], options["expect"], options.parts) == (0.5, "##", 1)
+    for body, message in (
+        ({"min_confidence": 0.6}, "Field `min_confidence`: it is in the query and in the body"),
+        ({"model": "digits"}, "Field `model`: name the model in the query"),
+        ({"expct": "##"}, "Field `expct`: there is no such option; did you mean `expect`"),
+    ):
+        with pytest.raises(InvalidSelectionError, match=message):
+            parse_options(ReadQuery, request, body)
 
 
 @pytest.mark.parametrize("shape", [(64 * 48 * 3,), (48, 64, 3), (64, 48, 3, 1)])

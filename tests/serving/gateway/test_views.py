@@ -238,15 +238,44 @@ def test_read_parameter_that_is_mistaken_is_refused_with_its_place(
     assert place in assert_problem(response, 400, "invalid_selection")["detail"]
 
 
-def test_list_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> None:
-    for path, numbers, code, place in (
-        ("/v1/read", ["1024", "10 31"], "malformed_body", "field `expect`: number 2 of the list"),
-        ("/v1/read", "1024", "malformed_body", "field `expect` must be a list"),
-        ("/v1/read?check=luhn", ["1024"], "invalid_selection", "takes no parameter `expect` or `check`"),
-        ("/v1/predict", ["1024"], "invalid_selection", "Only /v1/read"),
+def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> None:
+    for path, member, place in (
+        ("/v1/read", {"expect": ["1024", "10 31"]}, "Field `expect`: number 2 of the list"),
+        ("/v1/read", {"expect": 1024}, "Field `expect`: must be a pattern, or a list"),
+        ("/v1/read?check=luhn", {"expect": ["1024"]}, "a check goes with a pattern"),
+        ("/v1/predict", {"expect": ["1024"]}, "Field `expect`: there is no such option; known: "),
+        ("/v1/read", {"min_confidense": 0.5}, "did you mean `min_confidence`?"),
     ):
-        response = http.post(path, json={"images": [""], "expect": numbers})
-        assert place in assert_problem(response, 400, code)["detail"]
+        response = http.post(path, json={"images": [""]} | member)
+        assert place in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "refusal"),
+    [
+        ({"expect": "####"}, "2743", None),
+        ({"expect": "#####"}, "", "unexpected"),
+        ({"expect": ["1031", "2743"]}, "2743", None),
+        ({"box": ["200,0,160,160"], "expect": "##"}, "43", None),
+    ],
+)
+def test_read_fields_of_a_form_are_options(
+    http: FlaskClient, digits: Any, options: dict[str, Any], text: str, refusal: str | None
+) -> None:
+    sent = form(to_png(draw_number(digits, "2743")))
+    sent["data"] |= options
+    (reading,) = results(http.post("/v1/read", **sent))
+    assert (reading["text"], reading["refusal"]) == (text, refusal)
+
+
+def test_form_with_an_unknown_field_or_file_is_refused(http: FlaskClient, digits: Any) -> None:
+    for name, value, code, message in (
+        ("expct", "####", "invalid_selection", "did you mean `expect`?"),
+        ("mask", (io.BytesIO(b"mask"), "mask.png"), "malformed_body", "file part named `mask`"),
+    ):
+        sent = form(to_png(digits.one(3)))
+        sent["data"][name] = value
+        assert message in assert_problem(http.post("/v1/read", **sent), 400, code)["detail"]
 
 
 def test_read_boxes_have_a_reading_each_in_pixels_of_the_picture(http: FlaskClient, digits: Any) -> None:

@@ -66,8 +66,8 @@ def test_score_contradictory_options_are_refused(options: tuple[object, ...], me
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--expect", "####"), "--expect, --check and --min-confidence need --read"),
-        (("--min-confidence", "0.9"), "--expect, --check and --min-confidence need --read"),
+        (("--expect", "####"), "--expect needs --read, which reads numbers"),
+        (("--min-confidence", "0.9"), "--min-confidence needs --read, which reads numbers"),
         (("--read", "--expect", "##x"), "character 3 of the pattern"),
         (("--read", "--check", "crc"), "the check must be one of luhn"),
     ],
@@ -118,17 +118,20 @@ def test_score_readings_of_another_expectation_need_another_folder(
         write_results(output, expected, server)
         return run(photos, "--output", output, "--model-server", server.target, *options, status=status)
 
-    pattern = Run(str(photos), "digits", 1, True, expect="####", check="luhn")
+    pattern = Run(str(photos), "digits", 1, True, {"expect": "####", "check": "luhn"})
     assert "Skipped    3" in score_again(pattern, "--expect", "####", status=0)
     assert "has results with expect ####, not #####" in score_again(pattern, "--expect", "#####")
     assert "has results with check luhn, not mod11" in score_again(pattern, "--check", "mod11")
     numbers, others = tmp_path / "numbers.txt", tmp_path / "others.txt"
     numbers.write_text("1031 1024 1031")
     others.write_text("1031 1025")
-    listed = Run(str(photos), "digits", 1, True, numbers="2 valid numbers, SHA-256 b62c5b80eeb57ca3…")
+    known = {"numbers": 2, "sha256": "b62c5b80eeb57ca3"}
+    listed = Run(str(photos), "digits", 1, True, {"expect": known})
     assert "Skipped    3" in score_again(listed, "--expect", f"@{numbers}", status=0)
-    assert "has results with numbers 2 valid numbers" in score_again(listed, "--expect", f"@{others}")
-    assert "has readings of 2 valid numbers" in score_again(listed)
+    assert "has results with expect {'numbers': 2, 'sha256': 'b62c5b80eeb57ca3'}, not " in score_again(
+        listed, "--expect", f"@{others}"
+    )
+    assert "has readings of a list of 2 numbers; name it with --expect" in score_again(listed)
 
 
 def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(

@@ -111,7 +111,7 @@ def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModel
     assert found == [(each.digit, each.box) for each in expected.digits]
     assert [tuple(box.values()) for box in line["separators"]] == [*expected.lines[0].separators]
     expecting = {"expect": ["42", "17"], "min_confidence": 0.1}
-    expected_rows = score(folder, server.target, read=True, expecting=expecting)
+    expected_rows = score(folder, server.target, read=True, options=expecting)
     assert (expected_rows["page.png"]["text"], expected_rows["3.png"]["refusal"]) == ("42", "unexpected")
     assert expected_rows["3.png"]["candidates"][0]["text"] == "3"
     blank = rows["blank.png"]

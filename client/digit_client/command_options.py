@@ -1,0 +1,62 @@
+"""Options of commands that predict or read, made from the descriptions of what a call may say."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+import click
+
+from digit_core.options import Option, described
+
+
+class _Value(click.ParamType[Any]):
+    """Value of an option in its one form, or the valid numbers of @FILE."""
+
+    name = "text"
+
+    def __init__(self, option: Option) -> None:
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        is_file = self._option.metavar == "PATTERN" and isinstance(value, str) and value.startswith("@")
+        try:
+            if is_file:
+                value = Path(value[1:]).read_text(encoding="utf-8-sig").split()
+            return self._option.parse(value)
+        except (OSError, ValueError) as error:
+            self.fail(f"{value}: {error}" if is_file else str(error), param, ctx)
+
+
+def described_options(
+    kind: Any, without: Collection[str] = ("include",)
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds the described options to a command, such as `--min-confidence`."""
+    options = [_make(name, option) for name, option in described(kind).items() if name not in without]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _make(name: str, option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    # `--label` would be taken for a class.
+    declared = ("--version-label", "label") if name == "label" else (f"--{name.replace('_', '-')}", name)
+    text = option.description
+    if option.metavar == "PATTERN":
+        text += " @FILE names a file with these, one a line."
+    if only := option.schema.get("const"):
+        return click.option(*declared, is_flag=True, flag_value=only, default=None, help=text)
+    if option.repeats:
+        # Each value is a tuple with one item.
+        return click.option(
+            *declared,
+            type=_Value(option),
+            multiple=True,
+            callback=lambda _, __, given: tuple(item for items in given for item in items) or None,
+            metavar=option.metavar,
+            help=text,
+        )
+    return click.option(*declared, type=_Value(option), metavar=option.metavar, help=text)

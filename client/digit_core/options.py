@@ -1,0 +1,316 @@
+"""Options: what a call may say, each described once, in the annotation of its field.
+
+Query, form fields, members of a JSON body, OpenAPI, the clients' keyword arguments, the command line and
+`digits score` follow from these fields. A value may be a text, as in a query, or what Python and JSON have.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
+
+from digit_core.results import MIN_IS_DIGIT, Box, parse_box
+
+if TYPE_CHECKING:
+    from digit_core.reading.expectations import Expectation
+
+MAX_PATTERN = 200
+"""Longest pattern, in characters."""
+MAX_NUMBERS = 100_000
+"""Largest number of valid numbers."""
+
+
+class OptionError(ValueError):
+    """An option is unknown, or has an invalid value; `reason` is a clause about it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name, self.reason = name, reason
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Description of an option, in the annotation of its field."""
+
+    description: str
+    """A sentence or two for callers, in every reference."""
+    schema: Mapping[str, Any]
+    """JSON Schema of the value."""
+    default: Any = None
+    metavar: str | None = None
+    """Name of the value in the help of a command."""
+    text_schema: Mapping[str, Any] | None = None
+    """JSON Schema of the value in a query or a form, if it is another there."""
+
+    @property
+    def repeats(self) -> bool:
+        """True if a query, a form or a command may have the option several times, each with an item."""
+        return self.text_schema is _BOX_TEXTS
+
+    def parse(self, value: Any) -> Any:
+        """Return the value in its one form: lists are tuples but for numbers. Raise ValueError."""
+        schema = self.schema
+        match schema.get("const", schema.get("type")):
+            case "number":
+                if (number := _to_number(float, value)) is not None and 0 <= number <= schema["maximum"]:
+                    return number
+                kind = f"a number from {schema['minimum']} to {schema['maximum']}"
+            case "integer":
+                low, high = schema["minimum"], schema["maximum"]
+                if (number := _to_number(_to_whole, value)) is not None and low <= number <= high:
+                    return number
+                kind = f"a whole number from {low} to {high}"
+            case "string":
+                if isinstance(value, str):
+                    return value
+                kind = "a text"
+            case "array" if schema is _BOXES:
+                return _to_boxes(value)
+            case "array":
+                known, given = schema["items"]["enum"], value.split(",") if isinstance(value, str) else value
+                chosen = tuple(given) if isinstance(given, Iterable) else ()
+                if chosen and all(each in known for each in chosen):
+                    return chosen
+                kind = f"one or more of {', '.join(known)}"
+            case None:
+                if isinstance(value, (str, Iterable)):
+                    return value if isinstance(value, str) else [*value]
+                kind = "a pattern, or a list of numbers as texts of digits"
+            case only:
+                if value == only:
+                    return only
+                kind = f'"{only}"'
+        raise ValueError(f"must be {kind}, not {quoted(value)}")
+
+
+def names(*known: str) -> dict[str, Any]:
+    """Return the schema of a list of some of these values, which are parted by commas in a text."""
+    return {"type": "array", "items": {"enum": [*known], "type": "string"}, "minItems": 1}
+
+
+def whole_number(low: int, high: int) -> dict[str, Any]:
+    """Return the schema of a whole number."""
+    return {"type": "integer", "minimum": low, "maximum": high}
+
+
+_VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+_BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
+_BOXES = {"type": "array", "items": _BOX, "minItems": 1, "examples": [[[12, 8, 200, 40]]]}
+_BOX_TEXTS = {"type": "array", "items": {"type": "string", "examples": ["12,8,200,40"]}, "minItems": 1}
+_PATTERN = {"type": "string", "maxLength": MAX_PATTERN, "examples": ["##/##/####"]}
+_NUMBERS = {
+    "type": "array",
+    "items": {"type": "string", "pattern": "^[0-9]+$"},
+    "minItems": 1,
+    "maxItems": MAX_NUMBERS,
+}
+
+
+def _to_number(convert: Callable[[Any], Any], value: Any) -> Any:
+    """Return a number, or None of what is none."""
+    try:
+        return None if isinstance(value, bool) else convert(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _to_whole(value: Any) -> int | None:
+    """Refuse other notations of integers, such as "+1" and "1_0", and texts that take long to convert."""
+    digits = str(value)
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
+
+
+def _to_boxes(value: Any) -> tuple[Box, ...]:
+    """Return one box or several. Numbers are checked as a query has them."""
+    several = [value] if isinstance(value, str) else [*value] if isinstance(value, Iterable) else [value]
+    if several and not isinstance(several[0], (str, Iterable)):
+        several = [several]
+    texts = [
+        box if isinstance(box, str) or not isinstance(box, Iterable) else ",".join(map(str, box))
+        for box in several
+    ]
+    return tuple(parse_box(str(text)) for text in texts or [""])
+
+
+class VersionOptions(TypedDict, total=False):
+    """Options of all calls for answers."""
+
+    version: Annotated[int | None, Option("Version of the model.", _VERSION, metavar="N")]
+    label: Annotated[
+        str | None, Option("Label of a version of the model; excludes `version`.", {"type": "string"})
+    ]
+    min_is_digit: Annotated[
+        float | None,
+        Option(
+            "Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more "
+            "of what is no digit, and more digits.",
+            _SHARE,
+            MIN_IS_DIGIT,
+            "SHARE",
+        ),
+    ]
+
+
+_Image: TypeAlias = Literal["image"]
+_ReadInclude: TypeAlias = Literal["image", "opinions"]
+
+
+class PredictOptions(VersionOptions, total=False):
+    """Options of a prediction; one that is missing or None has its default."""
+
+    include: Annotated[
+        _Image | Sequence[_Image] | None,
+        Option("`image` adds the model's input, as a PNG file.", names("image"), ()),
+    ]
+
+
+class ReadOptions(VersionOptions, total=False):
+    """Options of a reading; one that is missing or None has its default."""
+
+    include: Annotated[
+        _ReadInclude | Sequence[_ReadInclude] | None,
+        Option(
+            "`image` adds the model's input of each digit, as a PNG file; `opinions` adds what each network "
+            "alone takes the digit for.",
+            names("image", "opinions"),
+            (),
+        ),
+    ]
+    expect: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "Pattern of the number, of which the most probable one is read, or none: `#` stands for a digit, "
+            "`#{4}` and `#{4,6}` for so many, digits and signs stand for themselves, `|` parts alternatives; "
+            "`date` and `amount` name common patterns. A list has the valid numbers, each a text of digits.",
+            {"oneOf": [_PATTERN, _NUMBERS]},
+            metavar="PATTERN",
+            text_schema=_PATTERN,
+        ),
+    ]
+    check: Annotated[
+        str | None,
+        Option(
+            "Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or "
+            "`48210..`.",
+            {"type": "string", "maxLength": MAX_PATTERN, "examples": ["luhn"]},
+            metavar="CHECK",
+        ),
+    ]
+    min_confidence: Annotated[
+        float | None,
+        Option("Least confidence of a reading, which is `unsure` below it.", _SHARE, metavar="SHARE"),
+    ]
+    box: Annotated[
+        Box | Sequence[Box] | None,
+        Option(
+            "Part of each image that is read: left, top, width and height in pixels of the image. Of several "
+            "parts each has a reading, those of an image after another.",
+            _BOXES,
+            (),
+            "LEFT,TOP,WIDTH,HEIGHT",
+            _BOX_TEXTS,
+        ),
+    ]
+    turn: Annotated[
+        Literal["auto"] | None,
+        Option(
+            "`auto` reads an image that is not upright as its `orientation` says.",
+            {"type": "string", "const": "auto"},
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options of a call."""
+
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the options that the call has, each in its one form."""
+    expectation: "Expectation | None" = None
+    """Automaton of `expect` and `check`."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of an option, or its default: None for an option of other calls."""
+        return self.given[name] if name in self.given else self.defaults.get(name)
+
+    @property
+    def numbers(self) -> list[str] | None:
+        """The valid numbers, if `expect` is a list of them."""
+        expect = self.given.get("expect")
+        return expect if isinstance(expect, list) else None
+
+    @property
+    def parts(self) -> int:
+        """Number of results of each picture."""
+        return len(self.given.get("box", ())) or 1
+
+    def to_texts(self) -> list[tuple[str, str]]:
+        """Return the options as a query has them, without a list of valid numbers."""
+        texts = []
+        for name, value in self.given.items():
+            if name == "box":
+                texts += [(name, ",".join(map(str, box))) for box in value]
+            elif not isinstance(value, list):
+                texts.append((name, ",".join(value) if isinstance(value, tuple) else str(value)))
+        return texts
+
+
+@cache
+def described(kind: Any) -> dict[str, Option]:
+    """Return the description of each option of a TypedDict."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+
+
+def parse(kind: Any, given: Mapping[str, Any]) -> Options:
+    """Return the options of a TypedDict's kind; None stands for a missing one. Raise OptionError."""
+    known, values = described(kind), {}
+    for name, value in given.items():
+        if name not in known:
+            raise OptionError(name, f"there is no such option; {nearest(name, known)}")
+        if value is not None:
+            try:
+                values[name] = known[name].parse(value)
+            except ValueError as error:
+                raise OptionError(name, str(error)) from error
+    if "version" in values and "label" in values:
+        raise OptionError("label", "name a version or a label, not both")
+    expectation = _parse_expectation(values.get("expect"), values.get("check"))
+    return Options(values, expectation, {name: option.default for name, option in known.items()})
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a clause with the known names, and the one that was probably meant."""
+    listed = [*known]
+    close = difflib.get_close_matches(name, listed, 1)
+    meant = f"did you mean `{close[0]}`? " if close else ""
+    return f"{meant}{'K' if meant else 'k'}nown: {', '.join(listed) or 'none'}"
+
+
+def quoted(value: Any) -> str:
+    """Return a value for a message, shortened."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+
+
+def _parse_expectation(expect: str | list[str] | None, check: str | None) -> "Expectation | None":
+    if expect is None and check is None:
+        return None
+    # Lazy import: it needs NumPy, which takes long.
+    from digit_core.reading.expectations import parse_expectation
+
+    name = "check"
+    try:
+        if check is not None:
+            parse_expectation(None, check)
+        name = "expect"
+        return parse_expectation(expect, check)
+    except ValueError as error:
+        raise OptionError(name, str(error)) from error
+
+
+DEFAULTS = parse(ReadOptions, {})
+"""Options of a call that says nothing."""

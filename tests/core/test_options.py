@@ -1,0 +1,95 @@
+"""Options: values in any form become one, and what is unknown or invalid is named with a way out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from digit_core.options import (
+    DEFAULTS,
+    MAX_PATTERN,
+    OptionError,
+    PredictOptions,
+    ReadOptions,
+    described,
+    parse,
+)
+from digit_core.results import MIN_IS_DIGIT
+
+BOXES = ((1, 2, 3, 4), (5, 6, 7, 8))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "parsed"),
+    [
+        ("version", ["3", 3, np.int64(3)], 3),
+        ("label", ["canary"], "canary"),
+        ("min_confidence", ["0.5", ".5", 0.5, np.float32(0.5)], 0.5),
+        ("include", ["image,opinions", ["image", "opinions"], ("image", "opinions")], ("image", "opinions")),
+        ("expect", ["##"], "##"),
+        ("expect", [["17", "42"], ("17", "42")], ["17", "42"]),
+        ("box", ["1,2,3,4", [1, 2, 3, 4], (1, 2, 3, 4), ["1,2,3,4"], [(1, 2, 3, 4)]], BOXES[:1]),
+        ("box", [["1,2,3,4", "5,6,7,8"], BOXES, [[*box] for box in BOXES]], BOXES),
+        ("turn", ["auto"], "auto"),
+    ],
+)
+def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], parsed: Any) -> None:
+    for value in values:
+        assert parse(ReadOptions, {name: value})[name] == parsed
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("version", ["+3", "1_0", "", 1.0, True, -1, 2**63, "9" * 5000], "a whole number from 0 to 9223"),
+        ("label", [3], "must be a text, not 3"),
+        ("min_is_digit", [-0.01, 1.01, float("nan"), "nan", "inf", True, "high", [1]], "from 0 to 1, not "),
+        ("min_confidence", [2], "must be a number from 0 to 1, not 2"),
+        ("include", ["labels", "", [], 5, [[]], "image,"], "must be one or more of image, opinions, not "),
+        ("expect", [5], "must be a pattern, or a list of numbers as texts of digits, not 5"),
+        ("expect", ["##x", "#" * (MAX_PATTERN + 1)], "character 3|at most 200 characters"),
+        ("expect", [[], ["17", "x"]], "1 to 100,000 numbers|number 2 of the list"),
+        ("check", ["crc"], "the check must be one of luhn"),
+        ("box", ["1,2,3", (1, 2, 3), (-1, 2, 3, 4), [], 5, [[1, 2], 5], 1.5], "a box has four numbers"),
+        ("turn", ["90", 90], 'must be "auto", not '),
+    ],
+)
+def test_parse_invalid_value_is_refused_with_the_reason(name: str, values: list[Any], reason: str) -> None:
+    for value in values:
+        with pytest.raises(OptionError, match=reason) as raised:
+            parse(ReadOptions, {name: value})
+        assert raised.value.name == name
+        assert len(str(raised.value)) < 200
+
+
+def test_parse_unknown_option_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(OptionError, match=r"did you mean `expect`\? Known: version, label, "):
+        parse(ReadOptions, {"expct": "##"})
+    with pytest.raises(OptionError, match="there is no such option; known: version, label, min_is_digit"):
+        parse(PredictOptions, {"expect": "##"})
+    with pytest.raises(OptionError, match="not both"):
+        parse(PredictOptions, {"version": 1, "label": "canary"})
+
+
+def test_options_have_defaults_expectation_and_texts() -> None:
+    assert (DEFAULTS["min_is_digit"], DEFAULTS["box"], DEFAULTS["turn"]) == (MIN_IS_DIGIT, (), None)
+    assert (DEFAULTS.parts, DEFAULTS.numbers, DEFAULTS.expectation) == (1, None, None)
+    assert parse(ReadOptions, dict.fromkeys(described(ReadOptions))) == DEFAULTS
+    options = parse(ReadOptions, {"box": BOXES, "include": "image", "expect": ["17"], "min_confidence": 0.5})
+    assert (options.parts, options.numbers) == (2, ["17"])
+    assert options.expectation
+    assert sorted(options.to_texts()) == [
+        ("box", "1,2,3,4"),
+        ("box", "5,6,7,8"),
+        ("include", "image"),
+        ("min_confidence", "0.5"),
+    ]
+    texts = dict(options.to_texts())
+    assert parse(ReadOptions, texts)["include"] == options["include"]
+
+
+def test_described_options_have_a_sentence_and_a_schema() -> None:
+    for kind in (PredictOptions, ReadOptions):
+        for option in described(kind).values():
+            assert option.description.endswith(".")
+            assert option.schema
