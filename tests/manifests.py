@@ -1,6 +1,7 @@
 """Kubernetes objects of k8s/: those that the overlays check in, and those of any values of the chart."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,12 @@ def training_job(objects: Sequence[Object]) -> Object:
     """Return the job that trains the first version; its name has a hash."""
     (job,) = of_kind(objects, "Job")
     return job
+
+
+def job_from(cronjob: Object, name: str) -> Object:
+    """Return the Job that `kubectl create job NAME --from=cronjob/…` makes."""
+    spec = deepcopy(cronjob["spec"]["jobTemplate"]["spec"])
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
 
 
 def pod(workload: Object) -> Object:

@@ -19,7 +19,6 @@ from digit_serving.releases.options import (
     change_options,
     connected,
     endpoint_options,
-    job_options,
     model_options,
     name_option,
     releases,
@@ -104,7 +103,6 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
     help="Share of the requests without version and label that the label answers, such as 0.1; 0 ends it.",
 )
 @change_options
-@job_options
 def promote(number: int, label: str, share: float | None, **change: Any) -> None:
     """Serve version N: move a label to it once it is loaded.
 
@@ -118,7 +116,6 @@ def promote(number: int, label: str, share: float | None, **change: Any) -> None
 @models.command()
 @_label_option
 @change_options
-@job_options
 def rollback(label: str, **change: Any) -> None:
     """Move a label back to the version that had it before."""
     with releases(**change) as changes:

@@ -1,16 +1,11 @@
 """Options that commands of `digits models` share, and the connections that they stand for."""
 
 import functools
-import json
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import click
@@ -56,10 +51,6 @@ _CHANGE_OPTIONS = (
     option("--timeout", default=60.0, type=POSITIVE, help="Seconds to wait for each step of the service."),
     click.option("--offline", is_flag=True, help="Wait for no service."),
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
-)
-_JOB_OPTIONS = (
-    click.option("--job", is_flag=True, help="Print a Kubernetes Job that does this, for kubectl apply -f -"),
-    click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
 )
 
 
@@ -154,38 +145,3 @@ change_options = _adding(models_option, name_option, *_CHANGE_OPTIONS, *_ENDPOIN
 """Options of `releases`."""
 removal_options = _adding(models_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
 """Options of `releases`, but for the model's name."""
-
-
-def job_options(command: Command) -> Command:
-    """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
-
-    @functools.wraps(command)
-    def with_job(job: bool, image: str | None, **options: Any) -> None:
-        if not job:
-            command(**options)
-            return
-        if options.get("share") is not None:
-            raise click.UsageError("On Kubernetes, gateway.traffic of the chart's values has the share.")
-        arguments = [str(options["number"])] if "number" in options else []
-        arguments += ["--version-label", options["label"]]
-        arguments += ["--model", options["name"]] if options["name"] else []
-        arguments += ["--force"] if options["force"] else []
-        click.echo(format_job(command.__name__, arguments, image), nl=False)
-
-    return _adding(*_JOB_OPTIONS)(with_job)
-
-
-def format_job(command: str, arguments: Sequence[str], image: str | None) -> str:
-    """Return the manifest of a Job that runs `digits models promote` or `rollback`, for `kubectl apply`.
-
-    Its name has the time, since a Job runs once.
-    """
-    from digit_core.artifact import history
-
-    template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
-    return template.substitute(
-        name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-        user=json.dumps(history.user()),
-        image=image or f"digits-gateway:{version('digits')}",
-        command=json.dumps(["digits", "models", command, *arguments]),
-    )

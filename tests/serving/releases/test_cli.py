@@ -1,11 +1,10 @@
-"""`digits models verify`, `check`, `ls` and `show`, the Jobs of `promote` and `rollback`, and mutual TLS."""
+"""`digits models verify`, `check`, `ls` and `show`, and mutual TLS."""
 
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests import certificates
 from tests.processes import wait_until
@@ -42,27 +41,6 @@ def test_check_corrects_a_copied_folder(published: Service) -> None:
     text = (root / "models.config").read_text()
     assert f'base_path: "{root.resolve() / "digits"}"' in text
     assert "versions: 2" not in text
-
-
-@pytest.mark.parametrize(
-    ("command", "words"),
-    [
-        (("promote", 2, "--model", "fashion"), ["promote", "2", "--version-label", "stable"]),
-        (("rollback", "--model", "fashion"), ["rollback", "--version-label", "stable"]),
-    ],
-)
-def test_job_runs_the_command_in_the_cluster(
-    published: Service, command: tuple[str, ...], words: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITS_USER", "ann: a person")
-    result = published.run(*command, "--job", "--image", "registry/gateway:1")
-    job = yaml.safe_load(result.stdout)
-    (container,) = job["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["digits", "models", *words, "--model", "fashion"]
-    assert container["image"] == "registry/gateway:1"
-    assert {"name": "DIGITS_USER", "value": "ann: a person"} in container["env"]
-    assert job["metadata"]["name"].startswith(f"{words[0]}-")
-    assert job["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/component"] == "releases"
 
 
 def test_commands_use_the_client_certificate(serve: Serve, tmp_path: Path) -> None:

@@ -216,7 +216,6 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
         traffic = {"canary": 0.1} if share == "0.1" else {}
         assert json.loads(published.run("ls", "--json").stdout)["traffic"] == traffic
     assert "a share needs another" in published.run("promote", 2, "--share", 0.1, "--offline").stderr
-    assert "gateway.traffic" in published.run("promote", 2, "--share", 0.1, "--job").stderr
     assert (published.config.labels("digits")["stable"], published.folder.read_traffic()) == (1, {})
 
 
