@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from digit_core.artifact import history, traffic, verification
-from digit_core.artifact.history import Change
+from digit_core.artifact import changes, traffic, verification
+from digit_core.artifact.changes import Change
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
 from digit_core.artifact.traffic import Traffic
@@ -188,13 +188,13 @@ class ModelsFolder:
         except ArtifactError:
             old = config  # a damaged file names no labels
         _write(self.config_path, str(config))
-        if lines := [f"{change}\n" for change in history.changes(old, config)]:
+        if lines := [f"{change}\n" for change in changes.between(old, config)]:
             # Written anew, as models.config is: another user may not append to this one's file.
             _write(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
 
     def changes(self) -> list[Change]:
         """Return the changes of labels, oldest first."""
-        return [*history.parse(self._read_changes())]
+        return [*changes.parse(self._read_changes())]
 
     @contextmanager
     def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:

@@ -35,7 +35,7 @@ class Change:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def changes(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
+def between(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
     """Yield the changes that lead from one configuration to another, made by this process now."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     for model in sorted({*old.base_paths, *new.base_paths}):
