@@ -1,10 +1,9 @@
-"""Models folder: versions of one model or of many, models.config beside them, and the history of labels.
+"""Models folder: versions of one model or of many, models.config beside them, and the changes of labels.
 
     models/
-    ├── models.changes.jsonl   each change of a label, with time, user and command
+    ├── models.changes.jsonl   each change of a label, with time, user and command; a rollback reads it
     ├── models.config          the versions to load, and their labels; a model server polls it
     ├── models.default         the name of the model that answers callers who name none
-    ├── models.history.json    the earlier versions of each label, to which a rollback returns
     ├── models.traffic.json    the share of requests that a label answers beside stable; a gateway polls it
     └── digits/                a model, with the folders of its versions
         ├── 1/
@@ -23,7 +22,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from digit_core.artifact import changes, traffic, verification
 from digit_core.artifact.changes import Change
@@ -38,10 +36,7 @@ KEPT_VERSIONS = 10
 _LOCK_SECONDS = 600.0
 """Longest wait for another process that publishes or promotes."""
 _LOCK_RETRY_SECONDS = 0.1
-_MAX_HISTORY = 10
-"""Versions remembered for each label."""
 
-_HISTORY_FILE = "models.history.json"
 _CHANGES_FILE = "models.changes.jsonl"
 
 Report = Callable[[str], None]
@@ -179,7 +174,7 @@ class ModelsFolder:
         _write(self.traffic_path, json.dumps(shares, indent=2) + "\n")
 
     def write_config(self, config: ModelsConfig) -> None:
-        """Replace models.config as a whole, and add changes of labels to their history.
+        """Replace models.config as a whole, and record the changes of labels.
 
         The caller holds the lock.
         """
@@ -288,35 +283,17 @@ class ModelsFolder:
                 return
 
     def remove(self, name: str) -> None:
-        """Remove a model's versions, its folder and its history. The caller holds the lock."""
+        """Remove a model's versions, its folder and its shares. The caller holds the lock."""
         for version in self.versions(name).values():
             version.remove()
         shutil.rmtree(self.root / name)
-        self._write_histories({key: value for key, value in self._histories().items() if key != name})
         if name in (shares := self.read_traffic()):
             self.write_traffic({key: value for key, value in shares.items() if key != name})
 
     def previous(self, name: str, label: str, current: int | None) -> int | None:
-        """Return the version that had a label before the one that has it, None if none is known."""
-        history = self._histories().get(name, {}).get(label, [])
-        return next((number for number in reversed(history) if number != current), None)
-
-    def remember(self, name: str, label: str, current: int | None) -> None:
-        """Add the labelled version to the label's history, before the label moves, under the lock."""
-        histories = self._histories()
-        history = histories.setdefault(name, {}).get(label, [])
-        if current is not None and history[-1:] != [current]:
-            histories[name][label] = [*history, current][-_MAX_HISTORY:]
-            self._write_histories(histories)
-
-    def forget(self, name: str, label: str, current: int) -> None:
-        """Remove the labelled version from the label's history, after a rollback, under the lock."""
-        histories = self._histories()
-        history = histories.setdefault(name, {}).get(label, [])
-        while history and history[-1] != current:
-            history.pop()
-        histories[name][label] = history[:-1]
-        self._write_histories(histories)
+        """Return the version that had a label before its current one, None if none is known."""
+        own = (change for change in self.changes() if (change.model, change.label) == (name, label))
+        return changes.previous(own, current)
 
     def needed(self, name: str, labels: Mapping[str, int]) -> set[int]:
         """Return the versions of a model that have one of its labels, or that a rollback would give one."""
@@ -388,17 +365,6 @@ class ModelsFolder:
             return (self.root / _CHANGES_FILE).read_text()
         except FileNotFoundError:
             return ""
-
-    def _histories(self) -> dict[str, dict[str, list[int]]]:
-        """Return the earlier versions of each label of each model, oldest first."""
-        try:
-            return dict(json.loads((self.root / _HISTORY_FILE).read_text()))
-        except (FileNotFoundError, ValueError):
-            # Without a history, a rollback says that it knows no earlier version.
-            return {}
-
-    def _write_histories(self, histories: dict[str, Any]) -> None:
-        _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
 
 
 def _is_servable(name: str, versions: Mapping[int, Version]) -> bool:

@@ -258,8 +258,6 @@ def _take_over(
     local = local.with_versions(name, accepted | {*labels.values()}, folder.root.resolve() / name)
     for label, number in labels.items():
         local = local.with_label(name, label, number)
-        if number != old.get(label):
-            folder.remember(name, label, old.get(label))
     return local
 
 

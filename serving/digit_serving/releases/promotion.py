@@ -69,7 +69,6 @@ class Releases:
             raise ArtifactError(f"a share needs another --version-label than {STABLE}, which has the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
-            self.folder.remember(self.name, label, config.labels(self.name).get(label))
             self._move(config, label, number)
             if share is not None:
                 self._share(label, share)
@@ -82,12 +81,10 @@ class Releases:
         with self.folder.lock(), self._restoring() as config:
             number = self.folder.previous(self.name, label, config.labels(self.name).get(label))
             if number is None:
-                raise ArtifactError(f"label {label} has no previous version")
+                remedy = f"`digits models promote N --model {self.name} --version-label {label}`"
+                raise ArtifactError(f"label {label} has no known earlier version; promote one: {remedy}")
             config = self._load(config, self.folder.version(self.name, number))
-            # The history gets no entry of the version that is left: a rollback that is killed here, and then
-            # repeated, would return to it.
             self._move(config, label, number)
-            self.folder.forget(self.name, label, number)
         self.report(f"Version {number} is {label}.")
 
     def prune(self, keep: int) -> None:

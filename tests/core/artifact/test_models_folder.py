@@ -1,4 +1,4 @@
-"""Models folder: publication, entry of copied versions, repair before a start, and the history of labels."""
+"""Models folder: publication, entry of copied versions, repair before a start, and the changes of labels."""
 
 import os
 import shutil
@@ -24,9 +24,7 @@ FOREIGN = (
 
 def move_label(folder: ModelsFolder, version: int, label: str = "stable") -> None:
     with folder.lock():
-        config = folder.read_config()
-        folder.remember("digits", label, config.labels("digits").get(label))
-        folder.write_config(config.with_label("digits", label, version))
+        folder.write_config(folder.read_config().with_label("digits", label, version))
 
 
 def prepare(folder: ModelsFolder) -> list[str]:
@@ -224,13 +222,33 @@ def test_prepare_names_no_model_without_versions(folder: ModelsFolder) -> None:
     assert list(folder.read_config().base_paths) == ["digits"]
 
 
-def test_previous_after_an_interrupted_promotion_is_another_version(folder: ModelsFolder) -> None:
+def test_previous_after_a_return_is_the_version_before_that(folder: ModelsFolder) -> None:
+    publish(folder, 4)
+    move_label(folder, 3, "canary")
+    for version, previous in ((2, 1), (3, 2), (2, 1), (4, 2), (2, 1), (1, None), (3, 1)):
+        move_label(folder, version)
+        assert folder.previous("digits", "stable", version) == previous
+    assert folder.needed("digits", {"stable": 3, "canary": 3}) == {1, 3}
+
+
+def test_previous_after_a_change_that_was_killed_before_its_line_is_known(folder: ModelsFolder) -> None:
     publish(folder, 3)
     move_label(folder, 2)
-    with folder.lock():
-        folder.remember("digits", "stable", 2)
-    assert folder.previous("digits", "stable", 2) == 1
-    assert folder.needed("digits", {"stable": 2}) == {1, 2}
+    for version, previous in ((3, 2), (1, None)):
+        folder.config_path.write_text(str(folder.read_config().with_label("digits", "stable", version)))
+        assert folder.previous("digits", "stable", version) == previous
+    # The next line tells of the missing change.
+    move_label(folder, 3)
+    assert folder.previous("digits", "stable", 3) == 1
+
+
+def test_previous_of_a_model_that_was_removed_and_published_anew_is_unknown(folder: ModelsFolder) -> None:
+    publish(folder, 2)
+    move_label(folder, 2)
+    folder.write_config(folder.read_config().without("digits"))
+    folder.remove("digits")
+    publish(folder)
+    assert folder.previous("digits", "stable", 1) is None
 
 
 def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder) -> None:

@@ -67,7 +67,10 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
         assert service.labelled() == version
     result = service.run("rollback")
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "Error: label stable has no previous version\n"
+    assert result.stderr == (
+        "Error: label stable has no known earlier version; promote one: "
+        "`digits models promote N --model digits --version-label stable`\n"
+    )
     assert service.labelled() == 1
 
 
@@ -321,7 +324,7 @@ left = int(sys.argv[1])
 
 def hook(event, arguments):
     global left
-    # Writes of models.config and its history: the new file, its rename, and the folder's fsync.
+    # Writes of models.config and models.changes.jsonl: the new file, its rename, and the folder's fsync.
     if event in ("open", "os.rename") and "models." in str(arguments[0]):
         left -= 1
         if left == 0:
@@ -365,7 +368,6 @@ def test_rollback_killed_at_each_file_and_repeated_never_returns_to_what_it_left
     while status == -9:
         step += 1
         published.promote(1, "--offline")
-        (published.folder.root / "models.history.json").unlink(missing_ok=True)
         published.promote(2, "--offline")
         status = run_killed(published, step, "rollback", "--offline").returncode
         published.run("rollback", "--offline")
