@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -176,89 +177,89 @@ def push_versions(
     bucket.enter(versions, labels)
 
 
-def pull_versions(
-    bucket: Bucket,
-    folder: ModelsFolder,
-    name: str | None,
-    numbers: Sequence[int],
-    check: Callable[[Path], None],
-) -> None:
-    """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Copies of a bucket's versions in a models folder, whose lock the caller holds.
 
-    The caller holds the folder's lock. `name` is that of the model, None for all models, or for the only one
-    if there are numbers. A listed version that `check` refuses is left out, and its labels stay where they
-    were. A version that is listed no more is removed if the bucket has it, unless a rollback needs it. Raise
-    ArtifactError, also if `check` refuses every version.
+    `check` gets the folder of a version's complete files, and raises UnsignedError to refuse them.
     """
-    config, _ = bucket.read_config()
-    names = [name] if name else list(config.base_paths)
-    if not names or not (numbers or config.listed(names[0])):
-        raise ArtifactError(
-            f"{bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
-            "`digits models push` enters one"
-        )
-    if numbers and len(names) > 1:
-        raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
-    if not numbers:
-        _follow(bucket, folder, config, names, check)
-    for number in numbers:
-        bucket.pull(_place(folder, names[0], number), check)
 
+    bucket: Bucket
+    folder: ModelsFolder
+    check: Callable[[Path], None]
 
-def _follow(
-    bucket: Bucket,
-    folder: ModelsFolder,
-    config: ModelsConfig,
-    names: Sequence[str],
-    check: Callable[[Path], None],
-) -> None:
-    old = changed = folder.read_config()
-    if not old.is_ours:
-        raise ArtifactError(f"Digits did not write {folder.config_path}")
-    refusals: list[UnsignedError] = []
-    is_accepted = False
-    for name in names:
-        accepted: set[int] = set()
+    def run(self, name: str | None, numbers: Sequence[int]) -> None:
+        """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
+
+        `name` is that of the model, None for all models, or for the only one if there are numbers. A listed
+        version that `check` refuses is left out, and its labels stay where they were. A version that is
+        listed no more is removed if the bucket has it, unless a rollback needs it. Raise ArtifactError, also
+        if `check` refuses every version.
+        """
+        config, _ = self.bucket.read_config()
+        names = [name] if name else list(config.base_paths)
+        if not names or not (numbers or config.listed(names[0])):
+            raise ArtifactError(
+                f"{self.bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
+                "`digits models push` enters one"
+            )
+        if numbers and len(names) > 1:
+            raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
+        if not numbers:
+            self._follow(config, names)
+        for number in numbers:
+            self._pull(names[0], number)
+
+    def _follow(self, config: ModelsConfig, names: Sequence[str]) -> None:
+        folder = self.folder
+        old = changed = folder.read_config()
+        if not old.is_ours:
+            raise ArtifactError(f"Digits did not write {folder.config_path}")
+        refusals = {name: self._pull_listed(config, name) for name in names}
+        errors = [error for refused in refusals.values() for error in refused.values()]
+        if errors and all(config.listed(name) == refusals[name].keys() for name in names):
+            raise errors[0]
+        for name in names:
+            if accepted := config.listed(name) - refusals[name].keys():
+                changed = self._take_over(changed, config, name, accepted)
+        if changed != old:
+            folder.write_config(changed)
+        for name in names:
+            needed = folder.needed(name, changed.labels(name))
+            self.bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name) | needed)
+
+    def _pull_listed(self, config: ModelsConfig, name: str) -> dict[int, UnsignedError]:
+        """Copy the listed versions of a model; return the errors of those that are refused."""
+        refused = {}
         for number in sorted(config.listed(name)):
             try:
-                bucket.pull(_place(folder, name, number), check)
-                accepted.add(number)
+                self._pull(name, number)
             except UnsignedError as error:
-                refusals.append(error)
-                bucket.report(f"{error}; version {number} is left out.")
-        if accepted:
-            is_accepted = True
-            changed = _take_over(folder, changed, config, name, accepted)
-    if refusals and not is_accepted:
-        raise refusals[0]
-    if changed != old:
-        folder.write_config(changed)
-    for name in names:
-        needed = folder.needed(name, changed.labels(name))
-        bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name) | needed)
+                refused[number] = error
+                self.bucket.report(f"{error}; version {number} is left out.")
+        return refused
 
+    def _pull(self, name: str, number: int) -> None:
+        # The name of an existing folder may have leading zeros.
+        place = Version(name, number, self.folder.root / name / str(number))
+        self.bucket.pull(self.folder.versions(name).get(number, place), self.check)
 
-def _place(folder: ModelsFolder, name: str, number: int) -> Version:
-    """Return the version's place: the name of an existing folder may have leading zeros."""
-    return folder.versions(name).get(number, Version(name, number, folder.root / name / str(number)))
-
-
-def _take_over(
-    folder: ModelsFolder, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
-) -> ModelsConfig:
-    """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
-    old = local.labels(name)
-    usable = accepted | (folder.versions(name).keys() - config.listed(name))
-    labels = {
-        label: number if number in accepted else old[label]
-        for label, number in config.labels(name).items()
-        if number in accepted or old.get(label) in usable
-    }
-    local = local.without(name) if name in local.base_paths else local
-    local = local.with_versions(name, accepted | {*labels.values()}, folder.root.resolve() / name)
-    for label, number in labels.items():
-        local = local.with_label(name, label, number)
-    return local
+    def _take_over(
+        self, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
+    ) -> ModelsConfig:
+        """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
+        old = local.labels(name)
+        usable = accepted | (self.folder.versions(name).keys() - config.listed(name))
+        labels = {
+            label: number if number in accepted else old[label]
+            for label, number in config.labels(name).items()
+            if number in accepted or old.get(label) in usable
+        }
+        local = local.without(name) if name in local.base_paths else local
+        local = local.with_versions(name, accepted | {*labels.values()}, self.folder.root.resolve() / name)
+        for label, number in labels.items():
+            local = local.with_label(name, label, number)
+        return local
 
 
 def _checksums(folder: Path) -> dict[str, str]:

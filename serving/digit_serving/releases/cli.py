@@ -16,12 +16,12 @@ from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
 from digit_serving.releases.options import (
+    ChangeOptions,
+    Endpoint,
     change_options,
-    connected,
     endpoint_options,
     model_options,
     name_option,
-    releases,
     removal_options,
 )
 
@@ -55,7 +55,7 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
 
     found, unknown, asked, is_reachable = {}, "", None, False
     try:
-        with connected(folder.root, **endpoint) as (server, address):
+        with Endpoint(**endpoint).connected(folder.root) as (server, address):
             asked, unknown = address.value, address.explain(f"the model server does not serve {name}")
             try:
                 found, is_reachable = statuses(server, name), True
@@ -109,8 +109,8 @@ def promote(number: int, label: str, share: float | None, **change: Any) -> None
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
     N. Otherwise everything stays as it was. No version is unloaded.
     """
-    with releases(**change) as changes:
-        changes.promote(number, label, share)
+    with ChangeOptions(**change).releases() as releases:
+        releases.promote(number, label, share)
 
 
 @models.command()
@@ -118,8 +118,8 @@ def promote(number: int, label: str, share: float | None, **change: Any) -> None
 @change_options
 def rollback(label: str, **change: Any) -> None:
     """Move a label back to the version that had it before."""
-    with releases(**change) as changes:
-        changes.roll_back(label)
+    with ChangeOptions(**change).releases() as releases:
+        releases.roll_back(label)
 
 
 @models.command()
@@ -143,8 +143,8 @@ def prune(keep: int, **change: Any) -> None:
 
     A version stays if it has a label, or had one before the version that has it.
     """
-    with releases(**change) as changes:
-        changes.prune(keep)
+    with ChangeOptions(**change).releases() as releases:
+        releases.prune(keep)
 
 
 @models.command()
@@ -156,8 +156,8 @@ def remove(**change: Any) -> None:
 
     The model that answers callers who name none can't be removed.
     """
-    with releases(**change) as changes:
-        changes.remove()
+    with ChangeOptions(**change).releases() as releases:
+        releases.remove()
 
 
 @models.command()
@@ -233,13 +233,13 @@ def pull(
     def pull_once() -> None:
         with click_errors(), needs_extra("s3"):
             from digit_core.artifact.models_folder import ModelsFolder
-            from digit_serving.releases.bucket import Bucket, pull_versions
+            from digit_serving.releases.bucket import Bucket, Pull
 
             check = _signature_check(public_key) if public_key else lambda _: None
             root.mkdir(parents=True, exist_ok=True)
             folder = ModelsFolder(root)
             with folder.lock(timeout):
-                pull_versions(Bucket(url, click.echo), folder, name, numbers, check)
+                Pull(Bucket(url, click.echo), folder, check).run(name, numbers)
 
     if every:
         _repeat(pull_once, every, metrics_port)

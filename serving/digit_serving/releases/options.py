@@ -4,6 +4,7 @@ import functools
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,70 +55,82 @@ _CHANGE_OPTIONS = (
 )
 
 
-@contextmanager
-def connected(
-    root: Path, target: str | None, ca: Path | None, certificate: Path | None, key: Path | None
-) -> Iterator[tuple[Any, Address]]:
-    """Yield a Connection to a model server, and its address: the given one, else that of `digits up`.
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Model server that options name: its gRPC address, and the files of a connection with TLS."""
 
-    Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what listens
-    on the default port may serve another folder.
-    """
-    import grpc
+    target: str | None
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
 
-    from digit_core.tfserving.connection import Connection
+    @contextmanager
+    def connected(self, root: Path) -> Iterator[tuple[Any, Address]]:
+        """Yield a Connection, and its address: the given one, else that of `digits up` with a models folder.
 
-    if bool(certificate) != bool(key) or (certificate and not ca):
-        raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
-    address = addresses.find(root, "model_server", "")
-    if not (target or address.value):
-        raise NoServiceError(
-            f"no service of {root} is known: start `digits up --models {root}`, or name its model server "
-            "with --model-server"
-        )
-    if target:
-        source = click.get_current_context().get_parameter_source("target")
-        is_variable = source is ParameterSource.ENVIRONMENT
-        address = Address(target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
-    credentials = None
-    if ca:
-        pair = (path.read_bytes() for path in (key, certificate) if path)
-        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), *pair)
-    with closing(Connection(address.value, credentials)) as server:
-        yield server, address
+        Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what
+        listens on the default port may serve another folder.
+        """
+        import grpc
+
+        from digit_core.tfserving.connection import Connection
+
+        if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
+            raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
+        address = addresses.find(root, "model_server", "")
+        if not (self.target or address.value):
+            raise NoServiceError(
+                f"no service of {root} is known: start `digits up --models {root}`, or name its model "
+                "server with --model-server"
+            )
+        if self.target:
+            source = click.get_current_context().get_parameter_source("target")
+            is_variable = source is ParameterSource.ENVIRONMENT
+            address = Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
+        credentials = None
+        if self.ca:
+            pair = (path.read_bytes() for path in (self.key, self.certificate) if path)
+            credentials = grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
+        with closing(Connection(address.value, credentials)) as server:
+            yield server, address
 
 
-@contextmanager
-def releases(
-    root: Path,
-    name: str | None,
-    gateway: str | None,
-    timeout: float,
-    offline: bool,
-    force: bool,
-    **endpoint: Any,
-) -> Iterator["Releases"]:
-    """Connect to the services for the block, in which a command changes what is served."""
-    from digit_core.artifact.models_folder import ModelsFolder
-    from digit_core.errors import DigitError
-    from digit_serving.releases.promotion import Releases
+@dataclass(frozen=True, slots=True)
+class ChangeOptions(Endpoint):
+    """Options of a command that changes what is served."""
 
-    with click_errors(), ExitStack() as stack:
-        folder = ModelsFolder(root)
-        name = folder.choose(name)
-        if offline:
-            yield Releases(folder, name, click.echo, force=force)
-            return
-        server, address = stack.enter_context(connected(root, **endpoint))
-        try:
-            client = stack.enter_context(digit_client.Client(gateway, model=name)) if gateway else None
-        except ValueError as error:
-            raise SettingError(str(error)) from error
-        words = f"the model server at {address}"
-        try:
-            yield Releases(folder, name, click.echo, server, client, timeout, words, force)
-        except DigitError as error:
-            raise DigitServingError(address.explain(error)) from error
+    root: Path
+    name: str | None
+    gateway: str | None
+    timeout: float
+    offline: bool
+    force: bool
+
+    @contextmanager
+    def releases(self) -> Iterator["Releases"]:
+        """Connect to the services for the block."""
+        from digit_core.artifact.models_folder import ModelsFolder
+        from digit_core.errors import DigitError
+        from digit_serving.releases.promotion import Releases
+
+        with click_errors(), ExitStack() as stack:
+            folder = ModelsFolder(self.root)
+            name = folder.choose(self.name)
+            if self.offline:
+                yield Releases(folder, name, click.echo, force=self.force)
+                return
+            server, address = stack.enter_context(self.connected(self.root))
+            gateway = None
+            if self.gateway:
+                try:
+                    gateway = stack.enter_context(digit_client.Client(self.gateway, model=name))
+                except ValueError as error:
+                    raise SettingError(str(error)) from error
+            words = f"the model server at {address}"
+            try:
+                yield Releases(folder, name, click.echo, server, gateway, self.timeout, words, self.force)
+            except DigitError as error:
+                raise DigitServingError(address.explain(error)) from error
 
 
 def model_options(command: Command) -> Command:
@@ -140,8 +153,8 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 
 endpoint_options = _adding(*_ENDPOINT_OPTIONS)
-"""Options of `connected`."""
+"""Options of `Endpoint`."""
 change_options = _adding(models_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
-"""Options of `releases`."""
+"""Options of `ChangeOptions`."""
 removal_options = _adding(models_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
-"""Options of `releases`, but for the model's name."""
+"""Options of `ChangeOptions`, except the model's name."""
