@@ -82,6 +82,6 @@ def _user() -> str:
 
 
 def _command() -> str:
-    """Return the command line of this process. URLs have no user, password or query."""
+    """Return the command line of this process, without users, passwords and queries in URLs."""
     program = Path(sys.argv[0]).name.replace("__main__.py", "digits")
     return shlex.join([program, *(_SECRETS.sub(r"\1\2", argument) for argument in sys.argv[1:])])

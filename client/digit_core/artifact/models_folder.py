@@ -9,8 +9,8 @@
         ├── 1/
         └── 2/
 
-Publishing adds a version to models.config. It moves no label, unless the model has none: so it never changes
-what callers are answered with.
+Publishing adds a version to models.config, and moves no label unless the model has none. So publishing never
+changes which version answers callers.
 """
 
 import errno
@@ -79,33 +79,23 @@ class ModelsFolder:
         return [name for name in self.names() if name != READER_NAME]
 
     def left_out(self) -> dict[str, str]:
-        """Return why each model that models.config does not name is not served, by its name.
-
-        Reads no checksums, which `verify` does: probes ask, and a large version would hold them up.
-        """
+        """Return the reason why each model without an entry in models.config is not served, by its name."""
         names, served = self.names(), self.read_config().base_paths
         reasons = {}
         for name in sorted(self._folders() - served.keys()):
-            number, version = next(iter(self.versions(name).items()))
-            remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
-            state = f"not in models.config; {remedy}" if version.is_complete else "missing or incomplete"
-            reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
+            number = max(self.versions(name))
+            reason = f"version {number} is {self._defect(name, number)}"
+            reasons[name] = reason if name in names else NAME_RULE
         return reasons
 
     def left_out_versions(self) -> list[str]:
-        """Return a sentence on each version that models.config does not list, but a label names or is newer.
-
-        Reads no checksums, as `left_out`.
-        """
+        """Return a sentence on each unlisted version that has a label, or is newer than all listed ones."""
         config, sentences = self.read_config(), []
         for name in config.base_paths if config.is_ours else ():
-            published = self.versions(name)
             listed = config.listed(name)
-            newer = {number for number in published if number > max(listed, default=0)}
+            newer = {number for number in self.versions(name) if number > max(listed, default=0)}
             for number in sorted({*config.labels(name).values(), *newer} - listed):
-                is_complete = number in published and published[number].is_complete
-                remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
-                state = f"not in models.config; {remedy}" if is_complete else "missing or incomplete"
+                state = self._defect(name, number)
                 sentences.append(f"Version {number} of the model {name} is not served: it is {state}.")
         return sentences
 
@@ -147,6 +137,11 @@ class ModelsFolder:
         if found is None:
             raise ArtifactError(f"version {number} does not exist in {self.root / name}")
         return found
+
+    def place(self, name: str, number: int) -> Version:
+        """Return a version of a model, which need not exist. Folders that do may have leading zeros."""
+        place = Version(name, number, self.root / name / str(number))
+        return self.versions(name).get(number, place)
 
     def labelled(self, name: str, label: str = STABLE) -> Version | None:
         """Return the version with a label, None without one. Raise ArtifactError if its folder is missing."""
@@ -195,7 +190,7 @@ class ModelsFolder:
     def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
         """Hold the folder's exclusive lock between processes during the block; it ends with the process.
 
-        A read-only folder has no lock: whoever changes it fails by that.
+        A read-only folder has no lock, since every change of it fails.
         """
         end = time.monotonic() + timeout
         if not self.root.is_dir():
@@ -215,7 +210,7 @@ class ModelsFolder:
                 except BlockingIOError:
                     if time.monotonic() > end:
                         message = f"{self.root} has been locked by another process for {timeout:g} s"
-                        raise ArtifactError(message) from None
+                        raise ArtifactError(f"{message}; try again later") from None
                 time.sleep(_LOCK_RETRY_SECONDS)
             yield
 
@@ -329,28 +324,34 @@ class ModelsFolder:
         published, listed = self.versions(name), config.listed(name)
         failures = {}
         for number in sorted(listed):
-            version = Version(name, number, self.root / name / str(number))
-            if failure := self._failure(published.get(number, version), load):
+            if failure := self._failure(self.place(name, number), load):
                 failures[number] = failure
         for number, failure in failures.items():
             others = published.keys() - failures.keys()
             other = next((each for each in others if each in listed or not published[each].defect()), None)
             labels = [label for label, labelled in config.labels(name).items() if labelled == number]
-            remedy = f"once it is mended: `digits models verify {number} --model {name}`"
+            remedy = f"once it is restored, run `digits models verify {number} --model {name}`"
             if labels and other is None:
                 remedy += ", or publish another version"
             elif labels:
                 option = "" if STABLE in labels else f" --version-label {labels[0]}"
                 promotion = f"`digits models promote N --model {name}{option}`"
-                remedy = f"label {', '.join(labels)} needs another: {promotion}"
-            report(f"{failure}, and not served; {remedy}")
+                remedy = f"label {', '.join(labels)} needs another version: {promotion}"
+            report(f"{failure}, so it is not served; {remedy}")
         if listed == failures.keys():
             report(f"{name} has no version to serve; its entry in {self.config_path} is removed")
             return config.without(name)
         return config.with_versions(name, listed - failures.keys(), self.root.resolve() / name)
 
+    def _defect(self, name: str, number: int) -> str:
+        """Return why an unlisted version is not served. Checksums would take too long for probes."""
+        if not self.place(name, number).is_complete:
+            return "missing or incomplete"
+        remedy = f"`digits models verify {number} --model {name}` adds it, or says why not"
+        return f"not in models.config; {remedy}"
+
     def _failure(self, version: Version, load: bool) -> str:
-        """Return a sentence about a version that can't be served, "" about another."""
+        """Return a sentence about a version that can't be served, "" about one that can."""
         if defect := version.defect():
             return f"{version.path} is {defect}"
         try:
@@ -368,7 +369,7 @@ class ModelsFolder:
 
 
 def _is_servable(name: str, versions: Mapping[int, Version]) -> bool:
-    """True for the name of a model. Classifiers have a task card, and can't be the reader."""
+    """True if a model may have this name. The reader's is not for classifiers, which have a task card."""
     is_reader = name == READER_NAME
     return is_name(name) and not (is_reader and any("task" in each.card() for each in versions.values()))
 

@@ -1,4 +1,4 @@
-"""Models in object storage: atomic push and pull, which check every file and go on where they stopped.
+"""Models in object storage: atomic push and pull, which check every file and resume where they stopped.
 
 The layout is that of a models folder. Version N of digits in `s3://bucket/models` has a manifest,
 `digits/N/manifest.json`, with the SHA-256 of each file, and its files in `digits/N/<SHA-256 of the
@@ -33,12 +33,12 @@ class Bucket:
     """Models at a URL of object storage. Methods raise ArtifactError for every failure."""
 
     def __init__(self, url: str, report: Report) -> None:
-        """Open the folder at `url`, which has to be one of object storage."""
+        """Open the folder at `url`, which must be one of object storage."""
         self.url, self.report = url.rstrip("/"), report
         with _artifact_errors(self.url):
             filesystem, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         if "local" in filesystem.protocol:
-            raise ArtifactError(f"{url} is no URL of object storage, such as s3://bucket/models")
+            raise ArtifactError(f"{url} is not a URL of object storage, such as s3://bucket/models")
         self._files = DirFileSystem(root, filesystem)
 
     def read_config(self) -> tuple[ModelsConfig, dict[str, Any]]:
@@ -76,10 +76,10 @@ class Bucket:
                     # Filesystems have different errors for an unmet condition.
                     if self.read_config()[1] == condition:
                         raise
-        raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
+        raise ArtifactError(f"{self.url}/models.config is being changed by others; try again")
 
     def push(self, version: Version) -> None:
-        """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
+        """Copy a version into the bucket, unless it is there; raise ArtifactError if other files are."""
         place = f"{version.model}/{version.number}"
         with _artifact_errors(f"{self.url}/{place}"):
             sums, there = _checksums(version.path), self._read_manifest(place)
@@ -140,7 +140,7 @@ class Bucket:
         self.report(f"{path} is complete.")
 
     def remove_unlisted(self, folder: ModelsFolder, name: str, kept: set[int]) -> None:
-        """Remove from the folder the versions that the bucket has, but those that are to be kept."""
+        """Remove from the folder the versions that the bucket has, except those in `kept`."""
         for version in folder.versions(name).values():
             if version.number in kept:
                 continue
@@ -170,8 +170,8 @@ def push_versions(
     for version in versions:
         if version.number not in config.selected(version.model, {version.number}):
             raise ArtifactError(
-                f"version {version.number} is not entered in {folder.config_path}; "
-                f"`digits models verify {version.number}` does it"
+                f"version {version.number} is not in {folder.config_path}; "
+                f"`digits models verify {version.number}` adds it"
             )
         bucket.push(version)
     bucket.enter(versions, labels)
@@ -240,9 +240,7 @@ class Pull:
         return refused
 
     def _pull(self, name: str, number: int) -> None:
-        # The name of an existing folder may have leading zeros.
-        place = Version(name, number, self.folder.root / name / str(number))
-        self.bucket.pull(self.folder.versions(name).get(number, place), self.check)
+        self.bucket.pull(self.folder.place(name, number), self.check)
 
     def _take_over(
         self, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]

@@ -141,7 +141,7 @@ def history(root: Path, name: str | None) -> None:
 def prune(keep: int, **change: Any) -> None:
     """Unload and remove old versions.
 
-    A version stays if it has a label, or had one before the version that has it.
+    A version stays if it has a label, or if a rollback would give it one.
     """
     with ChangeOptions(**change).releases() as releases:
         releases.prune(keep)
@@ -170,10 +170,10 @@ def remove(**change: Any) -> None:
 )
 @model_options
 def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", name: str) -> None:
-    """Copy a version into a bucket, such as s3://bucket/models, and enter it in its models.config.
+    """Copy a version into a bucket, such as s3://bucket/models, and add it to the models.config there.
 
-    An interrupted push goes on where it stopped. A version that is there never changes. A label moves with
-    --promote only.
+    An interrupted push resumes where it stopped. A version in the bucket never changes. Labels move only with
+    --promote.
     """
     with needs_extra("s3"):
         from digit_serving.releases.bucket import Bucket, push_versions
@@ -194,7 +194,7 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     metavar="N",
     multiple=True,
     type=click.IntRange(min=0),
-    help="Version to copy, and not to enter in models.config; repeatable.",
+    help="Version to copy without adding it to models.config; repeatable.",
 )
 @models_option
 @name_option
@@ -203,13 +203,13 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     "--every",
     metavar="SECONDS",
     type=POSITIVE,
-    help="Pull again and again, with this pause, after failures too.",
+    help="Pull repeatedly, also after failures, with this pause.",
 )
 @click.option(
     "--metrics-port",
     metavar="PORT",
     type=click.IntRange(1, 65535),
-    help="With --every, port of /metrics: the time of the latest success.",
+    help="With --every, port of /metrics, which has the time of the latest success.",
 )
 @_public_key_option
 def pull(
@@ -222,11 +222,11 @@ def pull(
     metrics_port: int | None,
     public_key: Path | None,
 ) -> None:
-    """Copy from a bucket what its models.config names: versions, then labels.
+    """Copy the versions, then the labels, that a bucket's models.config names.
 
-    A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
-    on where it stopped. A version that is there never changes; one that the models.config no longer names is
-    removed here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
+    A version appears in the folder when it is complete and its checksums are right. An interrupted pull
+    resumes where it stopped. A version never changes; one that the models.config no longer names is removed
+    here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
     signature is left out.
     """
 
@@ -251,9 +251,9 @@ def pull(
 @model_options
 @_public_key_option
 def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | None) -> None:
-    """Load version N in a process of its own, and enter it in models.config.
+    """Load version N in a process of its own, and add it to models.config.
 
-    With a key, its files must be those that the key's owner signed.
+    With a key, the files must be those that the key's owner signed.
     """
     version = folder.version(name, number)
     if public_key:
@@ -266,7 +266,7 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
         else:
             config = folder.enter(config, version)
     is_entered = number in config.listed(name)
-    kept = "" if is_entered else f"; Digits did not write {folder.config_path}: name it there yourself"
+    kept = "" if is_entered else f"; Digits did not write {folder.config_path}, so add it there yourself"
     click.echo(f"{version.path} can be served{kept}.")
 
 
@@ -283,9 +283,9 @@ def default(name: str | None, root: Path) -> None:
     with click_errors():
         folder = ModelsFolder(root)
         if name is None:
-            click.echo(folder.default() or "none: the next `digits up` chooses")
+            click.echo(folder.default() or "none; the next `digits up` chooses one")
         elif folder.choose(name) == READER_NAME:
-            raise DigitServingError(f"{READER_NAME} answers no callers")
+            raise DigitServingError(f"{READER_NAME} can't be the default: it answers no callers")
         else:
             folder.set_default(name)
             click.echo(f"{name} is the default, from the next start of `digits up`.")
@@ -297,7 +297,7 @@ def default(name: str | None, root: Path) -> None:
 def check(root: Path, name: str | None) -> None:
     """Correct models.config before a model server starts.
 
-    Enter models that have no entry, and take out versions whose files are missing.
+    Add models that have no entry, and leave out versions whose files are missing.
     """
     from digit_core.artifact.models_folder import ModelsFolder
 
@@ -317,7 +317,7 @@ def check(root: Path, name: str | None) -> None:
 
 
 def _repeat(pull: Callable[[], None], pause: float, metrics_port: int | None) -> NoReturn:
-    """Pull until SIGTERM, after failures too; /metrics at the port tells when a pull last succeeded."""
+    """Pull until SIGTERM, also after failures; /metrics at the port tells when a pull last succeeded."""
     with click_errors(), needs_extra("s3"):
         from prometheus_client import CollectorRegistry, Gauge, start_http_server
 

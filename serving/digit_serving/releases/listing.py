@@ -1,4 +1,4 @@
-"""Output of `digits models ls` and `show`: tables, JSON and model cards."""
+"""Output of `digits models ls`, `show` and `history`: tables and model cards."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from digit_core.artifact.changes import Change
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.traffic import Shares
-from digit_core.artifact.versions import Version
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
 from digit_serving.commands import NONE, format_fields, format_size, format_time
@@ -52,7 +51,7 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
     entered, labels = config.selected(name, published), config.labels(name)
     rows = []
     for number in sorted({*published, *config.listed(name), *labels.values()}, reverse=True):
-        version = published.get(number, Version(name, number, folder.root / name / str(number)))
+        version = folder.place(name, number)
         status = statuses.get(number) if number in entered else None
         state, reason = (status.state, status.error) if status else (None, "")
         if number not in entered:
@@ -79,14 +78,17 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
 def format_table(rows: Sequence[Row], shares: Shares) -> str:
     """Return a table with headings. Numbers are right-aligned. Labels have their shares of the requests.
 
-    Accuracies on other pictures than the stable version's, or else than the newest one's, are marked.
+    An accuracy on other test pictures than the stable version's, or without one the newest's, is marked.
     """
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
     cells = [_cells(row, shares, OTHER_PICTURES if row in others else "") for row in rows]
     lines = [commands.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
-        lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
+        lines.append(
+            f"{OTHER_PICTURES} marks an accuracy measured on different test pictures than version "
+            f"{measured[0].version}'s; don't compare it"
+        )
     return "\n".join(lines)
 
 

@@ -47,10 +47,10 @@ _CHANGE_OPTIONS = (
         "--gateway",
         metavar="URL",
         envvar="DIGITS_URL",
-        help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
+        help="Gateway that must answer as well; $DIGITS_API_KEY is its key.",
     ),
     option("--timeout", default=60.0, type=POSITIVE, help="Seconds to wait for each step of the service."),
-    click.option("--offline", is_flag=True, help="Wait for no service."),
+    click.option("--offline", is_flag=True, help="Change the folder only, and wait for no service."),
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
 )
 
@@ -66,7 +66,7 @@ class Endpoint:
 
     @contextmanager
     def connected(self, root: Path) -> Iterator[tuple[Any, Address]]:
-        """Yield a Connection, and its address: the given one, else that of `digits up` with a models folder.
+        """Yield a Connection, and its address: the given one, or that of `digits up` with a models folder.
 
         Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what
         listens on the default port may serve another folder.

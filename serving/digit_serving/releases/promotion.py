@@ -42,9 +42,9 @@ def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
 class Releases:
     """Versions of the model `name` in a models folder, and their services.
 
-    A change waits until the services follow it, each step at most `timeout` seconds. If they do not, refuse
-    access, or a step fails, models.config is restored. `report` gets a sentence for each step. Methods raise
-    ArtifactError, OSError, or DigitError if the model server does not answer.
+    A change waits until the services follow it, each step at most `timeout` seconds. If they don't follow or
+    refuse access, or if a step fails, models.config is restored. `report` gets a sentence for each step.
+    Methods raise ArtifactError, OSError, or DigitError if the model server does not answer.
     """
 
     folder: ModelsFolder
@@ -66,7 +66,7 @@ class Releases:
         None leaves it.
         """
         if share is not None and label == STABLE:
-            raise ArtifactError(f"a share needs another --version-label than {STABLE}, which has the rest")
+            raise ArtifactError(f"--share needs another --version-label than {STABLE}, which has the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
             self._move(config, label, number)
@@ -88,7 +88,7 @@ class Releases:
         self.report(f"Version {number} is {label}.")
 
     def prune(self, keep: int) -> None:
-        """Remove the versions but the newest `keep` and those that a label or a rollback needs.
+        """Remove the versions except the newest `keep` and those that a label or a rollback needs.
 
         The model server unloads a version before its files are removed.
         """
@@ -105,7 +105,7 @@ class Releases:
                     kept, base_path = config.listed(self.name) - listed, config.base_paths[self.name]
                     self.folder.write_config(config.with_versions(self.name, kept, base_path))
                 if removed:
-                    self._wait_until_unloaded(removed, "what is removed")
+                    self._wait_until_unloaded(removed, "the versions to be removed")
             remove_leftovers(self.folder.root / self.name)
             for number in sorted(removed):
                 size = found[number].size()
@@ -133,10 +133,10 @@ class Releases:
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
 
     def _defaults(self) -> Iterator[tuple[str | None, str]]:
-        """Yield each model that answers callers who name none, and what lets another one do so."""
+        """Yield each model that answers callers who name none, and the way to let another one do so."""
         yield self.folder.default(), "`digits models default NAME`"
         variable = "another DIGITS_MODEL_NAME"
-        yield os.environ.get("DIGITS_MODEL_NAME"), variable
+        yield os.environ.get("DIGITS_MODEL_NAME"), f"set {variable}"
         if up := addresses.read(self.folder.root):
             yield up.default_model, f"start `digits up` with {variable}"
         if gateway := self.gateway:

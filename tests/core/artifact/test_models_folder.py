@@ -131,9 +131,9 @@ def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder) 
     shutil.rmtree(path / "3" / "variables")
     assert prepare(folder) == [
         f"{path / '2'} is damaged: variables/variables.data-00000-of-00001 is not as it was published, "
-        "and not served; once it is mended: `digits models verify 2 --model digits`",
-        f"{path / '3'} is missing or incomplete, and not served; "
-        "label stable needs another: `digits models promote N --model digits`",
+        "so it is not served; once it is restored, run `digits models verify 2 --model digits`",
+        f"{path / '3'} is missing or incomplete, so it is not served; "
+        "label stable needs another version: `digits models promote N --model digits`",
     ]
     assert folder.read_config().listed("digits") == {1}
     assert folder.read_config().labels("digits") == {"stable": 3}
@@ -144,7 +144,7 @@ def test_prepare_advises_no_promotion_without_a_version_to_promote(folder: Model
     path = folder.root / "digits" / "1"
     shutil.rmtree(path / "variables")
     assert prepare(folder)[0] == (
-        f"{path} is missing or incomplete, and not served; once it is mended: "
+        f"{path} is missing or incomplete, so it is not served; once it is restored, run "
         "`digits models verify 1 --model digits`, or publish another version"
     )
 
@@ -157,12 +157,12 @@ def test_left_out_versions_are_labelled_or_newer_than_those_served(folder: Model
     write_files(folder.root / "digits" / "5")
     lines = prepare(folder)
     assert lines[0].endswith(
-        "label canary needs another: `digits models promote N --model digits --version-label canary`"
+        "label canary needs another version: `digits models promote N --model digits --version-label canary`"
     )
     assert folder.left_out_versions() == [
         "Version 2 of the model digits is not served: it is missing or incomplete.",
         "Version 5 of the model digits is not served: it is not in models.config; `digits models verify 5 "
-        "--model digits` enters it, or says why not.",
+        "--model digits` adds it, or says why not.",
     ]
 
 
@@ -181,8 +181,8 @@ def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder) -> None:
     [
         ("{", "is damaged"),
         ('{"digits": 1}', "is damaged"),
-        ('{"digits": {"canary": 1.5}}', "the shares of digits, .* must lie"),
-        ('{"digits": {"a": 0.6, "b": 0.5}}', "the shares of digits, .* must lie"),
+        ('{"digits": {"canary": 1.5}}', "the shares of digits, .* must be between"),
+        ('{"digits": {"a": 0.6, "b": 0.5}}', "the shares of digits, .* must be between"),
     ],
 )
 def test_read_traffic_that_is_damaged_raises_artifact_error(
@@ -206,8 +206,8 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(folder: ModelsFol
     assert not picky.prepare(lines.append)
     assert picky.prepare(lines.append, load=["digits"])
     assert lines == [
-        f"{folder.root / 'digits' / '2'} is too large, and not served; "
-        "once it is mended: `digits models verify 2 --model digits`"
+        f"{folder.root / 'digits' / '2'} is too large, so it is not served; "
+        "once it is restored, run `digits models verify 2 --model digits`"
     ]
     assert folder.read_config().listed("digits") == {1}
 

@@ -35,8 +35,8 @@ def test_check_corrects_a_copied_folder(published: Service) -> None:
     result = published.run("check", "--models", root)
     assert result.exit_code == 0
     assert result.stdout == (
-        f"{root / 'digits' / '2'} is missing or incomplete, and not served; "
-        "once it is mended: `digits models verify 2 --model digits`\n"
+        f"{root / 'digits' / '2'} is missing or incomplete, so it is not served; "
+        "once it is restored, run `digits models verify 2 --model digits`\n"
     )
     text = (root / "models.config").read_text()
     assert f'base_path: "{root.resolve() / "digits"}"' in text
@@ -74,7 +74,7 @@ def test_ls_prints_a_table_newest_first(service: Service) -> None:
     assert result.exit_code == 0
     assert result.stderr == (
         "The model shapes is not served: version 1 is not in models.config; "
-        "`digits models verify 1 --model shapes` enters it, or says why not\n"
+        "`digits models verify 1 --model shapes` adds it, or says why not\n"
     )
     shutil.rmtree(service.folder.root / "shapes")
     headings, *lines = result.stdout.splitlines()
@@ -96,7 +96,9 @@ def test_ls_marks_accuracies_on_other_pictures_than_the_stable_versions(publishe
         file.write_text(json.dumps({"accuracy": 0.5, "data": {"test_checksum": checksum}}))
     _, *lines, note = published.run("ls").stdout.splitlines()
     assert [line.split()[2] for line in lines] == ["0.5000", "0.5000*", "0.5000"]
-    assert note == "* measured on other pictures than version 1"
+    assert note == (
+        "* marks an accuracy measured on different test pictures than version 1's; don't compare it"
+    )
     rows = json.loads(published.run("ls", "--json").stdout)["versions"]
     assert [row["pictures"] for row in rows] == ["a", "b", "a"]
 

@@ -218,7 +218,7 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
         assert ("canary 10 %" in line) == (share == "0.1")
         traffic = {"canary": 0.1} if share == "0.1" else {}
         assert json.loads(published.run("ls", "--json").stdout)["traffic"] == traffic
-    assert "a share needs another" in published.run("promote", 2, "--share", 0.1, "--offline").stderr
+    assert "--share needs another" in published.run("promote", 2, "--share", 0.1, "--offline").stderr
     assert (published.config.labels("digits")["stable"], published.folder.read_traffic()) == (1, {})
 
 
@@ -401,7 +401,7 @@ def test_prune_unloads_and_removes_what_no_label_needs(service: Service) -> None
     assert (result.exit_code, result.stderr) == (0, "")
     waiting, *removed, kept = result.stdout.splitlines()
     assert waiting.startswith("Waiting for the model server at 127.0.0.1:")
-    assert waiting.endswith(" to unload what is removed ...")
+    assert waiting.endswith(" to unload the versions to be removed ...")
     assert [line.rpartition(" (")[0] for line in removed] == [
         f"Removed {service.versions / version}" for version in ("0", "1", "4", "5")
     ]
@@ -454,8 +454,8 @@ def assert_default_stays(service: Service, name: str) -> None:
         return result.stderr.strip().rpartition("first: ")[2]
 
     variable = "another DIGITS_MODEL_NAME"
-    assert refusal(DIGITS_MODEL_NAME=name) == variable
-    assert refusal("--offline", DIGITS_MODEL_NAME=name) == variable
+    assert refusal(DIGITS_MODEL_NAME=name) == f"set {variable}"
+    assert refusal("--offline", DIGITS_MODEL_NAME=name) == f"set {variable}"
     with recorded(service.folder.root, Addresses("http://127.0.0.1:1", "127.0.0.1:1", name)):
         assert refusal() == f"start `digits up` with {variable}"
     with FaultyServer() as gateway:
