@@ -16,9 +16,6 @@ from digit_serving.commands import NONE, format_fields, format_size, format_time
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
 OTHER_PICTURES = "*"
-MISSING = "missing"
-NOT_ENTERED = "not entered"
-DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +23,10 @@ class Row:
     """One version in the list.
 
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
-    from the model card, None if the card lacks them.
-    `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
-    model server says, None if it does not know the version or does not answer. A version that is not loaded
-    may be DAMAGED. `bytes` is the size on disk. `reason` says why the version can't be served, "" if it can.
+    from the model card, None if the card lacks them. `state` is "missing" without a folder, "not entered" if
+    models.config does not list the version, "damaged" if a file of a version that is not loaded has changed,
+    or else the model server's, None if it does not know the version or does not answer. `bytes` is the size
+    on disk. `reason` says why the version can't be served, "" if it can.
     """
 
     version: int
@@ -55,9 +52,9 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
         status = statuses.get(number) if number in entered else None
         state, reason = (status.state, status.error) if status else (None, "")
         if number not in entered:
-            state = NOT_ENTERED
+            state = "not entered"
         if status is None and version.is_complete and (reason := version.defect()):
-            state = DAMAGED
+            state = "damaged"
         card = version.card()
         data = card.get("data")
         rows.append(
@@ -66,7 +63,7 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
                 card.get("created"),
                 card.get("accuracy"),
                 data.get("test_checksum") if isinstance(data, dict) else None,
-                state if number in published else MISSING,
+                state if number in published else "missing",
                 sorted(label for label, labelled in labels.items() if labelled == number),
                 version.size(),
                 reason,

@@ -19,6 +19,7 @@ from digit_serving.commands import POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, SettingError
 
 if typing.TYPE_CHECKING:
+    from digit_core.artifact.models_folder import ModelsFolder
     from digit_serving.releases.promotion import Releases
 
 Command = Callable[..., None]
@@ -99,7 +100,7 @@ class Endpoint:
 class ChangeOptions(Endpoint):
     """Options of a command that changes what is served."""
 
-    root: Path
+    folder: "ModelsFolder"
     name: str | None
     gateway: str | None
     timeout: float
@@ -109,17 +110,15 @@ class ChangeOptions(Endpoint):
     @contextmanager
     def releases(self) -> Iterator["Releases"]:
         """Connect to the services for the block."""
-        from digit_core.artifact.models_folder import ModelsFolder
         from digit_core.errors import DigitError
         from digit_serving.releases.promotion import Releases
 
-        with click_errors(), ExitStack() as stack:
-            folder = ModelsFolder(self.root)
-            name = folder.choose(self.name)
-            if self.offline:
-                yield Releases(folder, name, click.echo, force=self.force)
-                return
-            server, address = stack.enter_context(self.connected(self.root))
+        folder, name = self.folder, self.folder.choose(self.name)
+        if self.offline:
+            yield Releases(folder, name, click.echo, force=self.force)
+            return
+        with ExitStack() as stack:
+            server, address = stack.enter_context(self.connected(folder.root))
             gateway = None
             if self.gateway:
                 try:
@@ -133,18 +132,27 @@ class ChangeOptions(Endpoint):
                 raise DigitServingError(address.explain(error)) from error
 
 
-def model_options(command: Command) -> Command:
-    """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
+def folder_option(command: Command) -> Command:
+    """Add --models to the command, and pass the folder; turn expected errors into click's."""
 
     @functools.wraps(command)
-    def with_model(root: Path, name: str | None, **others: Any) -> None:
+    def with_folder(root: Path, **others: Any) -> None:
         from digit_core.artifact.models_folder import ModelsFolder
 
         with click_errors():
-            folder = ModelsFolder(root)
-            command(folder=folder, name=folder.choose(name), **others)
+            command(folder=ModelsFolder(root), **others)
 
-    return models_option(name_option(with_model))
+    return models_option(with_folder)
+
+
+def model_options(command: Command) -> Command:
+    """Add --models and --model to the command; pass the folder and the name of a model that it has."""
+
+    @functools.wraps(command)
+    def with_model(folder: "ModelsFolder", name: str | None, **others: Any) -> None:
+        command(folder=folder, name=folder.choose(name), **others)
+
+    return folder_option(name_option(with_model))
 
 
 def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -154,7 +162,7 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 endpoint_options = _adding(*_ENDPOINT_OPTIONS)
 """Options of `Endpoint`."""
-change_options = _adding(models_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+change_options = _adding(folder_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
 """Options of `ChangeOptions`."""
-removal_options = _adding(models_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+removal_options = _adding(folder_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
 """Options of `ChangeOptions`, except the model's name."""
