@@ -12,6 +12,10 @@ import yaml
 K8S = Path(__file__).parent.parent / "k8s"
 OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
 
+# Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
+VERSIONS = ["1.32", "1.35", "1.37"]
+RAY_JOB = tuple(yaml.safe_load_all((K8S.parent / "docs" / "examples" / "score_with_ray.yaml").read_text()))
+
 Object = dict[str, Any]
 
 
@@ -119,3 +123,17 @@ def environment(container: Object, objects: Sequence[Object]) -> dict[str, str]:
         if "configMapRef" in source:
             variables |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     return variables | {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
+
+
+def policies(labels: dict[str, str], objects: list[Object]) -> list[Any]:
+    """Return the specifications of the network policies that select a pod."""
+    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    return [spec for spec in specs if spec["podSelector"]["matchLabels"].items() <= labels.items()]
+
+
+def ray_pods() -> list[Any]:
+    """Return the pod templates of the documentation's RayJob: submitter, head and workers."""
+    spec = RAY_JOB[0]["spec"]
+    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]
+    return [spec["submitterPodTemplate"], head["template"], workers["template"]]

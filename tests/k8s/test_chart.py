@@ -17,10 +17,10 @@ from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE
-from tests.k8s.test_objects import VERSIONS
 from tests.manifests import (
     K8S,
     OVERLAYS,
+    VERSIONS,
     component,
     containers,
     environment,

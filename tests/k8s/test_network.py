@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.k8s.conftest import Installation
-from tests.manifests import Object, component, containers, environment, named, of_kind, pods
+from tests.manifests import component, containers, environment, named, of_kind, pods, policies
 
 # Callee or caller outside, of a rule that names none.
 ANYBODY = "{}"
@@ -14,12 +14,6 @@ ANYBODY = "{}"
 ADDRESS = re.compile(r"(?:dns:///|redis://|http://)([a-z-]+)(?::(\d+))?")
 
 Connection = tuple[str, str, int]
-
-
-def policies(labels: dict[str, str], objects: list[Object]) -> list[Any]:
-    """Return the specifications of the network policies that select a pod."""
-    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
-    return [spec for spec in specs if spec["podSelector"]["matchLabels"].items() <= labels.items()]
 
 
 def allowed(installation: Installation, direction: str) -> Iterator[tuple[str, str, int]]:

@@ -9,11 +9,7 @@ import kubernetes_validate
 import pytest
 
 from tests.k8s.conftest import Installation
-from tests.manifests import OVERLAYS, containers, named, of_kind, overlay, pod, pods
-
-# Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
-VERSIONS = ["1.32", "1.35", "1.37"]
-
+from tests.manifests import OVERLAYS, VERSIONS, containers, named, of_kind, overlay, pod, pods
 
 # Their schemas are those of operators; other tests read what the chart writes.
 CUSTOM_RESOURCES = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import kubernetes_validate
@@ -17,10 +16,10 @@ import yaml
 
 from digit_serving.model_server.config import read
 from tests.commands import fake_digits, parse
-from tests.k8s.test_network import policies
-from tests.k8s.test_objects import VERSIONS
 from tests.manifests import (
     OVERLAYS,
+    RAY_JOB,
+    VERSIONS,
     Object,
     component,
     containers,
@@ -31,6 +30,8 @@ from tests.manifests import (
     overlay,
     pod,
     pods,
+    policies,
+    ray_pods,
     render,
 )
 from tests.readme import ROOT, blocks
@@ -39,7 +40,6 @@ RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
 # Jobs that commands of the documentation create; KubeRay gives a RayJob a Job of the same name.
 CREATED = {("Job", name) for name in ("publish", "promote-2", "rollback", "restore", "score")}
-RAY_JOB = tuple(yaml.safe_load_all((ROOT / "docs" / "examples" / "score_with_ray.yaml").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +146,6 @@ def test_releases_job_rolls_back_or_runs_the_command_that_is_set(tmp_path: Path)
     for container, line in ((rollback, "models rollback\n"), (promotion, "models promote 2\n")):
         variables = environment(container, overlay("local")) | fake_digits(tmp_path)
         assert subprocess.check_output(container["command"], env=variables, text=True) == line
-
-
-def ray_pods() -> list[Any]:
-    """Return the pod templates of the documentation's RayJob: submitter, head and workers."""
-    spec = RAY_JOB[0]["spec"]
-    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
-    head = spec["rayClusterSpec"]["headGroupSpec"]
-    return [spec["submitterPodTemplate"], head["template"], workers["template"]]
 
 
 def test_ray_job_has_valid_pods_and_command_and_may_call_the_model_servers() -> None:

@@ -29,7 +29,6 @@ from tests.core.blocking import BlockingAsync
 from tests.processes import wait_until
 from tests.serving.releases.conftest import Serve, Service
 
-NO_SERVICE: dict[str, str | None] = {"DIGITS_MODEL_SERVER": None, "DIGITS_URL": None}
 FOREIGN = """# Mine.
 model_config_list {{ config {{ name: "digits" base_path: "{}" model_platform: "tensorflow"
     model_version_policy {{ latest {{ num_versions: 2 }} }} }} }}"""
@@ -72,23 +71,6 @@ def test_rollback_returns_to_each_previous_version(service: Service) -> None:
         "`digits models promote N --model digits --version-label stable`\n"
     )
     assert service.labelled() == 1
-
-
-@pytest.mark.usefixtures("verified_by_files")
-def test_history_lists_who_moved_which_label_newest_first(service: Service) -> None:
-    service.promote(2)
-    service.promote(3, "--version-label", "canary")
-    service.run("rollback")
-    assert service.run("promote", 2, "--gateway", "http://127.0.0.1:1", "--timeout", 1).exit_code == 1
-    headings, *lines = service.run("history").stdout.splitlines()
-    assert headings.split() == ["TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND"]
-    assert [line.split()[2:6] for line in lines] == [
-        ["digits", "stable", "2", "1"],
-        ["digits", "canary", "–", "3"],
-        ["digits", "stable", "1", "2"],
-        ["digits", "stable", "–", "1"],
-    ]
-    assert len(service.run("history", "--model", "other").stdout.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("verified_by_files")
@@ -243,17 +225,6 @@ def test_promote_with_a_share_that_the_gateway_does_not_follow_restores_everythi
         result = service.run("promote", 2, *options)
     assert f"the gateway at {gateway.url} does not read {service.folder.traffic_path}" in result.stderr
     assert (service.config, service.folder.read_traffic()) == (config, {"digits": {"canary": 0.5}})
-
-
-def test_change_without_a_known_service_asks_none(published: Service) -> None:
-    config, root = published.config, published.folder.root
-    for command in (["promote", "2"], ["rollback"], ["prune"], ["remove", "digits", "--yes"]):
-        result = CliRunner().invoke(models, [*command, "--models", str(root)], env=NO_SERVICE)
-        assert result.exit_code == 1
-        assert f"Error: no service of {root} is known: start `digits up" in result.stderr
-    assert published.config == config
-    listed = CliRunner().invoke(models, ["ls", "--models", str(root)], env=NO_SERVICE)
-    assert "States are unknown: no service of " in listed.stderr
 
 
 def test_promote_with_a_foreign_models_config_needs_force(published: Service) -> None:
