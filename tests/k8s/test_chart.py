@@ -63,7 +63,7 @@ def test_overlay_is_rendered_from_the_chart(name: str) -> None:
         ({"apiKeys": True, "feedback": {"enabled": True}}, "feedback.peers: name the addresses"),
         (merge(FEEDBACK, {"apiKeys": False}), "feedback: set apiKeys"),
         ({"training": {"schedule": "0 3 * * 0"}}, "training.schedule: needs feedback.enabled"),
-        (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "publishes on the volume"),
+        (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "models.source: volume, on which"),
         ({"autoscaling": {"metric": "queue"}}, "queue needs monitoring.enabled"),
         ({"gateway": {"replicas": {"min": 30}}}, "gateway.replicas: min is more than max"),
         ({"gateways": {}}, "gateways"),

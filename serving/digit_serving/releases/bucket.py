@@ -42,7 +42,7 @@ class Bucket:
         self._files = DirFileSystem(root, filesystem)
 
     def read_config(self) -> tuple[ModelsConfig, dict[str, Any]]:
-        """Return models.config, and the condition of a write: nobody else has changed the file."""
+        """Return models.config, and the condition of its replacement: nobody else has changed the file."""
         with _artifact_errors(f"{self.url}/models.config"):
             try:
                 tag = self._files.info("models.config").get("ETag")
@@ -245,7 +245,7 @@ class Pull:
     def _take_over(
         self, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
     ) -> ModelsConfig:
-        """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
+        """Return the folder's configuration with the bucket's entry of a model, without refused versions."""
         old = local.labels(name)
         usable = accepted | (self.folder.versions(name).keys() - config.listed(name))
         labels = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
 _ANSWERS = 8
-"""Consecutive right answers that count: enough to reach every replica of a model server."""
+"""Consecutive right answers after which a change is done: enough to reach every replica of a model server."""
 
 
 def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
@@ -62,8 +62,8 @@ class Releases:
     def promote(self, number: int, label: str, share: float | None = None) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it.
 
-        `share`, 0..1, is that of the requests without version and label that the label answers from then on;
-        None leaves it.
+        `share`, 0..1, is the share of the requests without version and label that the label answers from then
+        on; None keeps the present one.
         """
         if share is not None and label == STABLE:
             raise ArtifactError(f"--share needs another --version-label than {STABLE}, which has the rest")
@@ -204,7 +204,7 @@ class Releases:
             )
 
     def _share(self, label: str, share: float) -> None:
-        """Set the label's share, wait until gateways have read it; restore the shares if one does not."""
+        """Set the label's share, and wait until gateways have read it; restore the shares if one does not."""
         folder, gateway, old = self.folder, self.gateway, self.folder.read_traffic()
         folder.write_traffic(traffic.with_share(old, self.name, label, share))
         try:
