@@ -15,7 +15,6 @@ from digit_serving.commands import NONE, format_fields, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
-OTHER_PICTURES = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +78,11 @@ def format_table(rows: Sequence[Row], shares: Shares) -> str:
     """
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
-    cells = [_cells(row, shares, OTHER_PICTURES if row in others else "") for row in rows]
+    cells = [_cells(row, shares, "*" if row in others else "") for row in rows]
     lines = [commands.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
-        lines.append(
-            f"{OTHER_PICTURES} marks an accuracy measured on different test pictures than version "
-            f"{measured[0].version}'s; don't compare it"
-        )
+        note = f"* marks an accuracy measured on different test pictures than version {measured[0].version}'s"
+        lines.append(f"{note}; don't compare it")
     return "\n".join(lines)
 
 
