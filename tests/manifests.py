@@ -1,6 +1,7 @@
 """Kubernetes objects of k8s/: those that the overlays check in, and those of any values of the chart."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import yaml
 
 K8S = Path(__file__).parent.parent / "k8s"
 OVERLAYS = sorted(path.parent.name for path in K8S.glob("overlays/*/kustomization.yaml"))
+
+# Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
+VERSIONS = ["1.32", "1.35", "1.37"]
+RAY_JOB = tuple(yaml.safe_load_all((K8S.parent / "docs" / "examples" / "score_with_ray.yaml").read_text()))
 
 Object = dict[str, Any]
 
@@ -81,6 +86,12 @@ def training_job(objects: Sequence[Object]) -> Object:
     return job
 
 
+def job_from(cronjob: Object, name: str) -> Object:
+    """Return the Job that `kubectl create job NAME --from=cronjob/…` makes."""
+    spec = deepcopy(cronjob["spec"]["jobTemplate"]["spec"])
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec}
+
+
 def pod(workload: Object) -> Object:
     """Return a workload's pod template."""
     spec = workload["spec"]
@@ -112,3 +123,17 @@ def environment(container: Object, objects: Sequence[Object]) -> dict[str, str]:
         if "configMapRef" in source:
             variables |= named(objects, "ConfigMap", source["configMapRef"]["name"])["data"]
     return variables | {entry["name"]: entry.get("value", "") for entry in container.get("env", [])}
+
+
+def policies(labels: dict[str, str], objects: list[Object]) -> list[Any]:
+    """Return the specifications of the network policies that select a pod."""
+    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
+    return [spec for spec in specs if spec["podSelector"]["matchLabels"].items() <= labels.items()]
+
+
+def ray_pods() -> list[Any]:
+    """Return the pod templates of the documentation's RayJob: submitter, head and workers."""
+    spec = RAY_JOB[0]["spec"]
+    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]
+    return [spec["submitterPodTemplate"], head["template"], workers["template"]]

@@ -359,7 +359,7 @@ def test_failure_of_service_is_printed_once_and_exits_1(
     server.responses = [problem(404, code, "The sentence.")]
     result = run("read", large_folder)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == f"Error: The sentence; asked {server.url} (DIGITS_URL)\n"
+    assert result.stderr == f"Error: The sentence; the address is {server.url} (DIGITS_URL)\n"
 
 
 def test_predict_unreachable_service_is_printed_once_and_the_default_one_with_its_command(
@@ -385,10 +385,12 @@ def test_predict_asks_the_gateway_of_digits_up_unless_a_variable_names_one(
         assert run("predict", folder / "b.png", env=environment).exit_code == 0
         server.responses = [problem(404, "model_not_found", "The sentence.")]
         result = run("predict", folder / "b.png", env=environment)
-        assert result.stderr.endswith(f"; asked {server.url} (that of `digits up` with {tmp_path})\n")
+        assert result.stderr.endswith(
+            f"; the address is {server.url} (that of `digits up` with {tmp_path})\n"
+        )
         variable = {**environment, "DIGITS_URL": "http://127.0.0.1:1"}
         result = run("predict", folder / "b.png", env=variable)
-        assert result.stderr.endswith("; asked http://127.0.0.1:1 (DIGITS_URL)\n")
+        assert result.stderr.endswith("; the address is http://127.0.0.1:1 (DIGITS_URL)\n")
 
 
 def test_predict_many_images_prints_in_order_of_paths(

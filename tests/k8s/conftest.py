@@ -1,7 +1,5 @@
 """Installations to check: the overlays, and every pair of the chart's choices."""
 
-import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,10 +7,8 @@ from itertools import combinations, product
 from typing import Any
 
 import pytest
-import yaml
 
-from digit_serving.releases.options import format_job
-from tests.manifests import OVERLAYS, Object, defaults, merge, notes, overlay, overlay_values, render
+from tests.manifests import OVERLAYS, Object, defaults, merge, overlay, overlay_values, render
 
 STORAGE = {"ipBlock": {"cidr": "203.0.113.0/28"}}
 DATABASE = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "postgres"}}}
@@ -123,29 +119,11 @@ class Installation:
 
     values: dict[str, Any]
     objects: list[Object]
-    notes: str = ""
 
     @property
     def has_volume(self) -> bool:
         """True if jobs publish on a volume."""
         return bool(self.values["models"]["source"] == "volume")
-
-    @property
-    def workloads(self) -> list[Object]:
-        """All objects, and the Job of `digits models promote` where it can run."""
-        return [*self.objects, promotion(self.notes)] if self.has_volume else self.objects
-
-
-def promotion(notes: str = "") -> Object:
-    """Return the Job that `digits models promote 2 --version-label canary --job` prints.
-
-    The chart's notes may have a command that adapts it to the installation.
-    """
-    job = format_job("promote", ["2", "--version-label", "canary"], None)
-    for script in re.findall(r"sed '(.*?)'", notes):
-        job = subprocess.run(["sed", script], input=job, capture_output=True, text=True, check=True).stdout
-    loaded: Object = yaml.safe_load(job)
-    return loaded
 
 
 def pairwise(choices: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, str]]:
@@ -185,7 +163,7 @@ def installation_of(name: str) -> Installation:
     values = merge({}, *options)
     if values.get("models", {}).get("source", "volume") == "volume" and "feedback" in values:
         values = merge(values, schedule)
-    return Installation(merge(defaults(), values), render(values), notes(values))
+    return Installation(merge(defaults(), values), render(values))
 
 
 @pytest.fixture(params=[*OVERLAYS, *(pytest.param(row, marks=pytest.mark.slow) for row in ROWS)])

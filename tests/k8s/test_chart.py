@@ -16,11 +16,11 @@ from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE, promotion
-from tests.k8s.test_objects import VERSIONS
+from tests.k8s.conftest import DATABASE, PUBLIC_KEY, STORAGE
 from tests.manifests import (
     K8S,
     OVERLAYS,
+    VERSIONS,
     component,
     containers,
     environment,
@@ -63,7 +63,7 @@ def test_overlay_is_rendered_from_the_chart(name: str) -> None:
         ({"apiKeys": True, "feedback": {"enabled": True}}, "feedback.peers: name the addresses"),
         (merge(FEEDBACK, {"apiKeys": False}), "feedback: set apiKeys"),
         ({"training": {"schedule": "0 3 * * 0"}}, "training.schedule: needs feedback.enabled"),
-        (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "publishes on the volume"),
+        (merge(FEEDBACK, BUCKET, {"training": {"schedule": "0 3 * * 0"}}), "models.source: volume, on which"),
         ({"autoscaling": {"metric": "queue"}}, "queue needs monitoring.enabled"),
         ({"gateway": {"replicas": {"min": 30}}}, "gateway.replicas: min is more than max"),
         ({"gateways": {}}, "gateways"),
@@ -146,8 +146,9 @@ def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
     assert service.items() <= named(objects, "Service", "gateway")["spec"].items()
     (endpoint,) = named(objects, "ServiceMonitor", "gateway")["spec"]["endpoints"]
     assert (endpoint["port"], endpoint["scheme"]) == ("https", "https")
-    release = named(objects, "ConfigMap", "releases")["data"]
-    assert release == {"DIGITS_URL": "https://gateway", "SSL_CERT_FILE": "/server-tls/ca.crt"}
+    (release,) = containers(pod(named(objects, "CronJob", "rollback")))
+    expected = {"DIGITS_URL": "https://gateway", "SSL_CERT_FILE": "/server-tls/ca.crt"}
+    assert expected.items() <= environment(release, objects).items()
 
 
 def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
@@ -166,16 +167,16 @@ def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
     compile(test_pod["spec"]["containers"][0]["command"][-1], "test", "exec")
 
 
-def test_notes_adapt_the_job_of_a_promotion_to_the_installation() -> None:
+def test_releases_job_has_the_names_and_the_user_of_the_installation() -> None:
     values: dict[str, Any] = {
         "models": {"volume": {"existingClaim": "ours"}},
         "secrets": {"gatewayTls": "client", "gatewayServerTls": "server", "releases": "promoter"},
+        "modelServer": {"tls": True},
     }
     assert not of_kind(render(values), "PersistentVolumeClaim")
-    assert "--job" not in notes({})
     training = pod(training_job(render(values)))["spec"]
     for user in (None, 2000):
-        job = pod(promotion(notes({**values, "runAsUser": user})))["spec"]
+        job = pod(named(render({**values, "runAsUser": user}), "CronJob", "rollback"))["spec"]
         volumes = {volume["name"]: volume for volume in job["volumes"]}
         assert volumes["models"] in training["volumes"]
         assert volumes["tls"]["secret"]["secretName"] == "client"

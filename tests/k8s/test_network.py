@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.k8s.conftest import Installation
-from tests.manifests import Object, component, containers, environment, named, of_kind, pods
+from tests.manifests import component, containers, environment, named, of_kind, pods, policies
 
 # Callee or caller outside, of a rule that names none.
 ANYBODY = "{}"
@@ -16,15 +16,9 @@ ADDRESS = re.compile(r"(?:dns:///|redis://|http://)([a-z-]+)(?::(\d+))?")
 Connection = tuple[str, str, int]
 
 
-def policies(labels: dict[str, str], objects: list[Object]) -> list[Any]:
-    """Return the specifications of the network policies that select a pod."""
-    specs = [policy["spec"] for policy in of_kind(objects, "NetworkPolicy")]
-    return [spec for spec in specs if spec["podSelector"]["matchLabels"].items() <= labels.items()]
-
-
 def allowed(installation: Installation, direction: str) -> Iterator[tuple[str, str, int]]:
     """Yield component, peer and port of each rule; a peer is a component, or a NetworkPolicyPeer in JSON."""
-    labels = {component(pod): pod["metadata"]["labels"] for pod in pods(installation.workloads)}
+    labels = {component(pod): pod["metadata"]["labels"] for pod in pods(installation.objects)}
     side = {"egress": "to", "ingress": "from"}[direction]
     for name in labels:
         for policy in policies(labels[name], installation.objects):
@@ -46,7 +40,7 @@ def needed(installation: Installation) -> set[Connection]:
     objects = installation.objects
     services = {service["metadata"]["name"]: service["spec"] for service in of_kind(objects, "Service")}
     calls = set()
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         for container in containers(template):
             for value in environment(container, objects).values():
                 address = ADDRESS.fullmatch(value)
@@ -75,12 +69,12 @@ def test_pod_has_default_deny(installation: Installation) -> None:
     deny = named(installation.objects, "NetworkPolicy", "default-deny")["spec"]
     assert deny.keys() == {"podSelector", "policyTypes"}
     assert deny["policyTypes"] == ["Ingress", "Egress"]
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         assert deny["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
 
 
 def test_pods_may_make_the_calls_of_their_environment_and_no_others(installation: Installation) -> None:
-    names = {component(template) for template in pods(installation.workloads)}
+    names = {component(template) for template in pods(installation.objects)}
     calls = set(allowed(installation, "egress"))
     assert {call for call in calls if call[1] in names} == needed(installation)
     dns = installation.values["dns"]
@@ -131,7 +125,7 @@ def test_pods_may_reach_outside_addresses_of_the_values_only(installation: Insta
         expect("gateway", values["redis"]["peers"], values["redis"]["port"])
     if values["monitoring"]["traces"]:
         expect("gateway", [json.loads(monitoring(installation))], 4317, 4318)
-    names = {component(template) for template in pods(installation.workloads)}
+    names = {component(template) for template in pods(installation.objects)}
     for name in {name for name, _, _ in allowed(installation, "egress")}:
         expect(name, values["dns"]["peers"], values["dns"]["port"])
     outside = {call for call in allowed(installation, "egress") if call[1] not in names}

@@ -9,11 +9,7 @@ import kubernetes_validate
 import pytest
 
 from tests.k8s.conftest import Installation
-from tests.manifests import OVERLAYS, containers, named, of_kind, overlay, pod, pods
-
-# Kubernetes of Debian's kubectl, the first with image volumes by default, and the newest.
-VERSIONS = ["1.32", "1.35", "1.37"]
-
+from tests.manifests import OVERLAYS, VERSIONS, containers, named, of_kind, overlay, pod, pods
 
 # Their schemas are those of operators; other tests read what the chart writes.
 CUSTOM_RESOURCES = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
@@ -27,7 +23,7 @@ def validate(document: str, version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_object_matches_schema(installation: Installation, version: str) -> None:
-    for item in installation.workloads:
+    for item in installation.objects:
         if item["kind"] not in CUSTOM_RESOURCES:
             validate(json.dumps(item), version)
 
@@ -63,7 +59,7 @@ def label_selectors(value: Any) -> Iterator[dict[str, str]]:
 
 
 def test_selector_has_identity_only_and_matches(installation: Installation) -> None:
-    labels = [template["metadata"]["labels"] for template in pods(installation.workloads)]
+    labels = [template["metadata"]["labels"] for template in pods(installation.objects)]
     for item in installation.objects:
         for selector in label_selectors(item.get("spec", {})):
             # Others of the recommended labels change, and selectors are immutable.
@@ -118,7 +114,7 @@ def references(template: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def test_referenced_object_exists_or_is_a_documented_secret(installation: Installation) -> None:
     names = {(item["kind"], item["metadata"]["name"]) for item in installation.objects}
     known = names | {("Secret", name) for name in installation.values["secrets"].values()}
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         assert set(references(template)) <= known
         # A mount without its volume is no error of the schema.
         volumes = {volume["name"] for volume in template["spec"]["volumes"]}

@@ -11,7 +11,7 @@ import pytest
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import flags
 from tests.commands import fake_digits, parse
-from tests.k8s.conftest import Installation, promotion
+from tests.k8s.conftest import Installation
 from tests.manifests import (
     K8S,
     component,
@@ -40,7 +40,7 @@ def service(objects: Any, name: str) -> Any:
 
 
 def test_pod_is_restricted(installation: Installation) -> None:
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         security = template["spec"]["securityContext"]
         assert security["runAsNonRoot"]
         user = installation.values["runAsUser"]
@@ -62,7 +62,7 @@ def test_pod_is_restricted(installation: Installation) -> None:
 
 
 def test_container_has_resource_limits(installation: Installation) -> None:
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         for container in containers(template):
             assert container.get("imagePullPolicy", "") in ("", installation.values["imagePullPolicy"])
             for kind in ("requests", "limits"):
@@ -113,12 +113,13 @@ def test_digits_command_is_valid(installation: Installation, tmp_path: Path) -> 
     # A failed `sleep` ends a container's loop.
     (tmp_path / "sleep").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "sleep").chmod(0o755)
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         for container in containers(template):
             command = [*container.get("command", []), *container.get("args", [])]
             if not command or not OWN_IMAGE.search(container["image"]):
                 continue
-            printed = subprocess.run(command, env=variables, check=True, capture_output=True, text=True)
+            env = environment(container, installation.objects) | variables
+            printed = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
             assert printed.stdout
             for call in printed.stdout.splitlines():
                 parse(shlex.split(call))
@@ -149,7 +150,7 @@ def test_gateway_environment_is_valid_settings(
 
 
 def test_files_of_the_environment_are_mounted(installation: Installation) -> None:
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
         for container in containers(template):
             mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
@@ -160,7 +161,7 @@ def test_files_of_the_environment_are_mounted(installation: Installation) -> Non
 def test_every_caller_of_the_model_server_has_its_tls(installation: Installation) -> None:
     encrypted = installation.values["modelServer"]["tls"]
     callers = set()
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         for container in containers(template):
             variables = environment(container, installation.objects)
             if "DIGITS_MODEL_SERVER" in variables:
@@ -199,7 +200,7 @@ def test_grace_period_covers_shutdown(installation: Installation) -> None:
 
 def test_models_are_writable_for_those_who_publish_only(installation: Installation) -> None:
     writers = set()
-    for template in pods(installation.workloads):
+    for template in pods(installation.objects):
         for container in containers(template):
             for mount in container["volumeMounts"]:
                 if mount["name"] == "models" and not mount.get("readOnly"):
@@ -246,17 +247,13 @@ def test_training_again_ignores_refusal_but_no_error(
     assert [call.split()[0] for call in done.stdout.splitlines()] == calls
 
 
-def test_releases_job_calls_the_gateways_of_its_namespace_with_their_image_also_without_tls() -> None:
-    job, objects = promotion(), overlay("local")
-    # `kubectl --namespace` chooses the installation.
-    assert "namespace" not in job["metadata"]
-    (container,) = containers(pod(job))
+def test_releases_job_calls_the_gateways_with_their_image_and_never_runs_by_schedule() -> None:
+    objects = overlay("local")
+    rollback = named(objects, "CronJob", "rollback")
+    assert rollback["spec"]["suspend"] is True
+    (container,) = containers(pod(rollback))
     gateways = named(
         objects, "Service", environment(container, objects)["DIGITS_URL"].removeprefix("http://")
     )
     assert gateways["spec"]["ports"][0]["port"] == 80
     assert container["image"] == service(objects, "gateway")["image"]
-    volumes = {volume["name"]: volume for volume in pod(job)["spec"]["volumes"]}
-    # Without TLS there are no such secrets.
-    for volume, secret in (("tls", "gateway-tls"), ("server-tls", "gateway-server-tls")):
-        assert volumes[volume]["secret"] == {"secretName": secret, "optional": True}

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import grpc
 import kubernetes_validate
@@ -16,17 +15,31 @@ import pytest
 import yaml
 
 from digit_serving.model_server.config import read
-from tests.commands import parse
-from tests.k8s.test_network import policies
-from tests.k8s.test_objects import VERSIONS
-from tests.manifests import OVERLAYS, component, containers, named, of_kind, overlay, pod, pods, render
+from tests.commands import fake_digits, parse
+from tests.manifests import (
+    OVERLAYS,
+    RAY_JOB,
+    VERSIONS,
+    Object,
+    component,
+    containers,
+    environment,
+    job_from,
+    named,
+    of_kind,
+    overlay,
+    pod,
+    pods,
+    policies,
+    ray_pods,
+    render,
+)
 from tests.readme import ROOT, blocks
 
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
 # Jobs that commands of the documentation create; KubeRay gives a RayJob a Job of the same name.
-CREATED = {("Job", "publish"), ("Job", "restore"), ("Job", "score")}
-RAY_JOB = tuple(yaml.safe_load_all((ROOT / "docs" / "examples" / "score_with_ray.yaml").read_text()))
+CREATED = {("Job", name) for name in ("publish", "promote-2", "rollback", "restore", "score")}
 
 
 @pytest.fixture(scope="module")
@@ -103,26 +116,36 @@ def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
     assert {image for image in used if not image.startswith("digits-")} == {replaced}
 
 
-def test_restore_command_makes_the_training_pod_wait(tmp_path: Path) -> None:
+def changed_container(change: str, job: Object) -> Object:
+    """Return the container of the Job after the documentation's command `kubectl CHANGE --local`."""
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed; Debian's package kubectl has it")
-    (block,) = [block for block in blocks("bash") if "--local" in block]
-    (command,) = re.findall(r"kubectl patch --local.*?(?= \|\n)", block, re.DOTALL)
-    spec = named(overlay("local"), "CronJob", "training")["spec"]["jobTemplate"]["spec"]
-    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "restore"}, "spec": spec}
+    (command,) = re.findall(rf"kubectl {change} --local.*?(?= \|\n)", "".join(blocks("bash")), re.DOTALL)
     done = subprocess.run(
-        ["bash", "-c", command], input=yaml.safe_dump(job), capture_output=True, text=True, check=True
+        ["bash", "-c", command],
+        env={**os.environ, "USER": "ann"},
+        input=yaml.safe_dump(job),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     (container,) = containers(pod(yaml.safe_load(done.stdout)))
-    assert container["command"] == ["sleep", "600"]
+    return container
 
 
-def ray_pods() -> list[Any]:
-    """Return the pod templates of the documentation's RayJob: submitter, head and workers."""
-    spec = RAY_JOB[0]["spec"]
-    (workers,) = spec["rayClusterSpec"]["workerGroupSpecs"]
-    head = spec["rayClusterSpec"]["headGroupSpec"]
-    return [spec["submitterPodTemplate"], head["template"], workers["template"]]
+def test_restore_command_makes_the_training_pod_wait() -> None:
+    job = job_from(named(overlay("local"), "CronJob", "training"), "restore")
+    assert changed_container("patch", job)["command"] == ["sleep", "600"]
+
+
+def test_releases_job_rolls_back_or_runs_the_command_that_is_set(tmp_path: Path) -> None:
+    job = job_from(named(overlay("local"), "CronJob", "rollback"), "promote-2")
+    (rollback,) = containers(pod(job))
+    promotion = changed_container("set env", job)
+    assert environment(promotion, overlay("local"))["DIGITS_USER"] == "ann"
+    for container, line in ((rollback, "models rollback\n"), (promotion, "models promote 2\n")):
+        variables = environment(container, overlay("local")) | fake_digits(tmp_path)
+        assert subprocess.check_output(container["command"], env=variables, text=True) == line
 
 
 def test_ray_job_has_valid_pods_and_command_and_may_call_the_model_servers() -> None:

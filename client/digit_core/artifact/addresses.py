@@ -25,7 +25,7 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Address of a service, and its source, an option or variable for instance, for messages."""
+    """Address of a service and its source, such as an option or a variable, both for messages."""
 
     value: str
     source: str
@@ -34,8 +34,8 @@ class Address:
         return f"{self.value} ({self.source})"
 
     def explain(self, failure: object) -> str:
-        """Return the message of a failure, with this address, which was asked."""
-        return f"{str(failure).removesuffix('.')}; asked {self}"
+        """Return the message of a failure at this address."""
+        return f"{str(failure).removesuffix('.')}; the address is {self}"
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def recorded(root: Path, addresses: Addresses) -> Iterator[None]:
 
 
 def read(root: Path) -> Addresses | None:
-    """Return what a running `digits up` has recorded in a models folder, None without one."""
+    """Return what a running `digits up` has recorded in a models folder, None if none runs."""
     try:
         with (root / _FILE).open() as stream:
             # Lazy import: Windows has no fcntl, and no `digits up`.
@@ -83,7 +83,7 @@ def read(root: Path) -> Addresses | None:
 
 
 def find(root: Path, service: Literal["gateway", "model_server"], default: str) -> Address:
-    """Return a service's address of a running `digits up`, else the default one."""
+    """Return the address of a service of `digits up`, or the default one if none runs."""
     if found := read(root):
         return Address(getattr(found, service), f"that of `digits up` with {root}")
     return Address(default, "the default")

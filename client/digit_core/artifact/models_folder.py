@@ -1,17 +1,16 @@
-"""Models folder: versions of one model or of many, models.config beside them, and the history of labels.
+"""Models folder: versions of one model or of many, models.config beside them, and the changes of labels.
 
     models/
-    ├── models.changes.jsonl   each change of a label, with time, user and command
+    ├── models.changes.jsonl   each change of a label, with time, user and command; a rollback reads it
     ├── models.config          the versions to load, and their labels; a model server polls it
     ├── models.default         the name of the model that answers callers who name none
-    ├── models.history.json    the earlier versions of each label, to which a rollback returns
     ├── models.traffic.json    the share of requests that a label answers beside stable; a gateway polls it
     └── digits/                a model, with the folders of its versions
         ├── 1/
         └── 2/
 
-Publishing adds a version to models.config. It moves no label, unless the model has none: so it never changes
-what callers are answered with.
+Publishing adds a version to models.config, and moves no label unless the model has none. So publishing never
+changes which version answers callers.
 """
 
 import errno
@@ -23,10 +22,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from digit_core.artifact import history, traffic, verification
-from digit_core.artifact.history import Change
+from digit_core.artifact import changes, traffic, verification
+from digit_core.artifact.changes import Change
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
 from digit_core.artifact.traffic import Traffic
@@ -38,10 +36,7 @@ KEPT_VERSIONS = 10
 _LOCK_SECONDS = 600.0
 """Longest wait for another process that publishes or promotes."""
 _LOCK_RETRY_SECONDS = 0.1
-_MAX_HISTORY = 10
-"""Versions remembered for each label."""
 
-_HISTORY_FILE = "models.history.json"
 _CHANGES_FILE = "models.changes.jsonl"
 
 Report = Callable[[str], None]
@@ -84,33 +79,23 @@ class ModelsFolder:
         return [name for name in self.names() if name != READER_NAME]
 
     def left_out(self) -> dict[str, str]:
-        """Return why each model that models.config does not name is not served, by its name.
-
-        Reads no checksums, which `verify` does: probes ask, and a large version would hold them up.
-        """
+        """Return the reason why each model without an entry in models.config is not served, by its name."""
         names, served = self.names(), self.read_config().base_paths
         reasons = {}
         for name in sorted(self._folders() - served.keys()):
-            number, version = next(iter(self.versions(name).items()))
-            remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
-            state = f"not in models.config; {remedy}" if version.is_complete else "missing or incomplete"
-            reasons[name] = f"version {number} is {state}" if name in names else NAME_RULE
+            number = max(self.versions(name))
+            reason = f"version {number} is {self._defect(name, number)}"
+            reasons[name] = reason if name in names else NAME_RULE
         return reasons
 
     def left_out_versions(self) -> list[str]:
-        """Return a sentence on each version that models.config does not list, but a label names or is newer.
-
-        Reads no checksums, as `left_out`.
-        """
+        """Return a sentence on each unlisted version that has a label, or is newer than all listed ones."""
         config, sentences = self.read_config(), []
         for name in config.base_paths if config.is_ours else ():
-            published = self.versions(name)
             listed = config.listed(name)
-            newer = {number for number in published if number > max(listed, default=0)}
+            newer = {number for number in self.versions(name) if number > max(listed, default=0)}
             for number in sorted({*config.labels(name).values(), *newer} - listed):
-                is_complete = number in published and published[number].is_complete
-                remedy = f"`digits models verify {number} --model {name}` enters it, or says why not"
-                state = f"not in models.config; {remedy}" if is_complete else "missing or incomplete"
+                state = self._defect(name, number)
                 sentences.append(f"Version {number} of the model {name} is not served: it is {state}.")
         return sentences
 
@@ -153,6 +138,11 @@ class ModelsFolder:
             raise ArtifactError(f"version {number} does not exist in {self.root / name}")
         return found
 
+    def place(self, name: str, number: int) -> Version:
+        """Return a version of a model, which need not exist. Folders that do may have leading zeros."""
+        place = Version(name, number, self.root / name / str(number))
+        return self.versions(name).get(number, place)
+
     def labelled(self, name: str, label: str = STABLE) -> Version | None:
         """Return the version with a label, None without one. Raise ArtifactError if its folder is missing."""
         number = self.read_config().labels(name).get(label)
@@ -179,7 +169,7 @@ class ModelsFolder:
         _write(self.traffic_path, json.dumps(shares, indent=2) + "\n")
 
     def write_config(self, config: ModelsConfig) -> None:
-        """Replace models.config as a whole, and add changes of labels to their history.
+        """Replace models.config as a whole, and record the changes of labels.
 
         The caller holds the lock.
         """
@@ -188,19 +178,19 @@ class ModelsFolder:
         except ArtifactError:
             old = config  # a damaged file names no labels
         _write(self.config_path, str(config))
-        if lines := [f"{change}\n" for change in history.changes(old, config)]:
+        if lines := [f"{change}\n" for change in changes.between(old, config)]:
             # Written anew, as models.config is: another user may not append to this one's file.
             _write(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
 
     def changes(self) -> list[Change]:
         """Return the changes of labels, oldest first."""
-        return [*history.parse(self._read_changes())]
+        return [*changes.parse(self._read_changes())]
 
     @contextmanager
     def lock(self, timeout: float = _LOCK_SECONDS) -> Iterator[None]:
         """Hold the folder's exclusive lock between processes during the block; it ends with the process.
 
-        A read-only folder has no lock: whoever changes it fails by that.
+        A read-only folder has no lock, since every change of it fails.
         """
         end = time.monotonic() + timeout
         if not self.root.is_dir():
@@ -220,7 +210,7 @@ class ModelsFolder:
                 except BlockingIOError:
                     if time.monotonic() > end:
                         message = f"{self.root} has been locked by another process for {timeout:g} s"
-                        raise ArtifactError(message) from None
+                        raise ArtifactError(f"{message}; try again later") from None
                 time.sleep(_LOCK_RETRY_SECONDS)
             yield
 
@@ -288,35 +278,17 @@ class ModelsFolder:
                 return
 
     def remove(self, name: str) -> None:
-        """Remove a model's versions, its folder and its history. The caller holds the lock."""
+        """Remove a model's versions, its folder and its shares. The caller holds the lock."""
         for version in self.versions(name).values():
             version.remove()
         shutil.rmtree(self.root / name)
-        self._write_histories({key: value for key, value in self._histories().items() if key != name})
         if name in (shares := self.read_traffic()):
             self.write_traffic({key: value for key, value in shares.items() if key != name})
 
     def previous(self, name: str, label: str, current: int | None) -> int | None:
-        """Return the version that had a label before the one that has it, None if none is known."""
-        history = self._histories().get(name, {}).get(label, [])
-        return next((number for number in reversed(history) if number != current), None)
-
-    def remember(self, name: str, label: str, current: int | None) -> None:
-        """Add the labelled version to the label's history, before the label moves, under the lock."""
-        histories = self._histories()
-        history = histories.setdefault(name, {}).get(label, [])
-        if current is not None and history[-1:] != [current]:
-            histories[name][label] = [*history, current][-_MAX_HISTORY:]
-            self._write_histories(histories)
-
-    def forget(self, name: str, label: str, current: int) -> None:
-        """Remove the labelled version from the label's history, after a rollback, under the lock."""
-        histories = self._histories()
-        history = histories.setdefault(name, {}).get(label, [])
-        while history and history[-1] != current:
-            history.pop()
-        histories[name][label] = history[:-1]
-        self._write_histories(histories)
+        """Return the version that had a label before its current one, None if none is known."""
+        own = (change for change in self.changes() if (change.model, change.label) == (name, label))
+        return changes.previous(own, current)
 
     def needed(self, name: str, labels: Mapping[str, int]) -> set[int]:
         """Return the versions of a model that have one of its labels, or that a rollback would give one."""
@@ -352,28 +324,34 @@ class ModelsFolder:
         published, listed = self.versions(name), config.listed(name)
         failures = {}
         for number in sorted(listed):
-            version = Version(name, number, self.root / name / str(number))
-            if failure := self._failure(published.get(number, version), load):
+            if failure := self._failure(self.place(name, number), load):
                 failures[number] = failure
         for number, failure in failures.items():
             others = published.keys() - failures.keys()
             other = next((each for each in others if each in listed or not published[each].defect()), None)
             labels = [label for label, labelled in config.labels(name).items() if labelled == number]
-            remedy = f"once it is mended: `digits models verify {number} --model {name}`"
+            remedy = f"once it is restored, run `digits models verify {number} --model {name}`"
             if labels and other is None:
                 remedy += ", or publish another version"
             elif labels:
                 option = "" if STABLE in labels else f" --version-label {labels[0]}"
                 promotion = f"`digits models promote N --model {name}{option}`"
-                remedy = f"label {', '.join(labels)} needs another: {promotion}"
-            report(f"{failure}, and not served; {remedy}")
+                remedy = f"label {', '.join(labels)} needs another version: {promotion}"
+            report(f"{failure}, so it is not served; {remedy}")
         if listed == failures.keys():
             report(f"{name} has no version to serve; its entry in {self.config_path} is removed")
             return config.without(name)
         return config.with_versions(name, listed - failures.keys(), self.root.resolve() / name)
 
+    def _defect(self, name: str, number: int) -> str:
+        """Return why an unlisted version is not served. Checksums would take too long for probes."""
+        if not self.place(name, number).is_complete:
+            return "missing or incomplete"
+        remedy = f"`digits models verify {number} --model {name}` adds it, or says why not"
+        return f"not in models.config; {remedy}"
+
     def _failure(self, version: Version, load: bool) -> str:
-        """Return a sentence about a version that can't be served, "" about another."""
+        """Return a sentence about a version that can't be served, "" about one that can."""
         if defect := version.defect():
             return f"{version.path} is {defect}"
         try:
@@ -389,20 +367,9 @@ class ModelsFolder:
         except FileNotFoundError:
             return ""
 
-    def _histories(self) -> dict[str, dict[str, list[int]]]:
-        """Return the earlier versions of each label of each model, oldest first."""
-        try:
-            return dict(json.loads((self.root / _HISTORY_FILE).read_text()))
-        except (FileNotFoundError, ValueError):
-            # Without a history, a rollback says that it knows no earlier version.
-            return {}
-
-    def _write_histories(self, histories: dict[str, Any]) -> None:
-        _write(self.root / _HISTORY_FILE, json.dumps(histories, indent=2) + "\n")
-
 
 def _is_servable(name: str, versions: Mapping[int, Version]) -> bool:
-    """True for the name of a model. Classifiers have a task card, and can't be the reader."""
+    """True if a model may have this name. The reader's is not for classifiers, which have a task card."""
     is_reader = name == READER_NAME
     return is_name(name) and not (is_reader and any("task" in each.card() for each in versions.values()))
 

@@ -26,12 +26,12 @@ def parse(text: str) -> Traffic:
         document = json.loads(text)
         traffic = {name: dict(shares.items()) for name, shares in document.items()}
     except (ValueError, AttributeError) as error:
-        raise ArtifactError(f"{FILE} is damaged ({error}): mend or remove it") from error
+        raise ArtifactError(f"{FILE} is damaged ({error}); correct or remove it") from error
     for name, shares in traffic.items():
         are_shares = all(type(share) in (int, float) and 0 <= share <= 1 for share in shares.values())
         # Sums of floating-point numbers may exceed 1 by a rounding error.
         if not are_shares or sum(shares.values()) > 1 + 1e-9:
-            raise ArtifactError(f"the shares of {name}, {shares}, must lie in 0 to 1, and their sum, too")
+            raise ArtifactError(f"the shares of {name}, {shares}, and their sum must be between 0 and 1")
     return traffic
 
 

@@ -57,7 +57,7 @@ def verify(version: Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the sentence of a TensorFlow error that tells most."""
+    """Return the most informative line of a TensorFlow error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "key=pyfunc" in str(error):
         return "it calls Python code (tf.py_function), which a model server can't run"

@@ -39,7 +39,7 @@ class Version:
     path: Path
 
     def defect(self) -> str:
-        """Return what keeps the version from being served: a missing file, or a changed one; "" without."""
+        """Return what keeps the version from being served: a missing or changed file; "" if nothing does."""
         if not self.is_complete:
             return "missing or incomplete"
         try:

@@ -73,7 +73,7 @@ topologySpreadConstraints:
   {{- end }}
 {{- end }}
 {{- end }}
-{{- $mounts := and (eq $values.models.source "volume") (has $name (list "model-server" "training")) }}
+{{- $mounts := and (eq $values.models.source "volume") (has $name (list "model-server" "training" "releases")) }}
 {{- $affinity := $own.affinity | default $values.affinity }}
 {{- if and $mounts (eq $values.models.volume.accessMode "ReadWriteOnce") }}
 {{- $affinity = merge (deepCopy $affinity) (include "digits.oneNode" . | fromYaml) }}
@@ -101,7 +101,7 @@ podAffinity:
         matchLabels: {{ include "digits.selector" "model-server" }}
 {{- end }}
 
-{{/* Environment of every caller of the model server: gateways, training, and the Jobs of `digits models --job`. */}}
+{{/* Environment of every caller of the model server: gateways, training, and the CronJob `rollback`. */}}
 {{- define "digits.connection" -}}
 DIGITS_MODEL_SERVER: dns:///model-server-grpc:8500
 {{- if .Values.modelServer.tls }}
@@ -115,12 +115,14 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{ ternary "https" "http" .Values.gateway.tls }}://gateway
 {{- end }}
 
-{{/* Environment of callers of the gateways in the cluster: the Jobs of `digits models --job`, and helm test. */}}
+{{/* Environment of callers of the gateways in the cluster: the CronJob `rollback`, and helm test. */}}
 {{- define "digits.release" -}}
-DIGITS_URL: {{ include "digits.url" . }}
+- {name: DIGITS_URL, value: {{ include "digits.url" . }}}
 {{- if .Values.gateway.tls }}
-SSL_CERT_FILE: /server-tls/ca.crt
+- {name: SSL_CERT_FILE, value: /server-tls/ca.crt}
 {{- end }}
+- name: DIGITS_API_KEY
+  valueFrom: {secretKeyRef: {name: {{ quote .Values.secrets.releases }}, key: api-key, optional: true}}
 {{- end }}
 
 {{/* Settings of the gateways; those of `gateway.settings` prevail. */}}

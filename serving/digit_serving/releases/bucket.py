@@ -1,4 +1,4 @@
-"""Models in object storage: atomic push and pull, which check every file and go on where they stopped.
+"""Models in object storage: atomic push and pull, which check every file and resume where they stopped.
 
 The layout is that of a models folder. Version N of digits in `s3://bucket/models` has a manifest,
 `digits/N/manifest.json`, with the SHA-256 of each file, and its files in `digits/N/<SHA-256 of the
@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,16 +33,16 @@ class Bucket:
     """Models at a URL of object storage. Methods raise ArtifactError for every failure."""
 
     def __init__(self, url: str, report: Report) -> None:
-        """Open the folder at `url`, which has to be one of object storage."""
+        """Open the folder at `url`, which must be one of object storage."""
         self.url, self.report = url.rstrip("/"), report
         with _artifact_errors(self.url):
             filesystem, root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         if "local" in filesystem.protocol:
-            raise ArtifactError(f"{url} is no URL of object storage, such as s3://bucket/models")
+            raise ArtifactError(f"{url} is not a URL of object storage, such as s3://bucket/models")
         self._files = DirFileSystem(root, filesystem)
 
     def read_config(self) -> tuple[ModelsConfig, dict[str, Any]]:
-        """Return models.config, and the condition of a write: nobody else has changed the file."""
+        """Return models.config, and the condition of its replacement: nobody else has changed the file."""
         with _artifact_errors(f"{self.url}/models.config"):
             try:
                 tag = self._files.info("models.config").get("ETag")
@@ -75,10 +76,10 @@ class Bucket:
                     # Filesystems have different errors for an unmet condition.
                     if self.read_config()[1] == condition:
                         raise
-        raise ArtifactError(f"{self.url}/models.config is changed by others all the time; try again")
+        raise ArtifactError(f"{self.url}/models.config is being changed by others; try again")
 
     def push(self, version: Version) -> None:
-        """Copy a version into the bucket, unless it is there. It is an error if it has other files there."""
+        """Copy a version into the bucket, unless it is there; raise ArtifactError if other files are."""
         place = f"{version.model}/{version.number}"
         with _artifact_errors(f"{self.url}/{place}"):
             sums, there = _checksums(version.path), self._read_manifest(place)
@@ -139,7 +140,7 @@ class Bucket:
         self.report(f"{path} is complete.")
 
     def remove_unlisted(self, folder: ModelsFolder, name: str, kept: set[int]) -> None:
-        """Remove from the folder the versions that the bucket has, but those that are to be kept."""
+        """Remove from the folder the versions that the bucket has, except those in `kept`."""
         for version in folder.versions(name).values():
             if version.number in kept:
                 continue
@@ -169,98 +170,94 @@ def push_versions(
     for version in versions:
         if version.number not in config.selected(version.model, {version.number}):
             raise ArtifactError(
-                f"version {version.number} is not entered in {folder.config_path}; "
-                f"`digits models verify {version.number}` does it"
+                f"version {version.number} is not in {folder.config_path}; "
+                f"`digits models verify {version.number}` adds it"
             )
         bucket.push(version)
     bucket.enter(versions, labels)
 
 
-def pull_versions(
-    bucket: Bucket,
-    folder: ModelsFolder,
-    name: str | None,
-    numbers: Sequence[int],
-    check: Callable[[Path], None],
-) -> None:
-    """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Copies of a bucket's versions in a models folder, whose lock the caller holds.
 
-    The caller holds the folder's lock. `name` is that of the model, None for all models, or for the only one
-    if there are numbers. A listed version that `check` refuses is left out, and its labels stay where they
-    were. A version that is listed no more is removed if the bucket has it, unless a rollback needs it. Raise
-    ArtifactError, also if `check` refuses every version.
+    `check` gets the folder of a version's complete files, and raises UnsignedError to refuse them.
     """
-    config, _ = bucket.read_config()
-    names = [name] if name else list(config.base_paths)
-    if not names or not (numbers or config.listed(names[0])):
-        raise ArtifactError(
-            f"{bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
-            "`digits models push` enters one"
-        )
-    if numbers and len(names) > 1:
-        raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
-    if not numbers:
-        _follow(bucket, folder, config, names, check)
-    for number in numbers:
-        bucket.pull(_place(folder, names[0], number), check)
 
+    bucket: Bucket
+    folder: ModelsFolder
+    check: Callable[[Path], None]
 
-def _follow(
-    bucket: Bucket,
-    folder: ModelsFolder,
-    config: ModelsConfig,
-    names: Sequence[str],
-    check: Callable[[Path], None],
-) -> None:
-    old = changed = folder.read_config()
-    if not old.is_ours:
-        raise ArtifactError(f"Digits did not write {folder.config_path}")
-    refusals: list[UnsignedError] = []
-    is_accepted = False
-    for name in names:
-        accepted: set[int] = set()
+    def run(self, name: str | None, numbers: Sequence[int]) -> None:
+        """Copy these versions; by default those that the bucket's models.config lists, and then its entries.
+
+        `name` is that of the model, None for all models, or for the only one if there are numbers. A listed
+        version that `check` refuses is left out, and its labels stay where they were. A version that is
+        listed no more is removed if the bucket has it, unless a rollback needs it. Raise ArtifactError, also
+        if `check` refuses every version.
+        """
+        config, _ = self.bucket.read_config()
+        names = [name] if name else list(config.base_paths)
+        if not names or not (numbers or config.listed(names[0])):
+            raise ArtifactError(
+                f"{self.bucket.url}/models.config names no version{f' of {name}' if name else ''}; "
+                "`digits models push` enters one"
+            )
+        if numbers and len(names) > 1:
+            raise ArtifactError(f"choose one of the models with --model: {', '.join(names)}")
+        if not numbers:
+            self._follow(config, names)
+        for number in numbers:
+            self._pull(names[0], number)
+
+    def _follow(self, config: ModelsConfig, names: Sequence[str]) -> None:
+        folder = self.folder
+        old = changed = folder.read_config()
+        if not old.is_ours:
+            raise ArtifactError(f"Digits did not write {folder.config_path}")
+        refusals = {name: self._pull_listed(config, name) for name in names}
+        errors = [error for refused in refusals.values() for error in refused.values()]
+        if errors and all(config.listed(name) == refusals[name].keys() for name in names):
+            raise errors[0]
+        for name in names:
+            if accepted := config.listed(name) - refusals[name].keys():
+                changed = self._take_over(changed, config, name, accepted)
+        if changed != old:
+            folder.write_config(changed)
+        for name in names:
+            needed = folder.needed(name, changed.labels(name))
+            self.bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name) | needed)
+
+    def _pull_listed(self, config: ModelsConfig, name: str) -> dict[int, UnsignedError]:
+        """Copy the listed versions of a model; return the errors of those that are refused."""
+        refused = {}
         for number in sorted(config.listed(name)):
             try:
-                bucket.pull(_place(folder, name, number), check)
-                accepted.add(number)
+                self._pull(name, number)
             except UnsignedError as error:
-                refusals.append(error)
-                bucket.report(f"{error}; version {number} is left out.")
-        if accepted:
-            is_accepted = True
-            changed = _take_over(folder, changed, config, name, accepted)
-    if refusals and not is_accepted:
-        raise refusals[0]
-    if changed != old:
-        folder.write_config(changed)
-    for name in names:
-        needed = folder.needed(name, changed.labels(name))
-        bucket.remove_unlisted(folder, name, config.listed(name) | changed.listed(name) | needed)
+                refused[number] = error
+                self.bucket.report(f"{error}; version {number} is left out.")
+        return refused
 
+    def _pull(self, name: str, number: int) -> None:
+        self.bucket.pull(self.folder.place(name, number), self.check)
 
-def _place(folder: ModelsFolder, name: str, number: int) -> Version:
-    """Return the version's place: the name of an existing folder may have leading zeros."""
-    return folder.versions(name).get(number, Version(name, number, folder.root / name / str(number)))
-
-
-def _take_over(
-    folder: ModelsFolder, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
-) -> ModelsConfig:
-    """Return the folder's configuration with the bucket's entry of a model, as far as it is accepted."""
-    old = local.labels(name)
-    usable = accepted | (folder.versions(name).keys() - config.listed(name))
-    labels = {
-        label: number if number in accepted else old[label]
-        for label, number in config.labels(name).items()
-        if number in accepted or old.get(label) in usable
-    }
-    local = local.without(name) if name in local.base_paths else local
-    local = local.with_versions(name, accepted | {*labels.values()}, folder.root.resolve() / name)
-    for label, number in labels.items():
-        local = local.with_label(name, label, number)
-        if number != old.get(label):
-            folder.remember(name, label, old.get(label))
-    return local
+    def _take_over(
+        self, local: ModelsConfig, config: ModelsConfig, name: str, accepted: set[int]
+    ) -> ModelsConfig:
+        """Return the folder's configuration with the bucket's entry of a model, without refused versions."""
+        old = local.labels(name)
+        usable = accepted | (self.folder.versions(name).keys() - config.listed(name))
+        labels = {
+            label: number if number in accepted else old[label]
+            for label, number in config.labels(name).items()
+            if number in accepted or old.get(label) in usable
+        }
+        local = local.without(name) if name in local.base_paths else local
+        local = local.with_versions(name, accepted | {*labels.values()}, self.folder.root.resolve() / name)
+        for label, number in labels.items():
+            local = local.with_label(name, label, number)
+        return local
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """`digits models`: list, promote, remove, copy and verify versions. Commands import their modules lazily."""
 
+import functools
 import json
 import signal
 import sys
@@ -8,21 +9,22 @@ import typing
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from digit_core.artifact.task_card import READER_NAME
-from digit_serving.commands import PATH, POSITIVE, click_errors, models_option, option
+from digit_serving.commands import PATH, POSITIVE, click_errors, option
 from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
 from digit_serving.releases.options import (
+    ChangeOptions,
+    Command,
+    Endpoint,
     change_options,
-    connected,
     endpoint_options,
-    job_options,
+    folder_option,
     model_options,
     name_option,
-    releases,
     removal_options,
 )
 
@@ -37,6 +39,48 @@ _public_key_option = option(
     type=PATH,
     help="PEM file; a version must be signed by this key's owner.",
 )
+
+
+def _repeatable(pull: Command) -> Command:
+    """Add --every and --metrics-port to a command, which repeat it until SIGTERM, also after failures."""
+
+    @click.option(
+        "--every",
+        metavar="SECONDS",
+        type=POSITIVE,
+        help="Pull repeatedly, also after failures, with this pause.",
+    )
+    @click.option(
+        "--metrics-port",
+        metavar="PORT",
+        type=click.IntRange(1, 65535),
+        help="With --every, port of /metrics, which has the time of the latest success.",
+    )
+    @functools.wraps(pull)
+    def repeatable(every: float | None, metrics_port: int | None, **options: Any) -> None:
+        if not every:
+            pull(**options)
+            return
+        with needs_extra("s3"):
+            from prometheus_client import CollectorRegistry, Gauge, start_http_server
+
+            registry = CollectorRegistry()
+            text = "Unix time of the latest pull without an error, 0 before the first."
+            pulled = Gauge("digits_models_pulled_timestamp_seconds", text, registry=registry)
+            if metrics_port:
+                start_http_server(metrics_port, registry=registry)
+        # The first process of a container ignores signals that it does not handle.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+        while True:
+            try:
+                with click_errors():
+                    pull(**options)
+                pulled.set_to_current_time()
+            except click.ClickException as error:
+                error.show()
+            time.sleep(every)
+
+    return repeatable
 
 
 @click.group()
@@ -56,7 +100,7 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
 
     found, unknown, asked, is_reachable = {}, "", None, False
     try:
-        with connected(folder.root, **endpoint) as (server, address):
+        with Endpoint(**endpoint).connected(folder.root) as (server, address):
             asked, unknown = address.value, address.explain(f"the model server does not serve {name}")
             try:
                 found, is_reachable = statuses(server, name), True
@@ -67,9 +111,9 @@ def ls(folder: "ModelsFolder", name: str, as_json: bool, **endpoint: Any) -> Non
     rows, left_out = listing.make_rows(folder, name, found), folder.left_out()
     shares = folder.read_traffic().get(name, {})
     if as_json:
-        document = {"model": name, "server": asked, "reachable": is_reachable, "left_out": left_out}
-        more = {"traffic": shares, "versions": [*map(asdict, rows)]}
-        click.echo(json.dumps({**document, **more}, indent=2))
+        document: dict[str, Any] = {"model": name, "server": asked, "reachable": is_reachable}
+        document |= {"left_out": left_out, "traffic": shares, "versions": [*map(asdict, rows)]}
+        click.echo(json.dumps(document, indent=2))
         return
     click.echo(listing.format_table(rows, shares))
     for row in rows:
@@ -104,38 +148,34 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
     help="Share of the requests without version and label that the label answers, such as 0.1; 0 ends it.",
 )
 @change_options
-@job_options
 def promote(number: int, label: str, share: float | None, **change: Any) -> None:
     """Serve version N: move a label to it once it is loaded.
 
     The command succeeds when the model server, and the gateway if one is named, answer the label with version
     N. Otherwise everything stays as it was. No version is unloaded.
     """
-    with releases(**change) as changes:
-        changes.promote(number, label, share)
+    with ChangeOptions(**change).releases() as releases:
+        releases.promote(number, label, share)
 
 
 @models.command()
 @_label_option
 @change_options
-@job_options
 def rollback(label: str, **change: Any) -> None:
     """Move a label back to the version that had it before."""
-    with releases(**change) as changes:
-        changes.roll_back(label)
+    with ChangeOptions(**change).releases() as releases:
+        releases.roll_back(label)
 
 
 @models.command()
-@models_option
+@folder_option
 @click.option("--model", "name", metavar="NAME", help="Only changes of this model.")
-def history(root: Path, name: str | None) -> None:
+def history(folder: "ModelsFolder", name: str | None) -> None:
     """List who moved which label, newest first."""
-    from digit_core.artifact.models_folder import ModelsFolder
     from digit_serving.releases import listing
 
-    with click_errors():
-        changes = ModelsFolder(root).changes()
-        click.echo(listing.format_history([each for each in changes[::-1] if name in (None, each.model)]))
+    changes = [each for each in reversed(folder.changes()) if name in (None, each.model)]
+    click.echo(listing.format_history(changes))
 
 
 @models.command()
@@ -144,10 +184,10 @@ def history(root: Path, name: str | None) -> None:
 def prune(keep: int, **change: Any) -> None:
     """Unload and remove old versions.
 
-    A version stays if it has a label, or had one before the version that has it.
+    A version stays if it has a label, or if a rollback would give it one.
     """
-    with releases(**change) as changes:
-        changes.prune(keep)
+    with ChangeOptions(**change).releases() as releases:
+        releases.prune(keep)
 
 
 @models.command()
@@ -159,8 +199,8 @@ def remove(**change: Any) -> None:
 
     The model that answers callers who name none can't be removed.
     """
-    with releases(**change) as changes:
-        changes.remove()
+    with ChangeOptions(**change).releases() as releases:
+        releases.remove()
 
 
 @models.command()
@@ -173,10 +213,10 @@ def remove(**change: Any) -> None:
 )
 @model_options
 def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", name: str) -> None:
-    """Copy a version into a bucket, such as s3://bucket/models, and enter it in its models.config.
+    """Copy a version into a bucket, such as s3://bucket/models, and add it to the models.config there.
 
-    An interrupted push goes on where it stopped. A version that is there never changes. A label moves with
-    --promote only.
+    An interrupted push resumes where it stopped. A version in the bucket never changes. Labels move only with
+    --promote.
     """
     with needs_extra("s3"):
         from digit_serving.releases.bucket import Bucket, push_versions
@@ -197,56 +237,35 @@ def push(url: str, number: int | None, promote: bool, folder: "ModelsFolder", na
     metavar="N",
     multiple=True,
     type=click.IntRange(min=0),
-    help="Version to copy, and not to enter in models.config; repeatable.",
+    help="Version to copy without adding it to models.config; repeatable.",
 )
-@models_option
+@folder_option
 @name_option
 @option("--timeout", default=600.0, type=POSITIVE, help="Seconds to wait for another change of the folder.")
-@click.option(
-    "--every",
-    metavar="SECONDS",
-    type=POSITIVE,
-    help="Pull again and again, with this pause, after failures too.",
-)
-@click.option(
-    "--metrics-port",
-    metavar="PORT",
-    type=click.IntRange(1, 65535),
-    help="With --every, port of /metrics: the time of the latest success.",
-)
+@_repeatable
 @_public_key_option
 def pull(
     url: str,
     numbers: tuple[int, ...],
-    root: Path,
+    folder: "ModelsFolder",
     name: str | None,
     timeout: float,
-    every: float | None,
-    metrics_port: int | None,
     public_key: Path | None,
 ) -> None:
-    """Copy from a bucket what its models.config names: versions, then labels.
+    """Copy the versions, then the labels, that a bucket's models.config names.
 
-    A version appears in the folder when it is complete and its checksums are right. An interrupted pull goes
-    on where it stopped. A version that is there never changes; one that the models.config no longer names is
-    removed here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
+    A version appears in the folder when it is complete and its checksums are right. An interrupted pull
+    resumes where it stopped. A version never changes; one that the models.config no longer names is removed
+    here if the bucket keeps it, unless a rollback needs it. With a key, a version without its owner's
     signature is left out.
     """
+    with needs_extra("s3"):
+        from digit_serving.releases.bucket import Bucket, Pull
 
-    def pull_once() -> None:
-        with click_errors(), needs_extra("s3"):
-            from digit_core.artifact.models_folder import ModelsFolder
-            from digit_serving.releases.bucket import Bucket, pull_versions
-
-            check = _signature_check(public_key) if public_key else lambda _: None
-            root.mkdir(parents=True, exist_ok=True)
-            folder = ModelsFolder(root)
-            with folder.lock(timeout):
-                pull_versions(Bucket(url, click.echo), folder, name, numbers, check)
-
-    if every:
-        _repeat(pull_once, every, metrics_port)
-    pull_once()
+        check = _signature_check(public_key) if public_key else lambda _: None
+        folder.root.mkdir(parents=True, exist_ok=True)
+        with folder.lock(timeout):
+            Pull(Bucket(url, click.echo), folder, check).run(name, numbers)
 
 
 @models.command()
@@ -254,9 +273,9 @@ def pull(
 @model_options
 @_public_key_option
 def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | None) -> None:
-    """Load version N in a process of its own, and enter it in models.config.
+    """Load version N in a process of its own, and add it to models.config.
 
-    With a key, its files must be those that the key's owner signed.
+    With a key, the files must be those that the key's owner signed.
     """
     version = folder.version(name, number)
     if public_key:
@@ -269,75 +288,47 @@ def verify(number: int, folder: "ModelsFolder", name: str, public_key: Path | No
         else:
             config = folder.enter(config, version)
     is_entered = number in config.listed(name)
-    kept = "" if is_entered else f"; Digits did not write {folder.config_path}: name it there yourself"
+    kept = "" if is_entered else f"; Digits did not write {folder.config_path}, so add it there yourself"
     click.echo(f"{version.path} can be served{kept}.")
 
 
 @models.command()
 @click.argument("name", required=False)
-@models_option
-def default(name: str | None, root: Path) -> None:
+@folder_option
+def default(name: str | None, folder: "ModelsFolder") -> None:
     """Let model NAME answer callers who name none, from the next start of `digits up`.
 
     Without NAME, print the model that does.
     """
-    from digit_core.artifact.models_folder import ModelsFolder
-
-    with click_errors():
-        folder = ModelsFolder(root)
-        if name is None:
-            click.echo(folder.default() or "none: the next `digits up` chooses")
-        elif folder.choose(name) == READER_NAME:
-            raise DigitServingError(f"{READER_NAME} answers no callers")
-        else:
-            folder.set_default(name)
-            click.echo(f"{name} is the default, from the next start of `digits up`.")
+    if name is None:
+        click.echo(folder.default() or "none; the next `digits up` chooses one")
+    elif folder.choose(name) == READER_NAME:
+        raise DigitServingError(f"{READER_NAME} can't be the default: it answers no callers")
+    else:
+        folder.set_default(name)
+        click.echo(f"{name} is the default, from the next start of `digits up`.")
 
 
 @models.command()
-@models_option
+@folder_option
 @click.option("--model", "name", metavar="NAME", help="Fail if models.config does not name this model.")
-def check(root: Path, name: str | None) -> None:
+def check(folder: "ModelsFolder", name: str | None) -> None:
     """Correct models.config before a model server starts.
 
-    Enter models that have no entry, and take out versions whose files are missing.
+    Add models that have no entry, and leave out versions whose files are missing.
     """
-    from digit_core.artifact.models_folder import ModelsFolder
-
-    with click_errors():
-        folder = ModelsFolder(root)
-        try:
-            folder.prepare(click.echo)
-            for each in folder.names():
-                folder.adopt(each, click.echo)
-        except OSError as error:
-            click.echo(f"{root} can't be changed ({error.strerror}); {folder.config_path} stays as it is.")
-        if name and name not in folder.read_config().base_paths:
-            raise DigitServingError(
-                f"{folder.config_path} has no model named {name}; "
-                "publish one with `digits train` or `digits export`"
-            )
-
-
-def _repeat(pull: Callable[[], None], pause: float, metrics_port: int | None) -> NoReturn:
-    """Pull until SIGTERM, after failures too; /metrics at the port tells when a pull last succeeded."""
-    with click_errors(), needs_extra("s3"):
-        from prometheus_client import CollectorRegistry, Gauge, start_http_server
-
-        registry = CollectorRegistry()
-        text = "Unix time of the latest pull without an error, 0 before the first."
-        pulled = Gauge("digits_models_pulled_timestamp_seconds", text, registry=registry)
-        if metrics_port:
-            start_http_server(metrics_port, registry=registry)
-    # The first process of a container ignores signals that it does not handle.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    while True:
-        try:
-            pull()
-            pulled.set_to_current_time()
-        except click.ClickException as error:
-            error.show()
-        time.sleep(pause)
+    try:
+        folder.prepare(click.echo)
+        for each in folder.names():
+            folder.adopt(each, click.echo)
+    except OSError as error:
+        reason = f"{folder.root} can't be changed ({error.strerror})"
+        click.echo(f"{reason}; {folder.config_path} stays as it is.")
+    if name and name not in folder.read_config().base_paths:
+        raise DigitServingError(
+            f"{folder.config_path} has no model named {name}; "
+            "publish one with `digits train` or `digits export`"
+        )
 
 
 def _signature_check(public_key: Path) -> Callable[[Path], None]:

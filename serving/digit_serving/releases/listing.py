@@ -1,25 +1,20 @@
-"""Output of `digits models ls` and `show`: tables, JSON and model cards."""
+"""Output of `digits models ls`, `show` and `history`: tables and model cards."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from digit_core.artifact.history import Change
+from digit_core.artifact.changes import Change
 from digit_core.artifact.models_config import STABLE
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.traffic import Shares
-from digit_core.artifact.versions import Version
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
 from digit_serving.commands import NONE, format_fields, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
-OTHER_PICTURES = "*"
-MISSING = "missing"
-NOT_ENTERED = "not entered"
-DAMAGED = "damaged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +22,10 @@ class Row:
     """One version in the list.
 
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
-    from the model card, None if the card lacks them.
-    `state` is MISSING without a folder, NOT_ENTERED if models.config does not list the version, else what the
-    model server says, None if it does not know the version or does not answer. A version that is not loaded
-    may be DAMAGED. `bytes` is the size on disk. `reason` says why the version can't be served, "" if it can.
+    from the model card, None if the card lacks them. `state` is "missing" without a folder, "not entered" if
+    models.config does not list the version, "damaged" if a file of a version that is not loaded has changed,
+    or else the model server's, None if it does not know the version or does not answer. `bytes` is the size
+    on disk. `reason` says why the version can't be served, "" if it can.
     """
 
     version: int
@@ -52,13 +47,13 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
     entered, labels = config.selected(name, published), config.labels(name)
     rows = []
     for number in sorted({*published, *config.listed(name), *labels.values()}, reverse=True):
-        version = published.get(number, Version(name, number, folder.root / name / str(number)))
+        version = folder.place(name, number)
         status = statuses.get(number) if number in entered else None
         state, reason = (status.state, status.error) if status else (None, "")
         if number not in entered:
-            state = NOT_ENTERED
+            state = "not entered"
         if status is None and version.is_complete and (reason := version.defect()):
-            state = DAMAGED
+            state = "damaged"
         card = version.card()
         data = card.get("data")
         rows.append(
@@ -67,7 +62,7 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
                 card.get("created"),
                 card.get("accuracy"),
                 data.get("test_checksum") if isinstance(data, dict) else None,
-                state if number in published else MISSING,
+                state if number in published else "missing",
                 sorted(label for label, labelled in labels.items() if labelled == number),
                 version.size(),
                 reason,
@@ -79,14 +74,15 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
 def format_table(rows: Sequence[Row], shares: Shares) -> str:
     """Return a table with headings. Numbers are right-aligned. Labels have their shares of the requests.
 
-    Accuracies on other pictures than the stable version's, or else than the newest one's, are marked.
+    An accuracy on other test pictures than the stable version's, or without one the newest's, is marked.
     """
     measured = sorted((row for row in rows if row.accuracy), key=lambda row: STABLE not in row.labels)
     others = [row for row in measured if row.pictures != measured[0].pictures]
-    cells = [_cells(row, shares, OTHER_PICTURES if row in others else "") for row in rows]
+    cells = [_cells(row, shares, "*" if row in others else "") for row in rows]
     lines = [commands.format_table(_HEADINGS, cells, numbers={"VERSION", "SIZE"})]
     if others:
-        lines.append(f"{OTHER_PICTURES} measured on other pictures than version {measured[0].version}")
+        note = f"* marks an accuracy measured on different test pictures than version {measured[0].version}'s"
+        lines.append(f"{note}; don't compare it")
     return "\n".join(lines)
 
 

@@ -1,16 +1,12 @@
 """Options that commands of `digits models` share, and the connections that they stand for."""
 
 import functools
-import json
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import click
@@ -23,6 +19,7 @@ from digit_serving.commands import POSITIVE, click_errors, models_option, option
 from digit_serving.errors import DigitServingError, NoServiceError, SettingError
 
 if typing.TYPE_CHECKING:
+    from digit_core.artifact.models_folder import ModelsFolder
     from digit_serving.releases.promotion import Releases
 
 Command = Callable[..., None]
@@ -51,96 +48,111 @@ _CHANGE_OPTIONS = (
         "--gateway",
         metavar="URL",
         envvar="DIGITS_URL",
-        help="Gateway that has to answer as well; $DIGITS_API_KEY is its key.",
+        help="Gateway that must answer as well; $DIGITS_API_KEY is its key.",
     ),
     option("--timeout", default=60.0, type=POSITIVE, help="Seconds to wait for each step of the service."),
-    click.option("--offline", is_flag=True, help="Wait for no service."),
+    click.option("--offline", is_flag=True, help="Change the folder only, and wait for no service."),
     click.option("--force", is_flag=True, help="Rewrite a models.config that Digits did not write."),
 )
-_JOB_OPTIONS = (
-    click.option("--job", is_flag=True, help="Print a Kubernetes Job that does this, for kubectl apply -f -"),
-    click.option("--image", help="Image of the Job.  [default: digits-gateway of this release]"),
-)
 
 
-@contextmanager
-def connected(
-    root: Path, target: str | None, ca: Path | None, certificate: Path | None, key: Path | None
-) -> Iterator[tuple[Any, Address]]:
-    """Yield a Connection to a model server, and its address: the given one, else that of `digits up`.
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Model server that options name: its gRPC address, and the files of a connection with TLS."""
 
-    Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what listens
-    on the default port may serve another folder.
-    """
-    import grpc
+    target: str | None
+    ca: Path | None
+    certificate: Path | None
+    key: Path | None
 
-    from digit_core.tfserving.connection import Connection
+    @contextmanager
+    def connected(self, root: Path) -> Iterator[tuple[Any, Address]]:
+        """Yield a Connection, and its address: the given one, or that of `digits up` with a models folder.
 
-    if bool(certificate) != bool(key) or (certificate and not ca):
-        raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
-    address = addresses.find(root, "model_server", "")
-    if not (target or address.value):
-        raise NoServiceError(
-            f"no service of {root} is known: start `digits up --models {root}`, or name its model server "
-            "with --model-server"
-        )
-    if target:
-        source = click.get_current_context().get_parameter_source("target")
-        is_variable = source is ParameterSource.ENVIRONMENT
-        address = Address(target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
-    credentials = None
-    if ca:
-        pair = (path.read_bytes() for path in (key, certificate) if path)
-        credentials = grpc.ssl_channel_credentials(ca.read_bytes(), *pair)
-    with closing(Connection(address.value, credentials)) as server:
-        yield server, address
+        Raise SettingError for an incomplete set of TLS files, and NoServiceError without an address: what
+        listens on the default port may serve another folder.
+        """
+        import grpc
+
+        from digit_core.tfserving.connection import Connection
+
+        if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
+            raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
+        address = addresses.find(root, "model_server", "")
+        if not (self.target or address.value):
+            raise NoServiceError(
+                f"no service of {root} is known: start `digits up --models {root}`, or name its model "
+                "server with --model-server"
+            )
+        if self.target:
+            source = click.get_current_context().get_parameter_source("target")
+            is_variable = source is ParameterSource.ENVIRONMENT
+            address = Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
+        credentials = None
+        if self.ca:
+            pair = (path.read_bytes() for path in (self.key, self.certificate) if path)
+            credentials = grpc.ssl_channel_credentials(self.ca.read_bytes(), *pair)
+        with closing(Connection(address.value, credentials)) as server:
+            yield server, address
 
 
-@contextmanager
-def releases(
-    root: Path,
-    name: str | None,
-    gateway: str | None,
-    timeout: float,
-    offline: bool,
-    force: bool,
-    **endpoint: Any,
-) -> Iterator["Releases"]:
-    """Connect to the services for the block, in which a command changes what is served."""
-    from digit_core.artifact.models_folder import ModelsFolder
-    from digit_core.errors import DigitError
-    from digit_serving.releases.promotion import Releases
+@dataclass(frozen=True, slots=True)
+class ChangeOptions(Endpoint):
+    """Options of a command that changes what is served."""
 
-    with click_errors(), ExitStack() as stack:
-        folder = ModelsFolder(root)
-        name = folder.choose(name)
-        if offline:
-            yield Releases(folder, name, click.echo, force=force)
+    folder: "ModelsFolder"
+    name: str | None
+    gateway: str | None
+    timeout: float
+    offline: bool
+    force: bool
+
+    @contextmanager
+    def releases(self) -> Iterator["Releases"]:
+        """Connect to the services for the block."""
+        from digit_core.errors import DigitError
+        from digit_serving.releases.promotion import Releases
+
+        folder, name = self.folder, self.folder.choose(self.name)
+        if self.offline:
+            yield Releases(folder, name, click.echo, force=self.force)
             return
-        server, address = stack.enter_context(connected(root, **endpoint))
-        try:
-            client = stack.enter_context(digit_client.Client(gateway, model=name)) if gateway else None
-        except ValueError as error:
-            raise SettingError(str(error)) from error
-        words = f"the model server at {address}"
-        try:
-            yield Releases(folder, name, click.echo, server, client, timeout, words, force)
-        except DigitError as error:
-            raise DigitServingError(address.explain(error)) from error
+        with ExitStack() as stack:
+            server, address = stack.enter_context(self.connected(folder.root))
+            gateway = None
+            if self.gateway:
+                try:
+                    gateway = stack.enter_context(digit_client.Client(self.gateway, model=name))
+                except ValueError as error:
+                    raise SettingError(str(error)) from error
+            words = f"the model server at {address}"
+            try:
+                yield Releases(folder, name, click.echo, server, gateway, self.timeout, words, self.force)
+            except DigitError as error:
+                raise DigitServingError(address.explain(error)) from error
 
 
-def model_options(command: Command) -> Command:
-    """Add --models and --model to the command; pass the folder and the model's name that they stand for."""
+def folder_option(command: Command) -> Command:
+    """Add --models to the command, and pass the folder; turn expected errors into click's."""
 
     @functools.wraps(command)
-    def with_model(root: Path, name: str | None, **others: Any) -> None:
+    def with_folder(root: Path, **others: Any) -> None:
         from digit_core.artifact.models_folder import ModelsFolder
 
         with click_errors():
-            folder = ModelsFolder(root)
-            command(folder=folder, name=folder.choose(name), **others)
+            command(folder=ModelsFolder(root), **others)
 
-    return models_option(name_option(with_model))
+    return models_option(with_folder)
+
+
+def model_options(command: Command) -> Command:
+    """Add --models and --model to the command; pass the folder and the name of a model that it has."""
+
+    @functools.wraps(command)
+    def with_model(folder: "ModelsFolder", name: str | None, **others: Any) -> None:
+        command(folder=folder, name=folder.choose(name), **others)
+
+    return folder_option(name_option(with_model))
 
 
 def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
@@ -149,43 +161,8 @@ def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Comma
 
 
 endpoint_options = _adding(*_ENDPOINT_OPTIONS)
-"""Options of `connected`."""
-change_options = _adding(models_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
-"""Options of `releases`."""
-removal_options = _adding(models_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
-"""Options of `releases`, but for the model's name."""
-
-
-def job_options(command: Command) -> Command:
-    """Add --job and --image to a command that changes a label; with --job, print the Job in its place."""
-
-    @functools.wraps(command)
-    def with_job(job: bool, image: str | None, **options: Any) -> None:
-        if not job:
-            command(**options)
-            return
-        if options.get("share") is not None:
-            raise click.UsageError("On Kubernetes, gateway.traffic of the chart's values has the share.")
-        arguments = [str(options["number"])] if "number" in options else []
-        arguments += ["--version-label", options["label"]]
-        arguments += ["--model", options["name"]] if options["name"] else []
-        arguments += ["--force"] if options["force"] else []
-        click.echo(format_job(command.__name__, arguments, image), nl=False)
-
-    return _adding(*_JOB_OPTIONS)(with_job)
-
-
-def format_job(command: str, arguments: Sequence[str], image: str | None) -> str:
-    """Return the manifest of a Job that runs `digits models promote` or `rollback`, for `kubectl apply`.
-
-    Its name has the time, since a Job runs once.
-    """
-    from digit_core.artifact import history
-
-    template = Template(files("digit_serving.releases").joinpath("job.yaml").read_text())
-    return template.substitute(
-        name=f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
-        user=json.dumps(history.user()),
-        image=image or f"digits-gateway:{version('digits')}",
-        command=json.dumps(["digits", "models", command, *arguments]),
-    )
+"""Options of `Endpoint`."""
+change_options = _adding(folder_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+"""Options of `ChangeOptions`."""
+removal_options = _adding(folder_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+"""Options of `ChangeOptions`, except the model's name."""

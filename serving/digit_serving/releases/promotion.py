@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _CALL_TIMEOUT = 2.0
 _POLL_SECONDS = 0.1
 _ANSWERS = 8
-"""Consecutive right answers that count: enough to reach every replica of a model server."""
+"""Consecutive right answers after which a change is done: enough to reach every replica of a model server."""
 
 
 def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
@@ -42,9 +42,9 @@ def statuses(server: Connection, name: str) -> dict[int, VersionStatus]:
 class Releases:
     """Versions of the model `name` in a models folder, and their services.
 
-    A change waits until the services follow it, each step at most `timeout` seconds. If they do not, refuse
-    access, or a step fails, models.config is restored. `report` gets a sentence for each step. Methods raise
-    ArtifactError, OSError, or DigitError if the model server does not answer.
+    A change waits until the services follow it, each step at most `timeout` seconds. If they don't follow or
+    refuse access, or if a step fails, models.config is restored. `report` gets a sentence for each step.
+    Methods raise ArtifactError, OSError, or DigitError if the model server does not answer.
     """
 
     folder: ModelsFolder
@@ -62,14 +62,13 @@ class Releases:
     def promote(self, number: int, label: str, share: float | None = None) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it.
 
-        `share`, 0..1, is that of the requests without version and label that the label answers from then on;
-        None leaves it.
+        `share`, 0..1, is the share of the requests without version and label that the label answers from then
+        on; None keeps the present one.
         """
         if share is not None and label == STABLE:
-            raise ArtifactError(f"a share needs another --version-label than {STABLE}, which has the rest")
+            raise ArtifactError(f"--share needs another --version-label than {STABLE}, which has the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
-            self.folder.remember(self.name, label, config.labels(self.name).get(label))
             self._move(config, label, number)
             if share is not None:
                 self._share(label, share)
@@ -82,16 +81,14 @@ class Releases:
         with self.folder.lock(), self._restoring() as config:
             number = self.folder.previous(self.name, label, config.labels(self.name).get(label))
             if number is None:
-                raise ArtifactError(f"label {label} has no previous version")
+                remedy = f"`digits models promote N --model {self.name} --version-label {label}`"
+                raise ArtifactError(f"label {label} has no known earlier version; promote one: {remedy}")
             config = self._load(config, self.folder.version(self.name, number))
-            # The history gets no entry of the version that is left: a rollback that is killed here, and then
-            # repeated, would return to it.
             self._move(config, label, number)
-            self.folder.forget(self.name, label, number)
         self.report(f"Version {number} is {label}.")
 
     def prune(self, keep: int) -> None:
-        """Remove the versions but the newest `keep` and those that a label or a rollback needs.
+        """Remove the versions except the newest `keep` and those that a label or a rollback needs.
 
         The model server unloads a version before its files are removed.
         """
@@ -108,7 +105,7 @@ class Releases:
                     kept, base_path = config.listed(self.name) - listed, config.base_paths[self.name]
                     self.folder.write_config(config.with_versions(self.name, kept, base_path))
                 if removed:
-                    self._wait_until_unloaded(removed, "what is removed")
+                    self._wait_until_unloaded(removed, "the versions to be removed")
             remove_leftovers(self.folder.root / self.name)
             for number in sorted(removed):
                 size = found[number].size()
@@ -136,10 +133,10 @@ class Releases:
         self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
 
     def _defaults(self) -> Iterator[tuple[str | None, str]]:
-        """Yield each model that answers callers who name none, and what lets another one do so."""
+        """Yield each model that answers callers who name none, and the way to let another one do so."""
         yield self.folder.default(), "`digits models default NAME`"
         variable = "another DIGITS_MODEL_NAME"
-        yield os.environ.get("DIGITS_MODEL_NAME"), variable
+        yield os.environ.get("DIGITS_MODEL_NAME"), f"set {variable}"
         if up := addresses.read(self.folder.root):
             yield up.default_model, f"start `digits up` with {variable}"
         if gateway := self.gateway:
@@ -207,7 +204,7 @@ class Releases:
             )
 
     def _share(self, label: str, share: float) -> None:
-        """Set the label's share, wait until gateways have read it; restore the shares if one does not."""
+        """Set the label's share, and wait until gateways have read it; restore the shares if one does not."""
         folder, gateway, old = self.folder, self.gateway, self.folder.read_traffic()
         folder.write_traffic(traffic.with_share(old, self.name, label, share))
         try:

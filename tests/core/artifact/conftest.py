@@ -32,3 +32,8 @@ def publish(folder: ModelsFolder, count: int = 1, name: str = "digits") -> None:
     """Publish versions of a model."""
     for _ in range(count):
         folder.publish(name, write_files)
+
+
+def move_label(folder: ModelsFolder, version: int, label: str = "stable") -> None:
+    with folder.lock():
+        folder.write_config(folder.read_config().with_label("digits", label, version))

@@ -1,32 +1,20 @@
-"""Models folder: publication, entry of copied versions, repair before a start, and the history of labels."""
+"""Models folder: publication, entry of copied versions, and repair before a start."""
 
 import os
 import shutil
-import socket
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from digit_core.artifact import traffic
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
 from digit_core.artifact.versions import ArtifactError
-from tests.core.artifact.conftest import publish, require_variables, write_files
+from tests.core.artifact.conftest import move_label, publish, require_variables, write_files
 
-HOUR = timedelta(hours=1)
 FOREIGN = (
     'model_config_list { config { name: "digits" base_path: "/elsewhere" model_platform: "tensorflow" } }'
 )
-
-
-def move_label(folder: ModelsFolder, version: int, label: str = "stable") -> None:
-    with folder.lock():
-        config = folder.read_config()
-        folder.remember("digits", label, config.labels("digits").get(label))
-        folder.write_config(config.with_label("digits", label, version))
 
 
 def prepare(folder: ModelsFolder) -> list[str]:
@@ -133,9 +121,9 @@ def test_prepare_names_no_version_whose_files_are_missing(folder: ModelsFolder) 
     shutil.rmtree(path / "3" / "variables")
     assert prepare(folder) == [
         f"{path / '2'} is damaged: variables/variables.data-00000-of-00001 is not as it was published, "
-        "and not served; once it is mended: `digits models verify 2 --model digits`",
-        f"{path / '3'} is missing or incomplete, and not served; "
-        "label stable needs another: `digits models promote N --model digits`",
+        "so it is not served; once it is restored, run `digits models verify 2 --model digits`",
+        f"{path / '3'} is missing or incomplete, so it is not served; "
+        "label stable needs another version: `digits models promote N --model digits`",
     ]
     assert folder.read_config().listed("digits") == {1}
     assert folder.read_config().labels("digits") == {"stable": 3}
@@ -146,7 +134,7 @@ def test_prepare_advises_no_promotion_without_a_version_to_promote(folder: Model
     path = folder.root / "digits" / "1"
     shutil.rmtree(path / "variables")
     assert prepare(folder)[0] == (
-        f"{path} is missing or incomplete, and not served; once it is mended: "
+        f"{path} is missing or incomplete, so it is not served; once it is restored, run "
         "`digits models verify 1 --model digits`, or publish another version"
     )
 
@@ -159,41 +147,13 @@ def test_left_out_versions_are_labelled_or_newer_than_those_served(folder: Model
     write_files(folder.root / "digits" / "5")
     lines = prepare(folder)
     assert lines[0].endswith(
-        "label canary needs another: `digits models promote N --model digits --version-label canary`"
+        "label canary needs another version: `digits models promote N --model digits --version-label canary`"
     )
     assert folder.left_out_versions() == [
         "Version 2 of the model digits is not served: it is missing or incomplete.",
         "Version 5 of the model digits is not served: it is not in models.config; `digits models verify 5 "
-        "--model digits` enters it, or says why not.",
+        "--model digits` adds it, or says why not.",
     ]
-
-
-def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder) -> None:
-    publish(folder)
-    publish(folder, 1, "fashion")
-    shares = traffic.with_share(traffic.with_share({}, "digits", "canary", 0.1), "fashion", "canary", 1)
-    folder.write_traffic(shares)
-    folder.remove("fashion")
-    assert folder.read_traffic() == {"digits": {"canary": 0.1}}
-    assert traffic.with_share(folder.read_traffic(), "digits", "canary", 0) == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is damaged"),
-        ('{"digits": 1}', "is damaged"),
-        ('{"digits": {"canary": 1.5}}', "the shares of digits, .* must lie"),
-        ('{"digits": {"a": 0.6, "b": 0.5}}', "the shares of digits, .* must lie"),
-    ],
-)
-def test_read_traffic_that_is_damaged_raises_artifact_error(
-    folder: ModelsFolder, text: str, message: str
-) -> None:
-    folder.root.mkdir()
-    folder.traffic_path.write_text(text)
-    with pytest.raises(ArtifactError, match=message):
-        folder.read_traffic()
 
 
 def test_prepare_with_load_names_no_version_that_fails_to_load(folder: ModelsFolder) -> None:
@@ -208,8 +168,8 @@ def test_prepare_with_load_names_no_version_that_fails_to_load(folder: ModelsFol
     assert not picky.prepare(lines.append)
     assert picky.prepare(lines.append, load=["digits"])
     assert lines == [
-        f"{folder.root / 'digits' / '2'} is too large, and not served; "
-        "once it is mended: `digits models verify 2 --model digits`"
+        f"{folder.root / 'digits' / '2'} is too large, so it is not served; "
+        "once it is restored, run `digits models verify 2 --model digits`"
     ]
     assert folder.read_config().listed("digits") == {1}
 
@@ -222,15 +182,6 @@ def test_prepare_names_no_model_without_versions(folder: ModelsFolder) -> None:
         f"fashion has no version to serve; its entry in {folder.config_path} is removed"
     )
     assert list(folder.read_config().base_paths) == ["digits"]
-
-
-def test_previous_after_an_interrupted_promotion_is_another_version(folder: ModelsFolder) -> None:
-    publish(folder, 3)
-    move_label(folder, 2)
-    with folder.lock():
-        folder.remember("digits", "stable", 2)
-    assert folder.previous("digits", "stable", 2) == 1
-    assert folder.needed("digits", {"stable": 2}) == {1, 2}
 
 
 def test_labelled_version_without_folder_is_an_error(folder: ModelsFolder) -> None:
@@ -280,45 +231,6 @@ def test_read_config_invalid_names_the_file(folder: ModelsFolder) -> None:
     folder.config_path.write_text("models: []")
     with pytest.raises(ArtifactError, match=rf"^{folder.config_path}: invalid configuration"):
         folder.read_config()
-
-
-def test_each_change_of_a_label_is_a_line_and_no_other_change_is(
-    folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DIGITS_USER", "ann")
-    monkeypatch.setattr(sys, "argv", ["/bin/digits", "models", "promote", "2"])
-    publish(folder, 2)
-    publish(folder, 1, "fashion")
-    move_label(folder, 2)
-    move_label(folder, 2)
-    move_label(folder, 1, "canary")
-    path = folder.root / "models.changes.jsonl"
-    path.write_text(path.read_text() + "torn\n[]\n")
-    with folder.lock():
-        folder.write_config(folder.read_config().without("fashion"))
-    assert [(each.model, each.label, each.previous, each.version) for each in folder.changes()] == [
-        ("digits", "stable", None, 1),
-        ("fashion", "stable", None, 1),
-        ("digits", "stable", 1, 2),
-        ("digits", "canary", None, 1),
-        ("fashion", "stable", 1, None),
-    ]
-    assert {(each.by, each.command) for each in folder.changes()} == {("ann", "digits models promote 2")}
-    assert all(abs(datetime.now(UTC) - datetime.fromisoformat(each.time)) < HOUR for each in folder.changes())
-
-
-def test_changes_of_a_command_with_secrets_have_none(
-    folder: ModelsFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("DIGITS_USER", raising=False)
-    url = "postgresql://eve:secret@db/feedback?password=secret"
-    monkeypatch.setattr(sys, "argv", ["__main__.py", "train", "--feedback", url, f"--feedback={url}"])
-    publish(folder)
-    (change,) = folder.changes()
-    assert change.command == (
-        "digits train --feedback postgresql://db/feedback --feedback=postgresql://db/feedback"
-    )
-    assert change.by.endswith(f"@{socket.gethostname()}")
 
 
 def test_write_config_failure_keeps_the_old_file(folder: ModelsFolder) -> None:

@@ -4,20 +4,27 @@ CI's job `kubernetes` publishes in a cluster, too.
 """
 
 import re
-import shlex
 import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any
 
 import pytest
-import yaml
 
 from digit_client import Client
 from digit_core.images import to_png
-from tests.manifests import Object, merge, named, overlay_values, render, training_job
+from tests.manifests import (
+    Object,
+    containers,
+    job_from,
+    merge,
+    named,
+    overlay_values,
+    pod,
+    render,
+    training_job,
+)
 from tests.podman_cluster import PodmanCluster
 from tests.processes import DIGITS, require_running, run
 from tests.readme import ROOT, blocks
@@ -28,8 +35,6 @@ IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
 DROP_IN = {"images": {"modelServer": "digits-model-server:0.1.0"}}
 LOCAL = merge(overlay_values("local"), DROP_IN)
 CANARY = {"gateway": {"traffic": {"digits": {"canary": 0.3}}}}
-# Commands of the documentation that print Jobs: promotion, rollback.
-RELEASE_COMMANDS = re.findall(r"(digits models .*?) \| kubectl", "".join(blocks("bash")))
 # Containerfile of the documentation, on a base that is here.
 (MODEL_IMAGE,) = re.findall(r"models <<< '\n(FROM .*?)'", "".join(blocks("bash")), re.DOTALL)
 
@@ -99,15 +104,15 @@ def deploy(cluster: PodmanCluster, objects: list[Object], *names: str) -> None:
         cluster.wait_until_ready(named(objects, "Deployment", name))
 
 
-def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str) -> str:
-    """Run the Job that a command of the documentation prints; return its output."""
-    command = command.replace("$image", "digits-gateway:0.1.0").replace("registry.example.com/", "")
-    digits = [*DIGITS, *shlex.split(command)[1:]]
-    job = yaml.safe_load(subprocess.run(digits, check=True, capture_output=True, text=True).stdout)
-    objects = deepcopy(objects)
+def run_release_job(cluster: PodmanCluster, objects: list[Object], command: str = "rollback") -> str:
+    """Run a Job that the CronJob `rollback` makes, with another command; return its output."""
+    job = job_from(named(objects, "CronJob", "rollback"), "release")
+    (container,) = containers(pod(job))
     # No Service maps port 80 to the gateways' on Podman.
-    named(objects, "ConfigMap", "releases")["data"]["DIGITS_URL"] = "http://gateway:8080"
-    job["metadata"]["name"] = "release"
+    variables = {"COMMAND": command, "DIGITS_URL": "http://gateway:8080"}
+    for entry in container["env"]:
+        if entry["name"] in variables:
+            entry["value"] = variables[entry["name"]]
     cluster.play(job, objects)
     return cluster.wait_for_job(job)
 
@@ -122,14 +127,13 @@ def test_release_jobs_move_labels_without_a_restart(
     deploy(cluster, objects, "model-server", "gateway")
     # A published version is not served before its promotion.
     assert count_versions(cluster, objects, seven, 20) == {1: 20}
-    promote, roll_back = RELEASE_COMMANDS
-    run_release_job(cluster, objects, f"{promote} --version-label canary")
+    run_release_job(cluster, objects, "promote 2 --version-label canary")
     shares = count_versions(cluster, objects, seven, 100)
     assert 10 <= shares[2] <= 60
     assert shares[1] == 100 - shares[2]
-    assert "Version 2 is stable." in run_release_job(cluster, objects, promote)
+    assert "Version 2 is stable." in run_release_job(cluster, objects, "promote 2")
     assert count_versions(cluster, objects, seven, 20) == {2: 20}
-    assert "Version 1 is stable." in run_release_job(cluster, objects, roll_back)
+    assert "Version 1 is stable." in run_release_job(cluster, objects)
     assert count_versions(cluster, objects, seven, 20)[1] >= 8
 
 

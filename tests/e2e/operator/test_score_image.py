@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 
-from tests.k8s.test_readme import ray_pods
-from tests.manifests import K8S, Object
+from tests.manifests import K8S, Object, ray_pods
 from tests.processes import answers, require_running, run, wait_until
 
 pytestmark = pytest.mark.containers

@@ -299,7 +299,7 @@ def test_up_missing_stable_version_is_reported_and_replaceable(
     shutil.rmtree(two_versions / "digits" / "1")
     with started(two_versions, ports) as process:
         assert process.stdout
-        assert "label stable needs another: `digits models promote N" in process.stdout.readline()
+        assert "label stable needs another version: `digits models promote N" in process.stdout.readline()
         assert any("Not ready yet: No loaded version of the model" in line for line in process.stdout)
         change(two_versions, ports, "promote", "2")
         wait_until(lambda: is_ready(ports.url), process)

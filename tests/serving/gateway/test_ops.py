@@ -44,7 +44,7 @@ def test_readyz_names_each_model_that_is_left_out(
     version, name, colors, flowers = document["warnings"]
     assert version.startswith("Version 2 of the model shapes is not served: it is not in models.config;")
     assert name.startswith("The model Not a name is not served: a model's name has")
-    remedy = "`digits models verify 1 --model colors` enters it, or says why not"
+    remedy = "`digits models verify 1 --model colors` adds it, or says why not"
     assert colors == f"The model colors is not served: version 1 is not in models.config; {remedy}."
     assert flowers == "The model flowers is not served: version 1 is missing or incomplete."
 

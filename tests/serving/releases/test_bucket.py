@@ -292,7 +292,7 @@ def test_push_that_is_refused_pushes_nothing(s3: Any, folder: Path) -> None:
         assert f"{variables} is neither a file nor a folder" in push(folder, status=1)
         variables.unlink()
     publish(folder, 12, b"copied by hand")
-    assert "version 12 is not entered in" in push(folder, status=1)
+    assert "version 12 is not in" in push(folder, status=1)
     assert s3.find("bucket") == []
 
 
@@ -342,7 +342,7 @@ def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
         "push", "s3://none", "--models", folder, status=1
     )
     assert "version 7 does not exist in" in push(folder, "--version", 7, status=1)
-    assert "is no URL of object storage" in run("push", folder, "--models", folder, status=1)
+    assert "is not a URL of object storage" in run("push", folder, "--models", folder, status=1)
     assert "gs://bucket/models: " in run("push", "gs://bucket/models", "--models", folder, status=1)
 
 

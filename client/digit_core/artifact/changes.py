@@ -1,4 +1,4 @@
-"""History of labels: who moved which label, one change a line, in JSON."""
+"""Changes of labels: who moved which label, one change a line, in JSON; and the way back."""
 
 import getpass
 import json
@@ -7,7 +7,7 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,18 +35,18 @@ class Change:
         return json.dumps(asdict(self), ensure_ascii=False)
 
 
-def changes(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
+def between(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
     """Yield the changes that lead from one configuration to another, made by this process now."""
     time = datetime.now(UTC).isoformat(timespec="seconds")
     for model in sorted({*old.base_paths, *new.base_paths}):
         before, after = old.labels(model), new.labels(model)
         for label in sorted({*before, *after}):
             if before.get(label) != after.get(label):
-                yield Change(time, model, label, after.get(label), before.get(label), user(), _command())
+                yield Change(time, model, label, after.get(label), before.get(label), _user(), _command())
 
 
 def parse(text: str) -> Iterator[Change]:
-    """Yield the changes of a file's lines, without those that are none."""
+    """Yield the changes of a file's lines. Damaged lines are left out."""
     for line in text.splitlines():
         try:
             yield Change(**json.loads(line))
@@ -54,8 +54,26 @@ def parse(text: str) -> Iterator[Change]:
             continue
 
 
-def user() -> str:
-    """Return DIGITS_USER, else the user and the machine of this process."""
+def previous(changes: Iterable[Change], current: int | None) -> int | None:
+    """Return the version that had a label before its current one, None if none is known.
+
+    `changes` are those of this label, oldest first. A change back to the version before undoes the change
+    between, so that rollbacks go ever further back. The last change is missing if its process was killed.
+    """
+    versions: list[int] = []
+    moves = [number for change in changes for number in (change.previous, change.version)]
+    for number in (*moves, current):
+        if number is None:
+            versions.clear()
+        elif versions[-2:-1] == [number]:
+            versions.pop()
+        elif versions[-1:] != [number]:
+            versions.append(number)
+    return versions[-2] if len(versions) > 1 else None
+
+
+def _user() -> str:
+    """Return DIGITS_USER, or user@host if it is unset."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -64,6 +82,6 @@ def user() -> str:
 
 
 def _command() -> str:
-    """Return the command line of this process. URLs have no user, password or query."""
+    """Return the command line of this process, without users, passwords and queries in URLs."""
     program = Path(sys.argv[0]).name.replace("__main__.py", "digits")
     return shlex.join([program, *(_SECRETS.sub(r"\1\2", argument) for argument in sys.argv[1:])])
