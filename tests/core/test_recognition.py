@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core import errors
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.expectations import parse_expectation
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive, to_pixels
@@ -20,7 +20,9 @@ from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 
-PHOTOS = TaskCard("photos", ("dark", "light"), (4, 6, 3), (-1.0, 1.0), "resize", "stretch")
+PHOTOS = TaskCard(
+    "photos", ("dark", "light"), CardInput((4, 6, 3), (-1.0, 1.0)), CardPreparation("resize", fit="stretch")
+)
 FORMS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
     "file": to_png,
     "array": lambda picture: picture,
@@ -227,7 +229,7 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
 
 
 def test_to_pixels_range_becomes_black_to_white() -> None:
-    task = TaskCard("centred", DIGITS.labels, shape=(1, 3), range=(-1.0, 1.0))
+    task = TaskCard("centred", DIGITS.labels, CardInput((1, 3), (-1.0, 1.0)))
     assert to_pixels(np.array([-1, 0, 1], np.float32), task).tolist() == [[0, 128, 255]]
 
 
@@ -422,7 +424,7 @@ def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel)
 
 
 def test_predict_large_pictures_are_grouped_by_size() -> None:
-    large = replace(PHOTOS, shape=(512, 1024, 3))
+    large = replace(PHOTOS, input=replace(PHOTOS.input, shape=(512, 1024, 3)))
     sizes = []
 
     def classify(batch: Any) -> Sequence[Prediction]:

@@ -116,9 +116,9 @@ def _shape_of(model: keras.Model) -> list[int]:
             f"{_example(shape)}"
         )
     sizes = [size for size in shape if size is not None]
-    if len(sizes) == 2 or sizes[2] in CHANNELS.values():
+    if len(sizes) == 2 or sizes[2] in CHANNELS:
         return sizes
-    if sizes[0] in CHANNELS.values():
+    if sizes[0] in CHANNELS:
         return [*sizes[1:], sizes[0]]
     raise CardError(
         f"{words}, and a picture has 1, 3 or 4 channels: export it behind a layer that makes its channels of "

@@ -279,7 +279,7 @@ class FeedbackViews:
     def _answer(self, given: _Given, context: RequestContext, route: Route) -> list[Record]:
         card = route.served.card
         cutting = partial(
-            cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.exif
+            cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.prepare.exif
         )
         parts: list[Part] = []
         pictures: Any = [given.image]

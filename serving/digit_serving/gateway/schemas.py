@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from digit_core import results
-from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
+from digit_core.artifact.task_card import MAX_LABELS
 from digit_core.expectations import MAX_NUMBERS
 from digit_core.results import ClassIndex, VersionNumber
 
@@ -148,44 +148,9 @@ class Readings(TypedDict):
     request_id: RequestId
 
 
-class CardInput(TypedDict):
-    """Pictures that the model takes."""
-
-    shape: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
-    """Height, width and, for one or three channels, their number."""
-    range: Annotated[Sequence[float], Field(min_length=2, max_length=2)]
-    """Values of black and white in the model's input."""
-
-
-class CardPreparation(TypedDict):
-    """Preparation of a picture."""
-
-    kind: Kind
-    """`digits` finds and frames what is written, `resize` scales the picture, `none` requires the shape."""
-    fit: Fit
-    color: Color
-
-
-class TaskCard(TypedDict):
-    """Task card: the classes of the model, and the pictures that it takes."""
-
-    name: str
-    labels: Labels
-    """Names of the classes, in the order of the model's output."""
-    output: NotRequired[Literal["multi-label"]]
-    """There if any number of labels may suit a picture."""
-    threshold: NotRequired[Probabilities]
-    """Least probability of each label that is named, of a multi-label model."""
-    refuse_below: NotRequired[Share]
-    """Confidence below which an answer is refused as unsure."""
-    input: CardInput
-    prepare: CardPreparation
-
-
 class ModelsMore(TypedDict):
-    """Members of a model in the forms of JSON."""
+    """Members of a model that only JSON has."""
 
-    task: TaskCard | None
     request_id: RequestId
 
 
