@@ -95,7 +95,7 @@ def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifi
 
 def _per_channel(key: str, value: Any, task: TaskCard) -> tuple[float, ...]:
     """Return a mean or a deviation; empty if the card has none."""
-    channels = task.shape[2] if len(task.shape) == 3 else 1
+    channels = task.input.channels
     values = value if isinstance(value, list) else [value]
     are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in values)
     if not are_numbers or len(values) not in (0, 1, channels) or (key == "std" and not all(values)):

@@ -2,7 +2,6 @@
 
 import math
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -20,7 +19,7 @@ CHANNELS: dict[int, Color] = {1: "grey", 3: "rgb", 4: "rgba"}
 """Colour of a picture by the number of its channels."""
 MULTI_LABEL = "multi-label"
 """Output of a model that gives each label a probability of its own."""
-THRESHOLD = 0.5
+_THRESHOLD = 0.5
 """Default of the least probability of a label that is named."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -42,7 +41,6 @@ NO_CLASS = ""
 
 _OPTIONAL = {"optional": True}
 """Metadata of a field that a document omits at its default, so that older services read the card."""
-_MAX_BOUND = sys.float_info.max
 _Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE), Schema(minimum=1)]
 _Probability = Annotated[Share, msgspec.Meta(ge=0, le=1)]
 _EACH_LABEL = Schema(minItems=2, maxItems=MAX_LABELS)
@@ -66,14 +64,18 @@ class CardInput:
     """Values of black and white in the model's input."""
 
     def __post_init__(self) -> None:
-        (channels, *_), (low, high) = self.shape[2:] or (1,), self.range
-        if channels not in CHANNELS:
-            raise TaskCardError(f"shape must have 1 (grey), 3 (rgb) or 4 (rgba) channels, not {channels}")
-        # NaN and infinity fail the comparison.
-        if not -_MAX_BOUND <= low < high <= _MAX_BOUND:
+        low, high = self.range
+        if self.channels not in CHANNELS:
+            raise TaskCardError(f"shape must have 1, 3 (rgb) or 4 (rgba) channels, not {self.channels}")
+        if not -math.inf < low < high < math.inf:
             raise TaskCardError(
                 f"range must rise from black to white, such as [0, 255], not be [{low:g}, {high:g}]"
             )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.shape[2] if len(self.shape) == 3 else 1
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,7 @@ class CardPreparation:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """Task card: the classes of the model, and the pictures that it takes.
-
-    A model takes pictures as uint8 [n, *shape] in its signature `images`, and as float32
-    [n, *instance_shape] in the range `range` in `serving_default`.
-    """
+    """Task card: the classes of the model, and the pictures that it takes."""
 
     name: str
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=MAX_LABELS), _EACH_LABEL]
@@ -121,16 +119,14 @@ class TaskCard:
     def __post_init__(self) -> None:
         if not is_name(self.name) or self.name == READER_NAME:
             raise TaskCardError(f"{NAME_RULE}, unlike {self.name!r}")
-        for label, count in Counter(self.labels).items():
-            if count > 1:
+        for label, occurrences in Counter(self.labels).items():
+            if occurrences > 1:
                 raise TaskCardError(f"the label {label!r} occurs twice")
             if not label.strip() or not label.isprintable():
                 raise TaskCardError(f"a label must be a printable name, not {label!r}")
-        if len(self.threshold) not in (0, len(self.labels)):
-            raise TaskCardError(
-                f"threshold must be one number, or one for each of {len(self.labels)} labels, not "
-                f"{len(self.threshold)} numbers"
-            )
+        count = len(self.labels)
+        if len(self.threshold) not in (0, count):
+            raise TaskCardError(f"threshold must be one number, or one for each of {count} labels")
         if self.kind == "digits" and self.shape != (28, 28):
             raise TaskCardError(f"prepare kind 'digits' needs the shape [28, 28], not {[*self.shape]}")
         if self.refuse_below and (self.reads_numbers or self.is_multi_label):
@@ -138,9 +134,9 @@ class TaskCard:
                 "refuse_below is for other tasks: digits are refused by is_digit, and the threshold says "
                 "which labels of a multi-label task are named"
             )
-        color = CHANNELS[(*self.shape, 1)[2]]
+        prepare = replace(self.prepare, color=CHANNELS[self.input.channels])
+        object.__setattr__(self, "prepare", prepare)
         object.__setattr__(self, "output", MULTI_LABEL if self.threshold else None)
-        object.__setattr__(self, "prepare", replace(self.prepare, color=color))
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], *, ignores_unknown: bool = False) -> Self:
@@ -154,7 +150,8 @@ class TaskCard:
             card = msgspec.convert(_with_thresholds(document), cls)
         except ValueError as error:
             raise TaskCardError(_sentence(error)) from error
-        if (color := document.get("prepare", {}).get("color", card.prepare.color)) != card.prepare.color:
+        color = document.get("prepare", {}).get("color", card.prepare.color)
+        if color != card.prepare.color:
             raise TaskCardError(f"color {color!r} contradicts the shape {[*card.shape]}")
         return card
 
@@ -164,14 +161,15 @@ class TaskCard:
 
         `more_input_keys` are those of [input] that the caller takes out.
         """
-        pixels, prepare = document.get("input", {}), document.get("prepare", {})
-        for where, table, known in (
-            ("the task card", document, _names(TaskCard)),
-            ("[input]", pixels, _names(CardInput) | more_input_keys),
-            ("[prepare]", prepare, _names(CardPreparation)),
+        for where, table, kind in (
+            ("the task card", document, TaskCard),
+            ("[input]", document.get("input", {}), CardInput),
+            ("[prepare]", document.get("prepare", {}), CardPreparation),
         ):
             if not isinstance(table, Mapping):
                 raise TaskCardError(f"{where} must be a table")
+            known = {each.name for each in fields(kind)}
+            known |= more_input_keys if kind is CardInput else set()
             if unknown := sorted(table.keys() - known):
                 raise TaskCardError(
                     f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}"
@@ -220,15 +218,15 @@ class TaskCard:
     def input_words(self) -> Sequence[str]:
         """Words for the pictures that the model takes, one for each property: size, colour, values, …"""
         prepare = self.prepare
-        words = [
+        scaling = [f"the fit {prepare.fit}", f"{prepare.interpolation} interpolation"]
+        return [
             f"{self.shape[0]}×{self.shape[1]} pictures",
             f"the colour {prepare.color}",
             f"values of {self.range[0]:g} to {self.range[1]:g}",
+            *(scaling if self.kind == "resize" else []),
+            f"transparency {'ignored' if prepare.alpha == 'ignore' else 'laid on white'}",
+            f"EXIF orientation {'applied' if prepare.exif else 'ignored'}",
         ]
-        if self.kind == "resize":
-            words += [f"the fit {prepare.fit}", f"{prepare.interpolation} interpolation"]
-        words += [f"transparency {'ignored' if prepare.alpha == 'ignore' else 'laid on white'}"]
-        return [*words, f"EXIF orientation {'applied' if prepare.exif else 'ignored'}"]
 
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""
@@ -241,10 +239,6 @@ class TaskCard:
 def is_name(name: str) -> bool:
     """True for the name of a model: a classifier's, or the reader's."""
     return bool(NAME.fullmatch(name)) and not name.isdigit()
-
-
-def _names(kind: Any) -> set[str]:
-    return {each.name for each in fields(kind)}
 
 
 def _to_document(part: Any) -> dict[str, Any]:
@@ -265,7 +259,7 @@ def _with_thresholds(document: Mapping[str, Any]) -> Mapping[str, Any]:
         raise TaskCardError(f"output must be {MULTI_LABEL!r}, not {output!r}")
     if output is None and "threshold" in document:
         raise TaskCardError(f"threshold needs output = {MULTI_LABEL!r}")
-    threshold = document.get("threshold", THRESHOLD)
+    threshold = document.get("threshold", _THRESHOLD)
     if output is None or isinstance(threshold, list) or not isinstance(labels, list):
         return document
     return {**document, "threshold": [threshold] * len(labels)}

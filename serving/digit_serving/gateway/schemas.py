@@ -27,7 +27,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Position = Annotated[int, Field(ge=0, le=MAX_INDEX, json_schema_extra={"format": "int32"})]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
-Probabilities = Annotated[Sequence[Share], Field(min_length=2, max_length=MAX_LABELS)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Png = Annotated[str, results.PNG]
 EncodedFile = Annotated[

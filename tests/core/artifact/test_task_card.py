@@ -185,7 +185,7 @@ NO_NAME = f"{NAME_RULE}, unlike"
         (changed("threshold", 0.5), "threshold needs output = 'multi-label'"),
         (
             MULTI_LABEL | {"threshold": [1]},
-            "threshold must be one number, or one for each of 3 labels, not 1 numbers",
+            "threshold must be one number, or one for each of 3 labels",
         ),
         (MULTI_LABEL | {"threshold": 2}, "threshold[0] is invalid: expected `float` <= 1.0"),
         (MULTI_LABEL | {"threshold": [0, 1, -1]}, "threshold[2] is invalid: expected `float` >= 0.0"),
@@ -232,7 +232,7 @@ NO_NAME = f"{NAME_RULE}, unlike"
         ),
         (
             changed("input.shape", [180, 180, 2]),
-            "shape must have 1 (grey), 3 (rgb) or 4 (rgba) channels, not 2",
+            "shape must have 1, 3 (rgb) or 4 (rgba) channels, not 2",
         ),
         (
             changed("prepare", {"kind": "digits"}),
