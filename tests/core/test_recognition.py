@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core import errors
-from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.expectations import parse_expectation
 from digit_core.images import Peaks, to_png
 from digit_core.recognition import Classify, Find, Outcome, Recognition, drive, to_pixels
@@ -20,9 +20,7 @@ from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 
-PHOTOS = TaskCard(
-    "photos", ("dark", "light"), CardInput((4, 6, 3), (-1.0, 1.0)), CardPreparation("resize", fit="stretch")
-)
+PHOTOS = TaskCard("photos", ("dark", "light"), CardInput((4, 6, 3), (-1.0, 1.0)))
 FORMS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
     "file": to_png,
     "array": lambda picture: picture,

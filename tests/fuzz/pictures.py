@@ -26,9 +26,7 @@ _MAX_PIXELS = 50_000
 _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
 _WORK = Work(_SETTINGS)
 _PARSER = BodyParser(_SETTINGS, _WORK)
-_PHOTOS = TaskCard(
-    "photos", ("day", "night"), CardInput((9, 12, 3), (-1.0, 1.0)), CardPreparation("resize", fit="pad")
-)
+_PHOTOS = TaskCard("photos", ("day", "night"), CardInput((9, 12, 3), (-1.0, 1.0)), CardPreparation(fit="pad"))
 _LOOP = asyncio.new_event_loop()
 atexit.register(_LOOP.close)
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")

@@ -67,13 +67,8 @@ def _configs() -> list[bytes]:
 
 
 def _cards() -> list[bytes]:
-    photos = TaskCard(
-        "photos",
-        ("day", "night"),
-        CardInput((9, 12, 3), (-1.0, 1.0)),
-        CardPreparation("resize", fit="pad"),
-        threshold=(0.5, 0.7),
-    )
+    pixels, pad = CardInput((9, 12, 3), (-1.0, 1.0)), CardPreparation(fit="pad")
+    photos = TaskCard("photos", ("day", "night"), pixels, pad, threshold=(0.5, 0.7))
     return [json.dumps(card.to_document()).encode() for card in (DIGITS, photos)]
 
 

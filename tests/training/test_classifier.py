@@ -113,9 +113,8 @@ def test_adapt_output_that_the_network_contradicts_raises_model_error(
     signs = np.linspace(-1, 1, dense.units) if dense.units > 1 else np.ones(1)
     dense.set_weights([np.tile(signs, (3, 1)), -signs])
     assert 0 < float(dense(np.full((1, 3), 0.5, np.float32))[0, -1]) < 1
-    task = replace(
-        COLORS, labels=tuple("abc"[: max(2, dense.units)]), input=replace(COLORS.input, range=(0.0, 1.0))
-    )
+    labels = tuple("abc"[: max(2, dense.units)])
+    task = replace(COLORS, labels=labels, input=CardInput(COLORS.shape, (0.0, 1.0)))
     with pytest.raises(ModelError, match=message):
         classifier.adapt(model, task, Convention(output))
 

@@ -60,9 +60,10 @@ def served_colors(colors_model: keras.Model, tmp_path_factory: pytest.TempPathFa
     return ModelsFolder(tmp_path_factory.mktemp("models"), verify=Mock()).publish("colors", write)
 
 
-@pytest.mark.parametrize(
-    "pixels", [CardInput((32, 32, 3), COLORS.range), CardInput(COLORS.shape, (0.0, 255.0))]
-)
+SMALL = CardInput((32, 32, 3), COLORS.range)
+
+
+@pytest.mark.parametrize("pixels", [SMALL, CardInput(COLORS.shape, (0.0, 255.0))])
 def test_ask_served_prepares_the_same_pictures_as_its_own_card_says(
     pixels: CardInput, served_colors: Version, colors_folder: Path
 ) -> None:
@@ -97,8 +98,6 @@ def test_ask_served_that_accepts_no_picture_raises_data_error(
 ) -> None:
     card = served_colors.path / "assets.extra" / "model.json"
     card.write_text(card.read_text().replace('"kind": "resize"', '"kind": "none"'))
-    sets = judging_sets(
-        pictures.load(colors_folder, replace(COLORS, input=replace(COLORS.input, shape=(32, 32, 3))))
-    )
+    sets = judging_sets(pictures.load(colors_folder, replace(COLORS, input=SMALL)))
     with pytest.raises(DataError, match="holds no picture that can be evaluated"):
         ask_served(served_colors, sets)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_training import pictures
 from digit_training.errors import CardError, DataError
 from tests.conftest import Digits
@@ -29,10 +29,8 @@ def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path, tm
     checksum = loaded.description.pop("test_checksum")
     counts = {"test": 20, "unreadable": 0, "refused": 0}
     assert loaded.description == {"source": str(colors_folder), **counts}
-    moved, small = (
-        colors_folder.rename(tmp_path / "moved"),
-        replace(COLORS, input=replace(COLORS.input, shape=(8, 8, 3))),
-    )
+    moved = colors_folder.rename(tmp_path / "moved")
+    small = replace(COLORS, input=CardInput((8, 8, 3), COLORS.range))
     assert pictures.load(moved, small).description["test_checksum"] == checksum
     (moved / "red" / "0.jpg").rename(moved / "green" / "9.jpg")
     assert pictures.load(moved, small).description["test_checksum"] != checksum
@@ -42,9 +40,8 @@ def test_prepare_folder_prepares_as_the_card_says(colors_folder: Path, tmp_path:
     card = tmp_path / "card.toml"
     card.write_text(f"{COLORS_TOML}shape = [64, 48, 3]\n[prepare]\ninterpolation = 'bilinear'\n")
     prepared, labels = pictures.prepare_folder(colors_folder, card)
-    expected = pictures.load(
-        colors_folder, replace(COLORS, prepare=replace(COLORS.prepare, interpolation="bilinear"))
-    ).examples
+    bilinear = replace(COLORS, prepare=CardPreparation(interpolation="bilinear"))
+    expected = pictures.load(colors_folder, bilinear).examples
     assert np.array_equal(prepared, expected.images)
     assert np.array_equal(labels, expected.labels)
     card.write_text(COLORS_TOML)

@@ -247,9 +247,8 @@ def test_render_page_of_another_task_names_labels_and_pictures() -> None:
 
 def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
     count = 1000
-    task = TaskCard(
-        "things", tuple(f"thing {number}" for number in range(count)), CardInput((8, 8), (0.0, 1.0))
-    )
+    things = tuple(f"thing {number}" for number in range(count))
+    task = TaskCard("things", things, CardInput((8, 8), (0.0, 1.0)))
     labels = np.arange(2 * count) % count
     answers = np.where(labels < 30, labels + 1, labels)
     html = render_task(task, np.eye(count, dtype=np.float32)[answers], labels)

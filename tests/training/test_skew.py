@@ -61,12 +61,8 @@ def test_differences_smooth_pictures_have_the_same_answers(
     colors_model: keras.Model, colors_folder: Path
 ) -> None:
     for fit in ("stretch", "crop"):
-        assert (
-            differences(
-                colors_model, colors_folder, replace(COLORS, prepare=replace(COLORS.prepare, fit=fit))
-            )
-            == []
-        )
+        task = replace(COLORS, prepare=replace(COLORS.prepare, fit=fit))
+        assert differences(colors_model, colors_folder, task) == []
 
 
 def test_differences_fine_patterns_have_other_answers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Task card: pictures and answers of a model. It travels inside the artifact, from export to callers."""
+"""Task card: description of a model's pictures and answers, which travels inside the artifact."""
 
 import math
 import re
@@ -20,10 +20,10 @@ CHANNELS: dict[int, Color] = {1: "grey", 3: "rgb", 4: "rgba"}
 MULTI_LABEL = "multi-label"
 """Output of a model that gives each label a probability of its own."""
 _THRESHOLD = 0.5
-"""Default of the least probability of a label that is named."""
+"""Default of `threshold`: a label with at least this probability is named."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""Form of a model's name. A name may not be a number, because that is the name of a version's folder."""
+"""Form of a model's name. A number is refused, because it is the name of a version's folder."""
 READER_NAME = "reader"
 """Name of the model that finds digits on a page; it has no task card, because it classifies no picture."""
 NAME_RULE = (
@@ -128,7 +128,7 @@ class TaskCard:
         if len(self.threshold) not in (0, count):
             raise TaskCardError(f"threshold must be one number, or one for each of {count} labels")
         if self.kind == "digits" and self.shape != (28, 28):
-            raise TaskCardError(f"prepare kind 'digits' needs the shape [28, 28], not {[*self.shape]}")
+            raise TaskCardError(f"kind 'digits' needs the shape [28, 28], not {[*self.shape]}")
         if self.refuse_below and (self.reads_numbers or self.is_multi_label):
             raise TaskCardError(
                 "refuse_below is for other tasks: digits are refused by is_digit, and the threshold says "
@@ -216,7 +216,7 @@ class TaskCard:
 
     @property
     def input_words(self) -> Sequence[str]:
-        """Words for the pictures that the model takes, one for each property: size, colour, values, …"""
+        """Words for the pictures that the model takes: one for each property, such as size and colour."""
         prepare = self.prepare
         scaling = [f"the fit {prepare.fit}", f"{prepare.interpolation} interpolation"]
         return [
@@ -242,7 +242,7 @@ def is_name(name: str) -> bool:
 
 
 def _to_document(part: Any) -> dict[str, Any]:
-    """Return the members of a dataclass as JSON values, without optional ones that have their default."""
+    """Return the members of a dataclass as JSON values; an optional member is omitted at its default."""
     document: dict[str, Any] = {}
     for each in fields(part):
         value = getattr(part, each.name)
@@ -253,7 +253,7 @@ def _to_document(part: Any) -> dict[str, Any]:
 
 
 def _with_thresholds(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the document of a multi-label task with a threshold for each label, other documents as given."""
+    """Return the document with a threshold for each label of a multi-label task."""
     output, labels = document.get("output"), document.get("labels")
     if output not in (None, MULTI_LABEL):
         raise TaskCardError(f"output must be {MULTI_LABEL!r}, not {output!r}")
@@ -266,7 +266,7 @@ def _with_thresholds(document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _sentence(error: ValueError) -> str:
-    """Return a sentence for the author of a card that msgspec refuses."""
+    """Return a sentence for the author of a card that can't be converted."""
     if isinstance(cause := error.__cause__ or error, TaskCardError):
         return str(cause)
     message, _, path = str(error).rstrip("`").partition(" - at `$.")

@@ -20,7 +20,7 @@ from tests.core.grpc_model_server import card_response, outputs_response
 
 UNIFORM = np.full((2, 10), 0.1, np.float32)
 FLOWERS = TaskCard(
-    "flowers", ("daisy", "rosé"), CardInput((180, 240, 3), (-1.0, 1.0)), CardPreparation("resize", fit="pad")
+    "flowers", ("daisy", "rosé"), CardInput((180, 240, 3), (-1.0, 1.0)), CardPreparation(fit="pad")
 )
 
 

@@ -327,9 +327,8 @@ def test_without_reader_predicts_and_says_what_reading_needs(
 def test_predict_files_for_large_model_are_sent_in_several_calls(
     stub: StubModelServer, http: FlaskClient
 ) -> None:
-    stub.answer = models = TaskModels(
-        digits={1: replace(SHAPES, input=replace(SHAPES.input, shape=(1400, 1400, 3)))}
-    )
+    large = replace(SHAPES, input=replace(SHAPES.input, shape=(1400, 1400, 3)))
+    stub.answer = models = TaskModels(digits={1: large})
     found = post(http, "/v1/predict", *(np.full((5, 5), grey, np.uint8) for grey in (0, 100, 255)))
     assert len(models.inputs) > 1
     assert [prediction["label"] for prediction in found] == ["circle", "cross", "star"]
