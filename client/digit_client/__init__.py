@@ -14,7 +14,7 @@ import importlib.util
 import typing
 
 from digit_client._options import CallOptions, Feedback, ReadOptions
-from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard, TaskCardError
 from digit_core.errors import (
     AuthenticationError,
     ClientClosedError,
@@ -50,6 +50,8 @@ __all__ = [
     "AuthenticationError",
     "CallOptions",
     "Candidate",
+    "CardInput",
+    "CardPreparation",
     "Client",
     "ClientClosedError",
     "ConnectionFailedError",

@@ -4,7 +4,6 @@ import base64
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,7 +14,6 @@ from digit_client import _batches
 from digit_client._batches import Batch
 from digit_client._options import Boxes, Feedback, Options
 from digit_core import inputs as _inputs
-from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     AuthenticationError,
     DigitError,
@@ -165,11 +163,8 @@ def parse_response(
 
 def parse_models(document: dict[str, Any]) -> Models:
     """Return the model in a response's document."""
-    task = document["task"]
     # Services before `version_labels` have `labels` only.
-    document = {"version_labels": document["labels"], **document, "task": None}
-    card = None if task is None else TaskCard.from_document(task, ignores_unknown=True)
-    return replace(msgspec.convert(document, Models), task=card)
+    return msgspec.convert({"version_labels": document["labels"], **document}, Models)
 
 
 def parse_feedback(document: dict[str, Any]) -> Feedback:

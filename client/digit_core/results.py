@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 from digit_core.artifact.task_card import DIGIT_LABELS, MAX_LABELS, TaskCard
 from digit_core.errors import InvalidOutputError
+from digit_core.schema import Schema, Share
 
 if TYPE_CHECKING:
     import httpx
@@ -31,18 +32,6 @@ a model gives a letter the digit that it resembles most, often with high confide
 digits and few letters."""
 
 
-class Schema:
-    """Keywords of JSON Schema for an annotated type; with `type` they replace those that follow from it."""
-
-    def __init__(self, **keywords: Any) -> None:
-        self.keywords = keywords
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """Return the schema of the annotated type, as pydantic asks for it."""
-        return self.keywords if "type" in self.keywords else {**handler(schema), **self.keywords}
-
-
-Share = Annotated[float, Schema(minimum=0, maximum=1)]
 VersionNumber = Annotated[int, Schema(minimum=0, format="int64", examples=[1])]
 ClassIndex = Annotated[int, Schema(minimum=0, exclusiveMaximum=MAX_LABELS)]
 DigitNumber = Annotated[int, Schema(minimum=0, maximum=9)]
@@ -317,7 +306,7 @@ class Models:
     """Version of each version label."""
     labels: Annotated[Mapping[str, VersionNumber], Schema(deprecated=True)]
     """`version_labels` by its earlier name."""
-    task: Annotated[TaskCard, Schema(type="object")] | None = field(metadata=_NULL)
+    task: TaskCard | None = field(metadata=_NULL)
     """Task card of the default version; null while no version answers."""
     models: Annotated[tuple[str, ...], Schema(minItems=1)]
     """Names of the models that the service lists, the default one first, and of this one."""

@@ -23,6 +23,7 @@ from digit_client import (
     AsyncClient,
     AsyncModelServerClient,
     CallOptions,
+    CardInput,
     Client,
     ModelServerClient,
     ModelVersion,
@@ -402,7 +403,7 @@ def test_models_of_gateway_lists_versions(connect: Connect, service: Service) ->
         client.models()
 
 
-COLORS = TaskCard("colors", ("red", "green", "blue"), (6, 8, 3), (-1.0, 1.0))
+COLORS = TaskCard("colors", ("red", "green", "blue"), CardInput((6, 8, 3), (-1.0, 1.0)))
 GREEN = np.full((30, 20, 3), (0, 200, 0), np.uint8)
 
 
@@ -412,7 +413,7 @@ def colors(request: pytest.FixtureRequest) -> Iterator[Service]:
     images = np.zeros((3, *COLORS.shape), np.uint8)
     for color in range(3):
         images[color, :, :, color] = 255
-    task = replace(COLORS, kind=request.param)
+    task = replace(COLORS, prepare=replace(COLORS.prepare, kind=request.param))
     with LinearModelServer(images, np.arange(3, dtype=np.uint8), task=task) as server:
         yield Service(server, "colors")
 

@@ -16,7 +16,7 @@ import pytest
 
 from digit_client import AsyncModelServerClient, ModelServerClient, RetryPolicy
 from digit_core import errors
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.images import to_png
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer, dark_and_light
@@ -143,8 +143,8 @@ def test_iter_read_abandoned_makes_no_further_call(
 
 @pytest.mark.parametrize("connect", [ModelServerClient, BlockingAsyncClient])
 def test_predict_after_promotion_prepares_for_the_version_that_answers(connect: Any) -> None:
-    old = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
-    new = replace(old, shape=(4, 6), labels=("night", "day"))
+    old = TaskCard("colors", ("dark", "light"), CardInput((2, 3), (-1.0, 1.0)))
+    new = replace(old, labels=("night", "day"), input=replace(old.input, shape=(4, 6)))
     pictures = [np.full((20, 30), level, np.uint8) for level in (0, 255)]
     classes = np.arange(2, dtype=np.uint8)
     with (

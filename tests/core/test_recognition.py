@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core import errors
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.images import to_png
 from digit_core.options import ReadOptions, parse
 from digit_core.reading.peaks import Peaks
@@ -21,7 +21,7 @@ from tests.core.component_reader import find_components
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 
-PHOTOS = TaskCard("photos", ("dark", "light"), (4, 6, 3), (-1.0, 1.0), "resize", "stretch")
+PHOTOS = TaskCard("photos", ("dark", "light"), CardInput((4, 6, 3), (-1.0, 1.0)))
 FORMS: dict[str, Callable[[NDArray[np.uint8]], Any]] = {
     "file": to_png,
     "array": lambda picture: picture,
@@ -229,7 +229,7 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
 
 
 def test_to_pixels_range_becomes_black_to_white() -> None:
-    task = TaskCard("centred", DIGITS.labels, shape=(1, 3), range=(-1.0, 1.0))
+    task = TaskCard("centred", DIGITS.labels, CardInput((1, 3), (-1.0, 1.0)))
     assert to_pixels(np.array([-1, 0, 1], np.float32), task).tolist() == [[0, 128, 255]]
 
 
@@ -424,7 +424,7 @@ def test_predict_floats_in_model_form_reach_model_unchanged(photos: LinearModel)
 
 
 def test_predict_large_pictures_are_grouped_by_size() -> None:
-    large = replace(PHOTOS, shape=(512, 1024, 3))
+    large = replace(PHOTOS, input=replace(PHOTOS.input, shape=(512, 1024, 3)))
     sizes = []
 
     def classify(batch: Any) -> Sequence[Prediction]:
@@ -440,7 +440,8 @@ def test_predict_by_another_card_prepares_again_with_an_error_where_it_cannot(
     kind: Any, photos: LinearModel
 ) -> None:
     """Another version answers the second group: its pictures, whole or as arrays, are asked about again."""
-    card, asked = replace(PHOTOS, kind=kind, shape=(8, 6, 3), range=(0.0, 1.0)), []
+    card = replace(PHOTOS, input=CardInput((8, 6, 3), (0.0, 1.0)), prepare=replace(PHOTOS.prepare, kind=kind))
+    asked: list[tuple[int, ...]] = []
 
     def classify(batch: Any) -> Any:
         asked.append(batch.shape)

@@ -46,7 +46,8 @@ def test_complete_card_is_valid() -> None:
     # The published card leaves it out: what is published answers probabilities.
     assert document.pop("output") == "logits"
     card = TaskCard.from_document(document)
-    assert (card.name, card.shape, card.range, card.fit) == ("flowers", (180, 180, 3), (0, 255), "stretch")
+    assert (card.name, card.prepare.fit) == ("flowers", "stretch")
+    assert (card.shape, card.range) == ((180, 180, 3), (0, 255))
 
 
 def test_corrected_outlines_are_right_in_the_next_version(service: Copy) -> None:

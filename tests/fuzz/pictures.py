@@ -11,7 +11,7 @@ from werkzeug import Request
 from werkzeug.exceptions import HTTPException
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.errors import ImageError
 from digit_core.images import Page
 from digit_core.recognition import Prepare
@@ -26,7 +26,7 @@ _MAX_PIXELS = 50_000
 _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)
 _WORK = Work(_SETTINGS)
 _PARSER = BodyParser(_SETTINGS, _WORK)
-_PHOTOS = TaskCard("photos", ("day", "night"), (9, 12, 3), (-1.0, 1.0), "resize", "pad")
+_PHOTOS = TaskCard("photos", ("day", "night"), CardInput((9, 12, 3), (-1.0, 1.0)), CardPreparation(fit="pad"))
 _LOOP = asyncio.new_event_loop()
 atexit.register(_LOOP.close)
 _CONTENT_TYPES = ("application/json", "application/x-npy", "multipart/form-data; boundary=x", "image/*")

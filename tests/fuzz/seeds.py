@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from digit_core.artifact.models_config import STABLE, ModelsConfig
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictResponse
 from tests import decompression_bombs
@@ -67,7 +67,8 @@ def _configs() -> list[bytes]:
 
 
 def _cards() -> list[bytes]:
-    photos = TaskCard("photos", ("day", "night"), (9, 12, 3), (-1.0, 1.0), "resize", "pad", (0.5, 0.7))
+    pixels, pad = CardInput((9, 12, 3), (-1.0, 1.0)), CardPreparation(fit="pad")
+    photos = TaskCard("photos", ("day", "night"), pixels, pad, threshold=(0.5, 0.7))
     return [json.dumps(card.to_document()).encode() for card in (DIGITS, photos)]
 
 

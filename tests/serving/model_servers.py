@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.tfserving.codec import CARD_INPUT, CARD_OUTPUT, CARD_SIGNATURE
 from digit_serving.model_server import config, flags
 from digit_serving.model_server.core import ServerCore
@@ -20,7 +20,7 @@ from digit_serving.model_server.server import create_core
 from tests.processes import wait_until
 
 POLL_SECONDS = 0.05
-COLORS = TaskCard("colors", ("blue", "grün", "red", "yellow"), (6, 4, 3), (-1.0, 1.0))
+COLORS = TaskCard("colors", ("blue", "grün", "red", "yellow"), CardInput((6, 4, 3), (-1.0, 1.0)))
 """Task of a small classifier of colour pictures."""
 _FLOATS = [tf.TensorSpec([None], tf.float32)]
 

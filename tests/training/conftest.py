@@ -22,7 +22,7 @@ from PIL import Image
 
 from digit_core import images
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import data, export, models
 from digit_training.data import Dataset
@@ -50,7 +50,7 @@ def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str
     return {name: np.asarray(ops.convert_to_numpy(values)) for name, values in outputs.items()}
 
 
-COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), (64, 48, 3), (-1.0, 1.0))
+COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), CardInput((64, 48, 3), (-1.0, 1.0)))
 COLORS_TOML = """
 name = "colors"
 labels = ["red", "green", "blue", "grey"]

@@ -44,7 +44,7 @@ def test_complete_takes_from_the_model_what_the_card_leaves_out(
 def test_complete_keeps_only_multi_label_of_the_output() -> None:
     model, document = model_of((18, 12, 3), layers.Rescaling(1 / 255)), {**LABELS, "threshold": 0.25}
     task, convention = cards.complete({**document, "output": "multi-label"}, model)
-    assert (task.thresholds, convention.output) == ((0.25, 0.25), "multi-label")
+    assert (task.threshold, convention.output) == ((0.25, 0.25), "multi-label")
     task, convention = cards.complete({**LABELS, "output": "logits", "output_name": "kind"}, model)
     assert (task.is_multi_label, convention) == (False, Convention("logits", "kind"))
     with pytest.raises(CardError, match="threshold needs output = 'multi-label'"):
@@ -55,7 +55,7 @@ def test_complete_makes_mean_deviation_and_order_of_colors_a_convention_of_the_m
     pixels = {"range": [0, 255], "mean": [103.939, 116.779, 123.68], "std": 58}
     document = {**LABELS, "input": pixels, "prepare": {"color": "bgr"}}
     task, convention = cards.complete(document, model_of((18, 12, 3)))
-    assert (task.range, task.color) == ((0, 255), "rgb")
+    assert (task.range, task.prepare.color) == ((0, 255), "rgb")
     assert convention == Convention(mean=(103.939, 116.779, 123.68), std=(58.0,), is_bgr=True)
 
 
@@ -76,7 +76,7 @@ def test_with_entries_replaces_keys_within_tables() -> None:
         (LABELS, (500,), r"the model takes \[n, 500\]: say by --shape, .* such as 20,25"),
         (LABELS, (18, 12, 2), r"takes \[n, 18, 12, 2\], and a picture has 1, 3 or 4 channels"),
         ({**LABELS, "inptu": {"shape": [9, 9]}}, (None, None, 3), "unknown key 'inptu'"),
-        ({**LABELS, "input": 3}, (18, 12, 3), "'input' must be a table"),
+        ({**LABELS, "input": 3}, (18, 12, 3), r"\[input\] must be a table"),
         ({"name": "flowers"}, (18, 12, 3), "--range"),
         ({**LABELS, "output": "softmax"}, (18, 12, 3), "or multi-label, not 'softmax'"),
         ({**LABELS, "input": {"range": [0, 1], "mean": ["a"]}}, (18, 12, 3), "mean must be one number"),

@@ -11,15 +11,15 @@ import tensorflow as tf
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_training import classifier, loading
 from digit_training.classifier import Convention
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from tests.training.conftest import COLORS, predict, predict_outputs, small_network
 
-GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
-BYTES = replace(COLORS, range=(0.0, 255.0))
+GREY = TaskCard("grey", tuple("abcdefghij"), CardInput((28, 28), (0.0, 1.0)))
+BYTES = replace(COLORS, input=replace(COLORS.input, range=(0.0, 255.0)))
 
 
 def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
@@ -40,7 +40,7 @@ def test_adapt_model_with_or_without_grey_channel_takes_pictures_of_the_card(
     model = linear_model(shape, 10)
     accepted = shape if None not in shape else (28, 28, 1)
     expected = predict(model, pixels.reshape(3, *accepted))
-    for task in (DIGITS, GREY, replace(GREY, shape=(28, 28, 1))):
+    for task in (DIGITS, GREY, replace(GREY, input=replace(GREY.input, shape=(28, 28, 1)))):
         adapted = classifier.adapt(model, task)
         assert adapted.name == "linear"
         assert np.array_equal(predict(adapted, pixels.reshape(3, *task.instance_shape)), expected)
@@ -77,7 +77,7 @@ def test_adapt_one_value_answers_two_labels(activation: str, output: classifier.
 
 
 def test_adapt_multi_label_answers_a_probability_of_each_label() -> None:
-    task = replace(COLORS, thresholds=(0.5,) * 4)
+    task = replace(COLORS, threshold=(0.5,) * 4)
     model = linear_model((64, 48, 3), 4, "sigmoid")
     convention = Convention("multi-label")
     assert np.array_equal(predict(classifier.adapt(model, task, convention), SCALED), predict(model, SCALED))
@@ -113,7 +113,8 @@ def test_adapt_output_that_the_network_contradicts_raises_model_error(
     signs = np.linspace(-1, 1, dense.units) if dense.units > 1 else np.ones(1)
     dense.set_weights([np.tile(signs, (3, 1)), -signs])
     assert 0 < float(dense(np.full((1, 3), 0.5, np.float32))[0, -1]) < 1
-    task = replace(COLORS, labels=tuple("abc"[: max(2, dense.units)]), range=(0.0, 1.0))
+    labels = tuple("abc"[: max(2, dense.units)])
+    task = replace(COLORS, labels=labels, input=CardInput(COLORS.shape, (0.0, 1.0)))
     with pytest.raises(ModelError, match=message):
         classifier.adapt(model, task, Convention(output))
 

@@ -554,7 +554,7 @@ def test_export_of_multi_label_model_is_judged_by_average_precision(
     card = read_card(models / "multi" / "1")
     assert card["accuracy"] is None
     assert card["multi_label"]["mean_average_precision"] > 0.9
-    assert TaskCard.from_document(card["task"]).thresholds == (0.4, 0.4, 0.4)
+    assert TaskCard.from_document(card["task"]).threshold == (0.4, 0.4, 0.4)
     status, printed = export(*places, "--data", colors_folder, "--output", "probabilities")
     assert (status, "threshold needs output = 'multi-label'" in printed) == (1, True)
 
@@ -596,7 +596,7 @@ def test_export_of_labels_writes_a_minimal_card(
     task = TaskCard.from_document(read_card(Path("models/my-garments/1"))["task"])
     assert (task.name, task.labels[1], task.labels[9]) == ("my-garments", "trousers", "ankle boot")
     assert (task.shape, task.range, task.kind) == ((28, 28, 1), (-1, 1), "resize")
-    assert (task.fit, task.refuse_below) == ("pad", 0.1)
+    assert (task.prepare.fit, task.refuse_below) == ("pad", 0.1)
 
 
 def test_export_from_saved_model_answers_as_the_saved_model(

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import keras
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput
 from digit_core.artifact.versions import Version
 from digit_training import export, pictures
 from digit_training.comparison import ask_served, compare, judging_sets
@@ -61,11 +60,14 @@ def served_colors(colors_model: keras.Model, tmp_path_factory: pytest.TempPathFa
     return ModelsFolder(tmp_path_factory.mktemp("models"), verify=Mock()).publish("colors", write)
 
 
-@pytest.mark.parametrize("changes", [{"shape": (32, 32, 3)}, {"range": (0.0, 255.0)}])
+SMALL = CardInput((32, 32, 3), COLORS.range)
+
+
+@pytest.mark.parametrize("pixels", [SMALL, CardInput(COLORS.shape, (0.0, 255.0))])
 def test_ask_served_prepares_the_same_pictures_as_its_own_card_says(
-    changes: dict[str, Any], served_colors: Version, colors_folder: Path
+    pixels: CardInput, served_colors: Version, colors_folder: Path
 ) -> None:
-    new: TaskCard = replace(COLORS, **changes)
+    new = replace(COLORS, input=pixels)
     loaded = pictures.load(colors_folder, new)
     answers = ask_served(served_colors, judging_sets(loaded))
     assert answers == ask_served(served_colors, judging_sets(pictures.load(colors_folder, COLORS)))
@@ -96,6 +98,6 @@ def test_ask_served_that_accepts_no_picture_raises_data_error(
 ) -> None:
     card = served_colors.path / "assets.extra" / "model.json"
     card.write_text(card.read_text().replace('"kind": "resize"', '"kind": "none"'))
-    sets = judging_sets(pictures.load(colors_folder, replace(COLORS, shape=(32, 32, 3))))
+    sets = judging_sets(pictures.load(colors_folder, replace(COLORS, input=SMALL)))
     with pytest.raises(DataError, match="holds no picture that can be evaluated"):
         ask_served(served_colors, sets)

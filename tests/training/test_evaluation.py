@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 from numpy.typing import NDArray
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_training import evaluation
 from digit_training.data import Dataset
 from digit_training.drawing.negatives import KINDS
@@ -29,7 +29,7 @@ def test_evaluate_accuracy_is_the_share_of_correct_answers(fitted: FitResult, da
 
 
 def test_score_multi_label_averages_over_labels() -> None:
-    task = TaskCard("scenes", ("beach", "snow"), (8, 8), (0.0, 255.0), thresholds=(0.5, 0.25))
+    task = TaskCard("scenes", ("beach", "snow"), CardInput((8, 8), (0.0, 255.0)), threshold=(0.5, 0.25))
     probabilities = np.array([[0.9, 0.25], [0.8, 0.2], [0.6, 0.1], [0.1, 0.3]], np.float32)
     labels = np.array([[1, 1], [0, 1], [1, 0], [0, 0]])
     scores = evaluation.score_multi_label(probabilities, labels, task)

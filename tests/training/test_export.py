@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import layers
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import export, models, provenance
 from digit_training.classifier import Convention, adapt, to_pixels
@@ -26,8 +26,10 @@ from tests.training.conftest import COLORS, predict_outputs, small_network
 
 pytestmark = pytest.mark.xdist_group("fits")
 
-UNEVEN = TaskCard("uneven", ("cat", "dog"), (32, 32), (-0.1, 0.3))
-PHOTOS = TaskCard("photos", ("cat", "dog"), (300, 200, 3), (0.0, 255.0), fit="pad")
+UNEVEN = TaskCard("uneven", ("cat", "dog"), CardInput((32, 32), (-0.1, 0.3)))
+PHOTOS = TaskCard(
+    "photos", ("cat", "dog"), CardInput((300, 200, 3), (0.0, 255.0)), CardPreparation(fit="pad")
+)
 
 
 def unfitted_model(task: TaskCard) -> keras.Model:

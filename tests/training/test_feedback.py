@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digit_core.artifact.task_card import DIGITS, NO_CLASS, TaskCard
+from digit_core.artifact.task_card import DIGITS, NO_CLASS, CardInput, TaskCard
 from digit_serving.feedback.store import FeedbackStore
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
@@ -70,7 +70,7 @@ def test_load_prepares_pictures_by_the_card_of_any_size(save: Save, url: str) ->
     save(make_record(0, photo, "a", model="tiles"))
     save(make_record(1, photo, "b", model="tiles", box=(20, 10, 20, 20)))
     for shape in ((6, 5, 1), (20, 20, 3)):
-        loaded = feedback.load(url, TaskCard("tiles", ("a", "b"), shape, (0.0, 1.0)))
+        loaded = feedback.load(url, TaskCard("tiles", ("a", "b"), CardInput(shape, (0.0, 1.0))))
         assert loaded.train.images.shape == (2, *shape)
         assert loaded.train.labels.tolist() == [0, 1]
         assert loaded.train.images[0].max() == 255

@@ -10,13 +10,13 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_training import pictures
 from digit_training.errors import CardError, DataError
 from tests.conftest import Digits
 from tests.training.conftest import COLORS, COLORS_TOML
 
-GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
+GREY = TaskCard("grey", tuple("abcdefghij"), CardInput((28, 28), (0.0, 1.0)))
 
 
 def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path, tmp_path: Path) -> None:
@@ -29,7 +29,8 @@ def test_load_folder_prepares_each_picture_as_in_serving(colors_folder: Path, tm
     checksum = loaded.description.pop("test_checksum")
     counts = {"test": 20, "unreadable": 0, "refused": 0}
     assert loaded.description == {"source": str(colors_folder), **counts}
-    moved, small = colors_folder.rename(tmp_path / "moved"), replace(COLORS, shape=(8, 8, 3))
+    moved = colors_folder.rename(tmp_path / "moved")
+    small = replace(COLORS, input=CardInput((8, 8, 3), COLORS.range))
     assert pictures.load(moved, small).description["test_checksum"] == checksum
     (moved / "red" / "0.jpg").rename(moved / "green" / "9.jpg")
     assert pictures.load(moved, small).description["test_checksum"] != checksum
@@ -39,7 +40,8 @@ def test_prepare_folder_prepares_as_the_card_says(colors_folder: Path, tmp_path:
     card = tmp_path / "card.toml"
     card.write_text(f"{COLORS_TOML}shape = [64, 48, 3]\n[prepare]\ninterpolation = 'bilinear'\n")
     prepared, labels = pictures.prepare_folder(colors_folder, card)
-    expected = pictures.load(colors_folder, replace(COLORS, interpolation="bilinear")).examples
+    bilinear = replace(COLORS, prepare=CardPreparation(interpolation="bilinear"))
+    expected = pictures.load(colors_folder, bilinear).examples
     assert np.array_equal(prepared, expected.images)
     assert np.array_equal(labels, expected.labels)
     card.write_text(COLORS_TOML)
@@ -102,7 +104,7 @@ def test_load_npz_reads_indices_and_names(
     assert np.array_equal(loaded.examples.images, digits.images[:9])
     assert np.array_equal(loaded.examples.labels, digits.labels[:9])
     assert loaded.names[8] == "index 8"
-    small = replace(GREY, shape=(20, 18, 3))
+    small = replace(GREY, input=replace(GREY.input, shape=(20, 18, 3)))
     scaled = pictures.load(tmp_path / "test.npz", small).examples.images
     assert np.array_equal(scaled, [images.prepare(image, small) for image in digits.images[:9]])
 
@@ -147,7 +149,7 @@ def test_load_of_kind_digits_counts_blank_pictures_as_refused(digits: Digits, tm
     assert (loaded.description["test"], loaded.description["refused"]) == (1, 1)
 
 
-MULTI_LABEL = replace(COLORS, labels=("red", "blue"), thresholds=(0.5, 0.5))
+MULTI_LABEL = replace(COLORS, labels=("red", "blue"), threshold=(0.5, 0.5))
 
 
 def write_table(folder: Path, *lines: str) -> Path:

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import CardError, PromotionError
 from digit_training.publication import Target
@@ -66,11 +66,11 @@ def test_publish_of_another_model_in_another_folder_names_both(
 
 def test_publish_of_another_input_says_what_changes(target: Target) -> None:
     publish(target, COLORS)
-    larger = replace(COLORS, shape=(64, 64, 3), fit="pad")
+    larger = replace(COLORS, input=CardInput((64, 64, 3), COLORS.range), prepare=CardPreparation(fit="pad"))
     height, width, _ = COLORS.shape
     assert publish(target, larger)[1] == (
         "Version 2 takes 64×64 pictures and the fit pad, "
-        f"version 1 took {height}×{width} pictures and the fit {COLORS.fit}."
+        f"version 1 took {height}×{width} pictures and the fit {COLORS.prepare.fit}."
     )
     assert publish(target, larger)[1].startswith("Try it")
 
@@ -124,12 +124,13 @@ def test_publish_with_promote_runs_the_command_and_fails_with_it(target: Target,
 def test_check_of_another_task_under_a_name_raises_card_error(target: Target) -> None:
     publish(target, COLORS)
     (target.models.root / "colors" / "7").mkdir()
-    target.check(replace(COLORS, shape=(32, 32), range=(0.0, 1.0), fit="pad"))
-    target.check(replace(COLORS, kind="none", name="other"))
+    target.check(replace(COLORS, input=CardInput((32, 32), (0.0, 1.0)), prepare=CardPreparation(fit="pad")))
+    exact = replace(COLORS, prepare=CardPreparation("none"))
+    target.check(replace(exact, name="other"))
     own = r"models/colors/1 has 4 labels \(red, green, blue, grey\) and the kind resize"
     for task, described in (
         (replace(COLORS, labels=("a", "b")), r"2 labels \(a, b\) and the kind resize"),
-        (replace(COLORS, kind="none"), r"4 labels \(red, green, blue, grey\) and the kind none"),
+        (exact, r"4 labels \(red, green, blue, grey\) and the kind none"),
     ):
         with pytest.raises(CardError, match=rf"^{own}, this model has {described}: .*--rename NAME"):
             target.check(task)

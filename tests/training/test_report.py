@@ -14,7 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 from PIL import Image
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_training import models, report
 from digit_training.data import Dataset, Examples, Labels
 from digit_training.drawing.negatives import KINDS
@@ -228,7 +228,7 @@ def render_task(task: TaskCard, probabilities: NDArray[np.float32], labels: NDAr
 
 
 def test_render_page_of_another_task_names_labels_and_pictures() -> None:
-    task = TaskCard("flowers", ("daisy", "rose", "<tulip>"), (64, 48, 3), (-1.0, 1.0))
+    task = TaskCard("flowers", ("daisy", "rose", "<tulip>"), CardInput((64, 48, 3), (-1.0, 1.0)))
     probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.2, 0.7], [0.2, 0.1, 0.7]], np.float32)
     html = render_task(task, probabilities, np.array([0, 1, 2]))
     parsed = ParsedPage(html)
@@ -247,7 +247,8 @@ def test_render_page_of_another_task_names_labels_and_pictures() -> None:
 
 def test_render_page_of_many_labels_shows_the_most_confused_pairs() -> None:
     count = 1000
-    task = TaskCard("things", tuple(f"thing {number}" for number in range(count)), (8, 8), (0.0, 1.0))
+    things = tuple(f"thing {number}" for number in range(count))
+    task = TaskCard("things", things, CardInput((8, 8), (0.0, 1.0)))
     labels = np.arange(2 * count) % count
     answers = np.where(labels < 30, labels + 1, labels)
     html = render_task(task, np.eye(count, dtype=np.float32)[answers], labels)

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 from PIL import ExifTags, Image
 
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_training import pictures, skew
 from digit_training.classifier import predict
 from digit_training.data import Examples
@@ -46,10 +46,10 @@ def test_check_range_of_a_model_that_took_another_names_it(wrong: tuple[float, f
     greys = np.r_[60:110:2, 145:195:2]
     pixels = np.broadcast_to(greys[:, None, None, None], (50, 8, 8, 3)).astype(np.uint8)
     examples, model = Examples(pixels, np.repeat([0, 1], 25)), light_or_dark()
-    task = TaskCard("greys", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
+    task = TaskCard("greys", ("dark", "light"), CardInput((8, 8, 3), (0.0, 1.0)))
     right = predict(model, pixels, task)[PROBABILITIES]
     skew.check_range(model, LabelledPictures.of(examples, task), right)
-    other = replace(task, range=wrong)
+    other = replace(task, input=replace(task.input, range=wrong))
     message = rf"the range {wrong[0]:g} to {wrong[1]:g} .* 2[5-9] of 50 .*, in 0 to 1 50: say --range=0,1"
     with pytest.raises(CardError, match=message):
         skew.check_range(
@@ -61,7 +61,8 @@ def test_differences_smooth_pictures_have_the_same_answers(
     colors_model: keras.Model, colors_folder: Path
 ) -> None:
     for fit in ("stretch", "crop"):
-        assert differences(colors_model, colors_folder, replace(COLORS, fit=fit)) == []
+        task = replace(COLORS, prepare=replace(COLORS.prepare, fit=fit))
+        assert differences(colors_model, colors_folder, task) == []
 
 
 def test_differences_fine_patterns_have_other_answers(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_differences_fine_patterns_have_other_answers(tmp_path: Path) -> None:
         stripes[:, 3::8] = stripes[:, 4::8] = 255
         for number in range(40):
             Image.fromarray(stripes).save(tmp_path / name / f"{number}.png")
-    task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
+    task = TaskCard("stripes", ("dark", "light"), CardInput((8, 8, 3), (0.0, 1.0)))
     assert differences(light_or_dark(), tmp_path, task) == ["interpolation: 40 of 40"]
 
 
@@ -86,7 +87,7 @@ def test_differences_names_transparency_and_orientation_but_not_the_interpolatio
         for number in range(5):
             Image.new("RGBA", (8, 8)).save(tmp_path / name / f"{number}.png")
             Image.new("RGB", (8, 8)).save(tmp_path / name / f"turned{number}.jpg", exif=exif)
-    task = TaskCard("stripes", ("dark", "light"), (8, 8, 3), (0.0, 1.0))
+    task = TaskCard("stripes", ("dark", "light"), CardInput((8, 8, 3), (0.0, 1.0)))
     assert differences(light_or_dark(), tmp_path, task) == ["alpha: 10 of 20"]
     top = keras.Input((8, 8, 3))
     model = keras.Model(top, light_or_dark()(layers.ZeroPadding2D(((0, 4), (0, 0)))(top[:, :4]) * 2))

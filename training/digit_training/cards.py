@@ -95,7 +95,7 @@ def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifi
 
 def _per_channel(key: str, value: Any, task: TaskCard) -> tuple[float, ...]:
     """Return a mean or a deviation; empty if the card has none."""
-    channels = task.shape[2] if len(task.shape) == 3 else 1
+    channels = task.input.channels
     values = value if isinstance(value, list) else [value]
     are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in values)
     if not are_numbers or len(values) not in (0, 1, channels) or (key == "std" and not all(values)):
@@ -116,9 +116,9 @@ def _shape_of(model: keras.Model) -> list[int]:
             f"{_example(shape)}"
         )
     sizes = [size for size in shape if size is not None]
-    if len(sizes) == 2 or sizes[2] in CHANNELS.values():
+    if len(sizes) == 2 or sizes[2] in CHANNELS:
         return sizes
-    if sizes[0] in CHANNELS.values():
+    if sizes[0] in CHANNELS:
         return [*sizes[1:], sizes[0]]
     raise CardError(
         f"{words}, and a picture has 1, 3 or 4 channels: export it behind a layer that makes its channels of "

@@ -290,7 +290,7 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
     """
     accepted = input_shape(model)
     candidates = [task.instance_shape, task.shape, channels_first(task.shape), (math.prod(task.shape),)]
-    if task.color == "grey":
+    if task.prepare.color == "grey":
         candidates += [task.shape[:2], (*task.shape[:2], 1)]
     for shape in candidates:
         if len(shape) == len(accepted) and all(

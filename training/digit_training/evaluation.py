@@ -148,13 +148,13 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
 def are_labels(probabilities: Probabilities, labels: Labels, task: TaskCard) -> NDArray[np.bool_]:
     """Return True for each example whose label is the answer, of a multi-label task its exact set: [n]."""
     if task.is_multi_label:
-        return np.asarray(((probabilities >= task.thresholds) == labels).all(axis=1), bool)
+        return np.asarray(((probabilities >= task.threshold) == labels).all(axis=1), bool)
     return np.asarray(probabilities.argmax(axis=1) == labels, bool)
 
 
 def score_multi_label(probabilities: Probabilities, labels: Labels, task: TaskCard) -> MultiLabelScores:
     """Return the scores of probabilities [n, k] for labels 0 or 1, [n, k], each of which a picture has."""
-    named = probabilities >= task.thresholds
+    named = probabilities >= task.threshold
     hits = (named & (labels == 1)).sum(axis=0)
     order = np.argsort(-probabilities, axis=0, kind="stable")
     ranked = np.take_along_axis(labels, order, axis=0)

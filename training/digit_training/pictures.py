@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard, TaskCardError
 from digit_core.errors import ImageError
 from digit_training import cards
 from digit_training.data import (
@@ -68,7 +68,7 @@ class LabelledPictures:
 
     def prepared_for(self, task: TaskCard) -> "LabelledPictures":
         """Return the same pictures as a card of the same labels and kind prepares them. Raise DataError."""
-        is_same = task.prepares_as(replace(self.task, range=task.range))
+        is_same = task.prepares_as(replace(self.task, input=CardInput(self.task.shape, task.range)))
         return self if self.path is None or is_same else load(self.path, task)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core import images
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.errors import ImageError
 from digit_training.classifier import predict, takes_bytes
 from digit_training.errors import CardError
@@ -48,7 +48,8 @@ def check_range(model: keras.Model, pictures: LabelledPictures, probabilities: N
     for low, high in _RANGES:
         if (low, high) == task.range:
             continue
-        answers = predict(model, images, replace(task, range=(low, high)))[PROBABILITIES]
+        card = replace(task, input=CardInput(task.shape, (low, high)))
+        answers = predict(model, images, card)[PROBABILITIES]
         other = Comparison(are_labels(answers, labels, task), right)
         if other.gain > MIN_RANGE_GAIN and other.chance_of_gain < MAX_CHANCE / 2:
             raise CardError(
@@ -85,7 +86,7 @@ def describe_other_answers(
     rows = rows[:: -(-len(rows) // MAX_PICTURES)]
     contents = [(folder / pictures.names[row]).read_bytes() for row in rows]
     for entry, (value, habit) in _KERAS.items():
-        card = replace(task, **{entry: value})
+        card = replace(task, prepare=replace(task.prepare, **{entry: value}))
         # The file of a large JPEG may exceed the limits if it is not decoded downscaled.
         try:
             prepared = [images.prepare(images.decode_for_task(data, card), card) for data in contents]

@@ -1,28 +1,31 @@
-"""Task card: pictures and answers of a model. It travels inside the artifact, from export to callers."""
+"""Task card: description of a model's pictures and answers, which travels inside the artifact."""
 
 import math
 import re
-import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_type_hints
+
+import msgspec
+
+from digit_core.schema import Schema, Share
 
 Kind = Literal["digits", "resize", "none"]
 Fit = Literal["crop", "pad", "stretch"]
-Interpolation = Literal["area", "bilinear"]
-Alpha = Literal["white", "ignore"]
 Color = Literal["grey", "rgb", "rgba"]
-CHANNELS: dict[Color, int] = {"grey": 1, "rgb": 3, "rgba": 4}
+CHANNELS: dict[int, Color] = {1: "grey", 3: "rgb", 4: "rgba"}
+"""Colour of a picture by the number of its channels."""
 MULTI_LABEL = "multi-label"
 """Output of a model that gives each label a probability of its own."""
-THRESHOLD = 0.5
-"""Default of the least probability of a label that is named."""
+_THRESHOLD = 0.5
+"""Default of `threshold`: a label with at least this probability is named."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-"""Form of a model's name; a number is none: it would be a version's folder."""
+"""Form of a model's name. A number is refused, because it is the name of a version's folder."""
 READER_NAME = "reader"
-"""Name of the model that finds digits on a page; it has no task card, for it classifies no picture."""
+"""Name of the model that finds digits on a page; it has no task card, because it classifies no picture."""
 NAME_RULE = (
     "a model's name has 1 to 63 letters, digits, - and _, begins with a letter or a digit, and is neither a "
     f"number nor {READER_NAME!r}"
@@ -34,13 +37,21 @@ MAX_SIDE = 2048
 DIGIT_LABELS = tuple("0123456789")
 """Labels of a task whose classes are the ten digits."""
 NO_CLASS = ""
-"""Label, in feedback, of an input that shows none of a task's classes: no digit, say."""
+"""Label, in feedback, of an input that shows none of a task's classes, such as no digit."""
 
-_MAX_BOUND = sys.float_info.max
-_DIGIT_SHAPE = (28, 28)
-_KEYS = {"name", "labels", "output", "threshold", "refuse_below", "input", "prepare"}
-_INPUT_KEYS = {"shape", "range"}
-_PREPARE_KEYS = {"kind", "fit", "color", "interpolation", "alpha", "exif"}
+_FORMS = {
+    "labels": "the names of the classes as a list of strings",
+    "shape": "[height, width] or [height, width, channels]",
+    "range": "the values of black and white, such as [0, 255]",
+    "threshold": "one number from 0 to 1, or a list with one for each label",
+    "refuse_below": "a number from 0 to 1",
+}
+"""Form of each member that authors get wrong, for the message."""
+_OPTIONAL = {"optional": True}
+"""Metadata of a field that a document omits at its default, so that older services read the card."""
+_Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE), Schema(minimum=1)]
+_Probability = Annotated[Share, msgspec.Meta(ge=0, le=1)]
+_EACH_LABEL = Schema(minItems=2, maxItems=MAX_LABELS)
 
 
 class TaskCardError(ValueError):
@@ -48,37 +59,92 @@ class TaskCardError(ValueError):
 
 
 @dataclass(frozen=True)
-class TaskCard:
-    """Name, labels and input of a classifier.
+class CardInput:
+    """Pictures that the model takes."""
 
-    A model takes pictures as uint8 [n, *shape] in its signature `images`, and as float32
-    [n, *instance_shape] in the range `range` in `serving_default`.
-    """
+    shape: Annotated[
+        tuple[_Size, ...], msgspec.Meta(min_length=2, max_length=3), Schema(minItems=2, maxItems=3)
+    ]
+    """Height, width and, for one, three or four channels, their number."""
+    range: Annotated[
+        tuple[float, float], Schema(type="array", items={"type": "number"}, minItems=2, maxItems=2)
+    ]
+    """Values of black and white in the model's input."""
+
+    def __post_init__(self) -> None:
+        low, high = self.range
+        if self.channels not in CHANNELS:
+            raise TaskCardError(f"shape must have 1, 3 (rgb) or 4 (rgba) channels, not {self.channels}")
+        if not -math.inf < low < high < math.inf:
+            raise TaskCardError(
+                f"range must rise from black to white, such as [0, 255], not be [{low:g}, {high:g}]"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return self.shape[2] if len(self.shape) == 3 else 1
+
+
+@dataclass(frozen=True)
+class CardPreparation:
+    """Preparation of a picture."""
+
+    kind: Kind = "resize"
+    """`digits` finds what is written and frames it as MNIST does, `resize` scales the picture, `none`
+    requires the shape."""
+    fit: Fit = "stretch"
+    """Treatment of another aspect ratio by `resize`: `stretch`, as image_dataset_from_directory of Keras
+    does, `crop` to the centre, or `pad` with black."""
+    color: Color = field(default="grey", compare=False)
+    """Colour of a prepared picture, which follows from the shape."""
+    interpolation: Literal["area", "bilinear"] = field(default="area", metadata=_OPTIONAL)
+    """Downscaling by `resize`: `area` averages pixels, `bilinear` takes the nearest four, as Keras does."""
+    alpha: Literal["white", "ignore"] = field(default="white", metadata=_OPTIONAL)
+    """Treatment of transparency: laid on `white`, or `ignore`, as Keras does."""
+    exif: bool = field(default=True, metadata=_OPTIONAL)
+    """True to turn a photograph as its EXIF orientation says; Keras does not."""
+
+
+@dataclass(frozen=True)
+class TaskCard:
+    """Task card: the classes of the model, and the pictures that it takes."""
 
     name: str
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=2, max_length=MAX_LABELS), _EACH_LABEL]
     """Names of the classes, in the order of the model's output."""
-    shape: tuple[int, ...]
-    """Shape of a prepared picture: [h, w], or [h, w, c] with one, three or four channels."""
-    range: tuple[float, float]
-    """Values of black and white in the model's input."""
-    kind: Kind = "resize"
-    """Preparation: `digits` finds what is written and frames it as MNIST does, `resize` scales the picture,
-    `none` takes pictures of exactly this shape."""
-    fit: Fit = "stretch"
-    """Treatment of another aspect ratio by `resize`: stretch, as image_dataset_from_directory of Keras does,
-    cut to the centre, or pad with black."""
-    thresholds: tuple[float, ...] = ()
-    """Least probability of each label that is named, of a multi-label task: any number of labels may suit a
-    picture. Empty if one label does."""
-    refuse_below: float = 0.0
-    """Confidence below which the answer is refused as unsure."""
-    interpolation: Interpolation = "area"
-    """Downscaling by `resize`: area averages pixels; bilinear takes the nearest four, as Keras does."""
-    alpha: Alpha = "white"
-    """Treatment of transparency: laid on white, or ignored, as Keras does."""
-    exif: bool = True
-    """True to turn a photograph as its EXIF orientation says; Keras does not."""
+    output: Literal["multi-label"] | None = field(init=False, default=None, compare=False, metadata=_OPTIONAL)
+    """`multi-label` if any number of labels may suit a picture; follows from `threshold`."""
+    threshold: Annotated[tuple[_Probability, ...], _EACH_LABEL] = field(
+        default=(), kw_only=True, metadata=_OPTIONAL
+    )
+    """Least probability of each label that is named, of a multi-label model."""
+    refuse_below: _Probability = field(default=0.0, kw_only=True, metadata=_OPTIONAL)
+    """Confidence below which an answer is refused as unsure."""
+    input: CardInput
+    prepare: CardPreparation = CardPreparation()
+
+    def __post_init__(self) -> None:
+        if not is_name(self.name) or self.name == READER_NAME:
+            raise TaskCardError(f"{NAME_RULE}, unlike {self.name!r}")
+        for label, occurrences in Counter(self.labels).items():
+            if occurrences > 1:
+                raise TaskCardError(f"the label {label!r} occurs twice")
+            if not label.strip() or not label.isprintable():
+                raise TaskCardError(f"a label must be a printable name, not {label!r}")
+        count = len(self.labels)
+        if len(self.threshold) not in (0, count):
+            raise TaskCardError(f"threshold must be one number, or one for each of {count} labels")
+        if self.kind == "digits" and self.shape != (28, 28):
+            raise TaskCardError(f"kind 'digits' needs the shape [28, 28], not {[*self.shape]}")
+        if self.refuse_below and (self.reads_numbers or self.is_multi_label):
+            raise TaskCardError(
+                "refuse_below is for other tasks: digits are refused by is_digit, and the threshold says "
+                "which labels of a multi-label task are named"
+            )
+        prepare = replace(self.prepare, color=CHANNELS[self.input.channels])
+        object.__setattr__(self, "prepare", prepare)
+        object.__setattr__(self, "output", MULTI_LABEL if self.threshold else None)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], *, ignores_unknown: bool = False) -> Self:
@@ -88,31 +154,13 @@ class TaskCard:
         """
         if not ignores_unknown:
             cls.check_keys(document)
-        _require(document, ("name", "labels", "input"), "the task card")
-        pixels, prepare = _table(document, "input"), _table(document, "prepare")
-        _require(pixels, ("shape", "range"), "[input]")
-        kind = _choice(prepare, "kind", get_args(Kind), "resize")
-        card = cls(
-            _parse_name(document["name"]),
-            _parse_labels(document["labels"]),
-            _parse_shape(pixels["shape"], kind),
-            _parse_range(pixels["range"]),
-            kind,
-            _choice(prepare, "fit", get_args(Fit), "stretch"),
-            _parse_thresholds(document),
-            _parse_probability("refuse_below", document.get("refuse_below", 0.0)),
-            _choice(prepare, "interpolation", get_args(Interpolation), "area"),
-            _choice(prepare, "alpha", get_args(Alpha), "white"),
-            _choice(prepare, "exif", (True, False), True),
-        )
-        if (color := _choice(prepare, "color", get_args(Color), card.color)) != card.color:
-            raise TaskCardError(f"color {color!r} contradicts the shape {list(card.shape)}")
-        if card.refuse_below and card.reads_numbers:
-            raise TaskCardError("refuse_below is for other labels: digits are refused by is_digit")
-        if card.refuse_below and card.is_multi_label:
-            raise TaskCardError(
-                "refuse_below is for one label a picture; threshold says which labels are named"
-            )
+        try:
+            card = msgspec.convert(_with_thresholds(document), cls)
+        except ValueError as error:
+            raise TaskCardError(_sentence(error)) from error
+        color = document.get("prepare", {}).get("color", card.prepare.color)
+        if color != card.prepare.color:
+            raise TaskCardError(f"color {color!r} contradicts the shape {[*card.shape]}")
         return card
 
     @staticmethod
@@ -121,34 +169,38 @@ class TaskCard:
 
         `more_input_keys` are those of [input] that the caller takes out.
         """
-        _check_keys(document, _KEYS, "the task card")
-        _check_keys(_table(document, "input"), _INPUT_KEYS | more_input_keys, "[input]")
-        _check_keys(_table(document, "prepare"), _PREPARE_KEYS, "[prepare]")
+        for where, table, kind in (
+            ("the task card", document, TaskCard),
+            ("[input]", document.get("input", {}), CardInput),
+            ("[prepare]", document.get("prepare", {}), CardPreparation),
+        ):
+            if not isinstance(table, Mapping):
+                raise TaskCardError(f"{where} must be a table")
+            known = {each.name for each in fields(kind)}
+            known |= more_input_keys if kind is CardInput else set()
+            if unknown := sorted(table.keys() - known):
+                raise TaskCardError(
+                    f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}"
+                )
 
     def to_document(self) -> dict[str, Any]:
         """Return the card as JSON values, which `from_document` reads."""
-        multi_label = {"output": MULTI_LABEL, "threshold": list(self.thresholds)}
-        return {
-            "name": self.name,
-            "labels": list(self.labels),
-            **(multi_label if self.is_multi_label else {}),
-            **({"refuse_below": self.refuse_below} if self.refuse_below else {}),
-            "input": {"shape": list(self.shape), "range": list(self.range)},
-            "prepare": {"kind": self.kind, "fit": self.fit, "color": self.color} | self._switches,
-        }
+        return _to_document(self)
 
     @property
-    def _switches(self) -> dict[str, Any]:
-        """Return the switches that have not their default, so that older services read other cards."""
-        fields = self.__dataclass_fields__
-        switches = {name: getattr(self, name) for name in ("interpolation", "alpha", "exif")}
-        return {name: value for name, value in switches.items() if value != fields[name].default}
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a prepared picture: [h, w] or [h, w, c]."""
+        return self.input.shape
 
     @property
-    def color(self) -> Color:
-        """Colour of a prepared picture."""
-        channels = self.shape[2] if len(self.shape) == 3 else 1
-        return next(color for color, count in CHANNELS.items() if count == channels)
+    def range(self) -> tuple[float, float]:
+        """Values of black and white in the model's input."""
+        return self.input.range
+
+    @property
+    def kind(self) -> Kind:
+        """Preparation of a picture."""
+        return self.prepare.kind
 
     @property
     def instance_shape(self) -> tuple[int, ...]:
@@ -163,7 +215,7 @@ class TaskCard:
     @cached_property
     def is_multi_label(self) -> bool:
         """True if any number of labels may suit a picture, each with a probability of its own."""
-        return bool(self.thresholds)
+        return bool(self.threshold)
 
     @cached_property
     def reads_numbers(self) -> bool:
@@ -172,27 +224,24 @@ class TaskCard:
 
     @property
     def input_words(self) -> Sequence[str]:
-        """Words for the pictures that the model takes, one for each property: size, colour, values, …"""
-        ignored = {"white": "transparency laid on white", "ignore": "transparency ignored"}
-        words = [
+        """Words for the pictures that the model takes: one for each property, such as size and colour."""
+        prepare = self.prepare
+        scaling = [f"the fit {prepare.fit}", f"{prepare.interpolation} interpolation"]
+        return [
             f"{self.shape[0]}×{self.shape[1]} pictures",
-            f"the colour {self.color}",
+            f"the colour {prepare.color}",
             f"values of {self.range[0]:g} to {self.range[1]:g}",
+            *(scaling if self.kind == "resize" else []),
+            f"transparency {'ignored' if prepare.alpha == 'ignore' else 'laid on white'}",
+            f"EXIF orientation {'applied' if prepare.exif else 'ignored'}",
         ]
-        if self.kind == "resize":
-            words += [f"the fit {self.fit}", f"{self.interpolation} interpolation"]
-        turned = "EXIF orientation applied" if self.exif else "EXIF orientation ignored"
-        return [*words, ignored[self.alpha], turned]
 
     def prepares_as(self, other: "TaskCard") -> bool:
         """True if both cards prepare and answer a picture in the same way, whatever the names."""
-        is_same_fit = self.fit == other.fit or self.kind != "resize"
-        names = ("shape", "range", "kind", "reads_numbers", "_switches")
-        return is_same_fit and all(getattr(self, name) == getattr(other, name) for name in names)
-
-
-DIGITS = TaskCard("digits", DIGIT_LABELS, _DIGIT_SHAPE, (0.0, 1.0), "digits")
-"""Card of the handwritten digits, and of every model without a card."""
+        theirs = other.prepare
+        # Only `resize` has a fit.
+        own = self.prepare if self.kind == "resize" else replace(self.prepare, fit=theirs.fit)
+        return (self.input, own, self.reads_numbers) == (other.input, theirs, other.reads_numbers)
 
 
 def is_name(name: str) -> bool:
@@ -200,93 +249,44 @@ def is_name(name: str) -> bool:
     return bool(NAME.fullmatch(name)) and not name.isdigit()
 
 
-def _check_keys(table: Mapping[str, Any], known: Set[str], where: str) -> None:
-    unknown = sorted(set(table) - known)
-    if unknown:
-        raise TaskCardError(f"{where} has the unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+def _to_document(part: Any) -> dict[str, Any]:
+    """Return the members of a dataclass as JSON values; an optional member is omitted at its default."""
+    document: dict[str, Any] = {}
+    for each in fields(part):
+        value = getattr(part, each.name)
+        if not each.metadata.get("optional") or value != each.default:
+            plain = [*value] if isinstance(value, tuple) else value
+            document[each.name] = _to_document(value) if is_dataclass(value) else plain
+    return document
 
 
-def _require(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    for key in keys:
-        if key not in table:
-            raise TaskCardError(f"{where} lacks {key!r}")
+def _with_thresholds(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the document with a threshold for each label of a multi-label task."""
+    output, labels = document.get("output"), document.get("labels")
+    if output not in (None, MULTI_LABEL):
+        raise TaskCardError(f"output must be {MULTI_LABEL!r}, not {output!r}")
+    if output is None and "threshold" in document:
+        raise TaskCardError(f"threshold needs output = {MULTI_LABEL!r}")
+    threshold = document.get("threshold", _THRESHOLD)
+    if output is None or isinstance(threshold, list) or not isinstance(labels, list):
+        return document
+    return {**document, "threshold": [threshold] * len(labels)}
 
 
-def _table(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    table = document.get(key, {})
-    if not isinstance(table, Mapping):
-        raise TaskCardError(f"{key!r} must be a table")
-    return table
+def _sentence(error: ValueError) -> str:
+    """Return a sentence for the author of a card that can't be converted."""
+    if isinstance(cause := error.__cause__ or error, TaskCardError):
+        return str(cause)
+    message, _, path = str(error).rstrip("`").partition(" - at `$.")
+    name = path.rpartition(".")[2] or "the task card"
+    if missing := re.fullmatch("Object missing required field `(.*?)`?", message):
+        return f"{f'[{path}]' if path else name} lacks {missing[1]!r}"
+    if message.startswith("Invalid enum value"):
+        choices = " or ".join(map(repr, get_args(get_type_hints(CardPreparation)[name])))
+        return f"{name} must be {choices}, not {message.removeprefix('Invalid enum value ')}"
+    form = _FORMS.get(name.partition("[")[0])
+    return f"{name} is invalid: {message[0].lower()}{message[1:]}" + (f"; write {form}" if form else "")
 
 
-def _choice(table: Mapping[str, Any], key: str, choices: tuple[Any, ...], default: Any) -> Any:
-    value = table.get(key, default)
-    if value not in choices:
-        raise TaskCardError(f"{key} must be {' or '.join(map(repr, choices))}, not {value!r}")
-    return value
-
-
-def _parse_name(name: Any) -> str:
-    if not isinstance(name, str) or not is_name(name) or name == READER_NAME:
-        raise TaskCardError(f"{NAME_RULE}, unlike {name!r}")
-    return name
-
-
-def _parse_labels(labels: Any) -> tuple[str, ...]:
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise TaskCardError("labels must be a list of strings")
-    if not 2 <= len(labels) <= MAX_LABELS:
-        raise TaskCardError(f"labels must be 2 to {MAX_LABELS:,} names, not {len(labels)}")
-    seen: set[str] = set()
-    for label in labels:
-        if not label.strip() or not label.isprintable():
-            raise TaskCardError(f"a label must be a printable name, not {label!r}")
-        if label in seen:
-            raise TaskCardError(f"the label {label!r} occurs twice")
-        seen.add(label)
-    return tuple(labels)
-
-
-def _parse_thresholds(document: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return the threshold of each label of a multi-label task; none of another task."""
-    if document.get("output") is None:
-        if "threshold" in document:
-            raise TaskCardError(f"threshold needs output = {MULTI_LABEL!r}")
-        return ()
-    _choice(document, "output", (MULTI_LABEL,), MULTI_LABEL)
-    given, count = document.get("threshold", THRESHOLD), len(document["labels"])
-    thresholds = given if isinstance(given, list) else [given] * count
-    if len(thresholds) != count:
-        raise TaskCardError(f"threshold must be one number, or one for each of {count} labels, not {given!r}")
-    return tuple(_parse_probability("threshold", value) for value in thresholds)
-
-
-def _parse_probability(name: str, value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 1:
-        raise TaskCardError(f"{name} must be a number from 0 to 1, not {value!r}")
-    return float(value)
-
-
-def _parse_shape(shape: Any, kind: Kind) -> tuple[int, ...]:
-    is_list = isinstance(shape, list) and all(type(size) is int for size in shape)
-    if not is_list or len(shape) not in (2, 3) or not all(1 <= size <= MAX_SIDE for size in shape[:2]):
-        raise TaskCardError(
-            f"shape must be [height, width] or [height, width, channels] of 1 to {MAX_SIDE} pixels, "
-            f"not {shape!r}"
-        )
-    if len(shape) == 3 and shape[2] not in CHANNELS.values():
-        raise TaskCardError(f"shape must have one channel (grey), three (rgb) or four (rgba), not {shape[2]}")
-    if kind == "digits" and tuple(shape) != _DIGIT_SHAPE:
-        raise TaskCardError(f"prepare kind 'digits' needs the shape {list(_DIGIT_SHAPE)}, not {shape!r}")
-    return tuple(shape)
-
-
-def _parse_range(bounds: Any) -> tuple[float, float]:
-    is_pair = isinstance(bounds, list) and len(bounds) == 2
-    # NaN, infinity and integers beyond the range of floats fail the comparison.
-    if not is_pair or not all(type(bound) in (int, float) and abs(bound) <= _MAX_BOUND for bound in bounds):
-        raise TaskCardError(f"range must be two numbers, such as [0, 255], not {bounds!r}")
-    low, high = map(float, bounds)
-    if low >= high:
-        raise TaskCardError(f"range must rise from black to white, not be {bounds!r}")
-    return low, high
+DIGITS = TaskCard("digits", DIGIT_LABELS, CardInput((28, 28), (0.0, 1.0)), CardPreparation("digits"))
+"""Card of the handwritten digits, and of every model without a card."""

@@ -22,8 +22,8 @@ def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) 
     if task.kind == "digits":
         return open_image(data, max_pixels=max_pixels, grey=True)
     # Bilinear interpolation picks pixels, so that it needs those of the whole file.
-    min_side = max_pixels if task.interpolation == "bilinear" else _OVERSAMPLING * max(task.shape[:2])
-    return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=task.exif)
+    min_side = max_pixels if task.prepare.interpolation == "bilinear" else _OVERSAMPLING * max(task.shape[:2])
+    return open_image(data, max_pixels=max_pixels, min_side=min_side, exif=task.prepare.exif)
 
 
 def decode_for_task(data: bytes, task: TaskCard) -> Pixels:
@@ -66,12 +66,12 @@ def _crop(image: NDArray[np.generic], box: Box) -> NDArray[np.uint8]:
 def _to_color(pixels: Pixels, task: TaskCard) -> Pixels:
     """Return grey [h, w], RGB [h, w, 3] or RGBA [h, w, 4]."""
     is_grey, has_alpha = pixels.ndim == 2, pixels.ndim == 3 and pixels.shape[2] == 4
-    if task.color == "rgba":
+    if task.prepare.color == "rgba":
         opaque = cv2.COLOR_GRAY2RGBA if is_grey else cv2.COLOR_RGB2RGBA
         return pixels if has_alpha else np.asarray(cv2.cvtColor(pixels, opaque), np.uint8)
     if has_alpha:
-        pixels = pixels[:, :, :3] if task.alpha == "ignore" else _on_white(pixels)
-    if task.color == "grey":
+        pixels = pixels[:, :, :3] if task.prepare.alpha == "ignore" else _on_white(pixels)
+    if task.prepare.color == "grey":
         return pixels if is_grey else np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8) if is_grey else pixels
 
@@ -83,9 +83,9 @@ def _on_white(pixels: Pixels) -> Pixels:
 
 
 def _resize(pixels: Pixels, height: int, width: int, task: TaskCard) -> Pixels:
-    if task.fit == "crop":
+    if task.prepare.fit == "crop":
         pixels = _crop_to_ratio(pixels, height, width)
-    if task.fit != "pad":
+    if task.prepare.fit != "pad":
         return _scale(pixels, height, width, task)
     # Floating-point operations in the order of tf.image.resize_with_pad, with which Keras pads.
     ratio = max(pixels.shape[0] / height, pixels.shape[1] / width)
@@ -109,6 +109,6 @@ def _crop_to_ratio(pixels: Pixels, height: int, width: int) -> Pixels:
 def _scale(pixels: Pixels, height: int, width: int, task: TaskCard) -> Pixels:
     if pixels.shape[:2] == (height, width):
         return pixels
-    is_smaller = height * width < pixels.shape[0] * pixels.shape[1]
-    interpolation = cv2.INTER_AREA if is_smaller and task.interpolation == "area" else cv2.INTER_LINEAR
+    is_averaged = height * width < pixels.shape[0] * pixels.shape[1] and task.prepare.interpolation == "area"
+    interpolation = cv2.INTER_AREA if is_averaged else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), np.uint8)

@@ -178,7 +178,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     # NaN fails the comparisons. The sum leaves out what they refuse: NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
     is_valid = in_range.all(axis=1)
-    is_one_label = not task.thresholds
+    is_one_label = not task.threshold
     if is_one_label:
         is_valid &= np.abs(probabilities.sum(axis=1, where=in_range) - 1) < 1e-3
     is_digits = _decode_is_digit(response, len(probabilities))
@@ -215,7 +215,7 @@ def _invalid_output(version: int) -> InvalidOutputError:
 
 def _above(task: TaskCard, row: Sequence[float]) -> tuple[str, ...]:
     """Return the labels of a multi-label task whose probabilities reach their thresholds."""
-    answers = zip(task.labels, row, task.thresholds, strict=True)
+    answers = zip(task.labels, row, task.threshold, strict=True)
     return tuple(label for label, probability, threshold in answers if probability >= threshold)
 
 

@@ -272,7 +272,7 @@ class FeedbackViews:
         """Return the records of a picture: the model answers each part, for the agreement."""
         card = route.served.card
         cutting = partial(
-            cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.exif
+            cut, given.image, around=given.boxes, max_pixels=self._settings.max_pixels, exif=card.prepare.exif
         )
         parts: list[Part] = []
         pictures: Any = [given.image]

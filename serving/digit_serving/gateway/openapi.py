@@ -336,15 +336,16 @@ class _Generator(GenerateJsonSchema):
         return False
 
     def dataclass_schema(self, schema: Any) -> _Json:
-        """Return the JSON object of a result, which leaves out members that are None."""
+        """Return the JSON object of a dataclass, which leaves out None and `optional` members."""
         document = super().dataclass_schema(schema)
         properties, document["properties"], document["required"] = document["properties"], {}, []
         for each in results.members(schema["cls"]):
             member = document["properties"][each.name] = properties[each.name]
             null = each.metadata.get("null")
-            if member.pop("default", MISSING) is not None or null is True:
+            is_none = member.pop("default", MISSING) is None
+            if null is True or not (is_none or each.metadata.get("optional")):
                 document["required"].append(each.name)
-            elif not null:
+            elif is_none and not null:
                 member |= member.pop("anyOf")[0]
         return document
 

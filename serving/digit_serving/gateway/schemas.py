@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from digit_core import results
-from digit_core.artifact.task_card import MAX_LABELS, Color, Fit, Kind
+from digit_core.artifact.task_card import MAX_LABELS
 from digit_core.results import ClassIndex, VersionNumber
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
@@ -26,7 +26,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Position = Annotated[int, Field(ge=0, le=MAX_INDEX, json_schema_extra={"format": "int32"})]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
-Probabilities = Annotated[Sequence[Share], Field(min_length=2, max_length=MAX_LABELS)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Png = Annotated[str, results.PNG]
 EncodedFile = Annotated[
@@ -141,44 +140,9 @@ class Readings(TypedDict):
     request_id: RequestId
 
 
-class CardInput(TypedDict):
-    """Pictures that the model takes."""
-
-    shape: Annotated[Sequence[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=3)]
-    """Height, width and, for one or three channels, their number."""
-    range: Annotated[Sequence[float], Field(min_length=2, max_length=2)]
-    """Values of black and white in the model's input."""
-
-
-class CardPreparation(TypedDict):
-    """Preparation of a picture."""
-
-    kind: Kind
-    """`digits` finds and frames what is written, `resize` scales the picture, `none` requires the shape."""
-    fit: Fit
-    color: Color
-
-
-class TaskCard(TypedDict):
-    """Task card: the classes of the model, and the pictures that it takes."""
-
-    name: str
-    labels: Labels
-    """Names of the classes, in the order of the model's output."""
-    output: NotRequired[Literal["multi-label"]]
-    """There if any number of labels may suit a picture."""
-    threshold: NotRequired[Probabilities]
-    """Least probability of each label that is named, of a multi-label model."""
-    refuse_below: NotRequired[Share]
-    """Confidence below which an answer is refused as unsure."""
-    input: CardInput
-    prepare: CardPreparation
-
-
 class ModelsMore(TypedDict):
-    """Members of a model in the forms of JSON."""
+    """Members of a model that only JSON has."""
 
-    task: TaskCard | None
     request_id: RequestId
 
 

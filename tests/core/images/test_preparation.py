@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import ExifTags, Image
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.errors import ImageShapeError
 from tests import decompression_bombs
 from tests.conftest import Digits
@@ -26,7 +26,7 @@ PICTURES = arrays.arrays(
 
 
 def task(*shape: int, **fields: Any) -> TaskCard:
-    return replace(TaskCard("colors", ("a", "b"), shape, (0.0, 1.0)), **fields)
+    return TaskCard("colors", ("a", "b"), CardInput(shape, (0.0, 1.0)), CardPreparation(**fields))
 
 
 def stripes(height: int, width: int) -> Pixels:

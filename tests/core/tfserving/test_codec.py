@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
 from digit_core.errors import InvalidOutputError
 from digit_core.results import Prediction
 from digit_core.tfserving import codec
@@ -19,7 +19,9 @@ from digit_core.tfserving.protos import DT_FLOAT, DT_UINT8, PredictRequest, Pred
 from tests.core.grpc_model_server import card_response, outputs_response
 
 UNIFORM = np.full((2, 10), 0.1, np.float32)
-FLOWERS = TaskCard("flowers", ("daisy", "rosé"), (180, 240, 3), (-1.0, 1.0), "resize", "pad")
+FLOWERS = TaskCard(
+    "flowers", ("daisy", "rosé"), CardInput((180, 240, 3), (-1.0, 1.0)), CardPreparation(fit="pad")
+)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_decode_row_without_probabilities_has_error_in_its_place(value: float) -
 
 
 def test_decode_multi_label_names_labels_at_or_above_their_thresholds() -> None:
-    task = replace(FLOWERS, labels=("daisy", "rose", "tulip"), thresholds=(0.5, 0.25, 1.0))
+    task = replace(FLOWERS, labels=("daisy", "rose", "tulip"), threshold=(0.5, 0.25, 1.0))
     rows = np.array([[0.5, 0.75, 0.5], [0, 0, 0], [0.25, 0.25, 1]], np.float32)
     predictions = decode(rows, task)
     assert [each.predicted_labels for each in predictions] == [("daisy", "rose"), (), ("rose", "tulip")]

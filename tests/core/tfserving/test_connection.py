@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from digit_core import errors
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, Connection, ServedVersion
@@ -23,7 +23,7 @@ from tests.core.linear_model_server import LinearModelServer, dark_and_light
 MODEL = ModelRef("digits")
 COLORS = ModelRef("colors")
 BLANK = np.zeros((1, 28, 28), np.uint8)
-CARD = TaskCard("colors", ("dark", "light"), (2, 3), (-1.0, 1.0))
+CARD = TaskCard("colors", ("dark", "light"), CardInput((2, 3), (-1.0, 1.0)))
 CLASSES = np.arange(2, dtype=np.uint8)
 
 
@@ -170,7 +170,7 @@ def test_served_is_asked_once_while_the_same_version_answers(
 
 @pytest.mark.parametrize(
     "card",
-    [replace(CARD, labels=("night", "day")), replace(CARD, shape=(4, 6)), CARD],
+    [replace(CARD, labels=("night", "day")), replace(CARD, input=replace(CARD.input, shape=(4, 6))), CARD],
     ids=["other labels", "other shape", "equal"],
 )
 def test_predict_version_with_another_card_is_returned_and_an_equal_one_answers(

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from digit_client import Client, TaskCard
+from digit_client import CardInput, Client, TaskCard
 from digit_core.images import to_png
 from digit_training import export
 from tests.commands import parse
@@ -285,7 +285,7 @@ def copy(built: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def own(copy: Project) -> Iterator[Project]:
     """The copy as a project of its own, not started, whose folder `models` has a model of shapes."""
-    task = TaskCard("shapes", ("circle", "square"), (6, 8, 3), (0.0, 255.0))
+    task = TaskCard("shapes", ("circle", "square"), CardInput((6, 8, 3), (0.0, 255.0)))
     model = keras.Sequential(
         [keras.Input(task.shape), layers.Flatten(), layers.Dense(2, activation="softmax")]
     )

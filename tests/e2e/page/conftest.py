@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from digit_client import DIGITS, TaskCard
+from digit_client import DIGITS, CardInput, TaskCard
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
@@ -123,19 +123,20 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield Service(ports.url, f"127.0.0.1:{ports.grpc}", root)
 
 
-FLOWERS = TaskCard("flowers", ("daisy", "rose", "tulip"), (64, 48, 3), (0.0, 255.0))
+FLOWERS = TaskCard("flowers", ("daisy", "rose", "tulip"), CardInput((64, 48, 3), (0.0, 255.0)))
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 LONG_LABELS = tuple(f"{letter} flower with a rather long name, in Latin" for letter in "ABC")
 TASKS = {
     task.name: task
     for task in (
         FLOWERS,
         DIGITS,
-        replace(FLOWERS, name="several", thresholds=(0.9, 0.1, 0.1)),
+        replace(FLOWERS, name="several", threshold=(0.9, 0.1, 0.1)),
         replace(FLOWERS, name="latin", labels=LONG_LABELS),
         replace(FLOWERS, name="many", labels=tuple(f"class {number}" for number in range(100))),
-        replace(FLOWERS, name="large", shape=(700, 700, 3)),
-        TaskCard("halves", ("dark", "bright"), (40, 160, 1), (0.0, 255.0), fit="stretch"),
-        TaskCard("letters", tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), (28, 28), (0.1, 0.7), kind="digits"),
+        replace(FLOWERS, name="large", input=replace(FLOWERS.input, shape=(700, 700, 3))),
+        TaskCard("halves", ("dark", "bright"), CardInput((40, 160, 1), (0.0, 255.0))),
+        replace(DIGITS, name="letters", labels=LETTERS, input=CardInput((28, 28), (0.1, 0.7))),
     )
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from digit_client import DIGITS, TaskCard
+from digit_client import DIGITS, CardInput, TaskCard
 from digit_core.images import to_png
 from digit_serving.feedback.records import Seen
 from digit_serving.feedback.store import FeedbackStore
@@ -23,7 +23,7 @@ from tests.serving.gateway.test_labelling import sample, sample_reading
 
 pytestmark = pytest.mark.e2e
 
-WORDS = TaskCard("words", tuple(f"word-{number}" for number in range(40)), (28, 28), (0.0, 1.0))
+WORDS = TaskCard("words", tuple(f"word-{number}" for number in range(40)), CardInput((28, 28), (0.0, 1.0)))
 LETTERS = replace(WORDS, name="letters", labels=("B", "A", "S"))
 
 OpenLabelling = Callable[..., Page]

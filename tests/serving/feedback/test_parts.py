@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from digit_core import images
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.errors import ImageShapeError
 from digit_core.results import Box, Candidate
 from digit_serving.feedback.parts import cut, to_whole
@@ -15,7 +15,7 @@ from digit_serving.feedback.records import WHOLE
 from tests.conftest import Digits
 from tests.records import make_record
 
-SQUARES = TaskCard("squares", ("a", "b"), (8, 8, 3), (0.0, 1.0))
+SQUARES = TaskCard("squares", ("a", "b"), CardInput((8, 8, 3), (0.0, 1.0)))
 
 
 def page_of(digits: Digits, *numbers: int) -> np.ndarray:

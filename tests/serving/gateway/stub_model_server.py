@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.artifact.task_card import READER_NAME, TaskCard
+from digit_core.artifact.task_card import READER_NAME, CardInput, TaskCard
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import (
     GetModelMetadataRequest,
@@ -35,11 +35,10 @@ from tests.core.linear_model import LinearModel
 FASHION = TaskCard(
     "fashion",
     ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"),
-    (28, 28),
-    (0.0, 1.0),
+    CardInput((28, 28), (0.0, 1.0)),
 )
 """Task of small grey pictures with ten names."""
-SHAPES = TaskCard("shapes", ("circle", "cross", "square", "star"), (64, 48, 3), (-1.0, 1.0))
+SHAPES = TaskCard("shapes", ("circle", "cross", "square", "star"), CardInput((64, 48, 3), (-1.0, 1.0)))
 """Task of colour pictures of another shape, range and number of classes."""
 
 Answer = Callable[[PredictRequest, grpc.ServicerContext], PredictResponse]

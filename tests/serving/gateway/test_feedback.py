@@ -409,7 +409,7 @@ def test_index_and_models_say_whether_feedback_is_possible(http: FlaskClient, st
 def test_model_without_feedback_takes_and_samples_none(
     start: StartGateway, stub: StubModelServer, tmp_path: Path, store_url: str
 ) -> None:
-    multi_label = replace(SHAPES, thresholds=(0.5,) * 4)
+    multi_label = replace(SHAPES, threshold=(0.5,) * 4)
     stub.answer = TaskModels(digits={1: SHAPES}, off={1: SHAPES}, multi={1: multi_label})
     file, picture = tmp_path / "models.toml", np.zeros((9, 9), np.uint8)
     file.write_text("[off]\nfeedback = false\n")

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.images import to_png
 from tests.core.drawn_numbers import draw_number
 from tests.serving.gateway.conftest import StartGateway, npy
@@ -126,7 +126,7 @@ def test_predictions_of_many_labels_share_series_beyond_the_first_hundred(
     stub: StubModelServer, start_gateway: StartGateway
 ) -> None:
     names = tuple(f"class {number}" for number in range(200))
-    stub.answer = TaskModels(many={1: TaskCard("many", names, (8, 8), (0.0, 255.0))})
+    stub.answer = TaskModels(many={1: TaskCard("many", names, CardInput((8, 8), (0.0, 255.0)))})
     http = start_gateway(model_name="many")
     delta = MetricsDelta(http)
     greys = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None], (256, 8, 8))

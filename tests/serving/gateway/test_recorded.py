@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_client import _api, _formats
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
@@ -27,8 +27,8 @@ RECORDED = Path(__file__).with_name("recorded.json")
 ROW = np.array([0.03, 0.01, 0.02, 0.7, 0.06, 0.08, 0.01, 0.05, 0.03, 0.01], np.float32)
 """Probabilities of a three, no short decimals as float64."""
 SURE = np.array([0, 0, 0, 0.97, 0.03, 0, 0, 0, 0, 0], np.float32)
-TAGS = TaskCard("tags", SHAPES.labels, SHAPES.shape, SHAPES.range, thresholds=(0.2, 0.3, 0.2, 0.5))
-CAREFUL = TaskCard("careful", SHAPES.labels, SHAPES.shape, SHAPES.range, refuse_below=0.9)
+TAGS = TaskCard("tags", SHAPES.labels, CardInput(SHAPES.shape, SHAPES.range), threshold=(0.2, 0.3, 0.2, 0.5))
+CAREFUL = TaskCard("careful", SHAPES.labels, CardInput(SHAPES.shape, SHAPES.range), refuse_below=0.9)
 
 
 class Model:

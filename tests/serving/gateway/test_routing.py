@@ -16,6 +16,7 @@ from werkzeug.test import TestResponse
 
 from digit_core.artifact import traffic
 from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.task_card import CardPreparation
 from digit_core.images import decode, to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
@@ -243,10 +244,11 @@ def test_models_file_deadline_ends_calls_of_a_slow_model_alone(stub: StubModelSe
 WIDE = np.full((20, 60), 255, np.uint8)
 """White picture with black sides: `crop` sees white alone, the last class; `stretch` sees the sides, too."""
 WIDE[:, :20] = WIDE[:, 40:] = 0
+CROP = CardPreparation(fit="crop")
 OTHERS = {
-    "larger": replace(FASHION, shape=(56, 56), fit="crop"),
-    "cropped": replace(FASHION, fit="crop"),
-    "renamed": replace(FASHION, fit="crop", labels=tuple("abcdefghij")),
+    "larger": replace(FASHION, input=replace(FASHION.input, shape=(56, 56)), prepare=CROP),
+    "cropped": replace(FASHION, prepare=CROP),
+    "renamed": replace(FASHION, prepare=CROP, labels=tuple("abcdefghij")),
 }
 """Cards of a version that prepares WIDE in another way than FASHION."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, CardPreparation, TaskCard
 from digit_core.images import prepare, to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.observers import shadow
@@ -126,7 +126,7 @@ def test_agreement_is_in_label_and_refusal(stub: StubModelServer, shadowing: Ans
 
 
 def test_multi_label_versions_agree_on_the_same_labels(stub: StubModelServer) -> None:
-    task = TaskCard("digits", ("day", "snow"), (28, 28), (0.0, 255.0), thresholds=(0.5, 0.5))
+    task = TaskCard("digits", ("day", "snow"), CardInput((28, 28), (0.0, 255.0)), threshold=(0.5, 0.5))
     stub.answer_card = lambda _request, _context: card_response(json.dumps(task.to_document()))
     stub.answer = versions = LabelledVersions()
     ours, theirs = np.array([[0.8, 0.9]] * 2, np.float32), np.array([[0.9, 0.6], [0.9, 0.4]], np.float32)
@@ -178,7 +178,7 @@ def test_request_that_the_canary_answers_is_compared_with_another_label_only(
 
 WIDE = np.pad(np.full((20, 20), 255, np.uint8), ((0, 0), (20, 20)))
 """White picture with black sides, which `crop` does not see."""
-CROPPED = replace(FASHION, shape=(56, 56), fit="crop")
+CROPPED = replace(FASHION, input=replace(FASHION.input, shape=(56, 56)), prepare=CardPreparation(fit="crop"))
 FILES = [base64.b64encode(file).decode() for file in (to_png(WIDE), b"no image", to_png(255 - WIDE))]
 
 

@@ -356,7 +356,8 @@ def test_without_reader_predicts_and_says_what_reading_needs(
 def test_predict_files_for_large_model_are_sent_in_several_calls(
     stub: StubModelServer, http: FlaskClient
 ) -> None:
-    stub.answer = models = TaskModels(digits={1: replace(SHAPES, shape=(1400, 1400, 3))})
+    large = replace(SHAPES, input=replace(SHAPES.input, shape=(1400, 1400, 3)))
+    stub.answer = models = TaskModels(digits={1: large})
     found = post(http, "/v1/predict", *(np.full((5, 5), grey, np.uint8) for grey in (0, 100, 255)))
     assert len(models.inputs) > 1
     assert [prediction["label"] for prediction in found] == ["circle", "cross", "star"]
@@ -381,7 +382,7 @@ def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels
 
 
 def test_predict_multi_label_counts_each_label(stub: StubModelServer, http: FlaskClient) -> None:
-    stub.answer = TaskModels(digits={1: replace(SHAPES, thresholds=(0.5, 0.5, 0.5, 0.0))})
+    stub.answer = TaskModels(digits={1: replace(SHAPES, threshold=(0.5, 0.5, 0.5, 0.0))})
     delta = MetricsDelta(http)
     (prediction,) = post(http, "/v1/predict", np.zeros((9, 9), np.uint8))
     assert prediction["predicted_labels"] == ["circle", "star"]

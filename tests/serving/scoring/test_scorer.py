@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from digit_client import ModelServerClient
-from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.errors import ImageError
 from digit_core.images import to_png
 from digit_serving.scoring import files
@@ -91,7 +91,7 @@ def test_scorer_keeps_the_order_also_pickled(folder: Path, server: LinearModelSe
 
 
 def test_score_labels_that_are_no_digits_have_no_digit(tmp_path: Path) -> None:
-    task = TaskCard("colors", ("dark", "light"), (4, 4), (0.0, 1.0))
+    task = TaskCard("colors", ("dark", "light"), CardInput((4, 4), (0.0, 1.0)))
     pixels = np.stack([np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)])
     (tmp_path / "a.png").write_bytes(to_png(pixels[1]))
     with LinearModelServer(pixels, np.array([0, 1], np.uint8), task=task) as server:

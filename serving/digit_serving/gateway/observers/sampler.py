@@ -92,7 +92,7 @@ class Sampler(Observer):
                         [answer.box if answer else None for answer in answers],
                         around=around,
                         max_pixels=self._settings.max_pixels,
-                        exif=card.exif,
+                        exif=card.prepare.exif,
                     )
                 common = {"model": name, "version": result.model_version, "index": index, **request}
                 digits = [*to_records(parts[-len(answers) :], answers, **common)]

@@ -1,0 +1,18 @@
+"""Keywords of JSON Schema at the types of described dataclasses."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+
+class Schema:
+    """Keywords of JSON Schema for an annotated type; with `type` they replace those that follow from it."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self.keywords = keywords
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Return the schema of the annotated type, as pydantic asks for it."""
+        return self.keywords if "type" in self.keywords else {**handler(schema), **self.keywords}
+
+
+Share = Annotated[float, Schema(minimum=0, maximum=1)]
