@@ -28,7 +28,7 @@ from digit_core.errors import (
     ReadingNotSupportedError,
     without_tracebacks,
 )
-from digit_core.images import MAX_PIXELS, TURNED_SIDE, ImageFile, NoInkError, Page
+from digit_core.images import MAX_PIXELS, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
 from digit_core.options import DEFAULTS, Options
 from digit_core.reading.lines import (
@@ -41,6 +41,7 @@ from digit_core.reading.lines import (
     settle,
 )
 from digit_core.reading.text import read
+from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.results import Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
@@ -48,16 +49,6 @@ MAX_BATCH = 256
 """Largest number of pictures in a call: TensorFlow Serving's batching refuses larger ones."""
 _GROUP_BYTES = 8 * 1024 * 1024
 """Bytes of the prepared pictures of a group; gRPC buffers 16 MiB for a retry."""
-
-_SURE = 0.5
-"""Least certainty at which a view of a low resolution decides: small digits of a number may leave one digit
-there."""
-_SURE_ALONE = 0.88
-"""Least certainty at which one network needs no other: the model for all ink of a picture as one digit, which
-may be cut off or broken for the reader, and for the part that the reader found."""
-
-_SURE_NUMBER = 0.7
-"""Least confidence of a number from which its page is upright."""
 
 PictureError: TypeAlias = ImageError | OSError
 """Error of one picture: it can't be read, decoded, taken by the model or answered."""
@@ -290,7 +281,7 @@ class Recognition:
     def _mix(self, page: Page, whole: Outcome[Prediction]) -> _Asking[Outcome[Prediction]]:
         """Return the answer on a drawing; where the model is not sure, its class is that of both networks."""
         answer = whole.result
-        if isinstance(answer, Prediction) and _certainty(answer) < _SURE_ALONE:
+        if isinstance(answer, Prediction) and _certainty(answer) < THRESHOLDS.sure_alone:
             with suppress(ReaderMissingError):
                 return replace(whole, result=mix_best(answer, (yield Find(page.levels))))
         return whole
@@ -312,11 +303,14 @@ class Recognition:
                 if count == 1:
                     (index,) = digits
                     answer = answers[index]
-                    if float(found.digits.scores[index]) * _certainty(answer) >= _SURE or factor == 1:
+                    if (
+                        float(found.digits.scores[index]) * _certainty(answer) >= THRESHOLDS.sure
+                        or factor == 1
+                    ):
                         box = page.to_picture(found.digits.boxes[index])
                         part = Outcome(_with_is_digit(answer, is_digit, box=box), (found.glyphs[index],))
                         break
-        if part and _certainty(answer) >= _SURE_ALONE:
+        if part and _certainty(answer) >= THRESHOLDS.sure_alone:
             return part
         whole = whole or (yield from self._ask_whole(page))
         if count is None or (found.is_anything and _is_sure_of_all_ink(whole.result)):
@@ -365,7 +359,7 @@ class Recognition:
         """Return the reading of a page, by the answers to its crops."""
         reading, inputs, is_part = self._read_lines(found, answers)
         is_unsure = len(reading.digits) <= 1 and all(
-            _certainty(each) < _SURE_ALONE for each in reading.digits
+            _certainty(each) < THRESHOLDS.sure_alone for each in reading.digits
         )
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
@@ -373,9 +367,9 @@ class Recognition:
                 lone = self._read_lines(lone_digit(found.page, whole.inputs[0]), [whole.result])
                 # All ink may be another digit than the one that is expected.
                 reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
-        is_doubtful = len(reading.digits) != 1 and reading.confidence < _SURE_NUMBER
+        is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
-            least = max(_SURE_NUMBER, reading.confidence)
+            least = max(THRESHOLDS.sure_number, reading.confidence)
             orientation = yield from self._orientation(found.page, least)
             if orientation and self._options["turn"]:
                 found = yield from self._detect(found.page.turned(orientation))
@@ -400,10 +394,10 @@ class Recognition:
         """
         turns = []
         for orientation in (90, 180, 270):
-            turned = page.turned(orientation, TURNED_SIDE)
+            turned = page.turned(orientation, THRESHOLDS.rotated_side)
             peaks = yield Find(turned.levels)
             scores = digits_and_signs(peaks)[0].scores
-            turns.append((float(scores[scores >= _SURE].sum()), orientation, turned, peaks))
+            turns.append((float(scores[scores >= THRESHOLDS.sure].sum()), orientation, turned, peaks))
         total, orientation, turned, peaks = max(turns, key=itemgetter(0))
         # A score is at most 1: one digit is no number.
         if total <= 1:
@@ -518,7 +512,7 @@ def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Predicti
     """True if the model alone is sure of the digit, of which the reader sees parts."""
     if not isinstance(answer, Prediction) or answer.is_digit is None:
         return False
-    return _certainty(answer) >= _SURE_ALONE
+    return _certainty(answer) >= THRESHOLDS.sure_alone
 
 
 def _crop(page: Page) -> NDArray[np.uint8] | None:

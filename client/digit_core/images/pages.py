@@ -16,8 +16,6 @@ from digit_core.results import Box, Orientation
 SMALL_SIDE = 128
 """Longer side, in pixels, of the view on which a lone digit is looked for first. Smaller pictures are
 enlarged to about this size."""
-TURNED_SIDE = 256
-"""Longest side, in pixels, of a page that is turned to see if it shows a number then."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.results import Box
 
 Boxes = NDArray[np.float32]
-
-MIN_COMMON_ROWS = 0.35
-"""Least share of the lower box's rows that two boxes of a line have in common."""
-
-_MAX_DISTANCE = 1.5
-"""Largest distance of a box from the ends of a line, as a multiple of the median height of its digits."""
 
 
 def areas(boxes: Boxes) -> NDArray[np.float32]:
@@ -41,10 +36,10 @@ def common_rows(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
 
 def are_near(boxes: Boxes, line: Boxes) -> NDArray[np.bool_]:
     """Return of each box, [k, 4], whether it is on the rows of a line, [m, 4], and not far from its ends."""
-    reach = _MAX_DISTANCE * np.median(line[:, 3])
+    reach = THRESHOLDS.max_distance * np.median(line[:, 3])
     is_near = boxes[:, 0] < (line[:, 0] + line[:, 2]).max() + reach
     is_near &= boxes[:, 0] + boxes[:, 2] > line[:, 0].min() - reach
-    return np.asarray(is_near & (common_rows(boxes, line) > MIN_COMMON_ROWS).any(axis=1))
+    return np.asarray(is_near & (common_rows(boxes, line) > THRESHOLDS.min_common_rows).any(axis=1))
 
 
 def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:

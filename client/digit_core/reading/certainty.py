@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from digit_core.reading.boxes import are_near, areas, intersections
 from digit_core.reading.peaks import Peaks
+from digit_core.reading.thresholds import THRESHOLDS
 
 FEATURES = 4
 """Number of a line's features, and of their weights."""
-_LEAST_DOUBT = 1e-4
-"""Least doubt of a network: it is never surer than this."""
 
 
 def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> float:
@@ -46,7 +45,7 @@ def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peak
 
 def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
     """Return the log-odds of probabilities, none of them surer than the networks may be."""
-    clipped = np.clip(probabilities, _LEAST_DOUBT, 1 - _LEAST_DOUBT)
+    clipped = np.clip(probabilities, THRESHOLDS.least_doubt, 1 - THRESHOLDS.least_doubt)
     return np.asarray(np.log(clipped / (1 - clipped)))
 
 

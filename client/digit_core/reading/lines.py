@@ -15,42 +15,17 @@ from digit_core.errors import InvalidOutputError
 from digit_core.images.crops import crop_digit
 from digit_core.images.normalisation import SIDE
 from digit_core.images.pages import Page
-from digit_core.reading.boxes import MIN_COMMON_ROWS, are_near, areas, common_rows, intersections, overlaps
+from digit_core.reading.boxes import are_near, areas, common_rows, intersections, overlaps
 from digit_core.reading.certainty import log_odds, sigmoid
 from digit_core.reading.expectations import parse_expectation
 from digit_core.reading.peaks import SIGN, Peaks
-from digit_core.reading.viterbi import Places, decode
+from digit_core.reading.thresholds import THRESHOLDS
+from digit_core.reading.viterbi import Places, Search, decode
 from digit_core.results import MIN_IS_DIGIT, Answer, Prediction
 
 _TINY = float(np.finfo(float).eps)
-
-
-@dataclass(frozen=True, slots=True)
-class ReadingConfig:
-    """Thresholds of the reading."""
-
-    min_score: float = 0.4
-    """Least score of a digit of which the reader alone is sure."""
-    min_together: float = 0.92
-    """Least probability of a digit by reader and model together."""
-    min_same_overlap: float = 0.7
-    """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
-    model_weight: float = 0.5
-    """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
-    max_covered: float = 0.6
-    """Largest share of a box that another one covers; there the reader alone says which digit it is."""
-    min_slash_share: float = 0.1
-    """Least probability of a sign that the reader gives a 1 that parts a date."""
-    max_present: float = 0.97
-    """Largest probability that a digit of a line is there."""
-    min_weak_score: float = 0.08
-    """Least score of a peak that may be a digit of a line if something else is expected than was read."""
-    weak_share: float = 0.5
-    """Share of such a peak's score that is the probability of a digit."""
-
-
-_CONFIG = ReadingConfig()
 _DATE = parse_expectation("#{1,2}/#{1,2}/##|#{1,2}/#{1,2}/####|####/##/##")
+_ONE_DATE = Search(count=1, missed=0)
 _MAX_DATE = 10
 """Most digits and signs of a date."""
 
@@ -98,7 +73,7 @@ class FoundLines:
     def sure_signs(self) -> Peaks:
         """Return the signs of which the reader is sure."""
         signs = self.detected.signs
-        return signs[np.flatnonzero(signs.scores >= _CONFIG.min_score)]
+        return signs[np.flatnonzero(signs.scores >= THRESHOLDS.min_score)]
 
 
 def detect(page: Page, peaks: Peaks) -> Detected:
@@ -135,7 +110,7 @@ def _settle(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the indexes of the digits and of the signs without a better rival, the best first."""
     digits, signs = detected.digits, detected.signs
-    evidence = log_odds(digits.scores) + _CONFIG.model_weight * log_odds(_is_digit(predictions))
+    evidence = log_odds(digits.scores) + THRESHOLDS.rival_weight * log_odds(_is_digit(predictions))
     rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
     kept = np.array(_suppress(rivals, np.concatenate((evidence, log_odds(signs.scores)))), np.intp)
     return kept[kept < len(digits)], kept[kept >= len(digits)] - len(digits)
@@ -155,7 +130,7 @@ def lone_digit(page: Page, digit: NDArray[np.uint8]) -> Detected:
     rows, columns = page.levels.shape
     box = cv2.boundingRect(page.digit) if page.digit is not None else (0, 0, columns, rows)
     classes = np.array([[1 / SIGN] * SIGN + [0]], np.float32)
-    found = Peaks(np.array([_CONFIG.min_together], np.float32), classes, np.array([box], np.float32))
+    found = Peaks(np.array([THRESHOLDS.neutral_score], np.float32), classes, np.array([box], np.float32))
     return Detected(page, found, [digit], found[[]])
 
 
@@ -194,16 +169,18 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
     digits, signs = detected.digits, detected.signs
     taken = {*chain.from_iterable(found.lines), *chain.from_iterable(each for each, _ in found.omitted_lines)}
     is_near = are_near(digits.boxes, digits.boxes[line])
-    weak = np.flatnonzero(is_near & (digits.scores >= _CONFIG.min_weak_score))
+    weak = np.flatnonzero(is_near & (digits.scores >= THRESHOLDS.min_weak_score))
     others = [index for index in weak.tolist() if index not in taken]
-    marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= _CONFIG.min_weak_score)
+    marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= THRESHOLDS.min_weak_score)
     chosen, marked = [*line, *others], np.flatnonzero(marks)
-    present = _CONFIG.weak_share * digits.scores[chosen].astype(float)
-    present[: len(line)] = _CONFIG.max_present
-    present[[place for place, index in enumerate(chosen) if index in found.slashes]] = _CONFIG.max_present
+    present = THRESHOLDS.weak_share * digits.scores[chosen].astype(float)
+    present[: len(line)] = THRESHOLDS.max_present
+    present[[place for place, index in enumerate(chosen) if index in found.slashes]] = THRESHOLDS.max_present
     is_sign = digits.classes[chosen, SIGN, np.newaxis]
     digit_rows = np.hstack((found.probabilities[chosen] * (1 - is_sign), is_sign)) * present[:, np.newaxis]
-    sign_rows = signs.classes[marked] * np.minimum(signs.scores[marked], _CONFIG.max_present)[:, np.newaxis]
+    sign_rows = (
+        signs.classes[marked] * np.minimum(signs.scores[marked], THRESHOLDS.max_present)[:, np.newaxis]
+    )
     boxes = np.concatenate((digits.boxes[chosen], signs.boxes[marked]))
     order = np.argsort(boxes[:, 0] + boxes[:, 2] / 2, kind="stable")
     symbols = np.concatenate((digit_rows, sign_rows)).astype(np.float64)
@@ -247,7 +224,7 @@ def _choose(
     """Return the indexes of the digits of each line, and its `is_digit`."""
     if not len(digits):
         return [], []
-    is_sure = digits.scores >= _CONFIG.min_score
+    is_sure = digits.scores >= THRESHOLDS.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
     chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
     lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
@@ -257,9 +234,9 @@ def _choose(
 def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:
     """Return the log-odds of each `is_digit`, by reader and model.
 
-    Naive Bayes: the odds of both are multiplied. A score of `min_together` leaves the model's as they are.
+    Naive Bayes: the odds of both are multiplied. A `neutral_score` leaves the model's as they are.
     """
-    neutral = log_odds(np.array(_CONFIG.min_together))
+    neutral = log_odds(np.array(THRESHOLDS.neutral_score))
     return np.asarray(log_odds(scores) + log_odds(_is_digit(predictions)) - neutral)
 
 
@@ -281,7 +258,7 @@ def _merge(peaks: Peaks) -> Peaks:
 
     A vote weighs as much as its squared score.
     """
-    same = overlaps(peaks.boxes, peaks.boxes) > _CONFIG.min_same_overlap
+    same = overlaps(peaks.boxes, peaks.boxes) > THRESHOLDS.min_same_overlap
     votes = same * peaks.scores**2
     total = np.maximum(votes.sum(axis=1, keepdims=True), _TINY)
     classes = np.asarray(votes @ peaks.classes / total, np.float32)
@@ -292,7 +269,7 @@ def _are_rivals(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return of each two boxes whether one covers too much of the other for both to be digits: [k, k]."""
     area = areas(boxes)
     smaller = np.minimum(area[:, np.newaxis], area)
-    return np.asarray(intersections(boxes, boxes) > _CONFIG.max_covered * smaller)
+    return np.asarray(intersections(boxes, boxes) > THRESHOLDS.max_covered * smaller)
 
 
 def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list[int]:
@@ -312,7 +289,7 @@ def _model_weights(boxes: NDArray[np.float32]) -> NDArray[np.floating]:
     common = intersections(boxes, boxes)
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1, initial=0) / areas(boxes)
-    return np.asarray(np.clip(1 - covered / _CONFIG.max_covered, 0, 1)[:, np.newaxis])
+    return np.asarray(np.clip(1 - covered / THRESHOLDS.max_covered, 0, 1)[:, np.newaxis])
 
 
 def _mix(
@@ -337,7 +314,7 @@ def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
     lines: list[list[int]] = []
     for index in np.argsort(boxes[:, 0], kind="stable").tolist():
         shares = common_rows(boxes[[line[-1] for line in lines]], boxes[[index]])[:, 0]
-        if shares.max(initial=0) > MIN_COMMON_ROWS:
+        if shares.max(initial=0) > THRESHOLDS.min_common_rows:
             lines[shares.argmax()].append(index)
         else:
             lines.append([index])
@@ -350,11 +327,11 @@ def _without_slashes(line: Sequence[int], found: FoundLines) -> Sequence[int]:
     Grammar: of the signs and such strokes that part a date, the most probable ones do.
     """
     digits, marks = found.detected.digits[line], found.sure_signs().boxes
-    marks = marks[(common_rows(marks, digits.boxes) > MIN_COMMON_ROWS).any(axis=1)]
+    marks = marks[(common_rows(marks, digits.boxes) > THRESHOLDS.min_common_rows).any(axis=1)]
     marks = marks[(marks[:, 0] > digits.boxes[0, 0]) & (marks[:, 0] < digits.boxes[-1, 0])]
     chosen = found.probabilities[line].argmax(axis=1)
     shares = digits.classes[:, SIGN] * (chosen == 1)
-    are_strokes = shares >= _CONFIG.min_slash_share
+    are_strokes = shares >= THRESHOLDS.min_slash
     count = len(line) + len(marks)
     if count > _MAX_DATE or len(marks) + are_strokes.sum() < 2 or len(marks) > 2:
         return line
@@ -365,7 +342,7 @@ def _without_slashes(line: Sequence[int], found: FoundLines) -> Sequence[int]:
     boxes = np.concatenate((digits.boxes, marks))
     order = np.argsort(boxes[:, 0], kind="stable")
     places = Places(order, boxes[order], symbols[order], np.zeros((count, count), bool))
-    for date in decode(places, _DATE, 1, missed=0):
+    for date in decode(places, _DATE, _ONE_DATE):
         signs = {int(order[place]) for place, symbol in date.symbols if symbol == SIGN}
         if len(signs) == 2:
             return [index for place, index in enumerate(line) if place not in signs]

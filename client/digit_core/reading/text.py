@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.images.crops import crop_digit
-from digit_core.reading.boxes import MIN_COMMON_ROWS, common_rows, enclose
+from digit_core.reading.boxes import common_rows, enclose
 from digit_core.reading.certainty import line_confidence
 from digit_core.reading.expectations import Expectation, parse_expectation
 from digit_core.reading.lines import Detected, FoundLines, find_lines, find_places
 from digit_core.reading.peaks import SIGN
-from digit_core.reading.viterbi import Path, Places, decode
+from digit_core.reading.thresholds import THRESHOLDS
+from digit_core.reading.viterbi import Path, Places, Search, decode
 from digit_core.results import (
     MIN_IS_DIGIT,
     Answer,
@@ -29,18 +30,8 @@ from digit_core.results import (
     Reading,
 )
 
-_MAX_PITCH = 2.2
-"""Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
-_MAX_CANDIDATES = 5
-_MIN_CANDIDATE = 0.005
-"""Least probability of a candidate that is no line's text."""
-_MAX_COST = 5.0
-"""Largest cost of a text beside that of a line: exp(-5) is about the least probability of a candidate."""
-_UNKNOWN = 0.01
-"""Probability, before a line is read, that it is not as expected, or none of the texts that were found."""
-_MIN_EXPECTED = 0.5
-"""Least probability of an expected text: it is more probable than all others together."""
 _ANYTHING = parse_expectation()
+_CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
 
 
 def read(
@@ -110,8 +101,8 @@ def _read_expected(
     if best is None:
         return Reading("", (), version, confidence=0.0), []
     given: Any = {"confidence": best.probability, "candidates": tuple(best.candidates)}
-    if best.path is None or best.probability < _MIN_EXPECTED:
-        refusal = "unsure" if best.share >= _MIN_EXPECTED else "unexpected"
+    if best.path is None or best.probability < THRESHOLDS.min_expected:
+        refusal = "unsure" if best.share >= THRESHOLDS.min_expected else "unexpected"
         return Reading("", (), version, refusal=refusal, **given), []
     indexes, boxes = best.places.indexes, best.places.boxes
     chosen = [(int(indexes[place]), symbol) for place, symbol in best.path.symbols if symbol != SIGN]
@@ -123,11 +114,11 @@ def _read_expected(
 def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
     """Return the fit of the places of a line, of which `is_digit` is the probability that it is one.
 
-    Bayes: a text that fits has the weight of its evidence, all that was seen together `_UNKNOWN` of it.
+    Bayes: a text that fits has the weight of its evidence, all that was seen together `unknown` of it.
     """
-    paths = decode(places, expectation, _MAX_CANDIDATES)
-    seen = decode(places, _ANYTHING, _MAX_CANDIDATES)
-    weights = {path.text: _UNKNOWN * math.exp(-path.cost) for path in seen}
+    paths = decode(places, expectation)
+    seen = decode(places, _ANYTHING)
+    weights = {path.text: THRESHOLDS.unknown * math.exp(-path.cost) for path in seen}
     unexpected = sum(weights.values())
     fitting = {path.text: math.exp(-path.cost) for path in paths}
     total = (unexpected + sum(fitting.values())) / is_digit
@@ -140,15 +131,15 @@ def _candidates(found: FoundLines, indexes: Sequence[int], line: Line) -> list[C
     """Return the text of a line, and the most probable others, which share what its confidence leaves."""
     candidates = [Candidate(line.text, line.confidence)]
     doubt = 1 - line.confidence
-    if doubt < _MIN_CANDIDATE:
+    if doubt < THRESHOLDS.min_candidate:
         return candidates
     places = find_places(found, indexes)
     weights = {
         _text([(symbol, places.boxes[place]) for place, symbol in path.symbols]): math.exp(-path.cost)
-        for path in decode(places, _ANYTHING, _MAX_CANDIDATES, _MAX_COST)
+        for path in decode(places, _ANYTHING, _CANDIDATES)
     }
     total = sum(weights.values())
-    others = total - weights.pop(line.text, 0.0) + _UNKNOWN * total
+    others = total - weights.pop(line.text, 0.0) + THRESHOLDS.unknown * total
     for text, weight in weights.items():
         candidates.append(Candidate(text, min(doubt * weight / others, line.confidence)))
     return candidates
@@ -156,8 +147,8 @@ def _candidates(found: FoundLines, indexes: Sequence[int], line: Line) -> list[C
 
 def _best(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Return the most probable candidates, the best one first; at least one."""
-    first, *others = nlargest(_MAX_CANDIDATES, candidates, key=attrgetter("probability"))
-    return [first, *(each for each in others if each.probability >= _MIN_CANDIDATE)]
+    first, *others = nlargest(THRESHOLDS.max_candidates, candidates, key=attrgetter("probability"))
+    return [first, *(each for each in others if each.probability >= THRESHOLDS.min_candidate)]
 
 
 def _digit(found: FoundLines, index: int, symbol: int, opinions: bool) -> Digit:
@@ -203,7 +194,7 @@ def _separators(found: FoundLines) -> list[list[NDArray[np.float32]]]:
     marks = np.concatenate((found.sure_signs().boxes, boxes[found.slashes])) if found.lines else boxes[:0]
     for sign in marks[np.argsort(marks[:, 0], kind="stable")]:
         shares = [common_rows(boxes[line], sign[np.newaxis]).max() for line in found.lines]
-        if max(shares) > MIN_COMMON_ROWS:
+        if max(shares) > THRESHOLDS.min_common_rows:
             separators[shares.index(max(shares))].append(sign)
     return separators
 
@@ -237,7 +228,7 @@ def _text(symbols: Iterable[tuple[int, NDArray[np.float32]]]) -> str:
         if symbol == SIGN:
             last = None
             continue
-        if last and middle - last[0] > _MAX_PITCH * max(last[1], height):
+        if last and middle - last[0] > THRESHOLDS.max_pitch * max(last[1], height):
             text += " "
         text += str(symbol)
         last = middle, height

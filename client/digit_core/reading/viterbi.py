@@ -1,21 +1,27 @@
-"""Decoding: the most probable texts of a line, among those that a caller expects."""
+"""Viterbi's algorithm: the most probable texts of a line, among those that a caller expects."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, NamedTuple
+from itertools import chain, starmap
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.reading.expectations import Expectation
+from digit_core.reading.expectations import Expectation, Step
+from digit_core.reading.thresholds import THRESHOLDS
 
-_MAX_COST = 10.0
-"""Largest cost of a text beyond that of the line's most probable symbols: what costs more is never meant."""
-_MISSED = 0.2
-"""Probability that a sign is not seen, or one is seen that the text does not have."""
-_MAX_STATES = 50
-"""Largest number of states at a place, the best ones: noise could be anything."""
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Bounds of a search: the number of texts, their largest cost, and the probability of a missed sign."""
+
+    count: int = THRESHOLDS.max_candidates
+    max_cost: float = THRESHOLDS.max_cost
+    missed: float = THRESHOLDS.missed_sign
+
+
+_SEARCH = Search()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,75 +49,81 @@ class Places:
 class Path(NamedTuple):
     """Way through the places of a line: its cost, its text, and the places with their symbols."""
 
-    cost: float
-    text: str
-    symbols: tuple[tuple[int, int], ...]
+    cost: float = 0.0
+    text: str = ""
+    symbols: tuple[tuple[int, int], ...] = ()
+
+    def then(self, step: "Path") -> "Path":
+        """Return the path with a step at its end."""
+        return Path(self.cost + step.cost, self.text + step.text, self.symbols + step.symbols)
 
 
-def decode(
-    places: Places,
-    expectation: Expectation,
-    count: int = 5,
-    max_cost: float = _MAX_COST,
-    missed: float = _MISSED,
-) -> list[Path]:
-    """Return the `count` most probable texts that fit, the best one first.
+_State: TypeAlias = tuple[Any, int]
+"""State of the expectation, and the last place that has a symbol, up to its last rival; then -1."""
+
+
+def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -> list[Path]:
+    """Return the most probable texts that fit, the best one first.
 
     Viterbi's algorithm, with the best paths of each state of the expectation. The probability of a text is
     exp(-cost), as a multiple of that of the most probable symbols. A. J. Viterbi, "Error bounds for
     convolutional codes", IEEE Trans. Information Theory 13, 1967.
     """
-    costs = places.costs().tolist()
-    missed_cost = -np.log(missed).item() if missed else np.inf
-    rivals = np.triu(places.rivals, 1)
-    # A symbol's place is part of the state up to its last rival.
-    last_rivals = [int(row.nonzero()[0].max(initial=-1)) for row in rivals]
-    states: dict[Any, list[Path]] = {(expectation.start, -1): [Path(0.0, "", ())]}
-    for place, (*symbol_costs, nothing) in enumerate(costs):
-        symbols = [(symbol, cost) for symbol, cost in enumerate(symbol_costs) if cost <= max_cost]
-        kept = place if last_rivals[place] > place else -1
-        following: dict[Any, list[Path]] = {}
-        for (state, last), paths in states.items():
-            least = paths[0].cost
-            if least + nothing <= max_cost:
-                key = state, last if last >= 0 and last_rivals[last] > place else -1
-                following.setdefault(key, []).extend(
-                    path._replace(cost=path.cost + nothing) for path in paths
-                )
-            if last >= 0 and rivals[last, place]:
-                continue
-            for symbol, cost in symbols:
-                if least + cost > max_cost:
-                    continue
-                for step in expectation.steps(state, symbol):
-                    total = cost + missed_cost * step.missed if step.missed else cost
-                    following.setdefault((step.state, kept), []).extend(
-                        Path(path.cost + total, path.text + step.text, (*path.symbols, (place, symbol)))
-                        for path in paths
-                    )
-        best = ((key, _best(paths, count, max_cost)) for key, paths in following.items())
-        states = dict(sorted(((key, paths) for key, paths in best if paths), key=_cost)[:_MAX_STATES])
-    ended = (_end(expectation, state, paths, missed_cost) for (state, _), paths in states.items())
-    return _best(chain.from_iterable(ended), count, max_cost)
+    trellis = _Trellis(places, expectation, search)
+    states: dict[_State, list[Path]] = {(expectation.start, -1): [Path()]}
+    for place in range(len(places.indexes)):
+        following: dict[_State, list[Path]] = {}
+        for state, paths in states.items():
+            for next_state, step in trellis.steps(place, state, paths[0].cost):
+                following.setdefault(next_state, []).extend(path.then(step) for path in paths)
+        best = [(state, kept) for state, paths in following.items() if (kept := _best(paths, search))]
+        states = dict(sorted(best, key=_cost)[: THRESHOLDS.max_states])
+    return _best(chain.from_iterable(starmap(trellis.end, states.items())), search)
 
 
-def _cost(state: tuple[Any, list[Path]]) -> float:
+class _Trellis:
+    """Steps from a state at one place to those at the next one."""
+
+    def __init__(self, places: Places, expectation: Expectation, search: Search) -> None:
+        self._expectation, self._max_cost = expectation, search.max_cost
+        self._missed_cost = -np.log(search.missed).item() if search.missed else np.inf
+        self._costs = places.costs().tolist()
+        self._rivals = np.triu(places.rivals, 1)
+        self._last_rivals = [int(row.nonzero()[0].max(initial=-1)) for row in self._rivals]
+
+    def steps(self, place: int, state: _State, cost: float) -> Iterator[tuple[_State, Path]]:
+        """Yield the next states, of paths of this cost and more, each with its step: nothing, or a symbol."""
+        expected, last = state
+        *symbols, nothing = self._costs[place]
+        if cost + nothing <= self._max_cost:
+            yield (expected, last if last >= 0 and self._last_rivals[last] > place else -1), Path(nothing)
+        if last >= 0 and self._rivals[last, place]:
+            return
+        kept = place if self._last_rivals[place] > place else -1
+        for symbol, symbol_cost in enumerate(symbols):
+            if cost + symbol_cost <= self._max_cost:
+                for step in self._expectation.steps(expected, symbol):
+                    total = symbol_cost + self._missed(step)
+                    yield (step.state, kept), Path(total, step.text, ((place, symbol),))
+
+    def end(self, state: _State, paths: list[Path]) -> list[Path]:
+        """Return the paths that may end in this state."""
+        step = self._expectation.end(state[0])
+        return [path.then(Path(self._missed(step), step.text)) for path in paths] if step else []
+
+    def _missed(self, step: Step) -> float:
+        return self._missed_cost * step.missed if step.missed else 0.0
+
+
+def _cost(state: tuple[_State, list[Path]]) -> float:
     return state[1][0].cost
 
 
-def _end(expectation: Expectation, state: Any, paths: list[Path], missed_cost: float) -> list[Path]:
-    step = expectation.end(state)
-    if step is None:
-        return []
-    cost = missed_cost * step.missed if step.missed else 0.0
-    return [Path(path.cost + cost, path.text + step.text, path.symbols) for path in paths]
-
-
-def _best(paths: Iterable[Path], count: int, max_cost: float) -> list[Path]:
-    """Return the best path of each text, at most `count`, the best one first."""
+def _best(paths: Iterable[Path], search: Search) -> list[Path]:
+    """Return the best path of each text, at most `search.count`, the best one first."""
     best: dict[str, Path] = {}
     for path in sorted(paths):
-        if path.cost > max_cost or len(best) == count:
+        if path.cost > search.max_cost or len(best) == search.count:
             break
         best.setdefault(path.text, path)
     return [*best.values()]

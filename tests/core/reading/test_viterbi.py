@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from digit_core.reading.expectations import parse_expectation
-from digit_core.reading.viterbi import Places, decode
+from digit_core.reading.viterbi import Places, Search, decode
 
 
 def places(*symbols: dict[int, float], rivals: tuple[tuple[int, int], ...] = ()) -> Places:
@@ -26,7 +26,7 @@ def places(*symbols: dict[int, float], rivals: tuple[tuple[int, int], ...] = ())
 
 def decoded(given: Places, expect: Any = None, check: str | None = None, **options: Any) -> dict[str, float]:
     """Return each text and its probability as a multiple of that of the most probable symbols."""
-    paths = decode(given, parse_expectation(expect, check), **options)
+    paths = decode(given, parse_expectation(expect, check), Search(**options))
     assert [path.cost for path in paths] == sorted(path.cost for path in paths)
     return {path.text: math.exp(-path.cost) for path in paths}
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from digit_core.reading.peaks import CLASSES
+from digit_core.reading.thresholds import THRESHOLDS
 from digit_training.reader.detector import BOX_UNIT
 from digit_training.reader.peaks import MIN_SCORE, find_peaks
 
@@ -26,6 +27,10 @@ def find(page: np.ndarray, network: Any = None) -> dict[str, np.ndarray]:
     return {
         name: value.numpy()[0] for name, value in find_peaks(network or BrightCells(), page[None]).items()
     }
+
+
+def test_floor_of_the_graph_is_below_the_scores_that_reading_takes() -> None:
+    assert THRESHOLDS.min_weak_score > MIN_SCORE
 
 
 def test_find_peaks_returns_boxes_in_pixels_of_the_page() -> None:

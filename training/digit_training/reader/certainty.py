@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS
-from digit_core.reading.boxes import MIN_COMMON_ROWS, common_rows, overlaps
+from digit_core.reading.boxes import common_rows, overlaps
 from digit_core.reading.certainty import FEATURES, line_features, sigmoid
 from digit_core.reading.lines import FoundLines, detect, find_lines
 from digit_core.reading.peaks import SIGN, Peaks
+from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.classifier import predict
@@ -82,7 +83,7 @@ def are_right(page: Page, found: FoundLines) -> list[bool]:
     return [
         bool(is_read[line].all())
         and len({*best[line].tolist()}) == len(line)
-        and not (common_rows(boxes[line], page.boxes[is_missed]) > MIN_COMMON_ROWS).any()
+        and not (common_rows(boxes[line], page.boxes[is_missed]) > THRESHOLDS.min_common_rows).any()
         for line in found.lines
     ]
 

@@ -21,7 +21,7 @@ Finder: TypeAlias = Callable[[NDArray[np.uint8]], list[Peaks]]
 LEVELS = 4
 """Levels of the pyramid: the page, and halves, quarters and eighths of it."""
 MIN_SCORE = 0.05
-"""Least score of a peak that is returned."""
+"""Score above which a peak is returned. The exported graph holds it; reading's `min_weak_score` is higher."""
 LEVEL_PEAKS = 192
 """Largest number of peaks of a level, and of a page."""
 SURE_SCORE = 0.9

@@ -1,0 +1,84 @@
+"""Thresholds of reading, all of them.
+
+They were chosen by the pictures of `python -m benchmarks.numbers`, on which no network was fitted;
+`docs/explanation/accuracy.md` says what they reach. Only the weights of a line's certainty are fitted: these
+belong to a version of the reader.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Thresholds of reading.
+
+    Scores, shares and probabilities are in 0..1. A cost is the negative logarithm of a probability.
+    """
+
+    # Digits, by both networks.
+    min_score: float = 0.4
+    """Least score of a digit of which the reader alone is sure."""
+    neutral_score: float = 0.92
+    """Score of a digit that leaves the model's odds as they are; a higher one raises them."""
+    least_doubt: float = 1e-4
+    """Least doubt of a network: no probability is taken for nearer to 0 or 1."""
+    min_same_overlap: float = 0.7
+    """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
+    max_covered: float = 0.6
+    """Largest share of a digit's box that another digit's covers. The model's weight falls to 0 up to there,
+    because its crop shows both digits."""
+    rival_weight: float = 0.5
+    """Weight of the model between rivals: it sees their crops only, and a part of a digit may be another."""
+
+    # Lines.
+    min_common_rows: float = 0.35
+    """Least share of the lower box's rows that two boxes of a line have in common."""
+    max_distance: float = 1.5
+    """Largest distance of a box from the ends of a line, as a multiple of the median height of its digits."""
+    max_pitch: float = 2.2
+    """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
+    min_slash: float = 0.1
+    """Least probability of a sign that the reader gives a 1 that is a slash of a date."""
+
+    # Texts, by Viterbi's algorithm.
+    min_weak_score: float = 0.08
+    """Least score of a peak that may be a digit of a line if something else is expected than was read.
+
+    An exported reader's graph returns no peak of its own floor or less, 0.05 (`MIN_SCORE` in
+    `digit_training/reader/peaks.py`): for a lower value here, export the reader with a lower floor.
+    """
+    weak_share: float = 0.5
+    """Share of such a peak's score that is the probability of a digit."""
+    max_present: float = 0.97
+    """Largest probability that a digit of a line is there."""
+    missed_sign: float = 0.2
+    """Probability that a sign is not seen, or that one is seen which the text does not have."""
+    max_cost: float = 10.0
+    """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
+    max_states: int = 50
+    """Largest number of states at a place, the best ones: noise could be anything."""
+    max_candidates: int = 5
+    """Largest number of texts that are found, and of candidates of a reading."""
+    max_candidate_cost: float = 5.0
+    """Largest cost of a candidate beside a line's text: exp(-5) is about `min_candidate`."""
+    min_candidate: float = 0.005
+    """Least probability of a candidate that is no line's text."""
+    unknown: float = 0.01
+    """Prior probability that a line is not as expected, or is none of the texts that were found."""
+    min_expected: float = 0.5
+    """Least probability of an expected text: it is more probable than all others together."""
+
+    # Recognition: which network is asked next.
+    sure: float = 0.5
+    """Least certainty at which a view of a low resolution decides, as small digits of a number may leave one
+    digit there; least score of a digit that speaks for a page's orientation."""
+    sure_alone: float = 0.88
+    """Least certainty at which one network needs no other: the model for all ink of a picture as one digit,
+    which may be cut off or broken for the reader, and for the part that the reader found."""
+    sure_number: float = 0.7
+    """Least confidence of a number from which its page is upright."""
+    rotated_side: int = 256
+    """Longest side, in pixels, of a page that is rotated to see if it shows a number then."""
+
+
+THRESHOLDS = Thresholds()
