@@ -35,7 +35,7 @@ def common_rows(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
 
 
 def are_near(boxes: Boxes, line: Boxes) -> NDArray[np.bool_]:
-    """Return of each box, [k, 4], whether it is on the rows of a line, [m, 4], and not far from its ends."""
+    """Return for each box, [k, 4], if it is on the rows of a line, [m, 4], and not far from its ends."""
     reach = THRESHOLDS.max_distance * np.median(line[:, 3])
     is_near = boxes[:, 0] < (line[:, 0] + line[:, 2]).max() + reach
     is_near &= boxes[:, 0] + boxes[:, 2] > line[:, 0].min() - reach
@@ -50,7 +50,7 @@ def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:
 
 
 def enclose(boxes: Sequence[Box]) -> Box:
-    """Return the smallest box around all boxes, of which there is at least one."""
+    """Return the smallest box around one or more boxes."""
     lefts, tops, widths, heights = zip(*boxes, strict=True)
     left, top = min(lefts), min(tops)
     right = max(start + length for start, length in zip(lefts, widths, strict=True))

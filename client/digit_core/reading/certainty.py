@@ -1,4 +1,4 @@
-"""Certainty: the probability that the text of a line is right, from what both networks saw there.
+"""Certainty: the probability that the text of a line is right, from both networks' answers.
 
 Logistic regression on a few features of the line. The training fits its weights on drawn pages, and they
 travel with the reader, so that each version has its own.
@@ -19,7 +19,7 @@ def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Pe
     """Return the probability that the text of a line is right.
 
     `line` has its k digits and `probabilities` [k, 10] theirs; `omitted` are the peaks of digits that are in
-    no text. Without the reader's weights, the digits are taken for independent.
+    no text. Without the reader's weights, the digits count as independent.
     """
     weights = line.line_weights
     if weights is None or len(weights) != FEATURES:
@@ -30,8 +30,8 @@ def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Pe
 def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> NDArray[np.float64]:
     """Return the features of a line, float64 [FEATURES].
 
-    They are the log-odds of its least probable digit, those of its least score, the highest score of a peak
-    that the text omits, times the share of it that no digit covers, and 1.
+    They are the log-odds of its least probable digit, those of its lowest score, the highest score of an
+    omitted peak, times the share of it that no digit covers, and 1.
     """
     return np.array(
         [
@@ -44,7 +44,7 @@ def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peak
 
 
 def log_odds(probabilities: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the log-odds of probabilities, none of them surer than the networks may be."""
+    """Return the log-odds of probabilities, clipped to `least_doubt`."""
     clipped = np.clip(probabilities, THRESHOLDS.least_doubt, 1 - THRESHOLDS.least_doubt)
     return np.asarray(np.log(clipped / (1 - clipped)))
 

@@ -1,6 +1,6 @@
 """Lines: the digits on a page, from the peaks of the reader and the predictions of the digits' model.
 
-The reader says where digits are, and both say which: their probabilities are mixed.
+The reader says where digits are. Both networks say which digits: their probabilities are mixed.
 """
 
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ class Detected:
 
     @property
     def is_anything(self) -> bool:
-        """True if the reader sees anything: not on blank paper, but on a digit that is cut off, parts."""
+        """True if the reader found any peak. Blank paper has none; a digit that is cut off has some."""
         return len(self.digits) + len(self.signs) > 0
 
 
@@ -77,7 +77,7 @@ class FoundLines:
 
 
 def detect(page: Page, peaks: Peaks) -> Detected:
-    """Return what may be on the page: rivals, which overlap, are left to `settle`."""
+    """Return the digits and signs that may be on the page. `settle` decides between those that overlap."""
     digits, signs = _by_kind(_merge(peaks))
     glyphs = [crop_digit(page, box) for box in digits.boxes] or [np.zeros((SIDE, SIDE), np.uint8)]
     return Detected(page, digits, glyphs, signs)
@@ -86,8 +86,8 @@ def detect(page: Page, peaks: Peaks) -> Detected:
 def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Sequence[Prediction]]:
     """Non-maximum suppression by both networks: return each digit and sign once, and the predictions left.
 
-    Takes one answer for each crop, and raises its InvalidOutputError: without a digit, a number would be
-    another one. The model tells a digit from the circle around it.
+    Takes one answer for each crop, and raises its InvalidOutputError: without one of its digits, a number
+    would be another number. The model tells a digit from the circle around it.
     """
     predictions = _valid(answers) if len(detected.digits) else []
     chosen, signs = _settle(detected, predictions)
@@ -117,13 +117,13 @@ def _settle(
 
 
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
-    """Return the peaks that are digits and those that are signs; each thing once, by the reader alone."""
+    """Return the peaks of digits and those of signs: each thing once, as the reader alone sees it."""
     peaks = peaks[np.flatnonzero(peaks.scores)]
     return _by_kind(peaks[_suppress(_are_rivals(peaks.boxes), peaks.scores)])
 
 
 def lone_digit(page: Page, digit: NDArray[np.uint8]) -> Detected:
-    """Return what is found on a page whose ink is one digit, uint8 [28, 28], for which nobody has to look.
+    """Return the one digit, uint8 [28, 28], that is all ink of a page, without asking the reader.
 
     Its score and its classes leave the decision to the model.
     """
@@ -137,7 +137,7 @@ def lone_digit(page: Page, digit: NDArray[np.uint8]) -> Detected:
 def find_lines(
     detected: Detected, answers: Sequence[Answer], min_is_digit: float = MIN_IS_DIGIT
 ) -> FoundLines:
-    """Return the lines of digits on the page, by one answer for each crop. Raise its error as `settle`."""
+    """Return the lines of digits on the page. Takes one answer for each crop, and raises its error."""
     digits = detected.digits
     predictions = _valid(answers) if len(digits) else []
     chosen, signs = _settle(detected, predictions)
@@ -160,10 +160,9 @@ def find_lines(
 
 
 def find_places(found: FoundLines, line: Sequence[int]) -> Places:
-    """Return what may be a digit or a sign of a line, from left to right.
+    """Return the places of a line that may have a digit or a sign, from left to right.
 
-    Those are the line's own digits, peaks too weak for it, suppressed ones, slashes, and signs, which may be
-    1s.
+    They are the line's own digits, weaker and suppressed peaks, slashes, and signs, which may be 1s.
     """
     detected = found.detected
     digits, signs = detected.digits, detected.signs
@@ -191,13 +190,13 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
 def choose_digits(
     detected: Detected, predictions: Sequence[Prediction], min_is_digit: float = MIN_IS_DIGIT
 ) -> tuple[list[int], float]:
-    """Return the indexes of the digits, and the highest `is_digit` of a line, 0 if nothing is seen.
+    """Return the indexes of the digits, and the highest `is_digit` of a line, or 0 without a line.
 
-    Takes what `settle` returns. The `is_digit` of a line is the mean of its digits', in log-odds. A line with
-    less than the least one is left out: words and buttons beside a number do not refuse it.
+    Takes the results of `settle`. The `is_digit` of a line is the mean of its digits', in log-odds. A line
+    below `min_is_digit` is left out, so that words and buttons beside a number do not refuse it.
 
     Hysteresis: beside a digit of which the reader is sure, a weaker peak is a digit if both networks together
-    are sure, such as a plain stroke, which is a 1 only in a number. J. Canny, "A computational approach to
+    are sure. A plain stroke, for example, is a 1 only in a number. J. Canny, "A computational approach to
     edge detection", IEEE PAMI 8, 1986.
     """
     evidence = _evidence(detected.digits.scores, predictions)
@@ -206,16 +205,14 @@ def choose_digits(
     return [*chain.from_iterable(kept)], max(is_digit, default=0.0)
 
 
-def mix_best(answer: Prediction, peaks: Peaks) -> Prediction:
-    """Return the answer on a picture of one digit with the classes of its best peak mixed in."""
+def mix_best(prediction: Prediction, peaks: Peaks) -> Prediction:
+    """Return the prediction of a picture of one digit with the classes of its best peak mixed in."""
     digits, _ = digits_and_signs(peaks)
     if not len(digits):
-        return answer
-    (probabilities,) = _mix(digits[[0]], [answer], 1.0).tolist()
-    best = max(probabilities)
-    return replace(
-        answer, index=probabilities.index(best), confidence=best, probabilities=tuple(probabilities)
-    )
+        return prediction
+    (values,) = _mix(digits[[0]], [prediction], 1.0).tolist()
+    best = max(values)
+    return replace(prediction, index=values.index(best), confidence=best, probabilities=tuple(values))
 
 
 def _choose(
@@ -241,7 +238,7 @@ def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) ->
 
 
 def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
-    """Return each `is_digit`; of a model without it, 1 where it is sure enough which digit it sees."""
+    """Return each `is_digit`; for a model without it, 1 if the class is confident enough, or 0."""
     return np.array(
         [float(each.looks_like_digit()) if each.is_digit is None else each.is_digit for each in predictions]
     )
@@ -266,14 +263,14 @@ def _merge(peaks: Peaks) -> Peaks:
 
 
 def _are_rivals(boxes: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return of each two boxes whether one covers too much of the other for both to be digits: [k, k]."""
+    """Return for each two boxes if one covers too much of the other for both to be digits: bool [k, k]."""
     area = areas(boxes)
     smaller = np.minimum(area[:, np.newaxis], area)
     return np.asarray(intersections(boxes, boxes) > THRESHOLDS.max_covered * smaller)
 
 
 def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list[int]:
-    """Non-maximum suppression: return the indexes of what has no better rival, the best first."""
+    """Non-maximum suppression: return the indexes that have no better rival, the best one first."""
     kept: list[int] = []
     for index in np.argsort(-evidence, kind="stable").tolist():
         if not rivals[index, kept].any():
@@ -300,7 +297,7 @@ def _mix(
     Logarithmic opinion pool, with a weight of the model.
     """
     found = np.maximum(peaks.classes[:, :SIGN], _TINY)
-    classified = np.array([answer.probabilities for answer in predictions]).reshape(-1, SIGN)
+    classified = np.array([each.probabilities for each in predictions]).reshape(-1, SIGN)
     logs = np.log(found) + weight * np.log(np.maximum(classified, _TINY))
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
@@ -322,9 +319,9 @@ def _lines(boxes: NDArray[np.float32]) -> list[list[int]]:
 
 
 def _without_slashes(line: Sequence[int], found: FoundLines) -> Sequence[int]:
-    """Return a line without the strokes that look like 1s and are the signs of a date.
+    """Return a line without the strokes that look like 1s but are the slashes of a date.
 
-    Grammar: of the signs and such strokes that part a date, the most probable ones do.
+    The grammar of dates decides: the most probable signs and strokes that part a date are its slashes.
     """
     digits, marks = found.detected.digits[line], found.sure_signs().boxes
     marks = marks[(common_rows(marks, digits.boxes) > THRESHOLDS.min_common_rows).any(axis=1)]

@@ -1,4 +1,4 @@
-"""Peaks: what the reader finds on a page. NumPy only, so that `tfserving` needs no OpenCV."""
+"""Peaks: what the reader finds on a page. NumPy suffices, so that `tfserving` needs no OpenCV."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Peaks:
     """Peaks that the reader finds on a page.
 
     `scores` float32 [k], in 0..1; `classes` float32 [k, 11], probabilities; `boxes` float32 [k, 4]: left,
-    top, width and height in pixels of the page. `line_weights` float32 [m] are those of the certainty of a
-    line, from a reader that has them.
+    top, width and height in pixels of the page. `line_weights` float32 [m] are the weights of a line's
+    certainty, from a reader that has them.
     """
 
     scores: NDArray[np.float32]
@@ -34,11 +34,11 @@ class Peaks:
         return Peaks(self.scores[chosen], self.classes[chosen], self.boxes[chosen], self.line_weights)
 
     def without(self, others: Sequence[int] | NDArray[np.intp]) -> "Peaks":
-        """Return the peaks but these, in their order."""
+        """Return all peaks except these, in their order."""
         return self[np.delete(np.arange(len(self)), others)]
 
     def __add__(self, others: "Peaks") -> "Peaks":
-        """Return both peaks."""
+        """Return these peaks, followed by the others."""
         return Peaks(
             np.concatenate((self.scores, others.scores)),
             np.concatenate((self.classes, others.classes)),
@@ -47,5 +47,5 @@ class Peaks:
         )
 
     def scaled(self, factor: float) -> "Peaks":
-        """Return the peaks of a page that is larger by this factor."""
+        """Return the peaks on a page that is larger by this factor."""
         return Peaks(self.scores, self.classes, self.boxes * np.float32(factor), self.line_weights)

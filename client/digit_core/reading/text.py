@@ -1,4 +1,4 @@
-"""Reading: the numbers on a page, from the lines of digits that both networks see there."""
+"""Texts: the numbers on a page, from the lines of digits that both networks see there."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,6 +22,7 @@ from digit_core.reading.viterbi import Path, Places, Search, decode
 from digit_core.results import (
     MIN_IS_DIGIT,
     Answer,
+    Box,
     Candidate,
     Digit,
     Line,
@@ -45,7 +46,7 @@ def read(
 
     Takes one answer for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
     With `opinions`, each digit has those of both networks. With an expectation, the reading has the one line
-    that fits best, and is refused where none fits.
+    that fits best, and is refused if no line fits.
     """
     found = find_lines(detected, answers, min_is_digit)
     version = answers[0].model_version
@@ -66,7 +67,8 @@ def _read_lines(found: FoundLines, version: int, opinions: bool) -> tuple[Readin
         chosen = [(index, int(found.probabilities[index].argmax())) for index in indexes]
         symbols = [(symbol, found.detected.digits.boxes[index]) for index, symbol in chosen]
         text = _text([*symbols, *((SIGN, box) for box in signs)])
-        line = _line(found, text, chosen, signs, confidence, opinions)
+        digits = _digits(found, chosen, opinions)
+        line = _line(text, confidence, digits, tuple(map(found.detected.page.to_picture, signs)))
         of_line = _candidates(found, indexes, line)
         candidates = _best(map(_join, product(candidates, of_line))) if lines else of_line
         lines.append(line)
@@ -107,7 +109,8 @@ def _read_expected(
     indexes, boxes = best.places.indexes, best.places.boxes
     chosen = [(int(indexes[place]), symbol) for place, symbol in best.path.symbols if symbol != SIGN]
     signs = [boxes[place] for place, symbol in best.path.symbols if symbol == SIGN]
-    line = _line(found, best.path.text, chosen, signs, best.probability, opinions)
+    digits = _digits(found, chosen, opinions)
+    line = _line(best.path.text, best.probability, digits, tuple(map(found.detected.page.to_picture, signs)))
     return Reading(line.text, (line,), version, **given), [_glyph(found, index) for index, _ in chosen]
 
 
@@ -151,24 +154,25 @@ def _best(candidates: Iterable[Candidate]) -> list[Candidate]:
     return [first, *(each for each in others if each.probability >= THRESHOLDS.min_candidate)]
 
 
-def _digit(found: FoundLines, index: int, symbol: int, opinions: bool) -> Digit:
-    """Return a peak of a digit, or behind those, of a sign, as this digit."""
-    peaks, page = found.detected.digits, found.detected.page
-    if index < len(peaks):
-        probabilities, is_digit = found.probabilities[index], float(found.is_digit[index])
-        box = page.to_picture(peaks.boxes[index])
-        of_networks = _opinions(found, index) if opinions else None
-    else:
-        signs = found.detected.signs
-        classes = signs.classes[index - len(peaks), :SIGN]
-        probabilities, is_digit = classes / classes.sum(), float(signs.scores[index - len(peaks)])
-        box, of_networks = page.to_picture(signs.boxes[index - len(peaks)]), None
-    values = tuple(probabilities.tolist())
-    return Digit(symbol, values[symbol], values, box, is_digit=is_digit, opinions=of_networks)
+def _digits(found: FoundLines, chosen: Iterable[tuple[int, int]], opinions: bool) -> tuple[Digit, ...]:
+    """Return peaks as these digits. The indexes of signs follow those of the peaks of digits."""
+    peaks, count = found.detected.digits + found.detected.signs, len(found.detected.digits)
+    digits = []
+    for index, digit in chosen:
+        if index < count:
+            probabilities, is_digit = found.probabilities[index], found.is_digit[index]
+        else:
+            classes = peaks.classes[index, :SIGN]
+            probabilities, is_digit = classes / classes.sum(), peaks.scores[index]
+        values = tuple(probabilities.tolist())
+        box = found.detected.page.to_picture(peaks.boxes[index])
+        both = _opinions(found, index) if opinions and index < count else None
+        digits.append(Digit(digit, values[digit], values, box, is_digit=float(is_digit), opinions=both))
+    return tuple(digits)
 
 
 def _glyph(found: FoundLines, index: int) -> NDArray[np.uint8]:
-    """Return the crop of a peak as `_digit` counts them."""
+    """Return the crop of a peak, by its index as in `_digits`."""
     detected = found.detected
     if index < len(detected.digits):
         return detected.glyphs[index]
@@ -199,17 +203,7 @@ def _separators(found: FoundLines) -> list[list[NDArray[np.float32]]]:
     return separators
 
 
-def _line(
-    found: FoundLines,
-    text: str,
-    chosen: Iterable[tuple[int, int]],
-    signs: Iterable[NDArray[np.float32]],
-    confidence: float,
-    opinions: bool,
-) -> Line:
-    """Return the line of peaks, each as a digit, and signs."""
-    digits = tuple(_digit(found, index, symbol, opinions) for index, symbol in chosen)
-    separators = tuple(found.detected.page.to_picture(box) for box in signs)
+def _line(text: str, confidence: float, digits: tuple[Digit, ...], separators: tuple[Box, ...]) -> Line:
     return Line(text, enclose([digit.box for digit in digits]), digits, separators, confidence=confidence)
 
 
