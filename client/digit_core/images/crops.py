@@ -1,5 +1,7 @@
 """Crops: the ink of a digit in a box, or on a whole picture, in the form that the digits' model takes."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +12,30 @@ from digit_core.images.normalisation import SIDE, fit_to_mnist_canvas
 from digit_core.images.pages import SMALL_SIDE, Page, to_page
 from digit_core.inputs import to_uint8_image
 
-_MIN_CONTRAST = 24.0
-"""Least contrast of ink in levels, but on scans, which may have only sixteen: blank paper has less."""
-_FLAT_RANGE = 16.0
-"""Largest range of levels along the border of a drawing or a clean scan, without the extremes."""
-_SCAN_SIDE = 50
-"""Shorter side, in pixels, below which a picture is a tight scan: it shows nothing but the digit."""
-_MIN_SPECK = 0.03
-"""Area of a figure, as a share of the largest one's, below which it is a speck."""
-_MIN_CUT = 0.3
-"""The same of a figure at the edge of a digit's box, below which it is a part of the digit beside it."""
-_INK_THRESHOLD = 0.2
-"""Ink, in 0..1, above which a pixel belongs to the drawing."""
-_SIDE = 96
-"""Longer side, in pixels, to which crops, and pictures whose background is estimated, are downscaled."""
-_BACKGROUND_WINDOW = 31
-"""Width of the median filter that leaves the background, in pixels of that picture: no stroke is as wide."""
+
+@dataclass(frozen=True, slots=True)
+class CropConfig:
+    """Thresholds of ink: what belongs to a digit, and which pictures show nothing else."""
+
+    min_contrast: float = 24.0
+    """Least contrast of ink in levels: blank paper has less. Tight scans may have less, and are exempt."""
+    flat_range: float = 16.0
+    """Largest range of levels along the border of a drawing or a clean scan, without the extremes."""
+    scan_side: int = 50
+    """Shorter side, in pixels, below which a picture is a tight scan: it shows nothing but the digit."""
+    min_speck: float = 0.03
+    """Area of a figure, as a share of the largest one's, below which it is a speck."""
+    min_cut: float = 0.3
+    """The same for a figure at the edge of a digit's box, below which it is a part of the digit beside it."""
+    ink_threshold: float = 0.2
+    """Ink, in 0..1, above which a pixel belongs to the drawing."""
+    side: int = 96
+    """Longer side, in pixels, to which crops, and pictures whose background is estimated, are downscaled."""
+    background_window: int = 31
+    """Width of the median filter that leaves the background, in pixels of `side`: no stroke is as wide."""
+
+
+_CONFIG = CropConfig()
 
 
 def normalise(image: NDArray[np.generic]) -> NDArray[np.uint8]:
@@ -49,9 +59,9 @@ def crop_digit(page: Page, box: NDArray[np.float32]) -> NDArray[np.uint8]:
     part = page.levels[rows, columns]
     if min(part.shape) < 2:
         return np.zeros((SIDE, SIDE), np.uint8)
-    small = scaling.downscale(part, _SIDE)
+    small = scaling.downscale(part, _CONFIG.side)
     ink = _ink(small.astype(np.float32) - np.float32(np.median(_border(small))))
-    return _fit(_keep_figures(ink, _MIN_CUT)[0])
+    return _fit(_keep_figures(ink, _CONFIG.min_cut)[0])
 
 
 def crop_picture(page: Page) -> NDArray[np.uint8]:
@@ -68,7 +78,7 @@ def crop_picture(page: Page) -> NDArray[np.uint8]:
 def crop_drawing(page: Page) -> NDArray[np.uint8] | None:
     """Return the digit on a drawing or a clean scan: one connected figure on a flat background.
 
-    None stands for other pictures, on which the reader has to look for digits.
+    Return None for other pictures, on which the reader has to look for digits.
     """
     if page.digit is not None:
         return page.digit
@@ -81,19 +91,19 @@ def _border(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _is_flat(levels: NDArray[np.uint8]) -> bool:
-    """True if the border of the picture has one level, but for noise."""
+    """True if the border of the picture has one level, apart from noise."""
     low, high = np.quantile(_border(levels), (0.02, 0.98))
-    return bool(high - low <= _FLAT_RANGE)
+    return bool(high - low <= _CONFIG.flat_range)
 
 
 def _is_scan(page: Page) -> bool:
-    return min(page.size) < _SCAN_SIDE
+    return min(page.size) < _CONFIG.scan_side
 
 
 def _figures(page: Page) -> tuple[NDArray[np.float32], int] | None:
     """Return the ink on a whole picture, without specks, and the number of its connected figures.
 
-    None stands for a picture on which nothing is written.
+    Return None if nothing is written on the picture.
     """
     small = scaling.downscale(page.levels, SMALL_SIDE)
     if _is_scan(page):
@@ -103,9 +113,9 @@ def _figures(page: Page) -> tuple[NDArray[np.float32], int] | None:
         contrast = small.astype(np.float32) - np.float32(low if is_dark else high)
     else:
         contrast = small.astype(np.float32) - _background(small)
-        if float(np.abs(contrast).max()) < _MIN_CONTRAST:
+        if float(np.abs(contrast).max()) < _CONFIG.min_contrast:
             return None
-    return _keep_figures(_ink(contrast), _MIN_SPECK)
+    return _keep_figures(_ink(contrast), _CONFIG.min_speck)
 
 
 def _keep_figures(ink: NDArray[np.float32], min_at_edge: float) -> tuple[NDArray[np.float32], int]:
@@ -113,21 +123,21 @@ def _keep_figures(ink: NDArray[np.float32], min_at_edge: float) -> tuple[NDArray
 
     `min_at_edge` is the least area of one that reaches the edge, as a share of the largest one's.
     """
-    _, labels, boxes, _ = cv2.connectedComponentsWithStats((ink > _INK_THRESHOLD).astype(np.uint8))
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats((ink > _CONFIG.ink_threshold).astype(np.uint8))
     starts, sizes, areas = boxes[:, :2], boxes[:, 2:4], boxes[:, cv2.CC_STAT_AREA]
     is_at_edge = (starts == 0).any(axis=1) | (starts + sizes == ink.shape[::-1]).any(axis=1)
-    is_figure = areas >= np.where(is_at_edge, min_at_edge, _MIN_SPECK) * areas[1:].max(initial=1)
+    is_figure = areas >= np.where(is_at_edge, min_at_edge, _CONFIG.min_speck) * areas[1:].max(initial=1)
     is_figure[0] = False
     near = cv2.dilate(is_figure[labels].astype(np.uint8), np.ones((3, 3), np.uint8))
     return ink * near, int(is_figure.sum())
 
 
 def _background(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the level of the paper at each pixel: one for a flat picture, else a median filter's."""
-    if _is_flat(levels) or min(levels.shape) < _BACKGROUND_WINDOW:
+    """Return the level of the paper at each pixel: one for a flat picture, or that of a median filter."""
+    if _is_flat(levels) or min(levels.shape) < _CONFIG.background_window:
         return np.full(levels.shape, np.median(_border(levels)), np.float32)
-    small = scaling.downscale(levels, _SIDE)
-    smooth = cv2.medianBlur(small, _BACKGROUND_WINDOW)
+    small = scaling.downscale(levels, _CONFIG.side)
+    smooth = cv2.medianBlur(small, _CONFIG.background_window)
     size = levels.shape[1], levels.shape[0]
     return np.asarray(cv2.resize(smooth, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
@@ -150,7 +160,7 @@ def _ink(contrast: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _fit(ink: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return ink, float32 [h, w] in 0..1, in MNIST's form: uint8 [28, 28], black if there is none."""
-    left, top, width, height = cv2.boundingRect((ink > _INK_THRESHOLD).astype(np.uint8))
+    left, top, width, height = cv2.boundingRect((ink > _CONFIG.ink_threshold).astype(np.uint8))
     if not width:
         return np.zeros((SIDE, SIDE), np.uint8)
     return fit_to_mnist_canvas(ink[top : top + height, left : left + width])

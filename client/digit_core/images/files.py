@@ -1,4 +1,4 @@
-"""Image decoding with bounded memory and time: limits are checked before pixels are decoded."""
+"""Files: decoding with bounded memory and time. Limits are checked before pixels are decoded."""
 
 import io
 import math
@@ -31,7 +31,7 @@ _PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # may hold two or three pictures and their thumbnails.
 _MAX_SCANS = 64
 # EXIF orientations that swap width and height.
-_TURNED = range(5, 9)
+_SIDEWAYS = range(5, 9)
 _TIFF_TILE_TAGS = range(322, 326)
 _PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
@@ -46,8 +46,7 @@ class ImageFile:
 
     `size` is height and width in pixels, EXIF orientation applied; a large JPEG's array is smaller, since it
     is decoded downscaled. `cost` is the number of pixels to decode; those of a downscaled JPEG count a
-    quarter.
-    `decode` returns the pixels, or raises TruncatedImageError or PixelValueError.
+    quarter. `decode` returns the pixels, or raises TruncatedImageError or PixelValueError.
     """
 
     size: tuple[int, int]
@@ -87,16 +86,26 @@ def open_image(
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
     try:
         width, height = image.size
-        cost = _limit_cost(image, data, max_pixels, min_side, grey)
-        is_turned = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+        cost = 0
+        if image.format in ("JPEG", "MPO"):
+            cost = _check_jpeg(data, image.size, max_pixels)
+            factor = scaling.downscale_factor(image.size, scaling.PAGE_SIDE)
+            sides = (min_side or max(1, width // factor), min_side or max(1, height // factor))
+            image.draft("L" if grey else None, sides)
+        elif image.format == "TIFF":
+            _check_tiff(data)
+        # The size is that of the draft.
+        _check_size(*image.size, max_pixels)
+        cost = max(cost, math.prod(image.size))
+        is_sideways = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
     except _DAMAGES as error:
         raise TruncatedImageError(_DAMAGED) from error
-    size = (width, height) if is_turned else (height, width)
+    size = (width, height) if is_sideways else (height, width)
     return ImageFile(size, cost, partial(_decode_pillow, image, exif))
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode an image file that `open_image` opens, with its errors and those of ImageFile."""
+    """Decode an image file. Raise the errors of `open_image` and of ImageFile's `decode`."""
     return open_image(data, max_pixels=max_pixels).decode()
 
 
@@ -157,26 +166,13 @@ def _decode_pillow(image: Image.Image, exif: bool) -> Pixels:
         raise TruncatedImageError(_DAMAGED) from error
 
 
-def _limit_cost(image: Image.Image, data: bytes, max_pixels: int, min_side: int | None, grey: bool) -> int:
-    """Make Pillow decode a JPEG downscaled if it is large, and return the number of pixels to decode.
-
-    Raise an ImageError if decoding would exceed the limits.
-    """
-    cost = 0
-    if image.format in ("JPEG", "MPO"):
-        _check_size(*image.size, 4 * max_pixels)
-        # An empty scan of a progressive JPEG, a few bytes, takes as long to decode as any other.
-        if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-            raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
-        cost = math.prod(image.size) // 4
-        factor = scaling.downscale_factor(image.size, scaling.PAGE_SIDE)
-        width, height = (min_side or max(1, side // factor) for side in image.size)
-        image.draft("L" if grey else None, (width, height))
-    elif image.format == "TIFF":
-        _check_tiff(data)
-    # The size is that of the draft.
-    _check_size(*image.size, max_pixels)
-    return max(cost, math.prod(image.size))
+def _check_jpeg(data: bytes, size: tuple[int, int], max_pixels: int) -> int:
+    """Return the cost of a JPEG that is decoded downscaled. Raise ImageTooLargeError beyond the limits."""
+    _check_size(*size, 4 * max_pixels)
+    # An empty scan of a progressive JPEG, a few bytes, takes as long to decode as any other.
+    if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
+    return math.prod(size) // 4
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -23,7 +23,7 @@ class Page:
     """Grey page, uint8 [h, w], and the height and width of the picture that it shows.
 
     `digit` is the picture itself, uint8 [28, 28], if it shows one digit in MNIST's form. `start` is the left
-    and top of a part in its picture, whose size is `size`; a turned page shows the picture clockwise by
+    and top of a part in its picture, whose size is `size`. The page shows the picture turned clockwise by
     `turn` degrees.
     """
 
@@ -35,7 +35,7 @@ class Page:
 
     @property
     def is_input(self) -> bool:
-        """True if the picture is as large as the model's input: it asks nobody but the model."""
+        """True if the picture has the size of the model's input, so that only the model is asked."""
         return self.size == (SIDE, SIDE)
 
     def to_picture(self, box: NDArray[np.float32]) -> Box:
@@ -105,7 +105,7 @@ def _to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
 
 
 def _to_grey(picture: Pixels) -> NDArray[np.uint8]:
-    """Return grey levels; transparent pictures are laid on paper."""
+    """Return grey levels. Transparent pictures are blended with paper."""
     picture = _flatten_alpha(picture)
     return picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
 

@@ -27,7 +27,7 @@ def open_for_task(data: bytes, task: TaskCard, *, max_pixels: int = MAX_PIXELS) 
 
 
 def decode_for_task(data: bytes, task: TaskCard) -> Pixels:
-    """Decode an image file at the resolution that the task needs, as `decode` does, and with its errors."""
+    """Decode an image file at the resolution that the task needs. Raise the errors of `decode`."""
     return open_for_task(data, task).decode()
 
 
@@ -54,7 +54,7 @@ def prepare(image: NDArray[np.generic], task: TaskCard, box: Box | None = None) 
 
 
 def _crop(image: NDArray[np.generic], box: Box) -> NDArray[np.uint8]:
-    """Return the digit in the box, of which a page may have another resolution."""
+    """Return the digit in the box, which is in pixels of the picture: its page may have fewer."""
     page = to_page(to_uint8_image(image))
     down, across = page.levels.shape[0] / page.size[0], page.levels.shape[1] / page.size[1]
     digit = crop_digit(page, np.array(box, np.float32) * np.array([across, down] * 2, np.float32))

@@ -43,7 +43,7 @@ def are_near(boxes: Boxes, line: Boxes) -> NDArray[np.bool_]:
 
 
 def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:
-    """Return the common pixels along an axis, negative ones where boxes are apart: float32 [k, m]."""
+    """Return the common pixels along an axis: float32 [k, m], negative where boxes are apart."""
     start, length = boxes[:, axis, np.newaxis], boxes[:, 2 + axis, np.newaxis]
     end = np.minimum(start + length, others[:, axis] + others[:, 2 + axis])
     return np.asarray(end - np.maximum(start, others[:, axis]), np.float32)
@@ -51,8 +51,7 @@ def _common(boxes: Boxes, others: Boxes, axis: int) -> NDArray[np.float32]:
 
 def enclose(boxes: Sequence[Box]) -> Box:
     """Return the smallest box around one or more boxes."""
-    lefts, tops, widths, heights = zip(*boxes, strict=True)
-    left, top = min(lefts), min(tops)
-    right = max(start + length for start, length in zip(lefts, widths, strict=True))
-    bottom = max(start + length for start, length in zip(tops, heights, strict=True))
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    right = max(start + width for start, _, width, _ in boxes)
+    bottom = max(start + height for _, start, _, height in boxes)
     return left, top, right - left, bottom - top

@@ -55,6 +55,6 @@ def sigmoid(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _best_omitted(boxes: NDArray[np.float32], omitted: Peaks) -> float:
-    """Return the highest score of the peaks near the line, times the share that none of its boxes covers."""
+    """Return the highest score of an omitted peak near the line, times the share that no box of it covers."""
     covered = intersections(omitted.boxes, boxes).max(axis=1) / areas(omitted.boxes)
     return float((omitted.scores * (1 - covered) * are_near(omitted.boxes, boxes)).max(initial=0.0))

@@ -1,12 +1,12 @@
-"""Expectations: what a caller knows of a number before it is read, as automata over its digits and signs.
+"""Expectations: the form of a number that a caller knows before it is read, as automata over its symbols.
 
     parse_expectation("##/##/####")
     parse_expectation("#{4,6}", "luhn")
     parse_expectation(["1024", "1031"])
 
-A pattern has `#` for a digit, `#{4}` and `#{4,6}` for so many, digits for themselves, signs as the text shall
-have them, and `|` between alternatives; `date` and `amount` name common ones. A check concerns the number
-that the digits make: `luhn`, `mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
+In a pattern, `#` stands for a digit, and `#{4}` or `#{4,6}` for that number of digits. Digits and signs stand
+for themselves, and `|` separates alternatives; `date` and `amount` name common patterns. A check concerns the
+number that the digits make: `luhn`, `mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
 """
 
 import re
@@ -21,21 +21,18 @@ from digit_core.options import MAX_NUMBERS, MAX_PATTERN
 from digit_core.reading.peaks import SIGN
 
 MAX_ALTERNATIVES = 16
-"""Most alternatives of a pattern: each is another state of each place."""
+"""Largest number of alternatives of a pattern: each adds states to every place of a line."""
 MAX_LENGTH = 64
-"""Most digits and signs of a number that is expected."""
+"""Largest number of digits and signs of an expected number."""
 
 _YEARS = range(1000, 3000)
-"""Years of dates: others are parts of a day or a sign."""
+"""Years of dates: other years are misread days or signs."""
 _TOKEN = re.compile(r"#(?:\{(\d+)(?:(,)(\d+))?\})?|([0-9 .,:;/\\+=*'’_()$€£¥%-])")
 _RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
 
 
 class Step(NamedTuple):
-    """State after a symbol, what the text gains, and the number of signs that it has and the picture has not.
-
-    Signs that the picture has and the text has not count as well.
-    """
+    """State after a symbol, the text that it adds, and the number of signs that only text or picture has."""
 
     state: Any
     text: str
@@ -55,7 +52,7 @@ class Expectation(Protocol):
         ...
 
     def end(self, state: Any) -> Step | None:
-        """Return the last step of a number that may end in this state, else None."""
+        """Return the last step of a number that may end in this state, or None."""
         ...
 
 
@@ -88,7 +85,7 @@ class _Place(NamedTuple):
 
 @dataclass(frozen=True)
 class _Pattern:
-    """Alternatives of tokens, of which the check accepts some."""
+    """Alternatives of tokens, with a check of the number."""
 
     alternatives: Sequence[Sequence[_Token]]
     check: _Check
@@ -110,7 +107,7 @@ class _Pattern:
                 if checked is not None:
                     yield Step(place._replace(taken=taken, checked=checked), written, missed)
         if symbol == SIGN:
-            # Signs around the number are none of it.
+            # Signs around the number do not belong to it.
             yield Step(state, "", int(self.has_signs and state is not None))
             if self.has_signs and (ended := self.end(state)):
                 yield ended
@@ -221,7 +218,10 @@ def _pattern(text: str, check: _Check) -> _Pattern:
             continue
         match = _TOKEN.match(text, place)
         if not match:
-            raise ValueError(f"character {place + 1} of the pattern, {text[place]!r}, is none of a pattern's")
+            raise ValueError(
+                f"character {place + 1} of the pattern, {text[place]!r}, is not allowed; "
+                "use #, digits, signs, {n} or |"
+            )
         alternatives[-1].append(_token(match, place))
         place = match.end()
     if len(alternatives) > MAX_ALTERNATIVES:
@@ -307,7 +307,7 @@ def _add_mod97(state: int, character: str) -> int:
 
 
 def _add_to_date(text: str, character: str) -> str | None:
-    """Return the text with the character, None where no date begins so."""
+    """Return the text with the character, or None if no date begins with it."""
     text += character
     *parts, _ = re.split("[/-]", text)
     is_iso = len(text) > 4 and text[4] == "-"

@@ -89,31 +89,26 @@ def settle(detected: Detected, answers: Sequence[Answer]) -> tuple[Detected, Seq
     Takes one answer for each crop, and raises its InvalidOutputError: without one of its digits, a number
     would be another number. The model tells a digit from the circle around it.
     """
-    predictions = _valid(answers) if len(detected.digits) else []
-    chosen, signs = _settle(detected, predictions)
+    predictions, chosen, signs = _settle(detected, answers)
     glyphs = [detected.glyphs[index] for index in chosen]
     settled = replace(detected, digits=detected.digits[chosen], glyphs=glyphs, signs=detected.signs[signs])
     return settled, [predictions[index] for index in chosen]
 
 
-def _valid(answers: Sequence[Answer]) -> list[Prediction]:
-    predictions = []
-    for answer in answers:
+def _settle(
+    detected: Detected, answers: Sequence[Answer]
+) -> tuple[list[Prediction], NDArray[np.intp], NDArray[np.intp]]:
+    """Return the predictions, and the indexes of the digits and signs without a better rival, best first."""
+    digits, signs = detected.digits, detected.signs
+    predictions: list[Prediction] = []
+    for answer in answers if len(digits) else ():
         if isinstance(answer, InvalidOutputError):
             raise answer
         predictions.append(answer)
-    return predictions
-
-
-def _settle(
-    detected: Detected, predictions: Sequence[Prediction]
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the indexes of the digits and of the signs without a better rival, the best first."""
-    digits, signs = detected.digits, detected.signs
     evidence = log_odds(digits.scores) + THRESHOLDS.rival_weight * log_odds(_is_digit(predictions))
     rivals = _are_rivals(np.concatenate((digits.boxes, signs.boxes)))
     kept = np.array(_suppress(rivals, np.concatenate((evidence, log_odds(signs.scores)))), np.intp)
-    return kept[kept < len(digits)], kept[kept >= len(digits)] - len(digits)
+    return predictions, kept[kept < len(digits)], kept[kept >= len(digits)] - len(digits)
 
 
 def digits_and_signs(peaks: Peaks) -> tuple[Peaks, Peaks]:
@@ -139,14 +134,13 @@ def find_lines(
 ) -> FoundLines:
     """Return the lines of digits on the page. Takes one answer for each crop, and raises its error."""
     digits = detected.digits
-    predictions = _valid(answers) if len(digits) else []
-    chosen, signs = _settle(detected, predictions)
+    predictions, chosen, signs = _settle(detected, answers)
     evidence = _evidence(digits.scores, predictions)
-    found, is_digit = _choose(digits[chosen], evidence[chosen], min_is_digit)
+    found = _choose(digits[chosen], evidence[chosen], min_is_digit)
     weight = np.ones((len(digits), 1))
     weight[chosen] = _model_weights(digits.boxes[chosen])
     probabilities = _mix(digits, predictions, weight)
-    whole = [(chosen[line].tolist(), together) for line, together in zip(found, is_digit, strict=True)]
+    whole = [(chosen[line].tolist(), together) for line, together in found]
     settled = replace(detected, signs=detected.signs[signs])
     lines = FoundLines(settled, predictions, probabilities, sigmoid(evidence), [], [], [])
     kept = [line for line, together in whole if together >= min_is_digit]
@@ -200,9 +194,9 @@ def choose_digits(
     edge detection", IEEE PAMI 8, 1986.
     """
     evidence = _evidence(detected.digits.scores, predictions)
-    lines, is_digit = _choose(detected.digits, evidence, min_is_digit)
-    kept = [line for line, together in zip(lines, is_digit, strict=True) if together >= min_is_digit]
-    return [*chain.from_iterable(kept)], max(is_digit, default=0.0)
+    lines = _choose(detected.digits, evidence, min_is_digit)
+    kept = [line for line, together in lines if together >= min_is_digit]
+    return [*chain.from_iterable(kept)], max((together for _, together in lines), default=0.0)
 
 
 def mix_best(prediction: Prediction, peaks: Peaks) -> Prediction:
@@ -217,15 +211,15 @@ def mix_best(prediction: Prediction, peaks: Peaks) -> Prediction:
 
 def _choose(
     digits: Peaks, evidence: NDArray[np.floating], min_is_digit: float
-) -> tuple[list[list[int]], list[float]]:
-    """Return the indexes of the digits of each line, and its `is_digit`."""
+) -> list[tuple[list[int], float]]:
+    """Return the indexes of the digits of each line, with its `is_digit`."""
     if not len(digits):
-        return [], []
+        return []
     is_sure = digits.scores >= THRESHOLDS.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
     chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
     lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
-    return lines, [float(sigmoid(evidence[line].mean())) for line in lines]
+    return [(line, float(sigmoid(evidence[line].mean()))) for line in lines]
 
 
 def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import chain, product
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -19,17 +19,7 @@ from digit_core.reading.lines import Detected, FoundLines, find_lines, find_plac
 from digit_core.reading.peaks import SIGN
 from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.reading.viterbi import Path, Places, Search, decode
-from digit_core.results import (
-    MIN_IS_DIGIT,
-    Answer,
-    Box,
-    Candidate,
-    Digit,
-    Line,
-    Opinion,
-    Opinions,
-    Reading,
-)
+from digit_core.results import MIN_IS_DIGIT, Answer, Box, Candidate, Digit, Line, Opinion, Opinions, Reading
 
 _ANYTHING = parse_expectation()
 _CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
@@ -117,7 +107,7 @@ def _read_expected(
 def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
     """Return the fit of the places of a line, of which `is_digit` is the probability that it is one.
 
-    Bayes: a text that fits has the weight of its evidence, all that was seen together `unknown` of it.
+    Bayes' rule: a text that fits weighs as much as its evidence, any other text `unknown` of that.
     """
     paths = decode(places, expectation)
     seen = decode(places, _ANYTHING)
@@ -131,7 +121,7 @@ def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
 
 
 def _candidates(found: FoundLines, indexes: Sequence[int], line: Line) -> list[Candidate]:
-    """Return the text of a line, and the most probable others, which share what its confidence leaves."""
+    """Return the text of a line, and the most probable others, which share the rest of its confidence."""
     candidates = [Candidate(line.text, line.confidence)]
     doubt = 1 - line.confidence
     if doubt < THRESHOLDS.min_candidate:
@@ -180,7 +170,7 @@ def _glyph(found: FoundLines, index: int) -> NDArray[np.uint8]:
 
 
 def _opinions(found: FoundLines, index: int) -> Opinions:
-    """Return what each network alone takes a digit for. Uniform classes, of a lone digit, are no opinion."""
+    """Return the digit that each network alone sees. Uniform classes, of a lone digit, are no opinion."""
     classes = found.detected.digits.classes[index, :SIGN]
     by_reader = _opinion((classes / classes.sum()).tolist()) if np.ptp(classes) else None
     return Opinions(_opinion(found.predictions[index].probabilities), by_reader)
@@ -208,17 +198,17 @@ def _line(text: str, confidence: float, digits: tuple[Digit, ...], separators: t
 
 
 def _join(candidates: tuple[Candidate, Candidate]) -> Candidate:
-    """Return the candidate of two parts, one above the other."""
+    """Return the candidate of two texts, one above the other."""
     above, line = candidates
     return Candidate(f"{above.text}\n{line.text}", above.probability * line.probability)
 
 
 def _text(symbols: Iterable[tuple[int, NDArray[np.float32]]]) -> str:
-    """Return the digits among symbols and their boxes, with a space where a gap without a sign is wide."""
+    """Return the digits among symbols and their boxes, with a space in each wide gap without a sign."""
     text = ""
     last: tuple[float, float] | None = None
-    for symbol, (left, _, width, height) in sorted(symbols, key=_middle):
-        middle = left + width / 2
+    middles = ((left + width / 2, height, symbol) for symbol, (left, _, width, height) in symbols)
+    for middle, height, symbol in sorted(middles, key=itemgetter(0)):
         if symbol == SIGN:
             last = None
             continue
@@ -227,8 +217,3 @@ def _text(symbols: Iterable[tuple[int, NDArray[np.float32]]]) -> str:
         text += str(symbol)
         last = middle, height
     return text
-
-
-def _middle(symbol: tuple[int, NDArray[np.float32]]) -> float:
-    left, _, width, _ = symbol[1]
-    return float(left + width / 2)

@@ -39,7 +39,7 @@ class Places:
     rivals: NDArray[np.bool_]
 
     def costs(self) -> NDArray[np.float64]:
-        """Return the negative log probabilities of each symbol and of nothing, [n, 12], above the best's."""
+        """Return the costs of each symbol and of nothing, [n, 12], above that of the most probable."""
         nothing = np.maximum(1 - self.symbols.sum(axis=1, keepdims=True), 0)
         with np.errstate(divide="ignore"):
             costs = -np.log(np.hstack((self.symbols, nothing)))
@@ -77,7 +77,7 @@ def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -
             for next_state, step in trellis.steps(place, state, paths[0].cost):
                 following.setdefault(next_state, []).extend(path.then(step) for path in paths)
         best = [(state, kept) for state, paths in following.items() if (kept := _best(paths, search))]
-        states = dict(sorted(best, key=_cost)[: THRESHOLDS.max_states])
+        states = dict(sorted(best, key=lambda each: each[1][0].cost)[: THRESHOLDS.max_states])
     return _best(chain.from_iterable(starmap(trellis.end, states.items())), search)
 
 
@@ -113,10 +113,6 @@ class _Trellis:
 
     def _missed(self, step: Step) -> float:
         return self._missed_cost * step.missed if step.missed else 0.0
-
-
-def _cost(state: tuple[_State, list[Path]]) -> float:
-    return state[1][0].cost
 
 
 def _best(paths: Iterable[Path], search: Search) -> list[Path]:

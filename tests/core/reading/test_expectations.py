@@ -93,7 +93,7 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
 @pytest.mark.parametrize(
     ("expect", "check", "sentence"),
     [
-        ("##x#", None, "character 3 of the pattern, 'x', is none of a pattern's"),
+        ("##x#", None, r"character 3 of the pattern, 'x', is not allowed; .*signs, \{n\} or \|"),
         ("#{3,2}", None, r"character 1 of the pattern: '#\{3,2\}' allows no number of digits"),
         ("##|#{65}", None, "character 4 of the pattern"),
         ("##|#{60}#####", None, "alternative 2 of the pattern has more than 64"),
