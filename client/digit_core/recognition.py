@@ -372,7 +372,7 @@ class Recognition:
             least = max(THRESHOLDS.sure_number, reading.confidence)
             orientation = yield from self._orientation(found.page, least)
             if orientation and self._options["turn"]:
-                found = yield from self._detect(found.page.turned(orientation))
+                found = yield from self._detect(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
                 reading, inputs, _ = self._read_lines(found, answers)
                 reading = replace(reading, is_turned=True)
@@ -394,7 +394,7 @@ class Recognition:
         """
         turns = []
         for orientation in (90, 180, 270):
-            turned = page.turned(orientation, THRESHOLDS.rotated_side)
+            turned = page.rotated(orientation, THRESHOLDS.rotated_side)
             peaks = yield Find(turned.levels)
             scores = digits_and_signs(peaks)[0].scores
             turns.append((float(scores[scores >= THRESHOLDS.sure].sum()), orientation, turned, peaks))

@@ -23,15 +23,15 @@ class Page:
     """Grey page, uint8 [h, w], and the height and width of the picture that it shows.
 
     `digit` is the picture itself, uint8 [28, 28], if it shows one digit in MNIST's form. `start` is the left
-    and top of a part in its picture, whose size is `size`. The page shows the picture turned clockwise by
-    `turn` degrees.
+    and top of a part in its picture, whose size is `size`. The page shows the picture rotated clockwise by
+    `rotation` degrees.
     """
 
     levels: NDArray[np.uint8]
     size: tuple[int, int]
     digit: NDArray[np.uint8] | None = None
     start: tuple[int, int] = (0, 0)
-    turn: Orientation | None = None
+    rotation: Orientation | None = None
 
     @property
     def is_input(self) -> bool:
@@ -42,13 +42,13 @@ class Page:
         """Return a box of the page, left, top, width and height, in pixels of the picture."""
         rows, columns = self.levels.shape
         left, top, width, height = (float(value) for value in box)
-        if self.turn == 90:
+        if self.rotation == 90:
             left, top, width, height = top, columns - left - width, height, width
-        elif self.turn == 180:
+        elif self.rotation == 180:
             left, top = columns - left - width, rows - top - height
-        elif self.turn == 270:
+        elif self.rotation == 270:
             left, top, width, height = rows - top - height, left, height, width
-        if self.turn in (90, 270):
+        if self.rotation in (90, 270):
             rows, columns = columns, rows
         down, across = self.size[0] / rows, self.size[1] / columns
         right = min(round((left + width) * across), self.size[1])
@@ -66,11 +66,11 @@ class Page:
         whole = (self.levels, 1)
         return [whole] if factor < 3 else [(scaling.downscale(self.levels, SMALL_SIDE), factor), whole]
 
-    def turned(self, degrees: Orientation, max_side: int | None = None) -> "Page":
-        """Return the page turned clockwise, at most as long as `max_side`, without its digit."""
+    def rotated(self, degrees: Orientation, max_side: int | None = None) -> "Page":
+        """Return the page rotated clockwise, at most as long as `max_side`, without its digit."""
         levels = scaling.downscale(self.levels, max_side) if max_side else self.levels
         levels = np.ascontiguousarray(np.rot90(levels, -degrees // 90))
-        return replace(self, levels=levels, digit=None, turn=degrees)
+        return replace(self, levels=levels, digit=None, rotation=degrees)
 
 
 def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
