@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from digit_client import Client
 from digit_core import recognition
 from digit_core.artifact.task_card import DIGITS
-from digit_core.options import DEFAULTS
+from digit_core.options import DEFAULTS, Options
 from digit_core.reading.expectations import Expectation
 from digit_core.reading.peaks import Peaks
 from digit_core.results import Prediction, Reading
@@ -60,7 +60,7 @@ class LocalReader:
 
     def read(self, file: bytes, expectation: Expectation | None = None) -> Reading:
         """Read the number on the picture that is expected."""
-        expecting = recognition.Recognition(DIGITS, options=replace(DEFAULTS, expectation=expectation))
+        expecting = recognition.Recognition(DIGITS, options=Options(DEFAULTS, (), expectation))
         (reading,) = recognition.drive(expecting.read([file]), self._ask)
         assert isinstance(reading.result, Reading)
         return reading.result

@@ -125,7 +125,7 @@ def encode_batch(batch: Batch, options: Options) -> dict[str, Any]:
     """
     images: Any = batch.images
     if isinstance(images, np.ndarray):
-        if options.numbers is None and not options["box"]:
+        if options.numbers is None and not options.get("box"):
             buffer = io.BytesIO()
             np.save(buffer, images, allow_pickle=False)
             return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}

@@ -21,6 +21,9 @@ Boxes: TypeAlias = Box | Sequence[Box] | None
 """Part of a picture, several parts, or None for all of it."""
 
 
+_NO_OPTIONS = options.Options({}, ())
+
+
 class _RequestOptions(TypedDict, total=False):
     timeout: float | None
     """Seconds for all attempts of each request, in place of the client's."""
@@ -36,20 +39,23 @@ class ReadOptions(options.ReadOptions, _RequestOptions, total=False):
     """Keyword options of a call for readings; one that is missing or None has its default."""
 
 
-@dataclass(frozen=True, slots=True)
 class Options(options.Options):
     """Checked options of a call, and those of its requests."""
 
-    timeout: float | None = None
-    request_id: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.timeout is not None:
-            check_timeout(self.timeout)
-        if self.request_id is not None and not _REQUEST_ID.fullmatch(self.request_id):
+    def __init__(
+        self,
+        checked: options.Options = _NO_OPTIONS,
+        *,
+        timeout: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(checked, checked.given, checked.expectation)
+        self.timeout, self.request_id = timeout, request_id
+        if timeout is not None:
+            check_timeout(timeout)
+        if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
             raise ValueError(
-                "a request ID has 1 to 128 letters, digits, and characters of '._:-', "
-                f"unlike {self.request_id!r}"
+                f"a request ID has 1 to 128 letters, digits, and characters of '._:-', unlike {request_id!r}"
             )
 
 
@@ -57,7 +63,7 @@ def parse(kind: Any, given: Mapping[str, Any]) -> Options:
     """Return the options of CallOptions or ReadOptions. Raise ValueError for a value out of range."""
     own = {name: given[name] for name in _RequestOptions.__annotations__ if name in given}
     checked = options.parse(kind, {name: value for name, value in given.items() if name not in own})
-    return Options(checked.given, checked.expectation, checked.defaults, **own)
+    return Options(checked, **own)
 
 
 def check_timeout(seconds: float) -> float:

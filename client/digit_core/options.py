@@ -5,8 +5,8 @@ Query, form fields, members of a JSON body, OpenAPI, the clients' keyword argume
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
@@ -222,35 +222,31 @@ class ReadOptions(VersionOptions, total=False):
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Checked options of a call."""
+class Options(dict[str, Any]):
+    """Checked options of a call, each in its one form; one that the call does not have has its default."""
 
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """Values of the options that the call has, each in its one form."""
-    expectation: "Expectation | None" = None
-    """Automaton of `expect` and `check`."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Any:
-        """Return the value of an option, or its default: None for an option of other calls."""
-        return self.given[name] if name in self.given else self.defaults.get(name)
+    def __init__(
+        self, values: Mapping[str, Any], given: Collection[str], expectation: "Expectation | None" = None
+    ) -> None:
+        super().__init__(values)
+        self.given = given
+        """Names of the options that the call has."""
+        self.expectation = expectation
+        """Automaton of `expect` and `check`."""
+        self.parts = len(self.get("box") or ()) or 1
+        """Number of results of each picture."""
 
     @property
     def numbers(self) -> list[str] | None:
         """The valid numbers, if `expect` is a list of them."""
-        expect = self.given.get("expect")
+        expect = self.get("expect")
         return expect if isinstance(expect, list) else None
 
-    @property
-    def parts(self) -> int:
-        """Number of results of each picture."""
-        return len(self.given.get("box", ())) or 1
-
     def to_texts(self) -> list[tuple[str, str]]:
-        """Return the options as a query has them, without a list of valid numbers."""
+        """Return the options that the call has as a query has them, without a list of valid numbers."""
         texts = []
-        for name, value in self.given.items():
+        for name in self.given:
+            value = self[name]
             if name == "box":
                 texts += [(name, ",".join(map(str, box))) for box in value]
             elif not isinstance(value, list):
@@ -279,7 +275,8 @@ def parse(kind: Any, given: Mapping[str, Any]) -> Options:
     if "version" in values and "label" in values:
         raise OptionError("label", "name a version or a label, not both")
     expectation = _parse_expectation(values.get("expect"), values.get("check"))
-    return Options(values, expectation, {name: option.default for name, option in known.items()})
+    defaults = {name: option.default for name, option in known.items()}
+    return Options(defaults | values, values.keys(), expectation)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

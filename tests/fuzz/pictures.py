@@ -55,7 +55,8 @@ def body(data: bytes) -> None:
     context = RequestContext("id", "/v1/predict", "POST", now, now, now + 30, now + 60)
 
     def parse(request: Request) -> Body:
-        return _PARSER.to_inputs(_PARSER.parse(request, context), task, context)
+        body = _PARSER.parse(request, context)
+        return _PARSER.to_inputs(body, task, context) if body.instances else body
 
     with suppress(GatewayError, ImageError, HTTPException), Request(environment) as request:
         pictures = _LOOP.run_until_complete(bridge.run(parse, request))

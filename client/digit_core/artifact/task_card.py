@@ -187,17 +187,17 @@ class TaskCard:
         """Return the card as JSON values, which `from_document` reads."""
         return _to_document(self)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of a prepared picture: [h, w] or [h, w, c]."""
         return self.input.shape
 
-    @property
+    @cached_property
     def range(self) -> tuple[float, float]:
         """Values of black and white in the model's input."""
         return self.input.range
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """Preparation of a picture."""
         return self.prepare.kind

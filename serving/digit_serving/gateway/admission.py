@@ -20,9 +20,8 @@ from digit_serving.gateway.bridge import (
     Scope,
     Send,
 )
-from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.memory import MemoryBudget
-from digit_serving.gateway.request import PROBE_ROUTES, request_id_or_new
+from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, request_id_or_new
 from digit_serving.gateway.settings import Settings
 from digit_serving.sockets import network
 

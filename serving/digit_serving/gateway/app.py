@@ -21,11 +21,10 @@ from digit_serving.gateway.bridge import (
     Send,
     WsgiAdapter,
 )
-from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import MAX_FIELDS
-from digit_serving.gateway.request import PROBE_ROUTES, Facts, RequestContext
+from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, Facts, RequestContext
 from digit_serving.gateway.services import Services
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import default_version

@@ -131,9 +131,9 @@ def select_model(options: Options, settings: Settings) -> ModelRef:
     name = settings.model_name if options["model"] is None else options["model"]
     if name not in settings.models and not ("*" in settings.model_names and NAME.fullmatch(name)):
         raise UnknownModelError(f"Parameter `model` must be one of: {', '.join(settings.models)}.")
-    if name == settings.reader and "version" in options.defaults:
+    if name == settings.reader and "version" in options:
         raise UnknownModelError(f"The model {name} finds digits for others; ask another model.")
-    return _model_ref(name, options["version"], options["label"] or None)
+    return _model_ref(name, options.get("version"), options.get("label") or None)
 
 
 def parse_selection(kind: Any, request: Request, settings: Settings) -> tuple[Options, ModelRef]:
@@ -230,9 +230,7 @@ class BodyParser:
         )
 
     def to_inputs(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
-        """Return the body with its instances, if it has some, as inputs of a model of the task."""
-        if not body.instances:
-            return body
+        """Return the body with its instances as inputs of a model of the task."""
         numbers = len(body.instances) * math.prod(task.instance_shape)
         if numbers <= _MAX_INLINE_NUMBERS:
             return _to_inputs(body.instances, task)

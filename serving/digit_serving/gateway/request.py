@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias
+from urllib.parse import parse_qsl
 
 import orjson
 from flask import Request, Response
@@ -17,8 +18,8 @@ from flask import Request, Response
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
-from digit_serving.gateway.deadline import Deadline
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
+from digit_serving.gateway.settings import Settings
 
 PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
 """Routes of probes and of the metrics scraper: always admitted; not counted, logged or traced."""
@@ -31,6 +32,38 @@ _NO_MODEL = ModelRef("")
 Reason: TypeAlias = Literal["named", "canary", "default", "pinned"]
 """Reason for which a version is asked: the request names it, its label is the canary's or the default one, or
 it answered the request's first call, or has got the label since the pictures were prepared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Times of a request, by time.monotonic."""
+
+    arrived_at: float
+    """Arrival of the last byte of the body."""
+    latest_start: float
+    """End of the wait for admission and for the thread; the other half of the time is left for the calls."""
+    end: float
+    """End of the request's time: for reading pictures, and for all calls to the model server."""
+
+
+class Deadlines:
+    """Deadlines of requests: DIGITS_DEADLINE, or what the model's table in DIGITS_MODELS_FILE has."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._default_model, self._seconds = settings.model_name, settings.deadline
+        self._by_model = {name: model.deadline for name, model in settings.by_model.items()}
+
+    def of_model(self, name: str, arrived_at: float) -> Deadline:
+        """Return the deadline of a request for a model."""
+        seconds = self._by_model.get(name, self._seconds)
+        return Deadline(arrived_at, arrived_at + seconds / 2, arrived_at + seconds)
+
+    def of_query(self, query: bytes, arrived_at: float) -> Deadline:
+        """Return the deadline of a request for the model that its query names."""
+        name = self._default_model
+        if self._by_model and query:
+            name = dict(parse_qsl(query.decode("latin-1"))).get("model", name)
+        return self.of_model(name, arrived_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,20 +205,22 @@ class Asking:
 
     def __init__(self, upstream: Upstream, context: RequestContext, route: Route) -> None:
         self.route = route
-        """Route of the latest call, after the first answer that of all."""
+        """Route of the latest call."""
         self._upstream, self._context = upstream, context
+        self._answered: int | None = None
 
     def __call__(self, request: Classify | Find) -> list[Answer] | Peaks | TaskCard:
         """Return the answer to a request: the card of another version if that has to be asked instead."""
         if isinstance(request, Find):
             return self._upstream.find(self._context, request)
+        if self._answered is not None and self.route.reason != "pinned":
+            self.route = self.route.pinned(self.route.served.pinned(self._answered))
         answered = self._upstream.predict(self._context, self.route, request)
         if isinstance(answered, Route):
             # A label has moved, or the canary is gone.
             self.route = answered
             return answered.served.card
-        if self.route.reason != "pinned":
-            self.route = self.route.pinned(self.route.served.pinned(answered[0].model_version))
+        self._answered = answered[0].model_version
         return answered
 
 

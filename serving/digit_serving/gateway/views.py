@@ -127,12 +127,13 @@ class Views:
             options = parse_options(kind, received, body.options)
             context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
-        body = self._parser.to_inputs(body, route.served.card, context)
-        if options["box"] and (count := options.parts * len(body)) > self._max_digits:
+        if body.instances:
+            body = self._parser.to_inputs(body, route.served.card, context)
+        if options.get("box") and (count := options.parts * len(body)) > self._max_digits:
             raise TooManyImagesError(
                 f"A request may have {self._max_digits} parts of images; this request has {count}."
             )
-        if options["box"] and isinstance(body.content, np.ndarray):
+        if options.get("box") and isinstance(body.content, np.ndarray):
             raise InvalidSelectionError("Parameter `box` needs image files.")
         if "layers" in options["include"] and len(body) > 1:
             # Each picture's layers are a call of its own, outside the batches.
@@ -141,7 +142,7 @@ class Views:
         documents, served = self._recognise(context, route, body, options, recognise, describe)
         model: schemas.Model = {
             "name": served.model.name,
-            "version": served.version,
+            "version": served.version if context.model_version is None else context.model_version,
             "labels": served.card.labels,
         }
         return json_response({"model": model, name: documents, "request_id": context.request_id})
@@ -161,7 +162,7 @@ class Views:
         ask = self._upstream.asking(context, route)
         recognition = Recognition(card, limit, options)
         outcomes = drive(recognise(recognition, body.content), ask, partial(self._work.prepare, context))
-        if options["box"]:
+        if options.get("box"):
             # A result for each part, in the place of a picture.
             parts = [picture for picture in body.content for _ in options["box"]]
             body = replace(body, content=parts, is_image=body.is_image and len(parts) == 1)

@@ -67,7 +67,7 @@ def parse(
     try:
         with Request(builder.get_environ()) as request:
             body = greenlet_loop.call(parser.parse, request, context)
-            return greenlet_loop.call(parser.to_inputs, body, task, context)
+            return greenlet_loop.call(parser.to_inputs, body, task, context) if body.instances else body
     finally:
         builder.close()
 

@@ -26,7 +26,7 @@ from werkzeug.serving import make_server
 
 from digit_core.images import to_png
 from digit_serving.gateway.bridge import DEADLINE
-from digit_serving.gateway.deadline import Deadline
+from digit_serving.gateway.request import Deadline
 from digit_serving.gateway.services import create_tracing
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop

@@ -18,10 +18,9 @@ from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 from digit_serving.gateway import tls
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
-from digit_serving.gateway.deadline import Deadlines
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
-from digit_serving.gateway.request import Call, RequestContext, Route, Wait
+from digit_serving.gateway.request import Call, Deadlines, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 
