@@ -26,10 +26,10 @@ from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import data, export, models
 from digit_training.data import Dataset
-from digit_training.drawing.pages import Page
 from digit_training.evaluation import Evaluation, evaluate
 from digit_training.fit import FitResult, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader.pages import Page
 from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 

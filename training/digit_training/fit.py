@@ -17,10 +17,10 @@ from digit_training import device, evaluation, models
 from digit_training.augment import MILD, STRONG, augment
 from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
 from digit_training.classifier import predict
-from digit_training.crops import crop_digits, crop_negatives
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.drawing import negatives, synthetic
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader.crops import crop_digits, crop_negatives
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25

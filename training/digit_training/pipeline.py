@@ -32,7 +32,7 @@ from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target, digits_command
 from digit_training.quality_gate import FEEDBACK, MIN_AGREEMENT, TEST, Comparison, Comparisons, QualityGate
-from digit_training.reader.export import write_reader
+from digit_training.reader_artifact import write_reader
 from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
 from digit_training.report import render_page
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PAGE_SHAPE, PageWriter
-from digit_training.reader.detector import STRIDE, TARGETS
+from digit_training.detector import STRIDE, TARGETS
 from digit_training.reader.fitting import DrawnPages, Plan, fit
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, PageWriter
 
 PLAN = Plan(epochs=3, batch_size=4, steps_per_epoch=8, glyphs=40)
 

@@ -21,15 +21,15 @@ from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import Reading
 from digit_training import shipped
 from digit_training.data import SAMPLE, Dataset
+from digit_training.detector import detector
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import read_weights
+from digit_training.finder import Finder, finder
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
-from digit_training.reader.detector import detector
 from digit_training.reader.evaluation import score
 from digit_training.reader.fitting import Plan
-from digit_training.reader.peaks import Finder, finder
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 from tests.training.conftest import write_version

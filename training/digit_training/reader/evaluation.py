@@ -10,8 +10,8 @@ from digit_core.images.boxes import overlaps
 from digit_core.images.certainty import log_odds, sigmoid
 from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN, Peaks
-from digit_training.drawing.pages import Page
-from digit_training.reader.peaks import MIN_SCORE
+from digit_training.finder import MIN_SCORE
+from digit_training.reader.pages import Page
 
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from digit_training.callbacks import verbosity
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PAGE_SHAPE, PageWriter
-from digit_training.reader.detector import detection_loss, detector, stretch, targets
+from digit_training.detector import detection_loss, detector, stretch, targets
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, PageWriter
 from digit_training.recipes import FINE_TUNING_EPOCHS
 
 Batch = tuple[Any, Any]

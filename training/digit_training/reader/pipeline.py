@@ -17,16 +17,16 @@ from digit_core.images import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import Page, PageWriter
+from digit_training.detector import detector
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import Origin, read_weights, versions
+from digit_training.finder import Finder, finder
 from digit_training.publication import Target
-from digit_training.reader import certainty, evaluation, sheets
-from digit_training.reader.detector import detector
-from digit_training.reader.export import write_reader
+from digit_training.reader import evaluation, line_weights, sheets
 from digit_training.reader.fitting import Plan, fit
-from digit_training.reader.peaks import Finder, finder
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import Page, PageWriter
+from digit_training.reader_artifact import write_reader
 from digit_training.recipes import Overrides, fit_command
 
 MIN_RECALL = 0.65
@@ -110,9 +110,9 @@ def draw_test_pages(digits: Examples, count: int) -> list[Page]:
     return [*_draw_pages(digits, count, TEST_SEED)]
 
 
-def fit_line_weights(find: Finder, digits: Examples) -> certainty.LineWeights:
+def fit_line_weights(find: Finder, digits: Examples) -> line_weights.LineWeights:
     """Fit the weights of a reader's lines to pages drawn from digits that no network is fitted on."""
-    return certainty.fit_line_weights(
+    return line_weights.fit_line_weights(
         _draw_pages(digits, LINE_PAGES, TEST_SEED + 1), lambda levels: find(levels[np.newaxis])[0]
     )
 
@@ -148,7 +148,7 @@ def _card(
     run: ReaderRun,
     finds: evaluation.Finds,
     threshold: float,
-    lines: certainty.LineWeights,
+    lines: line_weights.LineWeights,
 ) -> dict[str, Any]:
     return {
         "model": network.name,

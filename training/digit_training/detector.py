@@ -15,6 +15,8 @@ from digit_core.peaks import CLASSES
 
 STRIDE = 4
 """Side of a cell in pixels."""
+HEIGHTS = (11.0, 64.0)
+"""Heights of digits, in pixels, that the reader learns to find at one level of the pyramid."""
 MULTIPLE = 8
 """Number of pixels of which both sides of a page are multiples."""
 MIN_CONTRAST = 24.0

@@ -10,8 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from digit_core.peaks import CLASSES, SIGN, Peaks
-from digit_training.drawing.pages import HEIGHTS
-from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
+from digit_training.detector import BOX_UNIT, HEIGHTS, MULTIPLE, STRIDE, stretch
 
 Found: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Scores [n, k], classes [n, k, 11] and boxes [n, k, 4]."""

@@ -17,10 +17,10 @@ from digit_core.peaks import SIGN, Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.classifier import predict
-from digit_training.drawing.pages import Page
 from digit_training.evaluation import calibration_error, reliability_bins
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.reader.evaluation import MIN_OVERLAP, fit_logistic
+from digit_training.reader.pages import Page
 
 
 @dataclass(frozen=True, slots=True)

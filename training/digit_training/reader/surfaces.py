@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_training.drawing.handwriting import Ink
 from digit_training.drawing.synthetic import draw_polyline
+from digit_training.reader.handwriting import Ink
 
 Levels = NDArray[np.float32]
 """Grey levels, float32 [h, w] in 0..255."""

@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.peaks import SIGN
-from digit_training.drawing.handwriting import (
+from digit_training.detector import HEIGHTS
+from digit_training.drawing.synthetic import draw_polyline
+from digit_training.reader.handwriting import (
     SOURCES,
     GlyphBank,
     Ink,
@@ -16,13 +18,10 @@ from digit_training.drawing.handwriting import (
     thicken,
     transform,
 )
-from digit_training.drawing.surfaces import Sheet, furnish, photograph
-from digit_training.drawing.synthetic import draw_polyline
+from digit_training.reader.surfaces import Sheet, furnish, photograph
 
 PAGE_SHAPE = (96, 192)
 """Height and width of a training page in pixels."""
-HEIGHTS = (11.0, 64.0)
-"""Heights of digits, in pixels, that the reader learns to find at one level of the pyramid."""
 
 
 @dataclass(frozen=True, slots=True)

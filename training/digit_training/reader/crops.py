@@ -9,9 +9,9 @@ from digit_core.images.lines import digits_and_signs
 from digit_core.peaks import SIGN
 from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PageWriter
-from digit_training.reader.peaks import finder
+from digit_training.finder import finder
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PageWriter
 
 GLYPHS = 1500
 """Largest number of glyphs of each origin, from which the pages are written."""

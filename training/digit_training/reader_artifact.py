@@ -18,7 +18,7 @@ from digit_core.tfserving.codec import (
     encode_page,
 )
 from digit_training.export import write_extra
-from digit_training.reader.peaks import find_peaks
+from digit_training.finder import find_peaks
 
 WARMUP_SHAPES = ((480, 640), (96, 192))
 """Sides of the pages in the warm-up requests."""
