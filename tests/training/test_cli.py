@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,20 +148,20 @@ def test_train_offline_uses_the_sample(tmp_path: Path) -> None:
     assert json.loads((report / "digits.json").read_text())["data"]["offline"] is True
 
 
-def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
+def test_train_recipe_writes_report_and_publishes_the_network(
     idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "best", replace(RECIPES["perceptron"], networks=2))
-    status, printed = train("--recipe", "best", "--data", idx_folder, *folders.options, model="convnet")
+    monkeypatch.setitem(RECIPES, "full", RECIPES["perceptron"])
+    status, printed = train("--recipe", "full", "--data", idx_folder, *folders.options, model="convnet")
     assert status == 0, printed
     assert f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in printed
-    assert printed.count(" Total params: 7,960 ") == 2
+    assert printed.count(" Total params: 7,960 ") == 1
     assert f"Published: {folders.version(1)}\n" in printed
     assert f"Published: {folders.version(1, 'reader')}\n" in printed
     assert {path.name for path in folders.report.iterdir()} == REPORT_FILES
     card = read_card(folders.version(1))
-    assert (card["model"], card["parameters"]) == ("perceptron_ensemble", 2 * 7960 - 10)
-    assert card["fit"]["networks"] == 2
+    assert (card["model"], card["parameters"]) == ("perceptron", 7960)
+    assert card["command"] == "digits train --recipe full --seed 0 --epochs 1"
 
 
 def test_train_missing_data_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -343,18 +343,10 @@ def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
     assert "--feedback needs SQLAlchemy; install it: pip install 'digits[training,feedback]'" in printed
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "has no stable version to start from; train the first without --from"),
-        (["--model", "convnet", "--recipe", "best"], "--from stable starts one network"),
-    ],
-)
-def test_train_from_stable_that_cannot_start_prints_the_reason(
-    options: list[str], message: str, idx_folder: Path, folders: Folders
-) -> None:
-    status, printed = train("--from", "stable", "--data", idx_folder, *folders.options, *options)
+def test_train_from_stable_without_one_prints_the_reason(idx_folder: Path, folders: Folders) -> None:
+    status, printed = train("--from", "stable", "--data", idx_folder, *folders.options)
     assert status == 1
+    message = "has no stable version to start from; train the first without --from"
     assert message in printed.splitlines()[-1]
     assert not folders.report.exists()
 

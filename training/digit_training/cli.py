@@ -5,7 +5,6 @@ The imports of Keras and TensorFlow are deferred, so that `--help` and `--if-nee
 
 import functools
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -132,8 +131,8 @@ def _check_feedback(options: dict[str, Any]) -> None:
     "--recipe",
     default="quick",
     show_default=True,
-    type=click.Choice(["quick", "full", "best"]),
-    help="Effort for the convnet: 5 epochs, 24, or an ensemble of five networks.",
+    type=click.Choice(["quick", "full"]),
+    help="Effort for the convnet: 5 epochs, or 24.",
 )
 @click.option(
     "--data",
@@ -372,8 +371,6 @@ def _training_commands() -> Iterator[None]:
     """Silence TensorFlow; print an expected exception as one line on stderr, and exit with its status."""
     # The C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # The Python log warns of retracing when the fifth network of an ensemble is fitted.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         yield
     except Interrupted as error:

@@ -121,8 +121,8 @@ def train(
             chosen,
             dataset.train,
             seed,
+            [keras.callbacks.BackupAndRestore(folder / f"backup-{seed}")],
             feedback=repeated,
-            backup=folder / "backup",
             verbose=verbosity(),
         )
     except KeyboardInterrupt:
@@ -322,8 +322,6 @@ def _ask_served(target: Target, sets: Sets) -> tuple[Version, Answers] | None:
 
 def _start_from_served(target: Target, served: tuple[Version, Answers] | None, recipe: Recipe) -> Recipe:
     """Return the recipe that starts from the served version. Raise ModelError if it cannot."""
-    if recipe.networks > 1:
-        raise ModelError("--from stable starts one network: this recipe has several")
     if served is None:
         folder = target.models.root / DIGITS.name
         raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
