@@ -27,8 +27,9 @@ from digit_core.artifact.versions import Version
 from digit_training import data, export, models
 from digit_training.data import Dataset
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import FitResult, fit
+from digit_training.fit import FitResult, TrainingData, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader import crops
 from digit_training.reader.pages import Page
 from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
@@ -111,19 +112,21 @@ def mnist() -> Dataset:
 def fitted(dataset: Dataset) -> FitResult:
     """Perceptron after three epochs with a high learning rate."""
     recipe = replace(RECIPES["perceptron"], epochs=3, learning_rate=0.5)
-    return fit(recipe, dataset.train, seed=0)
+    return fit(recipe, TrainingData(dataset.train, crops), seed=0)
 
 
 @pytest.fixture(scope="session")
 def calibrated(dataset: Dataset) -> FitResult:
     """Perceptron after two epochs of 240 digits, fitted and calibrated by the convnet's quick recipe."""
-    return fit(replace(QUICK, build=models.perceptron).with_changes(epochs=2), dataset.train[:240], seed=1)
+    recipe = replace(QUICK, build=models.perceptron).with_changes(epochs=2)
+    return fit(recipe, TrainingData(dataset.train[:240], crops), seed=1)
 
 
 @pytest.fixture(scope="session")
 def refusing(dataset: Dataset) -> FitResult:
     """Small network with two outputs after four epochs of 600 digits, fitted by the quick recipe."""
-    return fit(replace(QUICK, build=small_network).with_changes(epochs=4), dataset.train[:600], seed=1)
+    recipe = replace(QUICK, build=small_network).with_changes(epochs=4)
+    return fit(recipe, TrainingData(dataset.train[:600], crops), seed=1)
 
 
 @pytest.fixture(scope="session")

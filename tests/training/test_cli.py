@@ -37,8 +37,9 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
+from digit_training.reader import crops
 from digit_training.reader import pipeline as reader_pipeline
-from digit_training.recipes import RECIPES
+from digit_training.recipes import RECIPES, FitRun
 from tests.conftest import Digits
 from tests.processes import DIGITS
 from tests.records import make_record
@@ -240,13 +241,13 @@ def test_train_interrupted_keeps_whole_epochs_and_publishes_nothing(
     text: str, message: str, kept: set[str], idx_folder: Path, folders: Folders
 ) -> None:
     # pipeline.train instead of the command, which would end this process with os._exit.
-    target, overrides = Target(folders.models, QualityGate(0)), {"epochs": 20}
-    options: dict[str, Any] = {"recipe": "perceptron", "seed": 0, "data": idx_folder}
+    target = Target(folders.models, QualityGate(0))
+    run = FitRun("perceptron", {"epochs": 20}, 0, idx_folder, folders.report)
     with (
         contextlib.redirect_stdout(ImpatientTerminal(text)),
         pytest.raises(Interrupted, match=message) as caught,
     ):
-        pipeline.train(target, overrides=overrides, report=folders.report, **options)
+        pipeline.train(target, run, None, crops)
     assert {path.name for path in folders.report.iterdir()} == kept
     assert not folders.models.root.exists()
     if kept:

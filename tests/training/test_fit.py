@@ -14,8 +14,9 @@ from digit_core.artifact.task_card import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import NO_DIGIT, Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import MAX_REFUSED, AugmentedBatches, FitResult, fit
+from digit_training.fit import MAX_REFUSED, AugmentedBatches, FitResult, TrainingData, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader import crops
 from digit_training.recipes import RECIPES
 from tests.training.conftest import predict_outputs, small_network
 
@@ -29,7 +30,11 @@ FAST = PERCEPTRON.with_changes(epochs=2)
 @pytest.fixture(scope="module")
 def results(dataset: Dataset) -> list[FitResult]:
     """Fits with the last seed and the first."""
-    return [fit(FAST, dataset.train[:200], seed) for seed in (2**32 - 1, 0)]
+    return [fit(FAST, learn_from(dataset.train[:200]), seed) for seed in (2**32 - 1, 0)]
+
+
+def learn_from(examples: Examples, feedback: Examples | None = None) -> TrainingData:
+    return TrainingData(examples, crops, feedback)
 
 
 def have_equal_weights(one: keras.Model, other: keras.Model) -> bool:
@@ -112,7 +117,7 @@ def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(
     monkeypatch.setattr("digit_training.fit.CROPPED_NEGATIVES", 0)
     frozen = replace(FAST, build=small_network, learning_rate=0.0, epochs=1)
     plain, mixed = (
-        fit(replace(frozen, negative_fraction=fraction), dataset.train[:200], seed=0)
+        fit(replace(frozen, negative_fraction=fraction), learn_from(dataset.train[:200]), seed=0)
         for fraction in (0.0, 1.0)
     )
     assert mixed.negative_examples == 200
@@ -123,7 +128,7 @@ def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(
 def test_fit_same_seed_gives_the_same_augmented_fit(
     calibrated: FitResult, dataset: Dataset, results: list[FitResult]
 ) -> None:
-    again = fit(calibrated.recipe, dataset.train[:240], seed=1)
+    again = fit(calibrated.recipe, learn_from(dataset.train[:240]), seed=1)
     assert have_equal_weights(calibrated.model, again.model)
     assert calibrated.history == again.history
     assert not have_equal_weights(*(result.model for result in results))
@@ -134,7 +139,7 @@ def test_fit_same_seed_gives_the_same_augmented_fit(
 @pytest.mark.slow
 def test_fit_same_seed_gives_the_same_convnet(dataset: Dataset) -> None:
     recipe = RECIPES["quick"].with_changes(epochs=1)
-    assert have_equal_weights(*(fit(recipe, dataset.train[:100], seed=1).model for _ in range(2)))
+    assert have_equal_weights(*(fit(recipe, learn_from(dataset.train[:100]), seed=1).model for _ in range(2)))
 
 
 def test_fit_perceptron_gives_the_model_of_the_articles_code(
@@ -161,7 +166,7 @@ def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset
             callback.model.set_weights([0 * weights for weights in callback.model.get_weights()])
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=zero_weights_in_last_epoch)
-    result = fit(recipe, dataset.train[:1200], 0, [callback])
+    result = fit(recipe, learn_from(dataset.train[:1200]), 0, [callback])
     assert (result.examples, result.validation_examples) == (900, 300)
     assert {name: len(values) for name, values in result.history.items()} == dict.fromkeys(
         ("accuracy", "loss", "val_accuracy", "val_loss"), 4
@@ -193,13 +198,16 @@ def test_fit_interrupted_returns_the_model_of_its_epochs_and_goes_on_from_its_ba
     backup = partial(keras.callbacks.BackupAndRestore, tmp_path / "backup")
     four_epochs, handler = recipe.with_changes(epochs=4), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(four_epochs, train, 0, [interrupt_after(0)])
-    result = fit(four_epochs, train, 0, [backup(), interrupt_after(2)])
+        fit(four_epochs, learn_from(train), 0, [interrupt_after(0)])
+    result = fit(four_epochs, learn_from(train), 0, [backup(), interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
-    assert have_equal_weights(result.model, fit(recipe, train, 0).model)
-    resumed, whole = fit(four_epochs, train, 0, [backup()]), fit(four_epochs, train, 0)
+    assert have_equal_weights(result.model, fit(recipe, learn_from(train), 0).model)
+    resumed, whole = (
+        fit(four_epochs, learn_from(train), 0, [backup()]),
+        fit(four_epochs, learn_from(train), 0),
+    )
     assert resumed.complete
     # Keras shuffles the batches otherwise: the losses are close, and far from those of a new fit.
     losses = whole.history["loss"]
@@ -210,7 +218,7 @@ def test_fit_interrupted_returns_the_model_of_its_epochs_and_goes_on_from_its_ba
 @pytest.mark.slow
 def test_fit_perceptron_on_mnist_reaches_the_articles_accuracy(mnist: Dataset) -> None:
     recipe = PERCEPTRON.scaled_to(len(mnist.train))
-    accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test, DIGITS).accuracy
+    accuracy = evaluate(fit(recipe, learn_from(mnist.train), seed=0).model, mnist.test, DIGITS).accuracy
     assert 0.86 < accuracy < 0.93
 
 
@@ -219,7 +227,7 @@ def test_fit_feedback_trains_and_never_validates(dataset: Dataset) -> None:
     train = dataset.train[dataset.train.labels != 0][:200]
     feedback = Examples(train.images, np.zeros_like(train.labels)).repeat(5)
     recipe = replace(FAST, epochs=4, learning_rate=0.5, validation_split=0.5)
-    result = fit(recipe, train, 0, feedback=feedback)
+    result = fit(recipe, learn_from(train, feedback), 0)
     assert (result.examples, result.feedback_examples, result.validation_examples) == (100, 1000, 100)
     assert result.history["accuracy"][-1] > 0.8
     assert result.history["val_accuracy"][-1] < 0.3
@@ -227,7 +235,7 @@ def test_fit_feedback_trains_and_never_validates(dataset: Dataset) -> None:
 
 def test_fit_starting_from_weights_begins_with_them(fitted: FitResult, dataset: Dataset) -> None:
     weights = fitted.model.get_weights()
-    result = fit(replace(FAST, learning_rate=1e-9).starting_from(weights), dataset.train[:100], 0)
+    result = fit(replace(FAST, learning_rate=1e-9).starting_from(weights), learn_from(dataset.train[:100]), 0)
     for one, other in zip(result.model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
@@ -236,6 +244,6 @@ def test_fit_feedback_of_no_digits_teaches_is_digit(dataset: Dataset) -> None:
     digit, train = dataset.train[:1], dataset.train[1:201]
     feedback = Examples(digit.images, np.full(1, NO_DIGIT, np.uint8)).repeat(100)
     recipe = replace(FAST, build=small_network, epochs=4, learning_rate=0.5)
-    model = fit(recipe, train, seed=1, feedback=feedback).model
+    model = fit(recipe, learn_from(train, feedback), seed=1).model
     assert predict_outputs(model, digit.pixels)[IS_DIGIT] < 0.3
     assert predict_outputs(model, train.pixels)[IS_DIGIT].mean() > 0.7

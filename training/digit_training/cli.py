@@ -20,6 +20,7 @@ from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
+    from digit_training.pipeline import FeedbackSource
     from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
@@ -116,11 +117,21 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[..., list[Any] | None]:
 
 
 def _check_feedback(options: dict[str, Any]) -> None:
-    """Raise UsageError if the options of `feedback_options` contradict."""
+    """Raise UsageError if the options of `feedback_options` contradict each other."""
     if options["feedback"] == "":
         raise click.UsageError("--feedback needs the URL of a store; it is empty.")
     if not options["feedback"] and (options["min_gain"] is not None or options["without_caller"]):
         raise click.UsageError("--min-gain and --without-caller need --feedback.")
+
+
+def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
+    """Take the options of a store out of a command's options; None without a store."""
+    from digit_training.pipeline import FeedbackSource
+
+    url, callers, weight = (
+        options.pop(name, 1) for name in ("feedback", "without_caller", "feedback_weight")
+    )
+    return FeedbackSource(url, callers, weight) if url else None
 
 
 @click.command()
@@ -202,19 +213,20 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
         raise click.UsageError("--model reader takes no --feedback.")
     with _training_commands():
         from digit_training import pipeline
+        from digit_training.reader import crops
         from digit_training.reader import pipeline as reader_pipeline
+        from digit_training.recipes import FitRun
 
+        source = _pop_feedback(options)
         given = {name: options.pop(name) for name in ("epochs", "batch_size", "learning_rate")}
         overrides = {name: value for name, value in given.items() if value is not None}
-        if model == READER_NAME:
-            run = reader_pipeline.ReaderRun(
-                overrides, options["seed"], data, options["report"], options["from_stable"]
-            )
-            reader_pipeline.train(run, target)
-            return
-        if model == "perceptron":
+        if model != "convnet":
             options["recipe"] = model
-        pipeline.train(target, overrides=overrides, **options)
+        run = FitRun(overrides=overrides, **options)
+        if model == READER_NAME:
+            reader_pipeline.train(target, run)
+            return
+        pipeline.train(target, run, source, crops)
         pipeline.publish_shipped(target, [READER_NAME])
 
 
@@ -362,8 +374,9 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
         _import(modules)
         from digit_training import pipeline
 
-        signature = signature if saved_model else None
-        pipeline.export(target, path, signature=signature, card=card, entries=entries, **options)
+        source = _pop_feedback(options)
+        run = pipeline.ExportRun(path, signature if saved_model else None, card, entries, **options)
+        pipeline.export(target, run, source)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -14,12 +14,11 @@ import numpy as np
 from digit_core.artifact.task_card import DIGITS
 from digit_training import device, evaluation, models
 from digit_training.augment import MILD, STRONG, augment
-from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
+from digit_training.callbacks import BestWeights, class_logs, defer_interrupt, verbosity
 from digit_training.classifier import predict
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.drawing import negatives, synthetic
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from digit_training.reader.crops import crop_digits, crop_negatives
 from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
@@ -33,6 +32,28 @@ MIN_CONFIDENCE = 0.9
 
 CROPPED_NEGATIVES = 0.2
 """Share of negatives that are what the reader takes for digits."""
+
+
+class CropSource(Protocol):
+    """Source of examples that are cropped from pages as in serving, such as the module `reader.crops`."""
+
+    def crop_digits(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        """Return `count` digits."""
+
+    def crop_negatives(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        """Return `count` negatives."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples that a network learns from."""
+
+    examples: Examples
+    """Digits, of which the recipe holds some out for validation."""
+    crops: CropSource
+    """Source of half of the synthetic digits, and of the share CROPPED_NEGATIVES of the negatives."""
+    feedback: Examples | None = None
+    """Examples for training alone, so that no copy of a repeated input is in the validation examples."""
 
 
 @dataclass(frozen=True)
@@ -92,37 +113,28 @@ class FitResult:
 
 
 def fit(
-    recipe: Recipe,
-    examples: Examples,
-    seed: int,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    *,
-    feedback: Examples | None = None,
-    verbose: int = 0,
+    recipe: Recipe, data: TrainingData, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> FitResult:
     """Fit the recipe's network; the same seed and machine give the same model.
 
-    Validation examples are chosen among `examples` only: the copies of one input in `feedback` are all in the
-    training set.
-
     After Ctrl-C, return the best of the completed epochs. Raise KeyboardInterrupt if no epoch has ended. With
     Keras's BackupAndRestore among the `callbacks`, another call of the same arguments goes on after the last
-    epoch. With `verbose`, Keras prints the layers, and a line for each epoch.
+    epoch.
     """
     device.enable_determinism()
     keras.utils.set_random_seed(seed)
-    validation, train = _split(examples, recipe.validation_split, seed)
+    validation, train = _split(data.examples, recipe.validation_split, seed)
     rng = np.random.default_rng(seed)
     count = round(recipe.synthetic_fraction * len(train))
-    extra = synthetic.make_digits(count - count // 2, rng) + crop_digits(count // 2, train, rng)
+    extra = synthetic.make_digits(count - count // 2, rng) + data.crops.crop_digits(count // 2, train, rng)
     model = recipe.build()
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
     cropped = round(CROPPED_NEGATIVES * negative_count)
     refused = negatives.draw_negatives(negative_count - cropped, rng, train + extra)
-    refused += crop_negatives(cropped, train, rng)
-    train_only = examples[:0] if feedback is None else feedback
-    mixed = train + train_only + refused + extra
+    refused += data.crops.crop_negatives(cropped, train, rng)
+    feedback = train[:0] if data.feedback is None else data.feedback
+    mixed = train + feedback + refused + extra
     _compile(model, recipe, len(mixed))
     history, best_weights = keras.callbacks.History(), BestWeights()
     followers: list[keras.callbacks.Callback] = []
@@ -138,15 +150,14 @@ def fit(
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
-        if verbose:
-            model.summary()
+        model.summary()
         model.fit(
             **inputs,
             epochs=recipe.epochs,
             validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
             callbacks=[best_weights, history, *callbacks, *followers, interrupt],
-            verbose=verbose,
+            verbose=verbosity(),
         )
     epochs = history.epoch[-1] + 1 if history.epoch else 0
     if epochs < recipe.epochs:
@@ -160,7 +171,7 @@ def fit(
         recipe=recipe,
         seed=seed,
         train=train,
-        feedback_examples=len(train_only),
+        feedback_examples=len(feedback),
         synthetic_examples=len(extra),
         negative_examples=len(refused),
         validation_examples=len(validation),

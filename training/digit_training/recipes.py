@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.artifact.task_card import READER_NAME
 from digit_training import models
 
 MNIST_TRAINING_EXAMPLES = 60_000
@@ -20,14 +22,35 @@ A third of the learning rate costs the perceptron a fifth of its gain, and gains
 """
 
 
+ONE_RECIPE = ("perceptron", READER_NAME)
+"""Networks that have one recipe, and are named by `--model`."""
+
 Overrides = Mapping[str, Any]
 """Hyperparameters of a user in place of the recipe's own: epochs, batch_size, learning_rate."""
 
 
-def fit_command(network: str, seed: int, from_stable: bool, overrides: Overrides) -> str:
-    """Return the command of a fit, without its paths; `network` is the option that names it."""
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in overrides.items()]
-    return " ".join(["digits train", network, f"--seed {seed}", *["--from stable"] * from_stable, *options])
+@dataclass(frozen=True)
+class FitRun:
+    """Data and hyperparameters of a fit, of the classifier or of the reader."""
+
+    recipe: str
+    """Recipe of the convnet, or the name of a network that has one recipe."""
+    overrides: Overrides
+    seed: int
+    data: Path | None = None
+    """MNIST; None selects the default source."""
+    report: Path | None = None
+    """Folder for what the fit writes, in which an interrupted fit goes on; None selects one in `runs`."""
+    from_stable: bool = False
+    """True to start from the weights of the stable version."""
+
+    @property
+    def command(self) -> str:
+        """Return the command of this fit, without its paths."""
+        network = f"--model {self.recipe}" if self.recipe in ONE_RECIPE else f"--recipe {self.recipe}"
+        options = [f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.items()]
+        start = ["--from stable"] * self.from_stable
+        return " ".join(["digits train", network, f"--seed {self.seed}", *start, *options])
 
 
 @dataclass(frozen=True)

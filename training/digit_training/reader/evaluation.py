@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,18 @@ class Finds:
         """Return the share of right digits among what is found at this threshold."""
         right, wrong = int((self.right >= threshold).sum()), int((self.wrong >= threshold).sum())
         return right / max(1, right + wrong)
+
+    def to_document(self, threshold: float) -> dict[str, Any]:
+        """Return the entry of the model card."""
+        return {
+            "digits": self.digits,
+            "recall": round(self.recall(threshold), 4),
+            "precision": round(self.precision(threshold), 4),
+            "pages_without_digit": len(self.empty),
+            "threshold": round(threshold, 4),
+            "slope": round(self.slope(), 3),
+            "max_false_pages": MAX_FALSE_PAGES,
+        }
 
 
 def fit_logistic(inputs: NDArray[np.float64], is_right: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Reader pipeline: fit, threshold, quality gate, publication."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
 from digit_training.reader.pages import Page, PageWriter
 from digit_training.reader_artifact import write_reader
-from digit_training.recipes import Overrides, fit_command
+from digit_training.recipes import FitRun
 
 MIN_RECALL = 0.65
 """Largest required share of digits on drawn pages, many of which are small, faint or covered."""
@@ -38,38 +38,13 @@ LINE_PAGES = 8000
 """Pages drawn for the weights of lines; an eighth of them shows whole lines."""
 
 
-@dataclass(frozen=True)
-class ReaderRun:
-    """Data and hyperparameters of a fit of the reader."""
-
-    overrides: Overrides
-    seed: int
-    data: Path | None = None
-    """MNIST; None selects the default source."""
-    report: Path | None = None
-    """Folder for the weights, the card and the test pages, and for a fit that was interrupted; None selects
-    runs/reader."""
-    from_stable: bool = False
-    """True to start from the weights of the stable version."""
-
-    @property
-    def plan(self) -> Plan:
-        """Return the hyperparameters."""
-        plan = Plan().fine_tuning() if self.from_stable else Plan()
-        return replace(plan, **self.overrides)
-
-    @property
-    def command(self) -> str:
-        """Return the command of this fit, without its paths."""
-        return fit_command("--model reader", self.seed, self.from_stable, self.overrides)
-
-
-def train(run: ReaderRun, target: Target) -> None:
+def train(target: Target, run: FitRun) -> None:
     """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
     console = Console(highlight=False, markup=False, soft_wrap=True)
     target.check_writable(READER_NAME)
     dataset = datasets.load(run.data)
-    plan = run.plan
+    plan = Plan(seed=run.seed)
+    plan = replace(plan.fine_tuning() if run.from_stable else plan, **run.overrides)
     start = _stable(target) if run.from_stable else None
     weights = read_weights(start, detector(), leading=0) if start else ()
     folder = run.report or Path("runs") / READER_NAME
@@ -77,7 +52,8 @@ def train(run: ReaderRun, target: Target) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     console.print(f"Device: {device.name()}")
     try:
-        network = fit(dataset.train, plan, run.seed, folder, weights=weights)
+        backup = keras.callbacks.BackupAndRestore(folder / "backup")
+        network = fit(dataset.train, plan, [backup], weights)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
@@ -87,7 +63,8 @@ def train(run: ReaderRun, target: Target) -> None:
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
     lines = fit_line_weights(find, dataset.test)
-    card = _card(network, run, finds, threshold, lines) | {"started_from": start.card() if start else None}
+    measured = {"drawn_pages": finds.to_document(threshold), "lines": lines.to_document()}
+    card = _card(network, run, plan, measured) | {"started_from": start.card() if start else None}
     card = shipped.save(network, card, READER_NAME, folder)
     shown = pages[: sheets.COUNT]
     sheets.save(shown, _find_all(find, shown), folder / "pages.png")
@@ -143,34 +120,15 @@ def _fold(network: keras.Model, threshold: float, slope: float) -> None:
     layer.set_weights([kernel, bias])
 
 
-def _card(
-    network: keras.Model,
-    run: ReaderRun,
-    finds: evaluation.Finds,
-    threshold: float,
-    lines: line_weights.LineWeights,
-) -> dict[str, Any]:
+def _card(network: keras.Model, run: FitRun, plan: Plan, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the model card; `measured` are its entries about drawn pages and lines."""
     return {
         "model": network.name,
         "origin": Origin.FITTED,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": network.count_params(),
-        "drawn_pages": {
-            "digits": finds.digits,
-            "recall": round(finds.recall(threshold), 4),
-            "precision": round(finds.precision(threshold), 4),
-            "pages_without_digit": len(finds.empty),
-            "threshold": round(threshold, 4),
-            "slope": round(finds.slope(), 3),
-            "max_false_pages": evaluation.MAX_FALSE_PAGES,
-        },
-        "lines": lines.to_document(),
-        "fit": {
-            **asdict(run.plan),
-            "seed": run.seed,
-            "device": device.name(),
-            "backend": keras.backend.backend(),
-        },
+        **measured,
+        "fit": {**asdict(plan), "device": device.name(), "backend": keras.backend.backend()},
         "command": run.command,
         "source": provenance.describe(),
         "versions": versions(),
