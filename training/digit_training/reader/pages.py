@@ -60,265 +60,6 @@ class Page:
     classes: NDArray[np.int64]
 
 
-@dataclass
-class _Writing:
-    """Ink on a page, and the boxes and classes of its digits and signs so far."""
-
-    ink: Ink
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    classes: list[int] = field(default_factory=list)
-
-    def put(self, ink: Ink, left: float, top: float, label: int | None) -> None:
-        """Put ink at a place, which may lie outside in part; with a label, note its box."""
-        height, width = ink.shape
-        x, y = round(left), round(top)
-        rows, columns = self.ink.shape
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
-        if x1 <= x0 or y1 <= y0:
-            return
-        area = self.ink[y0:y1, x0:x1]
-        np.maximum(area, ink[y0 - y : y1 - y, x0 - x : x1 - x], out=area)
-        if label is None:
-            return
-        is_visible = (x1 - x0) * (y1 - y0) >= MIN_VISIBLE * width * height
-        self.boxes.append((x0, y0, x1 - x0, y1 - y0))
-        self.classes.append(label if is_visible else -1)
-
-
-class PageWriter:
-    """Draws pages with the glyphs of a bank."""
-
-    def __init__(self, bank: GlyphBank) -> None:
-        self._bank = bank
-
-    def draw(self, rng: np.random.Generator) -> Page:
-        """Return a random page: of numbers, of a lone digit, of too large digits, or without a digit."""
-        writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
-        sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
-        kind = rng.random()
-        if kind < _BOUNDS.lines:
-            self._write_lines(writing, sheet, rng)
-        elif kind < _BOUNDS.alone:
-            self._write_alone(writing, rng)
-        elif kind < _BOUNDS.too_large:
-            self._write_too_large(writing, rng)
-        elif kind < _BOUNDS.sketches:
-            self._sketch(writing, rng)
-        if rng.random() < _BOUNDS.added_sketch and kind < _BOUNDS.alone:
-            self._add_sketch(writing, rng, 1)
-        page = _photograph(writing, sheet, rng, is_written=kind < _BOUNDS.sketches)
-        return _cut(page, rng) if rng.random() < _BOUNDS.cut else page
-
-    def draw_sketches(self, rng: np.random.Generator) -> Page:
-        """Return a random page of sketches, or of a scene, without letters that equal digits."""
-        writing = _Writing(np.zeros(PAGE_SHAPE, np.float32))
-        sheet = Sheet(np.zeros(PAGE_SHAPE, np.float32))
-        is_written = rng.random() < 0.8
-        if is_written:
-            self._add_sketch(writing, rng, int(rng.integers(2, 9)))
-        return _photograph(writing, sheet, rng, is_written=is_written)
-
-    def _write_lines(self, writing: _Writing, sheet: Sheet, rng: np.random.Generator) -> None:
-        rows, columns = PAGE_SHAPE
-        # Large digits count as much as small ones, of which a page holds more.
-        height = float(np.exp(rng.triangular(*np.log((12, 48, 60)))))
-        top = rng.uniform(-0.1, 0.5) * height
-        pitch = height * rng.uniform(1.15, 2.2)
-        lines = 1 if rng.random() < 0.4 else 5
-        if lines == 1:
-            top = rng.uniform(0, max(1.0, rows - height))
-        hand = _Hand.any(rng, height)
-        while lines and top < rows - 0.8 * height:
-            if hand.is_boxed:
-                self._write_cells(writing, sheet, hand, top, rng)
-            else:
-                self._write_line(writing, hand, rng.uniform(-0.6, 1.2) * height, top, columns, rng)
-            top += pitch
-            lines -= 1
-
-    def _write_line(
-        self, writing: _Writing, hand: "_Hand", left: float, top: float, end: float, rng: np.random.Generator
-    ) -> None:
-        """Write numbers, signs and words from left to right until the line ends."""
-        slope = hand.slope
-        start = left
-        if rng.random() < hand.word_share:
-            left = self._write_word(writing, hand, left, top, rng)
-        while left < end:
-            for text in self._number(hand, rng):
-                if left > end:
-                    break
-                rise = top - slope * (left - start) + hand.height * rng.normal(0, hand.drift)
-                if text.isdigit():
-                    ink = self._glyph(int(text), hand, rng)
-                    tall = ink.shape[0]
-                    # Digits stand on the line, or are centred on it.
-                    y = rise + (hand.height - tall) * hand.baseline
-                    left = self._advance(writing, ink, left, y, hand, rng)
-                    writing.put(ink, left, y, int(text))
-                else:
-                    ink, offset = draw_sign(text, hand.height, hand.pen, rng)
-                    left += hand.height * rng.uniform(0.0, 0.15)
-                    writing.put(ink, left, rise + offset * hand.height, SIGN)
-                    left += hand.height * rng.uniform(0.0, 0.15)
-                left += ink.shape[1]
-            left += hand.height * rng.uniform(0.5, 2)
-            if rng.random() < hand.word_share:
-                left = self._write_word(writing, hand, left, top, rng)
-            if rng.random() < 0.25:
-                break
-
-    def _advance(
-        self, writing: _Writing, ink: Ink, left: float, y: float, hand: "_Hand", rng: np.random.Generator
-    ) -> float:
-        """Return where the next digit begins: after a gap, or in the one before where digits touch."""
-        if not writing.boxes:
-            return left
-        if rng.random() < hand.touching:
-            return _touch(writing.ink, ink, left, y) - rng.uniform(0, 0.09) * hand.height - 0.5
-        gap = hand.height * max(0.0, rng.normal(hand.gap, 0.3 * hand.gap))
-        if hand.by_ink:
-            return _touch(writing.ink, ink, left, y) + max(1.0, gap)
-        return left + max(1.0, gap)
-
-    def _number(self, hand: "_Hand", rng: np.random.Generator) -> list[str]:
-        """Return the digits and signs of a number, a date, a time or an amount."""
-        kind = rng.random()
-        if kind < hand.sign_share:
-            form = pick(("dd/dd/dddd", "d/d/dd", "dd.dd.dddd", "d,ddd", "dd,dd", "ddd.dd", "d.d", "dd:dd",
-                         "ddd-dddd", "dd-dd-dd", "$ddd", "£dd.dd", "€d,dd", "d,ddd.dd", "d/dd", "-dd",
-                         "#ddd.dd", "ddd/dd", "#dd.dd#", "d.ddd-"), rng)  # fmt: skip
-            return [_digit(rng) if sign == "d" else sign for sign in form]
-        count = int(rng.integers(2, 7)) if rng.random() < 0.8 else int(rng.integers(1, 12))
-        if rng.random() < 0.08:
-            return [_digit(rng)] * count
-        return [_digit(rng) for _ in range(count)]
-
-    def _glyph(self, label: int, hand: "_Hand", rng: np.random.Generator) -> Ink:
-        source = hand.source if rng.random() < hand.constancy else pick(SOURCES[:3], rng)
-        height = hand.height * np.exp(rng.normal(0, hand.size_spread))
-        is_bar = label == 1 and hand.writes_bars
-        ink = transform(
-            self._bank.bar(rng) if is_bar else self._bank.take(source, label, rng),
-            max(6.0, height),
-            hand.stretch * np.exp(rng.normal(0, 0.06)),
-            hand.slant + rng.normal(0, 0.04),
-            rng.normal(-np.arctan(hand.slope), 0.05),
-        )
-        return thicken(ink, hand.weight) if abs(hand.weight) > 0.2 else ink
-
-    def _write_cells(
-        self, writing: _Writing, sheet: Sheet, hand: "_Hand", top: float, rng: np.random.Generator
-    ) -> None:
-        """Write into a row of boxes, one digit each, some empty."""
-        height, width = hand.height * rng.uniform(1.2, 1.7), hand.height * rng.uniform(1.0, 1.5)
-        apart = hand.height * rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0
-        thickness = 1 if hand.height < 24 else int(rng.integers(1, 4))
-        is_comb = apart == 0 and rng.random() < 0.3
-        left, cells = rng.uniform(-width, width), int(rng.integers(2, 12))
-        for _ in range(cells):
-            box = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
-            corners = np.array(
-                [*box[1:], box[0], box[1]] if not is_comb else [box[0], box[3], box[2], box[1]]
-            )
-            draw_polyline(sheet.printed, corners, thickness)
-            if rng.random() < 0.8:
-                label = int(rng.integers(10))
-                ink = self._glyph(label, hand, rng)
-                y = top + (height - ink.shape[0]) * rng.uniform(0.15, 0.85)
-                writing.put(ink, left + (width - ink.shape[1]) * rng.uniform(0.1, 0.9), y, label)
-            left += width + apart
-
-    def _write_word(
-        self, writing: _Writing, hand: "_Hand", left: float, top: float, rng: np.random.Generator
-    ) -> float:
-        """Write a word beside numbers, about as high, and return where it ends."""
-        word = transform(self._bank.word(rng), hand.height * rng.uniform(0.6, 1.1), 1, hand.slant / 2, 0)
-        writing.put(word, left, top + (hand.height - word.shape[0]) * rng.uniform(0.4, 1), None)
-        return float(left + word.shape[1] + hand.height * rng.uniform(0.4, 1))
-
-    def _write_alone(self, writing: _Writing, rng: np.random.Generator) -> None:
-        """Write one digit, of any size that the reader finds, anywhere."""
-        height = float(np.exp(rng.uniform(*np.log((12, 80)))))
-        hand = _Hand.any(rng, height)
-        label = int(rng.integers(10))
-        ink = self._glyph(label, hand, rng)
-        rows, columns = PAGE_SHAPE
-        left = rng.uniform(min(0, columns - ink.shape[1]), max(1, columns - ink.shape[1]))
-        top = rng.uniform(min(0, rows - ink.shape[0]), max(1, rows - ink.shape[0]))
-        writing.put(ink, left, top, label if HEIGHTS[0] <= ink.shape[0] <= HEIGHTS[1] else -1)
-        kind = rng.random()
-        if kind < 0.3:
-            self._encircle(writing, ink, left, top, rng)
-        elif kind < 0.45:
-            self._write_word(writing, hand, left + ink.shape[1] + rng.uniform(0.15, 1.5) * height, top, rng)
-
-    def _encircle(
-        self, writing: _Writing, ink: Ink, left: float, top: float, rng: np.random.Generator
-    ) -> None:
-        """Draw a circle or a box around a digit, or a line under it, by the same pen."""
-        rows, columns = ink.shape
-        middle = int(left + columns / 2), int(top + rows / 2)
-        pen = max(1, round(rows * rng.uniform(0.04, 0.1)))
-        kind = rng.random()
-        if kind < 0.5:
-            axes = int(columns / 2 + rows * rng.uniform(0.2, 0.5)), int(rows * rng.uniform(0.65, 0.95))
-            turn = rng.uniform(-20, 20)
-            cv2.ellipse(writing.ink, middle, axes, turn, 0, rng.uniform(330, 380), 1.0, pen, cv2.LINE_AA)
-        elif kind < 0.75:
-            margin = int(rows * rng.uniform(0.15, 0.5))
-            corner = int(left) - margin, int(top) - margin
-            end = int(left) + columns + margin, int(top) + rows + margin
-            cv2.rectangle(writing.ink, corner, end, 1.0, pen, cv2.LINE_AA)
-        else:
-            y = int(top + rows * rng.uniform(1.05, 1.4))
-            overhang = int(rows * rng.uniform(0.1, 0.8))
-            start, end = (
-                (int(left) - overhang, y),
-                (int(left) + columns + overhang, y + int(rng.normal(0, 2))),
-            )
-            cv2.line(writing.ink, start, end, 1.0, pen, cv2.LINE_AA)
-
-    def _write_too_large(self, writing: _Writing, rng: np.random.Generator) -> None:
-        """Write strokes of digits that belong to a coarser level of the pyramid: nothing to find here."""
-        rows, columns = PAGE_SHAPE
-        for _ in range(int(rng.integers(1, 3))):
-            height = rng.uniform(110, 300)
-            ink = self._glyph(int(rng.integers(10)), _Hand.any(rng, height), rng)
-            # A 1 is a stroke, and its middle looks like the whole of a smaller one.
-            left, top = rng.uniform(-ink.shape[1], columns), rng.uniform(-0.8 * height, rows - 0.2 * height)
-            writing.put(ink, left, top, None)
-
-    def _sketch(self, writing: _Writing, rng: np.random.Generator) -> None:
-        """Draw what is no digit: words in lines, letters, scribbles, symbols, doodles, shapes."""
-        if rng.random() < 0.5:
-            self._write_words(writing, rng)
-        else:
-            self._add_sketch(writing, rng, int(rng.integers(2, 9)))
-
-    def _write_words(self, writing: _Writing, rng: np.random.Generator) -> None:
-        height = float(np.exp(rng.uniform(*np.log((9, 48)))))
-        hand = _Hand.any(rng, height)
-        top = rng.uniform(-0.5, 0.5) * height
-        while top < PAGE_SHAPE[0]:
-            left = rng.uniform(-2, 1) * height
-            while left < PAGE_SHAPE[1]:
-                left = self._write_word(writing, hand, left, top, rng)
-            top += height * rng.uniform(1.2, 2)
-
-    def _add_sketch(self, writing: _Writing, rng: np.random.Generator, count: int) -> None:
-        for _ in range(count):
-            sketch = self._bank.sketch(rng)
-            # A drawing may be a line; none is much wider than the page.
-            most = 300 * sketch.shape[0] / sketch.shape[1]
-            # Parts of large drawings resemble digits, too.
-            height = min(float(np.exp(rng.uniform(*np.log((10, 220))))), most)
-            ink = transform(sketch, height, np.exp(rng.normal(0, 0.1)), rng.normal(0, 0.1), 0)
-            left, top = rng.uniform(-0.3, 1.0, 2) * (PAGE_SHAPE[1], PAGE_SHAPE[0])
-            if not writing.boxes or not _covers(writing, ink, left, top):
-                writing.put(ink, left, top, None)
-
-
 @dataclass(frozen=True)
 class _Hand:
     """Properties that one writer's digits share."""
@@ -376,12 +117,277 @@ class _Hand:
         )
 
 
-def _photograph(writing: _Writing, sheet: Sheet, rng: np.random.Generator, *, is_written: bool) -> Page:
-    """Return the page of what is written on the sheet, which is furnished first."""
-    furnish(sheet, rng, is_written=is_written)
-    pixels = photograph(writing.ink, sheet, rng)
-    boxes = np.array(writing.boxes, np.float32).reshape(-1, 4)
-    return Page(pixels, boxes, np.array(writing.classes, np.int64))
+@dataclass
+class _Writing:
+    """Ink on a page, and the boxes and classes of its digits and signs so far."""
+
+    bank: GlyphBank
+    rng: np.random.Generator
+    ink: Ink = field(default_factory=lambda: np.zeros(PAGE_SHAPE, np.float32))
+    sheet: Sheet = field(default_factory=lambda: Sheet(np.zeros(PAGE_SHAPE, np.float32)))
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    classes: list[int] = field(default_factory=list)
+
+    def put(self, ink: Ink, left: float, top: float, label: int | None) -> None:
+        """Put ink at a place, which may lie outside in part; with a label, note its box."""
+        height, width = ink.shape
+        x, y = round(left), round(top)
+        rows, columns = self.ink.shape
+        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
+        if x1 <= x0 or y1 <= y0:
+            return
+        area = self.ink[y0:y1, x0:x1]
+        np.maximum(area, ink[y0 - y : y1 - y, x0 - x : x1 - x], out=area)
+        if label is None:
+            return
+        is_visible = (x1 - x0) * (y1 - y0) >= MIN_VISIBLE * width * height
+        self.boxes.append((x0, y0, x1 - x0, y1 - y0))
+        self.classes.append(label if is_visible else -1)
+
+    def photograph(self, *, is_written: bool) -> Page:
+        """Return the page of what is written on the sheet, which is furnished first."""
+        furnish(self.sheet, self.rng, is_written=is_written)
+        pixels = photograph(self.ink, self.sheet, self.rng)
+        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
+        return Page(pixels, boxes, np.array(self.classes, np.int64))
+
+    def write_lines(self) -> None:
+        rows, columns = PAGE_SHAPE
+        # Large digits count as much as small ones, of which a page holds more.
+        height = float(np.exp(self.rng.triangular(*np.log((12, 48, 60)))))
+        top = self.rng.uniform(-0.1, 0.5) * height
+        pitch = height * self.rng.uniform(1.15, 2.2)
+        lines = 1 if self.rng.random() < 0.4 else 5
+        if lines == 1:
+            top = self.rng.uniform(0, max(1.0, rows - height))
+        hand = _Hand.any(self.rng, height)
+        while lines and top < rows - 0.8 * height:
+            if hand.is_boxed:
+                self._write_cells(hand, top)
+            else:
+                self._write_line(hand, self.rng.uniform(-0.6, 1.2) * height, top, columns)
+            top += pitch
+            lines -= 1
+
+    def _write_line(self, hand: _Hand, left: float, top: float, end: float) -> None:
+        """Write numbers, signs and words from left to right until the line ends."""
+        slope = hand.slope
+        start = left
+        if self.rng.random() < hand.word_share:
+            left = self._write_word(hand, left, top)
+        while left < end:
+            for text in self._number(hand):
+                if left > end:
+                    break
+                rise = top - slope * (left - start) + hand.height * self.rng.normal(0, hand.drift)
+                if text.isdigit():
+                    ink = self._glyph(int(text), hand)
+                    tall = ink.shape[0]
+                    # Digits stand on the line, or are centred on it.
+                    y = rise + (hand.height - tall) * hand.baseline
+                    left = self._advance(ink, left, y, hand)
+                    self.put(ink, left, y, int(text))
+                else:
+                    ink, offset = draw_sign(text, hand.height, hand.pen, self.rng)
+                    left += hand.height * self.rng.uniform(0.0, 0.15)
+                    self.put(ink, left, rise + offset * hand.height, SIGN)
+                    left += hand.height * self.rng.uniform(0.0, 0.15)
+                left += ink.shape[1]
+            left += hand.height * self.rng.uniform(0.5, 2)
+            if self.rng.random() < hand.word_share:
+                left = self._write_word(hand, left, top)
+            if self.rng.random() < 0.25:
+                break
+
+    def _advance(self, ink: Ink, left: float, y: float, hand: _Hand) -> float:
+        """Return where the next digit begins: after a gap, or in the one before where digits touch."""
+        if not self.boxes:
+            return left
+        if self.rng.random() < hand.touching:
+            return _touch(self.ink, ink, left, y) - self.rng.uniform(0, 0.09) * hand.height - 0.5
+        gap = hand.height * max(0.0, self.rng.normal(hand.gap, 0.3 * hand.gap))
+        if hand.by_ink:
+            return _touch(self.ink, ink, left, y) + max(1.0, gap)
+        return left + max(1.0, gap)
+
+    def _number(self, hand: _Hand) -> list[str]:
+        """Return the digits and signs of a number, a date, a time or an amount."""
+        kind = self.rng.random()
+        if kind < hand.sign_share:
+            form = pick(("dd/dd/dddd", "d/d/dd", "dd.dd.dddd", "d,ddd", "dd,dd", "ddd.dd", "d.d", "dd:dd",
+                         "ddd-dddd", "dd-dd-dd", "$ddd", "£dd.dd", "€d,dd", "d,ddd.dd", "d/dd", "-dd",
+                         "#ddd.dd", "ddd/dd", "#dd.dd#", "d.ddd-"), self.rng)  # fmt: skip
+            return [_digit(self.rng) if sign == "d" else sign for sign in form]
+        count = int(self.rng.integers(2, 7)) if self.rng.random() < 0.8 else int(self.rng.integers(1, 12))
+        if self.rng.random() < 0.08:
+            return [_digit(self.rng)] * count
+        return [_digit(self.rng) for _ in range(count)]
+
+    def _glyph(self, label: int, hand: _Hand) -> Ink:
+        source = hand.source if self.rng.random() < hand.constancy else pick(SOURCES[:3], self.rng)
+        height = hand.height * np.exp(self.rng.normal(0, hand.size_spread))
+        is_bar = label == 1 and hand.writes_bars
+        ink = transform(
+            self.bank.bar(self.rng) if is_bar else self.bank.take(source, label, self.rng),
+            max(6.0, height),
+            hand.stretch * np.exp(self.rng.normal(0, 0.06)),
+            hand.slant + self.rng.normal(0, 0.04),
+            self.rng.normal(-np.arctan(hand.slope), 0.05),
+        )
+        return thicken(ink, hand.weight) if abs(hand.weight) > 0.2 else ink
+
+    def _write_cells(self, hand: _Hand, top: float) -> None:
+        """Write into a row of boxes, one digit each, some empty."""
+        height, width = hand.height * self.rng.uniform(1.2, 1.7), hand.height * self.rng.uniform(1.0, 1.5)
+        apart = hand.height * self.rng.uniform(0.1, 0.5) if self.rng.random() < 0.4 else 0.0
+        thickness = 1 if hand.height < 24 else int(self.rng.integers(1, 4))
+        is_comb = apart == 0 and self.rng.random() < 0.3
+        left, cells = self.rng.uniform(-width, width), int(self.rng.integers(2, 12))
+        for _ in range(cells):
+            box = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
+            corners = np.array(
+                [*box[1:], box[0], box[1]] if not is_comb else [box[0], box[3], box[2], box[1]]
+            )
+            draw_polyline(self.sheet.printed, corners, thickness)
+            if self.rng.random() < 0.8:
+                label = int(self.rng.integers(10))
+                ink = self._glyph(label, hand)
+                y = top + (height - ink.shape[0]) * self.rng.uniform(0.15, 0.85)
+                self.put(ink, left + (width - ink.shape[1]) * self.rng.uniform(0.1, 0.9), y, label)
+            left += width + apart
+
+    def _write_word(self, hand: _Hand, left: float, top: float) -> float:
+        """Write a word beside numbers, about as high, and return where it ends."""
+        word = transform(
+            self.bank.word(self.rng), hand.height * self.rng.uniform(0.6, 1.1), 1, hand.slant / 2, 0
+        )
+        self.put(word, left, top + (hand.height - word.shape[0]) * self.rng.uniform(0.4, 1), None)
+        return float(left + word.shape[1] + hand.height * self.rng.uniform(0.4, 1))
+
+    def write_alone(self) -> None:
+        """Write one digit, of any size that the reader finds, anywhere."""
+        height = float(np.exp(self.rng.uniform(*np.log((12, 80)))))
+        hand = _Hand.any(self.rng, height)
+        label = int(self.rng.integers(10))
+        ink = self._glyph(label, hand)
+        rows, columns = PAGE_SHAPE
+        left = self.rng.uniform(min(0, columns - ink.shape[1]), max(1, columns - ink.shape[1]))
+        top = self.rng.uniform(min(0, rows - ink.shape[0]), max(1, rows - ink.shape[0]))
+        self.put(ink, left, top, label if HEIGHTS[0] <= ink.shape[0] <= HEIGHTS[1] else -1)
+        kind = self.rng.random()
+        if kind < 0.3:
+            self._encircle(ink, left, top)
+        elif kind < 0.45:
+            self._write_word(hand, left + ink.shape[1] + self.rng.uniform(0.15, 1.5) * height, top)
+
+    def _encircle(self, ink: Ink, left: float, top: float) -> None:
+        """Draw a circle or a box around a digit, or a line under it, by the same pen."""
+        rows, columns = ink.shape
+        middle = int(left + columns / 2), int(top + rows / 2)
+        pen = max(1, round(rows * self.rng.uniform(0.04, 0.1)))
+        kind = self.rng.random()
+        if kind < 0.5:
+            axes = (
+                int(columns / 2 + rows * self.rng.uniform(0.2, 0.5)),
+                int(rows * self.rng.uniform(0.65, 0.95)),
+            )
+            turn = self.rng.uniform(-20, 20)
+            cv2.ellipse(self.ink, middle, axes, turn, 0, self.rng.uniform(330, 380), 1.0, pen, cv2.LINE_AA)
+        elif kind < 0.75:
+            margin = int(rows * self.rng.uniform(0.15, 0.5))
+            corner = int(left) - margin, int(top) - margin
+            end = int(left) + columns + margin, int(top) + rows + margin
+            cv2.rectangle(self.ink, corner, end, 1.0, pen, cv2.LINE_AA)
+        else:
+            y = int(top + rows * self.rng.uniform(1.05, 1.4))
+            overhang = int(rows * self.rng.uniform(0.1, 0.8))
+            start, end = (
+                (int(left) - overhang, y),
+                (int(left) + columns + overhang, y + int(self.rng.normal(0, 2))),
+            )
+            cv2.line(self.ink, start, end, 1.0, pen, cv2.LINE_AA)
+
+    def write_too_large(self) -> None:
+        """Write strokes of digits that belong to a coarser level of the pyramid: nothing to find here."""
+        rows, columns = PAGE_SHAPE
+        for _ in range(int(self.rng.integers(1, 3))):
+            height = self.rng.uniform(110, 300)
+            ink = self._glyph(int(self.rng.integers(10)), _Hand.any(self.rng, height))
+            # A 1 is a stroke, and its middle looks like the whole of a smaller one.
+            left, top = (
+                self.rng.uniform(-ink.shape[1], columns),
+                self.rng.uniform(-0.8 * height, rows - 0.2 * height),
+            )
+            self.put(ink, left, top, None)
+
+    def sketch(self) -> None:
+        """Draw what is no digit: words in lines, letters, scribbles, symbols, doodles, shapes."""
+        if self.rng.random() < 0.5:
+            self._write_words()
+        else:
+            self.add_sketch(int(self.rng.integers(2, 9)))
+
+    def _write_words(self) -> None:
+        height = float(np.exp(self.rng.uniform(*np.log((9, 48)))))
+        hand = _Hand.any(self.rng, height)
+        top = self.rng.uniform(-0.5, 0.5) * height
+        while top < PAGE_SHAPE[0]:
+            left = self.rng.uniform(-2, 1) * height
+            while left < PAGE_SHAPE[1]:
+                left = self._write_word(hand, left, top)
+            top += height * self.rng.uniform(1.2, 2)
+
+    def add_sketch(self, count: int) -> None:
+        for _ in range(count):
+            sketch = self.bank.sketch(self.rng)
+            # A drawing may be a line; none is much wider than the page.
+            most = 300 * sketch.shape[0] / sketch.shape[1]
+            # Parts of large drawings resemble digits, too.
+            height = min(float(np.exp(self.rng.uniform(*np.log((10, 220))))), most)
+            ink = transform(sketch, height, np.exp(self.rng.normal(0, 0.1)), self.rng.normal(0, 0.1), 0)
+            left, top = self.rng.uniform(-0.3, 1.0, 2) * (PAGE_SHAPE[1], PAGE_SHAPE[0])
+            if not self.boxes or not self._covers(ink, left, top):
+                self.put(ink, left, top, None)
+
+    def _covers(self, ink: Ink, left: float, top: float) -> bool:
+        """True if the ink's box overlaps that of a digit."""
+        height, width = ink.shape
+        return any(
+            left < x + w and x < left + width and top < y + h and y < top + height
+            for x, y, w, h in self.boxes
+        )
+
+
+class PageWriter:
+    """Draws pages with the glyphs of a bank."""
+
+    def __init__(self, bank: GlyphBank) -> None:
+        self._bank = bank
+
+    def draw(self, rng: np.random.Generator) -> Page:
+        """Return a random page: of numbers, of a lone digit, of too large digits, or without a digit."""
+        writing = _Writing(self._bank, rng)
+        kind = rng.random()
+        if kind < _BOUNDS.lines:
+            writing.write_lines()
+        elif kind < _BOUNDS.alone:
+            writing.write_alone()
+        elif kind < _BOUNDS.too_large:
+            writing.write_too_large()
+        elif kind < _BOUNDS.sketches:
+            writing.sketch()
+        if rng.random() < _BOUNDS.added_sketch and kind < _BOUNDS.alone:
+            writing.add_sketch(1)
+        page = writing.photograph(is_written=kind < _BOUNDS.sketches)
+        return _cut(page, rng) if rng.random() < _BOUNDS.cut else page
+
+    def draw_sketches(self, rng: np.random.Generator) -> Page:
+        """Return a random page of sketches, or of a scene, without letters that equal digits."""
+        writing = _Writing(self._bank, rng)
+        is_written = rng.random() < 0.8
+        if is_written:
+            writing.add_sketch(int(rng.integers(2, 9)))
+        return writing.photograph(is_written=is_written)
 
 
 def _cut(page: Page, rng: np.random.Generator) -> Page:
@@ -425,11 +431,3 @@ def _touch(page: Ink, ink: Ink, left: float, top: float) -> float:
     reach = int((near - starts).max())
     # Never further into the digit before than half of this one's width.
     return float(max(begin + reach, left - 0.5 * ink.shape[1])) if reach > -5000 else left
-
-
-def _covers(writing: _Writing, ink: Ink, left: float, top: float) -> bool:
-    """True if the ink's box overlaps that of a digit."""
-    height, width = ink.shape
-    return any(
-        left < x + w and x < left + width and top < y + h and y < top + height for x, y, w, h in writing.boxes
-    )
