@@ -52,6 +52,9 @@ def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str
 
 
 COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), (64, 48, 3), (-1.0, 1.0))
+BYTES = replace(COLORS, range=(0.0, 255.0))
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
+SCALED = PIXELS / np.float32(255)
 COLORS_TOML = """
 name = "colors"
 labels = ["red", "green", "blue", "grey"]
@@ -67,6 +70,13 @@ def draw_color(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     if label < 3:
         picture[:, :, label] += 100
     return np.clip(picture + rng.normal(0, 20, (height, width, 1)), 0, 255).astype(np.uint8)
+
+
+def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
+    """Return a network of one layer, for pictures of any size if the shape has a None."""
+    image = keras.Input(shape)
+    features = layers.GlobalAveragePooling2D()(image) if None in shape else layers.Flatten()(image)
+    return keras.Model(image, layers.Dense(classes, activation=activation)(features), name="linear")
 
 
 def small_network() -> keras.Model:

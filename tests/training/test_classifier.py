@@ -16,16 +16,18 @@ from digit_training import classifier, loading
 from digit_training.classifier import Convention
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from tests.training.conftest import COLORS, predict, predict_outputs, small_network
+from tests.training.conftest import (
+    BYTES,
+    COLORS,
+    PIXELS,
+    SCALED,
+    linear_model,
+    predict,
+    predict_outputs,
+    small_network,
+)
 
 GREY = TaskCard("grey", tuple("abcdefghij"), (28, 28), (0.0, 1.0))
-BYTES = replace(COLORS, range=(0.0, 255.0))
-
-
-def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
-    image = keras.Input(shape)
-    features = layers.GlobalAveragePooling2D()(image) if None in shape else layers.Flatten()(image)
-    return keras.Model(image, layers.Dense(classes, activation=activation)(features), name="linear")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,6 @@ def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> 
     letters = replace(DIGITS, labels=tuple("abcdefghij"))
     with pytest.raises(ModelError, match="the model has the outputs probabilities, is_digit: name"):
         classifier.adapt(small, letters)
-
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
-SCALED = PIXELS / np.float32(255)
 
 
 def test_adapt_logits_answers_their_softmax() -> None:

@@ -662,7 +662,7 @@ def test_export_without_card_names_the_options(tmp_path: Path) -> None:
     assert (status, "Error: --import no_such_module: No module named" in printed) == (1, True)
     (tmp_path / "mine.onnx").write_bytes(b"model")
     status, printed = export(tmp_path / "mine.onnx")
-    assert (status, "mine.onnx: not a .keras or .h5 file; see docs/" in printed) == (1, True)
+    assert (status, "mine.onnx is not a .keras or .h5 file; docs/" in printed) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_training import classifier, loading
 from digit_training.errors import ModelError
 from digit_training.models import PROBABILITIES
-from tests.training.conftest import COLORS, predict
-from tests.training.test_classifier import BYTES, PIXELS, SCALED, linear_model
+from tests.training.conftest import BYTES, COLORS, PIXELS, SCALED, linear_model, predict
 
 
 @pytest.fixture(scope="module")

@@ -252,6 +252,27 @@ def _publish_shipped(context: click.Context, target: "Target") -> None:
         pipeline.publish_shipped(target)
 
 
+def _pop_entries(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the entries of the task card out of a command's options."""
+    entries: dict[str, Any] = {}
+    for name in ENTRIES:
+        if (value := options.pop(name)) is not None:
+            table = entries.setdefault(TABLES[name], {}) if name in TABLES else entries
+            table[name] = value
+    return entries
+
+
+def _check_files(file: Path | None, *others: Path | None) -> None:
+    """Raise ClickException for a missing or unsuitable file, before TensorFlow is imported, which takes seconds."""
+    for given in filter(None, (file, *others)):
+        if not given.exists():
+            raise click.ClickException(f"{given}: the file does not exist")
+    if file and file.is_file() and file.suffix not in (".keras", ".h5", ".hdf5"):
+        raise click.ClickException(
+            f"{file} is not a .keras or .h5 file; docs/how-to/bring-a-model.md says how to export others"
+        )
+
+
 def _import(modules: Sequence[str]) -> None:
     """Import modules from the current folder or the environment, and register what they define with Keras."""
     import keras
@@ -350,11 +371,7 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
     _check_feedback(options)
     target = _pop_target(options)
     saved_model, signature, card = (options.pop(name) for name in ("saved_model", "signature", "card"))
-    entries: dict[str, Any] = {}
-    for name in ENTRIES:
-        if (value := options.pop(name)) is not None:
-            table = entries.setdefault(TABLES[name], {}) if name in TABLES else entries
-            table[name] = value
+    entries = _pop_entries(options)
     path, has_labels = file or saved_model, "labels" in entries
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
@@ -364,12 +381,7 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
         raise click.UsageError("--output multi-label needs --task or --labels.")
     if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         options["data"] = None  # DIGITS_MNIST is not the data of another task.
-    # Before TensorFlow, whose import takes seconds.
-    for given in filter(None, (path, card, options["data"])):
-        if not given.exists():
-            raise click.ClickException(f"{given}: the file does not exist")
-    if file and file.is_file() and file.suffix not in (".keras", ".h5", ".hdf5"):
-        raise click.ClickException(f"{file}: not a .keras or .h5 file; see docs/how-to/bring-a-model.md")
+    _check_files(file, saved_model, card, options["data"])
     with _training_commands():
         _import(modules)
         from digit_training import pipeline

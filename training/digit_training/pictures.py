@@ -91,15 +91,7 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
-        pictures = _read_csv(path, task)
-    elif has_idx_files(path):
-        pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
-    elif path.is_dir():
-        pictures = _read_folder(path, task)
-    else:
-        pictures = _read_npz(path, task)
-    loaded = _prepare(pictures, task, path)
+    loaded = _prepare(_read(path, task), task, path)
     if task.is_multi_label or has_label_folders(path):
         labels = loaded.examples.labels
         tested = (
@@ -144,6 +136,14 @@ def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
 def has_label_folders(path: Path) -> bool:
     """True for a folder of folders, without IDX files."""
     return path.is_dir() and not has_idx_files(path) and bool(_subfolders(path))
+
+
+def _read(path: Path, task: TaskCard) -> list[_Picture]:
+    if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
+        return _read_csv(path, task)
+    if has_idx_files(path):
+        return _from_arrays(*read_idx_pair(path, "t10k"), task)
+    return _read_folder(path, task) if path.is_dir() else _read_npz(path, task)
 
 
 def _read_folder(folder: Path, task: TaskCard) -> list[_Picture]:

@@ -121,9 +121,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
     served = _ask_served(target, sets)
     if run.from_stable:
         chosen = _start_from_served(target, served, chosen)
-    folder = run.report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _make_folder(run.report)
     repeated = labelled.train.repeat(weight) if labelled else None
     click.echo(f"Device: {device.name()}")
     if chosen.synthetic_fraction:
@@ -193,6 +191,14 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         target.gate.check(comparisons, task.labels, evaluation)
     described["source"] = provenance.describe(run.path)
     target.publish(task.name, partial(write_artifact, model, task, described, warmup_images), click.echo)
+
+
+def _make_folder(report: Path | None) -> Path:
+    """Return the folder of a fit's report, by default one named by the time, and make it."""
+    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _console() -> Console:

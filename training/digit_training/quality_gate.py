@@ -199,21 +199,27 @@ class QualityGate:
                 f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is no "
                 "probability of a right answer; is the output what the card says (see --output and --force)?"
             )
+        self._check_losses(comparisons, labels)
+        self._check_gain(comparisons)
+
+    def _check_losses(self, comparisons: Comparisons, labels: Sequence[str]) -> None:
+        describe = partial(_describe, served=comparisons.served)
         for pictures, judged in comparisons.of.items():
-            describe = partial(_describe, served=comparisons.served)
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
                 self._refuse(f"{describe(judged, f'on {pictures} is below')} (see --force)")
             for label, part in judged.worse_labels():
                 shown = repr(labels[label]) if label < len(labels) else "no label"
                 self._refuse(f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)")
-            if self.min_gain is None or judged.served is None or pictures != FEEDBACK:
-                continue
-            # Rounding removes the floating-point error of the difference.
-            is_less = round(judged.gain, 9) < self.min_gain
-            if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
-                missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
-                gain = describe(judged, f"on {pictures} is not {self.min_gain} above")
-                self._refuse(f"{gain}{missing} (see --min-gain and --force)")
+
+    def _check_gain(self, comparisons: Comparisons) -> None:
+        if self.min_gain is None or (judged := comparisons.of.get(FEEDBACK)) is None or judged.served is None:
+            return
+        # Rounding removes the floating-point error of the difference.
+        is_less = round(judged.gain, 9) < self.min_gain
+        if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
+            missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
+            gain = _describe(judged, f"on {FEEDBACK} is not {self.min_gain} above", comparisons.served)
+            self._refuse(f"{gain}{missing} (see --min-gain and --force)")
 
     def _refuse(self, reason: str) -> None:
         if not self.force:
