@@ -96,7 +96,7 @@ def test_adapt_input_of_another_type_answers_alike(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("activation", "output", "message"),
     [
-        ("softmax", "logits", r"are probabilities, which sum to 1, and no logits: leave out --output logits"),
+        ("softmax", "logits", r"are probabilities, which sum to 1, not logits: leave out --output logits"),
         ("sigmoid", "logits", r"answers between 0 and 1, as a sigmoid does: say --output sigmoid"),
         ("linear", "sigmoid", r"lie outside 0\.\.1, as logits do: say so by --output logits"),
     ],
@@ -119,9 +119,9 @@ def test_adapt_output_that_the_network_contradicts_raises_model_error(
 def unsuitable_models() -> Iterator[tuple[keras.Model, TaskCard, str]]:
     """Yield models and cards that do not suit, each with the reason."""
     color = (64, 48, 3)
-    yield linear_model((48, 64, 3), 4), COLORS, r"takes \[n, 48, 64, 3\], the card says \[n, 64, 48, 3\]"
-    yield linear_model((783,), 10), GREY, r"takes \[n, 783\], the card says \[n, 28, 28\]"
-    yield linear_model((None, None, 3), 10), GREY, r"\[n, any, any, 3\], the card says \[n, 28, 28\]"
+    yield linear_model((48, 64, 3), 4), COLORS, r"takes \[n, 48, 64, 3\], but the card says \[n, 64, 48, 3\]"
+    yield linear_model((783,), 10), GREY, r"takes \[n, 783\], but the card says \[n, 28, 28\]"
+    yield linear_model((None, None, 3), 10), GREY, r"\[n, any, any, 3\], but the card says \[n, 28, 28\]"
     yield linear_model(color, 3), COLORS, "the model answers 3 classes, and there are 4 labels"
     yield linear_model(color, 1), COLORS, "answers one value: with two labels, say --output sigmoid"
     yield linear_model(color, 4, "sigmoid"), COLORS, "do not sum to 1: if a picture may have several labels"

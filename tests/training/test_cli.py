@@ -347,7 +347,7 @@ def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
 def test_train_from_stable_without_one_prints_the_reason(idx_folder: Path, folders: Folders) -> None:
     status, printed = train("--from", "stable", "--data", idx_folder, *folders.options)
     assert status == 1
-    message = "has no stable version to start from; train the first without --from"
+    message = "has no stable version to start from; train the first one without --from"
     assert message in printed.splitlines()[-1]
     assert not folders.report.exists()
 
@@ -484,12 +484,12 @@ def test_export_beside_a_stable_version_that_cannot_be_loaded_needs_force(
     arguments = (file, "--data", mnist_npz, "--models", models.root, "--min-accuracy", "0.5")
     status, printed = export(*arguments)
     assert status == 1
-    assert "Error: no comparison with the served version: " in printed
-    assert printed.endswith("; --force publishes without\n")
+    assert "Error: the model cannot be compared with the served version: " in printed
+    assert printed.endswith("; --force publishes it anyway\n")
     assert 3 not in models.versions("digits")
     status, printed = export(*arguments, "--force")
     assert status == 0, printed
-    assert "No comparison with the served version: " in printed
+    assert "The model is not compared with the served version: " in printed
     assert models.read_config().labels("digits") == {"stable": 1}
 
 
@@ -614,7 +614,9 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
     environment = {"DIGITS_MNIST": "not the data of this task"}
     status, printed = export(colors_file, *places, environment=environment)
     assert status == 1
-    assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
+    assert printed.endswith(
+        "\nError: --data is needed to evaluate the model; --force publishes it without an evaluation\n"
+    )
     assert not folders.models.root.exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed
@@ -625,7 +627,7 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
 
 @pytest.mark.parametrize(
     ("card", "message"),
-    [("name = ", "card.toml: not TOML: "), (None, "card.toml: the file does not exist")],
+    [("name = ", "card.toml: the file is not TOML: "), (None, "card.toml: the file does not exist")],
 )
 def test_export_unsuitable_card_prints_one_line_with_its_name(
     card: str | None, message: str, colors_file: Path, tmp_path: Path
@@ -647,7 +649,7 @@ def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: P
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")
     assert (status, not (tmp_path / "models").exists()) == (1, True)
     assert f"Error: {tmp_path / 'mine.keras'}: " in printed
-    assert "scales 0 to 255, and the card says 0 to 1: leave out the range" in printed
+    assert "scales 0 to 255, but the card says 0 to 1: leave out the range" in printed
 
 
 def test_export_without_card_names_the_options(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def _pop_entries(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_files(file: Path | None, *others: Path | None) -> None:
-    """Raise ClickException for a missing or unsuitable file, before TensorFlow is imported, which takes seconds."""
+    """Raise ClickException for a missing or unsuitable file, before the slow import of TensorFlow."""
     for given in filter(None, (file, *others)):
         if not given.exists():
             raise click.ClickException(f"{given}: the file does not exist")

@@ -132,6 +132,6 @@ def detection_loss(expected: Any, cells: Any) -> Any:
 
 
 def _convolve(features: Any, filters: int, size: int, **options: Any) -> Any:
-    """Convolution, batch normalisation (Ioffe and Szegedy, 2015) and ReLU."""
+    """Return the features after convolution, batch normalisation (Ioffe and Szegedy, 2015) and ReLU."""
     features = layers.Conv2D(filters, size, padding="same", use_bias=False, **options)(features)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.98)(features))

@@ -33,7 +33,7 @@ from digit_training.data import (
 from digit_training.errors import CardError, DataError
 
 TESTED_PART = 6
-"""Number of digits of one's own of which one tests; of MNIST's, one of seven does."""
+"""One of so many of the user's own digits tests the model; of MNIST's digits, one of seven does."""
 
 _NPZ_KEYS = (("x_test", "y_test"), ("images", "labels"))
 
@@ -75,7 +75,7 @@ class LabelledPictures:
 class _Picture(NamedTuple):
     name: str
     label: int | list[int]
-    """Index of the label; of a multi-label task 0 or 1 for each label."""
+    """Index of the label, or in a multi-label task 0 or 1 for each label."""
     source: Path | NDArray[Any]
     """File, or pixels of any size."""
 
@@ -123,7 +123,7 @@ def prepare_folder(folder: Path, card: Path) -> tuple[NDArray[np.uint8], Labels]
 def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
     """Return the digits in a folder of a folder for each of 0 to 9 as training and test set, and as loaded.
 
-    A sixth tests, chosen at random and always the same. Raise DataError as `load` does.
+    The test set is a sixth of the digits, chosen at random and always the same. Raise DataError like `load`.
     """
     loaded = load(folder, DIGITS)
     order = np.random.default_rng(0).permutation(len(loaded))
@@ -220,7 +220,7 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
 
 
 def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:
-    # Preallocated: a list of arrays and their stack would be two copies in memory.
+    # The array is preallocated: a list of arrays and their stack would be two copies in memory.
     prepared = np.empty((len(pictures), *task.shape), np.uint8)
     accepted: list[_Picture] = []
     unreadable: list[str] = []

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from digit_training.feedback import Feedback
 
 MAX_NAMED = 5
-"""Most left-out pictures that are named, of each kind."""
+"""Largest number of left-out pictures of a kind that are named."""
 
 
 def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READER_NAME)) -> None:
@@ -147,7 +147,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
         command = shlex.join([digits_command(), "export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To go on: the same command with --report {folder}. To publish it as it is: {command}"
+            f"To go on, repeat the command with --report {folder}. To publish it as it is, run {command}"
         )
     target.gate.check(comparisons, DIGITS.labels, evaluation)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
@@ -169,7 +169,7 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         check_writable(run.report)
     test = _load_test_pictures(run.data, task, target.gate.force)
     if test is None:
-        click.echo("Without --data the model is not evaluated.")
+        click.echo("The model is not evaluated, since --data is missing.")
         with _naming_file_in_errors(run.card or run.path):
             skew.check_range_of_first_layer(model, task)
         described, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
@@ -233,7 +233,7 @@ def _load_test_pictures(data: Path | None, task: TaskCard, force: bool) -> Label
     if data is None:
         if force:
             return None
-        raise DataError("--data is needed to evaluate the model; --force publishes it without")
+        raise DataError("--data is needed to evaluate the model; --force publishes it without an evaluation")
     with _console().status("Reading pictures"):
         test = pictures.load(data, task)
     click.echo(f"Data: {len(test):,} pictures in {data}")
@@ -270,7 +270,7 @@ def _read_feedback(
         )
     for count, reason in (
         (stored.conflicts, "less than two thirds of their callers agree"),
-        (stored.unusable, "the card can't prepare them, or has no such label"),
+        (stored.unusable, "the card can't prepare them, or lacks their label"),
     ):
         if count:
             click.echo(f"Left out of the feedback: {count:,} ({reason})")
@@ -283,7 +283,7 @@ def _read_feedback(
 
 
 def _without_tested(known: "Feedback", dataset: Dataset, weight: int) -> "Feedback":
-    """Leave out of the feedback what tests the model. Raise NotPublishedError if nothing is left to learn."""
+    """Leave out the pictures that test the model. Raise NotPublishedError if nothing is left to learn."""
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     if count := len(known) - len(usable):
         click.echo(f"Left out of the feedback: {count:,} (also in the data that test the model)")
@@ -310,9 +310,9 @@ def _ask_served(target: Target, sets: Sets) -> tuple[Version, Answers] | None:
     except (ArtifactError, DataError, ModelError) as error:
         if not target.gate.force:
             raise ModelError(
-                f"no comparison with the served version: {error}; --force publishes without"
+                f"the model cannot be compared with the served version: {error}; --force publishes it anyway"
             ) from error
-        click.echo(f"No comparison with the served version: {error}")
+        click.echo(f"The model is not compared with the served version: {error}")
         return None
 
 
@@ -320,7 +320,7 @@ def _start_from_served(target: Target, served: tuple[Version, Answers] | None, r
     """Return the recipe that starts from the served version. Raise ModelError if it cannot."""
     if served is None:
         folder = target.models.root / DIGITS.name
-        raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
+        raise ModelError(f"{folder} has no stable version to start from; train the first one without --from")
     version, _ = served
     weights = read_weights(version, recipe.build())
     click.echo(f"Starting from {version.path}, epochs: {recipe.epochs}")
@@ -389,7 +389,7 @@ def _judge(
         wrong, count = int((~feedback.right).sum()), len(feedback)
         click.echo(
             f"Warning: {wrong:,} of {count:,} held-out labels contradict the model. Look at them with "
-            "digits feedback export, and leave out who labels wrongly (--without-caller)"
+            "digits feedback export, and leave out callers who label wrongly (--without-caller)"
         )
     return evaluation, comparisons
 

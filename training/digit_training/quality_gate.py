@@ -42,13 +42,13 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 """
 
 MAX_LABEL_LOSS = 0.01
-"""The same of a single label."""
+"""The same margin for a single label."""
 
 MAX_CALIBRATION_ERROR = 0.3
 """Calibration error above which the confidence tells nothing: that of a softmax taken for logits is 0.4."""
 
 _GROWTH = 1.05
-"""Factor between the numbers of pictures that are tried for a gain that is no chance."""
+"""Factor between the numbers of pictures that are tried, until the gain is beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -196,8 +196,8 @@ class QualityGate:
         error = evaluation.calibration_error if evaluation else None
         if error and error > MAX_CALIBRATION_ERROR:
             self._refuse(
-                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is no "
-                "probability of a right answer; is the output what the card says (see --output and --force)?"
+                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is not "
+                "the probability of a right answer; is the output what the card says (see --output, --force)?"
             )
         self._check_losses(comparisons, labels)
         self._check_gain(comparisons)
@@ -238,7 +238,7 @@ def _describe_missing(held_out: int) -> str:
 
 
 def _binomial_tail(least: int, count: int) -> float:
-    """Probability of at least `least` heads of `count` coins.
+    """Return the probability of at least `least` heads of `count` coins.
 
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.

@@ -23,7 +23,7 @@ MAX_FALSE_PAGES = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Finds:
-    """Scores of what is found on pages: of right digits, of all else, and the best one of each empty page."""
+    """Scores of right digits, of all other finds, and the best score of each page without a digit."""
 
     right: NDArray[np.float32]
     wrong: NDArray[np.float32]
@@ -79,7 +79,7 @@ def fit_logistic(inputs: NDArray[np.float64], is_right: NDArray[np.bool_]) -> ND
 
 
 def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
-    """Compare what is found on each page with what is written there."""
+    """Compare the peaks found on each page with the digits written there."""
     right: list[float] = []
     wrong: list[float] = []
     empty: list[float] = []

@@ -1,4 +1,4 @@
-"""Fit of the detector to pages that are drawn as it goes."""
+"""Fit of the detector to pages that are drawn during the fit."""
 
 import math
 from collections.abc import Sequence

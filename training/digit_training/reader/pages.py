@@ -1,4 +1,4 @@
-"""Pages: training data of the reader, drawn as it goes, with a box and a class for each digit and sign."""
+"""Pages: training data of the reader, drawn during its fit, with boxes and classes of digits and signs."""
 
 from dataclasses import dataclass, field
 
@@ -100,7 +100,7 @@ class _Hand:
             constancy=1.0 if rng.random() < 0.7 else 0.5,
             pen=max(1.0, height * rng.uniform(0.05, 0.14)),
             weight=float(rng.uniform(-0.025, 0.05) * height) if rng.random() < 0.4 else 0.0,
-            # Upright or slanted.
+            # Some hands are upright, others are slanted.
             slant=float(rng.normal(0, 0.05 if rng.random() < 0.4 else 0.22)),
             stretch=float(np.exp(rng.normal(0, 0.14))),
             size_spread=float(rng.choice((0.04, 0.1, 0.2))),
@@ -200,7 +200,7 @@ class _Writing:
                 break
 
     def _advance(self, ink: Ink, left: float, y: float, hand: _Hand) -> float:
-        """Return where the next digit begins: after a gap, or in the one before where digits touch."""
+        """Return where the next digit begins: after a gap, or inside the previous digit if the two touch."""
         if not self.boxes:
             return left
         if self.rng.random() < hand.touching:
@@ -308,7 +308,7 @@ class _Writing:
             cv2.line(self.ink, start, end, 1.0, pen, cv2.LINE_AA)
 
     def write_too_large(self) -> None:
-        """Write strokes of digits that belong to a coarser level of the pyramid: nothing to find here."""
+        """Write strokes of digits that belong to a coarser level of the pyramid."""
         rows, columns = PAGE_SHAPE
         for _ in range(int(self.rng.integers(1, 3))):
             height = self.rng.uniform(110, 300)
@@ -321,7 +321,7 @@ class _Writing:
             self.put(ink, left, top, None)
 
     def sketch(self) -> None:
-        """Draw what is no digit: words in lines, letters, scribbles, symbols, doodles, shapes."""
+        """Draw words in lines, or letters, scribbles, symbols, doodles and shapes: no digit."""
         if self.rng.random() < 0.5:
             self._write_words()
         else:
@@ -340,7 +340,7 @@ class _Writing:
     def add_sketch(self, count: int) -> None:
         for _ in range(count):
             sketch = self.bank.sketch(self.rng)
-            # A drawing may be a line; none is much wider than the page.
+            # Bound the width by about that of the page: a drawing may be a line.
             most = 300 * sketch.shape[0] / sketch.shape[1]
             # Parts of large drawings resemble digits, too.
             height = min(float(np.exp(self.rng.uniform(*np.log((10, 220))))), most)
@@ -429,5 +429,5 @@ def _touch(page: Ink, ink: Ink, left: float, top: float) -> float:
     # Strokes of neighbouring rows touch, too.
     near = np.maximum(ends, np.maximum(np.append(ends[1:], -10_000), np.append(-10_000, ends[:-1])))
     reach = int((near - starts).max())
-    # Never further into the digit before than half of this one's width.
+    # A digit moves into the one before by at most half of its own width.
     return float(max(begin + reach, left - 0.5 * ink.shape[1])) if reach > -5000 else left

@@ -57,7 +57,7 @@ def train(target: Target, run: FitRun) -> None:
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
-    # Its graph reads the weights anew at each call, so that it sees what is folded in.
+    # The finder's graph reads the weights at each call, so that it sees the folded threshold and slope.
     find = finder(network)
     finds = evaluation.score(pages, _find_all(find, pages))
     threshold = finds.threshold()
@@ -103,7 +103,9 @@ def _draw_pages(digits: Examples, count: int, seed: int) -> Iterator[Page]:
 def _stable(target: Target) -> Version:
     version = target.models.labelled(READER_NAME)
     if version is None:
-        raise ModelError(f"{target.models.root} has no stable reader to start from")
+        raise ModelError(
+            f"{target.models.root} has no stable reader to start from; fit the first one without --from"
+        )
     return version
 
 

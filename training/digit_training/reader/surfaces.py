@@ -1,4 +1,4 @@
-"""Surfaces of pages: paper, what is printed on it, light and the camera, as grey levels of 0..255."""
+"""Surfaces of pages: paper, its print, light and the camera, as grey levels of 0..255."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
