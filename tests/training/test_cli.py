@@ -372,7 +372,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp
     assert "of 9999 epochs; the model is not published" in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "models").exists()
-    _, *command = errors.partition("as it is: ")[2].split()
+    _, *command = errors.partition("as it is, run ")[2].split()
     assert command == ["export", "report/model.keras"]
     command += ["--data", str(idx_folder), "--min-accuracy", "0"]
     assert run_offline(*command, folder=tmp_path).returncode == 0

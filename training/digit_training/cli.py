@@ -5,6 +5,7 @@ The imports of Keras and TensorFlow are deferred, so that `--help` and `--if-nee
 
 import functools
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -396,6 +397,8 @@ def _training_commands() -> Iterator[None]:
     """Silence TensorFlow; print an expected exception as one line on stderr, and exit with its status."""
     # The C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # The Python log warns of retracing after the fifth prediction of several models and sets of pictures.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         yield
     except Interrupted as error:

@@ -59,7 +59,7 @@ def check_range(model: keras.Model, pictures: LabelledPictures, probabilities: N
 
 
 def check_range_of_first_layer(model: keras.Model, task: TaskCard) -> None:
-    """Raise CardError if the model scales 0..255 itself but gets another range, without pictures to judge it."""
+    """Raise CardError if the model scales 0..255 itself but gets another range; no picture judges it."""
     low, high = task.range
     if takes_bytes(model) and (low, high) != (0, 255):
         raise CardError(

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import keras
 import numpy as np
-from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import Version, check_writable
@@ -40,7 +40,6 @@ LINE_PAGES = 8000
 
 def train(target: Target, run: FitRun) -> None:
     """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     target.check_writable(READER_NAME)
     dataset = datasets.load(run.data)
     plan = Plan(seed=run.seed)
@@ -50,7 +49,7 @@ def train(target: Target, run: FitRun) -> None:
     folder = run.report or Path("runs") / READER_NAME
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    console.print(f"Device: {device.name()}")
+    click.echo(f"Device: {device.name()}")
     try:
         backup = keras.callbacks.BackupAndRestore(folder / "backup")
         network = fit(dataset.train, plan, [backup], weights)
@@ -69,7 +68,7 @@ def train(target: Target, run: FitRun) -> None:
     shown = pages[: sheets.COUNT]
     sheets.save(shown, _find_all(find, shown), folder / "pages.png")
     recall, precision = finds.recall(threshold), finds.precision(threshold)
-    console.print(
+    click.echo(
         f"Drawn pages: {recall:.1%} of {finds.digits:,} digits found and read right, {precision:.1%} of what "
         f"is found is right; {len(finds.empty):,} pages without a digit; {folder / 'pages.png'}"
     )
@@ -79,7 +78,7 @@ def train(target: Target, run: FitRun) -> None:
             f"not published: {recall:.4f} of the digits are read right, below the minimum of "
             f"{least} (see --min-accuracy and --force)"
         )
-    target.publish(READER_NAME, partial(write_reader, network, card), console.print)
+    target.publish(READER_NAME, partial(write_reader, network, card), click.echo)
 
 
 def draw_test_pages(digits: Examples, count: int) -> list[Page]:
