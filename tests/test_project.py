@@ -68,6 +68,16 @@ def test_modules_import_each_other_in_no_circle() -> None:
         pytest.fail(" imports ".join(error.args[1]))
 
 
+def test_only_the_command_line_imports_the_readers_laboratory() -> None:
+    root = ROOT / "training" / "digit_training"
+    importers = {
+        path.relative_to(root).parts[0]
+        for path in root.rglob("*.py")
+        if any(name.startswith("digit_training.reader.") for name in _imports(path))
+    }
+    assert importers == {"cli.py", "reader"}
+
+
 def test_packages_share_no_private_module() -> None:
     """A module that begins with an underscore is imported by its own package alone."""
     for package, folder in FOLDERS.items():

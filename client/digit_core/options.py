@@ -5,6 +5,7 @@ Query, form fields, members of a JSON body, OpenAPI, the clients' keyword argume
 """
 
 import difflib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -62,9 +63,10 @@ class Option:
                     return number
                 kind = f"a whole number from {low} to {high}"
             case "string":
-                if isinstance(value, str):
+                longest = schema.get("maxLength", math.inf)
+                if isinstance(value, str) and len(value) <= longest:
                     return value
-                kind = "a text"
+                kind = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
             case "array":
@@ -74,9 +76,15 @@ class Option:
                     return chosen
                 kind = f"one or more of {', '.join(known)}"
             case None:
-                if isinstance(value, (str, Iterable)):
-                    return value if isinstance(value, str) else [*value]
-                kind = "a pattern, or a list of numbers as texts of digits"
+                if isinstance(value, str) and len(value) <= MAX_PATTERN:
+                    return value
+                if isinstance(value, Iterable) and not isinstance(value, str):
+                    if 0 < len(numbers := [*value]) <= MAX_NUMBERS:
+                        return numbers
+                    raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
+                kind = (
+                    f"a pattern of at most {MAX_PATTERN} characters, or a list of numbers as texts of digits"
+                )
             case only:
                 if value == only:
                     return only

@@ -26,10 +26,11 @@ from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.artifact.versions import Version
 from digit_training import data, export, models
 from digit_training.data import Dataset
-from digit_training.drawing.pages import Page
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import FitResult, fit
+from digit_training.fit import FitResult, TrainingData, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader import crops
+from digit_training.reader.pages import Page
 from digit_training.recipes import QUICK, RECIPES
 from tests.conftest import Digits
 
@@ -51,6 +52,9 @@ def predict_outputs(model: keras.Model, inputs: NDArray[np.float32]) -> dict[str
 
 
 COLORS = TaskCard("colors", ("red", "green", "blue", "grey"), CardInput((64, 48, 3), (-1.0, 1.0)))
+BYTES = replace(COLORS, input=replace(COLORS.input, range=(0.0, 255.0)))
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
+SCALED = PIXELS / np.float32(255)
 COLORS_TOML = """
 name = "colors"
 labels = ["red", "green", "blue", "grey"]
@@ -66,6 +70,13 @@ def draw_color(label: int, rng: np.random.Generator) -> NDArray[np.uint8]:
     if label < 3:
         picture[:, :, label] += 100
     return np.clip(picture + rng.normal(0, 20, (height, width, 1)), 0, 255).astype(np.uint8)
+
+
+def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
+    """Return a network of one layer, for pictures of any size if the shape has a None."""
+    image = keras.Input(shape)
+    features = layers.GlobalAveragePooling2D()(image) if None in shape else layers.Flatten()(image)
+    return keras.Model(image, layers.Dense(classes, activation=activation)(features), name="linear")
 
 
 def small_network() -> keras.Model:
@@ -111,19 +122,21 @@ def mnist() -> Dataset:
 def fitted(dataset: Dataset) -> FitResult:
     """Perceptron after three epochs with a high learning rate."""
     recipe = replace(RECIPES["perceptron"], epochs=3, learning_rate=0.5)
-    return fit(recipe, dataset.train, seed=0)
+    return fit(recipe, TrainingData(dataset.train, crops), seed=0)
 
 
 @pytest.fixture(scope="session")
 def calibrated(dataset: Dataset) -> FitResult:
     """Perceptron after two epochs of 240 digits, fitted and calibrated by the convnet's quick recipe."""
-    return fit(replace(QUICK, build=models.perceptron).with_changes(epochs=2), dataset.train[:240], seed=1)
+    recipe = replace(QUICK, build=models.perceptron).with_changes(epochs=2)
+    return fit(recipe, TrainingData(dataset.train[:240], crops), seed=1)
 
 
 @pytest.fixture(scope="session")
 def refusing(dataset: Dataset) -> FitResult:
     """Small network with two outputs after four epochs of 600 digits, fitted by the quick recipe."""
-    return fit(replace(QUICK, build=small_network).with_changes(epochs=4), dataset.train[:600], seed=1)
+    recipe = replace(QUICK, build=small_network).with_changes(epochs=4)
+    return fit(recipe, TrainingData(dataset.train[:600], crops), seed=1)
 
 
 @pytest.fixture(scope="session")

@@ -81,7 +81,7 @@ def test_with_entries_replaces_keys_within_tables() -> None:
         ({**LABELS, "output": "softmax"}, (18, 12, 3), "or multi-label, not 'softmax'"),
         ({**LABELS, "input": {"range": [0, 1], "mean": ["a"]}}, (18, 12, 3), "mean must be one number"),
         ({**LABELS, "input": {"range": [0, 1], "mean": [1, 2]}}, (18, 12, 3), "one for each of 3 channels"),
-        ({**LABELS, "input": {"range": [0, 1], "std": 0}}, (18, 12, 3), "and std not 0"),
+        ({**LABELS, "input": {"range": [0, 1], "std": 0}}, (18, 12, 3), "and std must not be 0"),
     ],
 )
 def test_complete_incomplete_or_invalid_card_raises_card_error(

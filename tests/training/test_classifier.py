@@ -16,16 +16,18 @@ from digit_training import classifier, loading
 from digit_training.classifier import Convention
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES
-from tests.training.conftest import COLORS, predict, predict_outputs, small_network
+from tests.training.conftest import (
+    BYTES,
+    COLORS,
+    PIXELS,
+    SCALED,
+    linear_model,
+    predict,
+    predict_outputs,
+    small_network,
+)
 
 GREY = TaskCard("grey", tuple("abcdefghij"), CardInput((28, 28), (0.0, 1.0)))
-BYTES = replace(COLORS, input=replace(COLORS.input, range=(0.0, 255.0)))
-
-
-def linear_model(shape: tuple[int | None, ...], classes: int, activation: str = "softmax") -> keras.Model:
-    image = keras.Input(shape)
-    features = layers.GlobalAveragePooling2D()(image) if None in shape else layers.Flatten()(image)
-    return keras.Model(image, layers.Dense(classes, activation=activation)(features), name="linear")
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,6 @@ def test_adapt_keeps_is_digit_of_the_ten_digits(pixels: NDArray[np.float32]) -> 
     letters = replace(DIGITS, labels=tuple("abcdefghij"))
     with pytest.raises(ModelError, match="the model has the outputs probabilities, is_digit: name"):
         classifier.adapt(small, letters)
-
-
-PIXELS = np.random.default_rng(0).integers(0, 256, (3, 64, 48, 3)).astype(np.float32)
-SCALED = PIXELS / np.float32(255)
 
 
 def test_adapt_logits_answers_their_softmax() -> None:
@@ -98,7 +96,7 @@ def test_adapt_input_of_another_type_answers_alike(dtype: str) -> None:
 @pytest.mark.parametrize(
     ("activation", "output", "message"),
     [
-        ("softmax", "logits", r"are probabilities, which sum to 1, and no logits: leave out --output logits"),
+        ("softmax", "logits", r"are probabilities, which sum to 1, not logits: leave out --output logits"),
         ("sigmoid", "logits", r"answers between 0 and 1, as a sigmoid does: say --output sigmoid"),
         ("linear", "sigmoid", r"lie outside 0\.\.1, as logits do: say so by --output logits"),
     ],
@@ -122,9 +120,9 @@ def test_adapt_output_that_the_network_contradicts_raises_model_error(
 def unsuitable_models() -> Iterator[tuple[keras.Model, TaskCard, str]]:
     """Yield models and cards that do not suit, each with the reason."""
     color = (64, 48, 3)
-    yield linear_model((48, 64, 3), 4), COLORS, r"takes \[n, 48, 64, 3\], the card says \[n, 64, 48, 3\]"
-    yield linear_model((783,), 10), GREY, r"takes \[n, 783\], the card says \[n, 28, 28\]"
-    yield linear_model((None, None, 3), 10), GREY, r"\[n, any, any, 3\], the card says \[n, 28, 28\]"
+    yield linear_model((48, 64, 3), 4), COLORS, r"takes \[n, 48, 64, 3\], but the card says \[n, 64, 48, 3\]"
+    yield linear_model((783,), 10), GREY, r"takes \[n, 783\], but the card says \[n, 28, 28\]"
+    yield linear_model((None, None, 3), 10), GREY, r"\[n, any, any, 3\], but the card says \[n, 28, 28\]"
     yield linear_model(color, 3), COLORS, "the model answers 3 classes, and there are 4 labels"
     yield linear_model(color, 1), COLORS, "answers one value: with two labels, say --output sigmoid"
     yield linear_model(color, 4, "sigmoid"), COLORS, "do not sum to 1: if a picture may have several labels"

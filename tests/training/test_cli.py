@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,9 @@ from digit_training.export import predict_saved_model
 from digit_training.fit import FitResult
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
+from digit_training.reader import crops
 from digit_training.reader import pipeline as reader_pipeline
-from digit_training.recipes import RECIPES
+from digit_training.recipes import RECIPES, FitRun
 from tests.conftest import Digits
 from tests.processes import DIGITS
 from tests.records import make_record
@@ -148,20 +149,20 @@ def test_train_offline_uses_the_sample(tmp_path: Path) -> None:
     assert json.loads((report / "digits.json").read_text())["data"]["offline"] is True
 
 
-def test_train_recipe_of_two_networks_writes_report_and_publishes_the_ensemble(
+def test_train_recipe_writes_report_and_publishes_the_network(
     idx_folder: Path, folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "best", replace(RECIPES["perceptron"], networks=2))
-    status, printed = train("--recipe", "best", "--data", idx_folder, *folders.options, model="convnet")
+    monkeypatch.setitem(RECIPES, "full", RECIPES["perceptron"])
+    status, printed = train("--recipe", "full", "--data", idx_folder, *folders.options, model="convnet")
     assert status == 0, printed
     assert f"Data: 200 training and 100 test digits from {idx_folder} (not the original MNIST)" in printed
-    assert printed.count(" Total params: 7,960 ") == 2
+    assert printed.count(" Total params: 7,960 ") == 1
     assert f"Published: {folders.version(1)}\n" in printed
     assert f"Published: {folders.version(1, 'reader')}\n" in printed
     assert {path.name for path in folders.report.iterdir()} == REPORT_FILES
     card = read_card(folders.version(1))
-    assert (card["model"], card["parameters"]) == ("perceptron_ensemble", 2 * 7960 - 10)
-    assert card["fit"]["networks"] == 2
+    assert (card["model"], card["parameters"]) == ("perceptron", 7960)
+    assert card["command"] == "digits train --recipe full --seed 0 --epochs 1"
 
 
 def test_train_missing_data_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,13 +241,13 @@ def test_train_interrupted_keeps_whole_epochs_and_publishes_nothing(
     text: str, message: str, kept: set[str], idx_folder: Path, folders: Folders
 ) -> None:
     # pipeline.train instead of the command, which would end this process with os._exit.
-    target, overrides = Target(folders.models, QualityGate(0)), {"epochs": 20}
-    options: dict[str, Any] = {"recipe": "perceptron", "seed": 0, "data": idx_folder}
+    target = Target(folders.models, QualityGate(0))
+    run = FitRun("perceptron", {"epochs": 20}, 0, idx_folder, folders.report)
     with (
         contextlib.redirect_stdout(ImpatientTerminal(text)),
         pytest.raises(Interrupted, match=message) as caught,
     ):
-        pipeline.train(target, overrides=overrides, report=folders.report, **options)
+        pipeline.train(target, run, None, crops)
     assert {path.name for path in folders.report.iterdir()} == kept
     assert not folders.models.root.exists()
     if kept:
@@ -343,18 +344,10 @@ def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
     assert "--feedback needs SQLAlchemy; install it: pip install 'digits[training,feedback]'" in printed
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ([], "has no stable version to start from; train the first without --from"),
-        (["--model", "convnet", "--recipe", "best"], "--from stable starts one network"),
-    ],
-)
-def test_train_from_stable_that_cannot_start_prints_the_reason(
-    options: list[str], message: str, idx_folder: Path, folders: Folders
-) -> None:
-    status, printed = train("--from", "stable", "--data", idx_folder, *folders.options, *options)
+def test_train_from_stable_without_one_prints_the_reason(idx_folder: Path, folders: Folders) -> None:
+    status, printed = train("--from", "stable", "--data", idx_folder, *folders.options)
     assert status == 1
+    message = "has no stable version to start from; train the first one without --from"
     assert message in printed.splitlines()[-1]
     assert not folders.report.exists()
 
@@ -379,7 +372,7 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp
     assert "of 9999 epochs; the model is not published" in errors
     assert len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "models").exists()
-    _, *command = errors.partition("as it is: ")[2].split()
+    _, *command = errors.partition("as it is, run ")[2].split()
     assert command == ["export", "report/model.keras"]
     command += ["--data", str(idx_folder), "--min-accuracy", "0"]
     assert run_offline(*command, folder=tmp_path).returncode == 0
@@ -491,12 +484,12 @@ def test_export_beside_a_stable_version_that_cannot_be_loaded_needs_force(
     arguments = (file, "--data", mnist_npz, "--models", models.root, "--min-accuracy", "0.5")
     status, printed = export(*arguments)
     assert status == 1
-    assert "Error: no comparison with the served version: " in printed
-    assert printed.endswith("; --force publishes without\n")
+    assert "Error: the model cannot be compared with the served version: " in printed
+    assert printed.endswith("; --force publishes it anyway\n")
     assert 3 not in models.versions("digits")
     status, printed = export(*arguments, "--force")
     assert status == 0, printed
-    assert "No comparison with the served version: " in printed
+    assert "The model is not compared with the served version: " in printed
     assert models.read_config().labels("digits") == {"stable": 1}
 
 
@@ -621,7 +614,9 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
     environment = {"DIGITS_MNIST": "not the data of this task"}
     status, printed = export(colors_file, *places, environment=environment)
     assert status == 1
-    assert printed.endswith("\nError: --data is needed to evaluate the model; --force publishes it without\n")
+    assert printed.endswith(
+        "\nError: --data is needed to evaluate the model; --force publishes it without an evaluation\n"
+    )
     assert not folders.models.root.exists()
     status, printed = export(colors_file, *places, "--force", environment=environment)
     assert status == 0, printed
@@ -632,7 +627,7 @@ def test_export_without_data_is_not_evaluated_and_needs_force(
 
 @pytest.mark.parametrize(
     ("card", "message"),
-    [("name = ", "card.toml: not TOML: "), (None, "card.toml: the file does not exist")],
+    [("name = ", "card.toml: the file is not TOML: "), (None, "card.toml: the file does not exist")],
 )
 def test_export_unsuitable_card_prints_one_line_with_its_name(
     card: str | None, message: str, colors_file: Path, tmp_path: Path
@@ -654,7 +649,7 @@ def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: P
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")
     assert (status, not (tmp_path / "models").exists()) == (1, True)
     assert f"Error: {tmp_path / 'mine.keras'}: " in printed
-    assert "scales 0 to 255, and the card says 0 to 1: leave out the range" in printed
+    assert "scales 0 to 255, but the card says 0 to 1: leave out the range" in printed
 
 
 def test_export_without_card_names_the_options(tmp_path: Path) -> None:
@@ -669,7 +664,7 @@ def test_export_without_card_names_the_options(tmp_path: Path) -> None:
     assert (status, "Error: --import no_such_module: No module named" in printed) == (1, True)
     (tmp_path / "mine.onnx").write_bytes(b"model")
     status, printed = export(tmp_path / "mine.onnx")
-    assert (status, "mine.onnx: not a .keras or .h5 file; see docs/" in printed) == (1, True)
+    assert (status, "mine.onnx is not a .keras or .h5 file; docs/" in printed) == (1, True)
 
 
 @pytest.mark.parametrize(

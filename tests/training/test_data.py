@@ -112,7 +112,7 @@ def test_load_missing_or_other_files_raises_data_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere.npz does not exist"):
         data.load(tmp_path / "nowhere.npz")
     np.save(tmp_path / "x.npy", np.zeros(3))
-    with pytest.raises(DataError, match=r"x.npy is truncated or not an .npz file$"):
+    with pytest.raises(DataError, match=r"x.npy is truncated, or is not an .npz file$"):
         data.load(tmp_path / "x.npy")
     np.savez(tmp_path / "other.npz", x_train=np.zeros(3), images=np.zeros(3))
     with pytest.raises(DataError, match=r"other.npz lacks x_test, y_test, y_train"):
@@ -123,7 +123,7 @@ def test_load_missing_or_other_files_raises_data_error(tmp_path: Path) -> None:
 def test_load_truncated_npz_raises_data_error(mnist_npz: Path, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "mnist.npz"
     path.write_bytes(mnist_npz.read_bytes()[:kept])
-    with pytest.raises(DataError, match=r"mnist.npz is truncated or not an .npz file"):
+    with pytest.raises(DataError, match=r"mnist.npz is truncated, or is not an .npz file"):
         data.load(path)
 
 
@@ -141,7 +141,7 @@ def test_load_damaged_idx_raises_data_error(
     idx_folder: Path, name: str, change: Callable[[bytes], bytes]
 ) -> None:
     (idx_folder / name).write_bytes(change((idx_folder / name).read_bytes()))
-    with pytest.raises(DataError, match=f"{name} is truncated or no IDX file"):
+    with pytest.raises(DataError, match=f"{name} is truncated, or is not an IDX file"):
         data.load(idx_folder)
 
 

@@ -1,8 +1,9 @@
-"""Fits: reproducibility, augmentation, validation, ensembles and interruption."""
+"""Fits: reproducibility, augmentation, validation and interruption."""
 
 import math
 import signal
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -13,10 +14,11 @@ from digit_core.artifact.task_card import DIGITS
 from digit_training import evaluation, models
 from digit_training.data import NO_DIGIT, Dataset, Examples, Labels
 from digit_training.evaluation import Evaluation, evaluate
-from digit_training.fit import MAX_REFUSED, SEEDS, AugmentedBatches, FitResult, fit
+from digit_training.fit import MAX_REFUSED, AugmentedBatches, FitResult, TrainingData, fit
 from digit_training.models import IS_DIGIT, PROBABILITIES
+from digit_training.reader import crops
 from digit_training.recipes import RECIPES
-from tests.training.conftest import predict, predict_outputs, small_network
+from tests.training.conftest import predict_outputs, small_network
 
 pytestmark = pytest.mark.xdist_group("fits")
 
@@ -27,31 +29,23 @@ FAST = PERCEPTRON.with_changes(epochs=2)
 
 @pytest.fixture(scope="module")
 def results(dataset: Dataset) -> list[FitResult]:
-    """Fits one by one with the last seed and the first, which follows the last."""
-    return [fit(FAST, dataset.train[:200], seed) for seed in (SEEDS - 1, 0)]
+    """Fits with the last seed and the first."""
+    return [fit(FAST, learn_from(dataset.train[:200]), seed) for seed in (2**32 - 1, 0)]
 
 
-@pytest.fixture(scope="module")
-def members(results: list[FitResult]) -> list[keras.Model]:
-    """Networks of these fits."""
-    return [result.model for result in results]
+def learn_from(examples: Examples, feedback: Examples | None = None) -> TrainingData:
+    return TrainingData(examples, crops, feedback)
 
 
 def have_equal_weights(one: keras.Model, other: keras.Model) -> bool:
     return all(map(np.array_equal, one.get_weights(), other.get_weights()))
 
 
-def have_equal_outputs(one: keras.Model, other: keras.Model, dataset: Dataset) -> bool:
-    return np.array_equal(predict(one, dataset.test.pixels), predict(other, dataset.test.pixels))
-
-
 def batches_of(
-    examples: Examples, synthetic: int = 0, seed: int = 0, has_two_outputs: bool = False, **recipe: object
+    examples: Examples, seed: int = 0, has_two_outputs: bool = False, **recipe: object
 ) -> AugmentedBatches:
-    """Return batches of these examples, of which the last `synthetic` ones are synthetic digits."""
-    count = len(examples) - synthetic
     changed = replace(FAST, **recipe)  # type: ignore[arg-type]
-    return AugmentedBatches(changed, examples[:count], examples[count:], seed, has_two_outputs)
+    return AugmentedBatches(changed, examples, seed, has_two_outputs)
 
 
 def labels_of(batches: AugmentedBatches) -> Labels:
@@ -86,18 +80,6 @@ def test_augmented_batches_mild_epochs_distort_less(dataset: Dataset) -> None:
     strong = mean_distortion()
     batches.set_epoch(1)
     assert mean_distortion() < 0.9 * strong
-
-
-@pytest.mark.parametrize("name", ["full", "best"])
-def test_augmented_batches_mild_epochs_hold_synthetic_digits_unless_disabled(
-    dataset: Dataset, name: str
-) -> None:
-    keeps_synthetic = RECIPES[name].synthetic_in_mild_epochs
-    examples = Examples(dataset.train.images[:100], np.repeat([1, 2], [80, 20]))
-    batches = batches_of(examples, synthetic=20, mild_epochs=1, synthetic_in_mild_epochs=keeps_synthetic)
-    assert np.bincount(labels_of(batches)).tolist() == [0, 80, 20]
-    batches.set_epoch(1)
-    assert np.bincount(labels_of(batches)).tolist() == ([0, 80, 20] if name == "full" else [0, 100])
 
 
 def test_augmented_batches_of_two_outputs_give_targets_and_weights_by_output(dataset: Dataset) -> None:
@@ -135,7 +117,7 @@ def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(
     monkeypatch.setattr("digit_training.fit.CROPPED_NEGATIVES", 0)
     frozen = replace(FAST, build=small_network, learning_rate=0.0, epochs=1)
     plain, mixed = (
-        fit(replace(frozen, negative_fraction=fraction), dataset.train[:200], seed=0)
+        fit(replace(frozen, negative_fraction=fraction), learn_from(dataset.train[:200]), seed=0)
         for fraction in (0.0, 1.0)
     )
     assert mixed.negative_examples == 200
@@ -144,12 +126,12 @@ def test_fit_negatives_change_neither_loss_nor_accuracy_of_the_probabilities(
 
 
 def test_fit_same_seed_gives_the_same_augmented_fit(
-    calibrated: FitResult, dataset: Dataset, members: list[keras.Model]
+    calibrated: FitResult, dataset: Dataset, results: list[FitResult]
 ) -> None:
-    again = fit(calibrated.recipe, dataset.train[:240], seed=1)
+    again = fit(calibrated.recipe, learn_from(dataset.train[:240]), seed=1)
     assert have_equal_weights(calibrated.model, again.model)
     assert calibrated.history == again.history
-    assert not have_equal_weights(*members)
+    assert not have_equal_weights(*(result.model for result in results))
     counts = (again.examples, again.synthetic_examples, again.validation_examples, again.negative_examples)
     assert (counts, again.threshold, again.seed) == ((220, 44, 20, 0), None, 1)
 
@@ -157,7 +139,7 @@ def test_fit_same_seed_gives_the_same_augmented_fit(
 @pytest.mark.slow
 def test_fit_same_seed_gives_the_same_convnet(dataset: Dataset) -> None:
     recipe = RECIPES["quick"].with_changes(epochs=1)
-    assert have_equal_weights(*(fit(recipe, dataset.train[:100], seed=1).model for _ in range(2)))
+    assert have_equal_weights(*(fit(recipe, learn_from(dataset.train[:100]), seed=1).model for _ in range(2)))
 
 
 def test_fit_perceptron_gives_the_model_of_the_articles_code(
@@ -184,7 +166,7 @@ def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset
             callback.model.set_weights([0 * weights for weights in callback.model.get_weights()])
 
     callback = keras.callbacks.LambdaCallback(on_train_batch_end=zero_weights_in_last_epoch)
-    result = fit(recipe, dataset.train[:1200], 0, [callback])
+    result = fit(recipe, learn_from(dataset.train[:1200]), 0, [callback])
     assert (result.examples, result.validation_examples) == (900, 300)
     assert {name: len(values) for name, values in result.history.items()} == dict.fromkeys(
         ("accuracy", "loss", "val_accuracy", "val_loss"), 4
@@ -198,15 +180,14 @@ def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset
     assert evaluation.fit_temperature(probabilities, validation.labels) == pytest.approx(1, abs=1e-3)
 
 
-def interrupt_after(epochs: int, networks: int = 0) -> keras.callbacks.Callback:
-    """Return a callback that sends SIGINT after `networks` networks and then `epochs` epochs of the next."""
-    begun: list[object] = []
+def interrupt_after(epochs: int) -> keras.callbacks.Callback:
+    """Return a callback that sends SIGINT after `epochs` epochs."""
 
     def interrupt(batch: int, logs: object) -> None:
-        if len(begun) > networks and len(callback.model.history.epoch) == epochs:
+        if len(callback.model.history.epoch) == epochs:
             signal.raise_signal(signal.SIGINT)
 
-    callback = keras.callbacks.LambdaCallback(on_train_begin=begun.append, on_train_batch_end=interrupt)
+    callback = keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)
     return callback
 
 
@@ -214,15 +195,19 @@ def test_fit_interrupted_returns_the_model_of_its_epochs_and_goes_on_from_its_ba
     dataset: Dataset, tmp_path: Path
 ) -> None:
     recipe, train = replace(FAST, augmented=True, learning_rate=1.0), dataset.train[:200]
+    backup = partial(keras.callbacks.BackupAndRestore, tmp_path / "backup")
     four_epochs, handler = recipe.with_changes(epochs=4), signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        fit(four_epochs, train, 0, [interrupt_after(0)])
-    result = fit(four_epochs, train, 0, [interrupt_after(2)], backup=tmp_path)
+        fit(four_epochs, learn_from(train), 0, [interrupt_after(0)])
+    result = fit(four_epochs, learn_from(train), 0, [backup(), interrupt_after(2)])
     assert (result.epochs, result.best_epoch, result.complete) == (2, 2, False)
     assert len(result.history["loss"]) == 2
     assert signal.getsignal(signal.SIGINT) is handler
-    assert have_equal_weights(result.model, fit(recipe, train, 0).model)
-    resumed, whole = fit(four_epochs, train, 0, backup=tmp_path), fit(four_epochs, train, 0)
+    assert have_equal_weights(result.model, fit(recipe, learn_from(train), 0).model)
+    resumed, whole = (
+        fit(four_epochs, learn_from(train), 0, [backup()]),
+        fit(four_epochs, learn_from(train), 0),
+    )
     assert resumed.complete
     # Keras shuffles the batches otherwise: the losses are close, and far from those of a new fit.
     losses = whole.history["loss"]
@@ -230,22 +215,10 @@ def test_fit_interrupted_returns_the_model_of_its_epochs_and_goes_on_from_its_ba
     assert resumed.history["loss"] == pytest.approx(expected, nan_ok=True, abs=(losses[0] - losses[2]) / 4)
 
 
-@pytest.mark.parametrize(("networks", "epochs"), [(1, 1), (2, 0)])
-def test_fit_ensemble_interrupted_returns_the_complete_networks(
-    dataset: Dataset, members: list[keras.Model], networks: int, epochs: int
-) -> None:
-    recipe, callback = replace(FAST, networks=3), interrupt_after(epochs, networks)
-    result = fit(recipe, dataset.train[:200], SEEDS - 1, [callback])
-    assert (result.progress, result.complete) == (f"{networks} of 3 networks", False)
-    assert (result.networks, result.epochs, result.seed) == (networks, 2, SEEDS - 1)
-    expected = members[0] if networks == 1 else models.ensemble(members)
-    assert have_equal_outputs(result.model, expected, dataset)
-
-
 @pytest.mark.slow
 def test_fit_perceptron_on_mnist_reaches_the_articles_accuracy(mnist: Dataset) -> None:
     recipe = PERCEPTRON.scaled_to(len(mnist.train))
-    accuracy = evaluate(fit(recipe, mnist.train, seed=0).model, mnist.test, DIGITS).accuracy
+    accuracy = evaluate(fit(recipe, learn_from(mnist.train), seed=0).model, mnist.test, DIGITS).accuracy
     assert 0.86 < accuracy < 0.93
 
 
@@ -254,7 +227,7 @@ def test_fit_feedback_trains_and_never_validates(dataset: Dataset) -> None:
     train = dataset.train[dataset.train.labels != 0][:200]
     feedback = Examples(train.images, np.zeros_like(train.labels)).repeat(5)
     recipe = replace(FAST, epochs=4, learning_rate=0.5, validation_split=0.5)
-    result = fit(recipe, train, 0, feedback=feedback)
+    result = fit(recipe, learn_from(train, feedback), 0)
     assert (result.examples, result.feedback_examples, result.validation_examples) == (100, 1000, 100)
     assert result.history["accuracy"][-1] > 0.8
     assert result.history["val_accuracy"][-1] < 0.3
@@ -262,7 +235,7 @@ def test_fit_feedback_trains_and_never_validates(dataset: Dataset) -> None:
 
 def test_fit_starting_from_weights_begins_with_them(fitted: FitResult, dataset: Dataset) -> None:
     weights = fitted.model.get_weights()
-    result = fit(replace(FAST, learning_rate=1e-9).starting_from(weights), dataset.train[:100], 0)
+    result = fit(replace(FAST, learning_rate=1e-9).starting_from(weights), learn_from(dataset.train[:100]), 0)
     for one, other in zip(result.model.get_weights(), weights, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
 
@@ -271,6 +244,6 @@ def test_fit_feedback_of_no_digits_teaches_is_digit(dataset: Dataset) -> None:
     digit, train = dataset.train[:1], dataset.train[1:201]
     feedback = Examples(digit.images, np.full(1, NO_DIGIT, np.uint8)).repeat(100)
     recipe = replace(FAST, build=small_network, epochs=4, learning_rate=0.5)
-    model = fit(recipe, train, seed=1, feedback=feedback).model
+    model = fit(recipe, learn_from(train, feedback), seed=1).model
     assert predict_outputs(model, digit.pixels)[IS_DIGIT] < 0.3
     assert predict_outputs(model, train.pixels)[IS_DIGIT].mean() > 0.7

@@ -13,8 +13,7 @@ from digit_core.artifact.task_card import TaskCard
 from digit_training import classifier, loading
 from digit_training.errors import ModelError
 from digit_training.models import PROBABILITIES
-from tests.training.conftest import COLORS, predict
-from tests.training.test_classifier import BYTES, PIXELS, SCALED, linear_model
+from tests.training.conftest import BYTES, COLORS, PIXELS, SCALED, linear_model, predict
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +57,10 @@ def test_load_saved_model_other_signatures_raise_model_error(saved_model: Path) 
 
 
 def test_load_missing_or_damaged_file_raises_model_error(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"not a SavedModel: the folder has no saved_model\.pb"):
+    with pytest.raises(ModelError, match=r"the folder is not a SavedModel: it has no saved_model\.pb"):
         loading.load_saved_model(tmp_path, "serving_default")
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(ModelError, match="not a SavedModel that TensorFlow can load"):
+    with pytest.raises(ModelError, match="TensorFlow cannot load the SavedModel: "):
         loading.load_saved_model(tmp_path, "serving_default")
 
 
@@ -86,11 +85,11 @@ AGAIN = r': copy it again, or save the model again by model\.save\("mine\.keras"
     [
         (lambda *_: b"", f"the file is empty{AGAIN}"),
         (lambda kind, files: (files / f"mine{kind}").read_bytes()[:9000], f"is incomplete or damaged{AGAIN}"),
-        (lambda *_: b"<html>404 Not Found", f"is no Keras model, whatever its name{AGAIN}"),
-        (lambda _, files: (files / "mine.weights.h5").read_bytes(), "weights, and no model: load them into"),
+        (lambda *_: b"<html>404 Not Found", f"is not a Keras model, whatever its name says{AGAIN}"),
+        (lambda _, files: (files / "mine.weights.h5").read_bytes(), "holds weights only: load them into"),
         (
             lambda kind, files: (files / f"mine{'.h5' if kind == '.keras' else '.keras'}").read_bytes(),
-            "of another kind than its name says: rename it to bad\\.",
+            "not of the kind that its name says: rename it to bad\\.",
         ),
     ],
     ids=["empty", "truncated", "text", "weights", "renamed"],

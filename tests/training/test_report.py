@@ -186,19 +186,11 @@ def test_render_page_of_two_outputs_shows_refusals(
     assert parsed.count("refusals", "img") == min(count, MAX_MISTAKES) + strips
 
 
-def test_render_page_of_interrupted_fits_and_ensembles_says_so(fitted: FitResult, dataset: Dataset) -> None:
+def test_render_page_of_interrupted_fit_says_so(fitted: FitResult, dataset: Dataset) -> None:
     perfect = Evaluation(1.0, 0.0, np.eye(10, dtype=np.float32)[dataset.test.labels], None)
-
-    def render_with(fitted_networks: int, **recipe: int) -> str:
-        changed = replace(fitted.recipe, **recipe)  # type: ignore[arg-type]
-        return render(replace(fitted, recipe=changed, networks=fitted_networks), dataset, perfect)
-
-    assert "Interrupted</strong> after 3 of 9 epochs" in render_with(1, epochs=9)
-    assert "Interrupted</strong> after 2 of 3 networks" in render_with(2, networks=3)
-    html = render_with(3, networks=3)
-    assert "Interrupted" not in html
-    assert "<dt>Networks</dt><dd>3</dd><dd>of 3 epochs each</dd>" in html
-    assert "the first of 3 networks" in ParsedPage(html).sections["curves"]
+    interrupted = replace(fitted, recipe=replace(fitted.recipe, epochs=9))
+    assert "Interrupted</strong> after 3 of 9 epochs" in render(interrupted, dataset, perfect)
+    assert "Interrupted" not in render(fitted, dataset, perfect)
 
 
 def test_render_page_of_few_digits_and_no_mistakes_renders(fitted: FitResult, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ Logs = dict[str, Any]
 
 
 class BestWeights(keras.callbacks.EarlyStopping):  # type: ignore[misc]
-    """Keeps in `best_weights` those of the epoch with the lowest validation loss, else of the last epoch.
+    """Keeps in `best_weights` the weights of the epoch with the lowest validation loss, or of the last epoch.
 
     A fit ends with these weights, and is never stopped; an interrupted fit has to set them.
     """
@@ -60,5 +60,5 @@ def defer_interrupt() -> Iterator[keras.callbacks.Callback]:
 
 
 def verbosity() -> int:
-    """Return Keras's level of a progress bar on a terminal, else of a line for each epoch."""
+    """Return Keras's level of a progress bar on a terminal, otherwise of a line for each epoch."""
     return 1 if sys.stdout.isatty() else 2

@@ -15,7 +15,7 @@ from digit_training import classifier
 from digit_training.errors import CardError
 
 Document = Mapping[str, Any]
-"""Parsed card; what the model states may be missing."""
+"""Parsed card, in which the entries that the model states may be missing."""
 
 _BYTES = [0, 255]
 _NAME_LENGTH = 63
@@ -30,7 +30,7 @@ def read(path: Path) -> Document:
     except FileNotFoundError as error:
         raise CardError("the file does not exist") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CardError(f"not TOML: {error}") from error
+        raise CardError(f"the file is not TOML: {error}") from error
 
 
 def named_after(file: Path) -> Document:
@@ -71,7 +71,7 @@ def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifi
     if output == MULTI_LABEL:
         stated["output"] = output
     try:
-        # Before what is missing: a mistyped name of a table hides its keys.
+        # Check the keys before missing entries: a mistyped name of a table hides its keys.
         TaskCard.check_keys(stated, set(_CONVENTION_KEYS))
         prepare, pixels = dict(document.get("prepare", {})), dict(document.get("input", {}))
         scaling = {key: pixels.pop(key, []) for key in _CONVENTION_KEYS}
@@ -99,7 +99,9 @@ def _per_channel(key: str, value: Any, task: TaskCard) -> tuple[float, ...]:
     values = value if isinstance(value, list) else [value]
     are_numbers = all(type(number) in (int, float) and math.isfinite(number) for number in values)
     if not are_numbers or len(values) not in (0, 1, channels) or (key == "std" and not all(values)):
-        raise CardError(f"{key} must be one number, or one for each of {channels} channels, and std not 0")
+        raise CardError(
+            f"{key} must be one number, or one for each of {channels} channels, and std must not be 0"
+        )
     return tuple(map(float, values))
 
 

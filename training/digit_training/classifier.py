@@ -39,9 +39,9 @@ class Convention:
     output_name: str | None = None
     """Output of the labels, of a model with several."""
     mean: tuple[float, ...] = ()
-    """Subtracted from pixels in the card's range: one number, or one for each of the model's channels."""
+    """Mean, subtracted from pixels in the card's range: one number, or one for each channel of the model."""
     std: tuple[float, ...] = ()
-    """Divisor of what is left, likewise."""
+    """Divisor of the difference, in the same form."""
     is_bgr: bool = False
     """True if blue is the first channel."""
 
@@ -59,7 +59,7 @@ _TOLERANCE = 1e-3
 """Largest distance from 1 of a sum of probabilities."""
 
 _HALF_TOLERANCE = 2e-2
-"""The same of 16-bit numbers; bfloat16 has 8 bits of precision."""
+"""The same distance for 16-bit numbers; bfloat16 has 8 bits of precision."""
 
 _MAX_SCALED = 10
 """Largest width of the values that a first layer makes of pixels; of standardised ones it is about 5."""
@@ -139,7 +139,7 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
         found = predict(checked, _probes(task), task)[PROBABILITIES]
     # TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
-        raise ModelError(f"it fails to answer: {reason_of(error)}") from error
+        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
     is_half = spec.dtype in ("float16", "bfloat16")
     if is_of_logits:
         _check_logits(found)
@@ -265,7 +265,7 @@ def _check_logits(answers: NDArray[np.float32]) -> None:
             )
         if np.allclose(answers.sum(axis=1), 1, atol=_HALF_TOLERANCE):
             raise ModelError(
-                "the model's answers are probabilities, which sum to 1, and no logits: leave out "
+                "the model's answers are probabilities, which sum to 1, not logits: leave out "
                 '--output logits (output = "logits" in the card)'
             )
 
@@ -297,7 +297,9 @@ def _input_for(model: keras.Model, task: TaskCard) -> tuple[int, ...]:
             size in (None, wanted) for size, wanted in zip(accepted, shape, strict=True)
         ):
             return shape
-    raise ModelError(f"the model takes {format_shape(accepted)}, the card says {format_shape(task.shape)}")
+    raise ModelError(
+        f"the model takes {format_shape(accepted)}, but the card says {format_shape(task.shape)}"
+    )
 
 
 def _check_output(spec: keras.KerasTensor, task: TaskCard, output: Output) -> None:
@@ -320,7 +322,7 @@ def _check_output(spec: keras.KerasTensor, task: TaskCard, output: Output) -> No
             'card) if it is the probability of the second, or --output logits (output = "logits")'
         )
     if output == "sigmoid" and count != 1:
-        raise ModelError(f"the output sigmoid is one value, and the model answers {count}")
+        raise ModelError(f"the output sigmoid is one value, but the model answers {count}")
     if max(2, count) != len(task.labels):
         raise ModelError(f"the model answers {count} classes, and there are {len(task.labels)} labels")
 

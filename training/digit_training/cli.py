@@ -21,6 +21,7 @@ from digit_core.artifact.versions import ArtifactError
 from digit_training.errors import Interrupted, NotPublishedError, TrainingError
 
 if TYPE_CHECKING:
+    from digit_training.pipeline import FeedbackSource
     from digit_training.publication import Target
 
 NOT_PUBLISHED_STATUS = 4
@@ -117,11 +118,21 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[..., list[Any] | None]:
 
 
 def _check_feedback(options: dict[str, Any]) -> None:
-    """Raise UsageError if the options of `feedback_options` contradict."""
+    """Raise UsageError if the options of `feedback_options` contradict each other."""
     if options["feedback"] == "":
         raise click.UsageError("--feedback needs the URL of a store; it is empty.")
     if not options["feedback"] and (options["min_gain"] is not None or options["without_caller"]):
         raise click.UsageError("--min-gain and --without-caller need --feedback.")
+
+
+def _pop_feedback(options: dict[str, Any]) -> "FeedbackSource | None":
+    """Take the options of a store out of a command's options; None without a store."""
+    from digit_training.pipeline import FeedbackSource
+
+    url, callers, weight = (
+        options.pop(name, 1) for name in ("feedback", "without_caller", "feedback_weight")
+    )
+    return FeedbackSource(url, callers, weight) if url else None
 
 
 @click.command()
@@ -132,8 +143,8 @@ def _check_feedback(options: dict[str, Any]) -> None:
     "--recipe",
     default="quick",
     show_default=True,
-    type=click.Choice(["quick", "full", "best"]),
-    help="Effort for the convnet: 5 epochs, 24, or an ensemble of five networks.",
+    type=click.Choice(["quick", "full"]),
+    help="Effort for the convnet: 5 epochs, or 24.",
 )
 @click.option(
     "--data",
@@ -203,19 +214,20 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
         raise click.UsageError("--model reader takes no --feedback.")
     with _training_commands():
         from digit_training import pipeline
+        from digit_training.reader import crops
         from digit_training.reader import pipeline as reader_pipeline
+        from digit_training.recipes import FitRun
 
+        source = _pop_feedback(options)
         given = {name: options.pop(name) for name in ("epochs", "batch_size", "learning_rate")}
         overrides = {name: value for name, value in given.items() if value is not None}
-        if model == READER_NAME:
-            run = reader_pipeline.ReaderRun(
-                overrides, options["seed"], data, options["report"], options["from_stable"]
-            )
-            reader_pipeline.train(run, target)
-            return
-        if model == "perceptron":
+        if model != "convnet":
             options["recipe"] = model
-        pipeline.train(target, overrides=overrides, **options)
+        run = FitRun(overrides=overrides, **options)
+        if model == READER_NAME:
+            reader_pipeline.train(target, run)
+            return
+        pipeline.train(target, run, source, crops)
         pipeline.publish_shipped(target, [READER_NAME])
 
 
@@ -239,6 +251,27 @@ def _publish_shipped(context: click.Context, target: "Target") -> None:
         from digit_training import pipeline
 
         pipeline.publish_shipped(target)
+
+
+def _pop_entries(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the entries of the task card out of a command's options."""
+    entries: dict[str, Any] = {}
+    for name in ENTRIES:
+        if (value := options.pop(name)) is not None:
+            table = entries.setdefault(TABLES[name], {}) if name in TABLES else entries
+            table[name] = value
+    return entries
+
+
+def _check_files(file: Path | None, *others: Path | None) -> None:
+    """Raise ClickException for a missing or unsuitable file, before the slow import of TensorFlow."""
+    for given in filter(None, (file, *others)):
+        if not given.exists():
+            raise click.ClickException(f"{given}: the file does not exist")
+    if file and file.is_file() and file.suffix not in (".keras", ".h5", ".hdf5"):
+        raise click.ClickException(
+            f"{file} is not a .keras or .h5 file; docs/how-to/bring-a-model.md says how to export others"
+        )
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -339,11 +372,7 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
     _check_feedback(options)
     target = _pop_target(options)
     saved_model, signature, card = (options.pop(name) for name in ("saved_model", "signature", "card"))
-    entries: dict[str, Any] = {}
-    for name in ENTRIES:
-        if (value := options.pop(name)) is not None:
-            table = entries.setdefault(TABLES[name], {}) if name in TABLES else entries
-            table[name] = value
+    entries = _pop_entries(options)
     path, has_labels = file or saved_model, "labels" in entries
     if path is None or (file and saved_model):
         raise click.UsageError("Give either FILE.keras or --from-saved-model.")
@@ -353,18 +382,14 @@ def export(context: click.Context, /, file: Path | None, modules: tuple[str, ...
         raise click.UsageError("--output multi-label needs --task or --labels.")
     if (card or has_labels) and context.get_parameter_source("data") is ParameterSource.ENVIRONMENT:
         options["data"] = None  # DIGITS_MNIST is not the data of another task.
-    # Before TensorFlow, whose import takes seconds.
-    for given in filter(None, (path, card, options["data"])):
-        if not given.exists():
-            raise click.ClickException(f"{given}: the file does not exist")
-    if file and file.is_file() and file.suffix not in (".keras", ".h5", ".hdf5"):
-        raise click.ClickException(f"{file}: not a .keras or .h5 file; see docs/how-to/bring-a-model.md")
+    _check_files(file, saved_model, card, options["data"])
     with _training_commands():
         _import(modules)
         from digit_training import pipeline
 
-        signature = signature if saved_model else None
-        pipeline.export(target, path, signature=signature, card=card, entries=entries, **options)
+        source = _pop_feedback(options)
+        run = pipeline.ExportRun(path, signature if saved_model else None, card, entries, **options)
+        pipeline.export(target, run, source)
 
 
 @contextmanager
@@ -372,7 +397,7 @@ def _training_commands() -> Iterator[None]:
     """Silence TensorFlow; print an expected exception as one line on stderr, and exit with its status."""
     # The C++ log prints a page about CUDA at every start. Errors arrive as exceptions.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # The Python log warns of retracing when the fifth network of an ensemble is fitted.
+    # The Python log warns of retracing after the fifth prediction of several models and sets of pictures.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         yield

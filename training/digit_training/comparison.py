@@ -14,7 +14,7 @@ from digit_training.pictures import LabelledPictures
 from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST, Comparison, Comparisons
 
 Sets = dict[str, LabelledPictures]
-"""Pictures that judge models of one task, by name. A refused digit is wrong in all but the test set."""
+"""Pictures that judge models of one task, by name. A refusal is wrong, except in the test set."""
 
 Answered = dict[str, tuple[bool, int | None]]
 """True for a right answer, and the index of the label, None of a multi-label task; by picture, without those

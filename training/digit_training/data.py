@@ -1,4 +1,4 @@
-"""Data loading: MNIST from a file, by Keras, or the bundled sample, validated."""
+"""Data loading: validated MNIST, from a file or by Keras, or the bundled sample."""
 
 import contextlib
 import gzip
@@ -176,7 +176,7 @@ def open_npz(path: Path) -> Iterator[Mapping[str, NDArray[Any]]]:
             yield arrays
     # NumPy's message may advise `allow_pickle`, which runs code from the file.
     except (EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is truncated or not an .npz file") from error
+        raise DataError(f"{path} is truncated, or is not an .npz file") from error
 
 
 def read_idx_pair(folder: Path, subset: str) -> tuple[RawArray, RawArray]:
@@ -253,7 +253,7 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> RawArray:
     # The original names have a dash before "idx"; some mirrors have a dot.
     path = min(folder.glob(f"{stem}[-.]idx{dimensions}-ubyte*"), default=None)
     if path is None:
-        raise DataError(f"{folder} has no {stem}-idx{dimensions}-ubyte, gzipped or not")
+        raise DataError(f"{folder} has no {stem}-idx{dimensions}-ubyte, neither gzipped nor plain")
     content = path.read_bytes()
     try:
         # Browsers may unpack a download and keep its suffix .gz: only the magic number is reliable.
@@ -266,7 +266,7 @@ def _read_idx(folder: Path, stem: str, dimensions: int) -> RawArray:
         return RawArray(str(path), values.reshape(shape))
     except (EOFError, OSError, ValueError, zlib.error) as error:
         raise DataError(
-            f"{path} is truncated or no IDX file of unsigned bytes with {dimensions} dimensions: {error}"
+            f"{path} is truncated, or is not an IDX file of bytes in {dimensions} dimensions: {error}"
         ) from error
 
 

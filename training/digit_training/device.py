@@ -1,4 +1,4 @@
-"""Compute device: its name, and its determinism."""
+"""Compute device: its name, and how it gives the same results twice."""
 
 import tensorflow as tf
 

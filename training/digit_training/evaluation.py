@@ -24,7 +24,7 @@ MAX_TEMPERATURE = 5.0
 """Upper bound of the temperature; the lower bound is the inverse. Without wrong answers, the optimum is 0."""
 
 FOLDED_THRESHOLD = 0.5
-"""`is_digit` below which the model takes an image of its own data for no digit. Training shifts the output so
+"""`is_digit` below which the model refuses an image. Training shifts the output so
 that this is the quantile on the validation digits."""
 
 NEGATIVES_PER_KIND = 100
@@ -146,7 +146,7 @@ def evaluate(model: keras.Model, examples: Examples, task: TaskCard) -> Evaluati
 
 
 def are_labels(probabilities: Probabilities, labels: Labels, task: TaskCard) -> NDArray[np.bool_]:
-    """Return True for each example whose label is the answer, of a multi-label task its exact set: [n]."""
+    """Return True for each example whose answer is its label, or its exact set of labels: [n]."""
     if task.is_multi_label:
         return np.asarray(((probabilities >= task.threshold) == labels).all(axis=1), bool)
     return np.asarray(probabilities.argmax(axis=1) == labels, bool)
@@ -170,7 +170,7 @@ def score_multi_label(probabilities: Probabilities, labels: Labels, task: TaskCa
 def are_right(outputs: Outputs, labels: Labels) -> NDArray[np.bool_]:
     """Return for each example of classes and negatives whether the service would answer correctly: [n].
 
-    Refusing is right for a negative, whose label is the number of classes, and wrong for a class. A model
+    A refusal is right for a negative, whose label is the number of classes, and wrong for a class. A model
     without `is_digit` never refuses.
     """
     is_negative = labels == outputs[PROBABILITIES].shape[1]

@@ -47,7 +47,7 @@ WARMUP_VALUES = 1_000_000
 
 _FIT_FIELDS = (
     *("examples", "feedback_examples", "synthetic_examples", "negative_examples", "validation_examples"),
-    *("seed", "networks", "epochs", "best_epoch", "temperature", "device"),
+    *("seed", "epochs", "best_epoch", "temperature", "device"),
 )
 """Properties of a fit in the model card."""
 

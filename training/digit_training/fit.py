@@ -1,13 +1,12 @@
-"""Training loop: fits a recipe's networks, with or without augmentation."""
+"""Training loop: fits a recipe's network, with or without augmentation."""
 
 import gc
 import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -15,9 +14,8 @@ import numpy as np
 from digit_core.artifact.task_card import DIGITS
 from digit_training import device, evaluation, models
 from digit_training.augment import MILD, STRONG, augment
-from digit_training.callbacks import BestWeights, class_logs, defer_interrupt
+from digit_training.callbacks import BestWeights, class_logs, defer_interrupt, verbosity
 from digit_training.classifier import predict
-from digit_training.crops import crop_digits, crop_negatives
 from digit_training.data import NO_DIGIT, Examples, Labels
 from digit_training.drawing import negatives, synthetic
 from digit_training.models import IS_DIGIT, PROBABILITIES
@@ -25,9 +23,6 @@ from digit_training.recipes import Recipe
 
 STEPS_PER_EXECUTION = 25
 """Steps per call of the training function, which saves time between short steps."""
-
-SEEDS = 2**32
-"""Number of seeds that NumPy accepts."""
 
 MAX_REFUSED = 0.005
 """Share of readable held-out digits that the threshold of `is_digit` may refuse."""
@@ -37,6 +32,28 @@ MIN_CONFIDENCE = 0.9
 
 CROPPED_NEGATIVES = 0.2
 """Share of negatives that are what the reader takes for digits."""
+
+
+class CropSource(Protocol):
+    """Source of examples that are cropped from pages as in serving, such as the module `reader.crops`."""
+
+    def crop_digits(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        """Return `count` digits."""
+
+    def crop_negatives(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        """Return `count` negatives."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples that a network learns from."""
+
+    examples: Examples
+    """Digits, of which the recipe holds some out for validation."""
+    crops: CropSource
+    """Source of half of the synthetic digits, and of the share CROPPED_NEGATIVES of the negatives."""
+    feedback: Examples | None = None
+    """Examples for training alone, so that no copy of a repeated input is in the validation examples."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +68,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted model and how it was fitted.
-
-    For an ensemble, `epochs`, `best_epoch`, `history`, `temperature` and `threshold` are those of the first
-    network.
-    """
+    """A fitted model and how it was fitted."""
 
     model: keras.Model
     recipe: Recipe
@@ -80,10 +93,8 @@ class FitResult:
     threshold: Threshold | None
     """Threshold of `is_digit`, folded into the weights; None without that output or validation examples."""
     seconds: float
-    """Duration of the fit of all networks."""
+    """Duration of the fit."""
     device: str
-    networks: int = 1
-    """Number of completely fitted networks in the ensemble."""
 
     @property
     def examples(self) -> int:
@@ -93,160 +104,60 @@ class FitResult:
     @property
     def complete(self) -> bool:
         """True if the fit was not interrupted."""
-        return (self.epochs, self.networks) == (self.recipe.epochs, self.recipe.networks)
+        return self.epochs == self.recipe.epochs
 
     @property
     def progress(self) -> str:
         """Completed part of the recipe, such as "3 of 9 epochs"."""
-        if self.recipe.networks > 1 and self.epochs == self.recipe.epochs:
-            return f"{self.networks} of {self.recipe.networks} networks"
         return f"{self.epochs} of {self.recipe.epochs} epochs"
 
 
 def fit(
-    recipe: Recipe,
-    examples: Examples,
-    seed: int,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    *,
-    feedback: Examples | None = None,
-    backup: Path | None = None,
-    verbose: int = 0,
+    recipe: Recipe, data: TrainingData, seed: int, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> FitResult:
-    """Fit the recipe's networks, from consecutive seeds; the same seed and machine give the same model.
+    """Fit the recipe's network; the same seed and machine give the same model.
 
-    Validation examples are chosen among `examples` only: the copies of one input in `feedback` are all in the
-    training set.
-
-    After Ctrl-C, return the completely fitted networks, else the best epoch of the first network. Raise
-    KeyboardInterrupt if no epoch has ended. With `backup`, the beginning of a folder's path, another call of
-    the same arguments goes on after the last epoch of the network that was interrupted. With
-    `verbose`, Keras prints the layers, and a line for each epoch.
+    After Ctrl-C, return the best of the completed epochs. Raise KeyboardInterrupt if no epoch has ended. With
+    Keras's BackupAndRestore among the `callbacks`, another call of the same arguments goes on after the last
+    epoch.
     """
-    train_only = examples[:0] if feedback is None else feedback
-
-    def fit_network(seed: int) -> FitResult:
-        backups = [keras.callbacks.BackupAndRestore(f"{backup}-{seed}")] if backup else []
-        return _fit_network(recipe, examples, train_only, seed, [*backups, *callbacks], verbose)
-
-    results = [fit_network(seed)]
-    with suppress(KeyboardInterrupt):
-        while len(results) < recipe.networks and results[-1].epochs == recipe.epochs:
-            results.append(fit_network((seed + len(results)) % SEEDS))
-    complete = [result for result in results if result.epochs == recipe.epochs]
-    if len(complete) < 2:
-        return results[0]
-    return replace(
-        results[0],
-        model=models.ensemble([result.model for result in complete]),
-        networks=len(complete),
-        seconds=sum(result.seconds for result in results),
-    )
-
-
-class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Shuffled batches of examples, distorted anew in each epoch, in the last ones mildly.
-
-    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]; for two outputs,
-    `fit_targets` replaces the labels. A batch depends only on seed, epoch and index, so that prefetching
-    threads do not affect the result. Some recipes leave the `extra` examples, synthetic digits, out
-    of the mild epochs.
-    """
-
-    def __init__(
-        self, recipe: Recipe, plain: Examples, extra: Examples, seed: int, has_two_outputs: bool = False
-    ) -> None:
-        """Create the batches of epoch 0."""
-        # TensorFlow tunes a reader with one worker, and an epoch then ends only when the tuner next wakes up:
-        # it takes up to twice as long.
-        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_EXECUTION)
-        self.recipe, self.seed, self.has_two_outputs = recipe, seed, has_two_outputs
-        self.examples = plain + extra
-        self.mild_examples = len(self.examples if recipe.synthetic_in_mild_epochs else plain)
-        self.set_epoch(0)
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.examples) / self.recipe.batch_size)
-
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
-        size = self.recipe.batch_size
-        batch = self.examples[self.order[index * size : (index + 1) * size]]
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        images = augment(batch.images, rng, MILD if self.is_mild else STRONG)
-        return Examples(images, batch.labels).pixels, *fit_targets(batch.labels, self.has_two_outputs)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Shuffle the examples for this epoch, counted from 0; to be called before the epoch begins.
-
-        PyDataset.on_epoch_end does not suit: Keras calls it once too often, and while threads read batches.
-        """
-        self.epoch = epoch
-        self.is_mild = epoch >= self.recipe.epochs - self.recipe.mild_epochs
-        count = self.mild_examples if self.is_mild else len(self.examples)
-        order = np.random.default_rng([self.seed, epoch]).permutation(count)
-        # Keras expects as many batches in each epoch as in the first: some examples occur twice.
-        self.order = np.resize(order, len(self.examples))
-
-
-def fit_targets(labels: Labels, has_two_outputs: bool) -> tuple[Any, ...]:
-    """Return the labels [n], or for two outputs the targets and the weights of the examples, each by output.
-
-    Negatives have the weight 0 in the loss and the accuracy of the probabilities.
-    """
-    if not has_two_outputs:
-        return (labels,)
-    is_digit = (labels != NO_DIGIT).astype(np.float32)
-    # Labels must be in range even where the weight is 0.
-    targets = {PROBABILITIES: np.where(labels == NO_DIGIT, 0, labels), IS_DIGIT: is_digit[:, None]}
-    return targets, {PROBABILITIES: is_digit, IS_DIGIT: np.ones_like(is_digit)}
-
-
-def _fit_network(
-    recipe: Recipe,
-    examples: Examples,
-    feedback: Examples,
-    seed: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
-) -> FitResult:
-    """Fit a single network. Raise KeyboardInterrupt after Ctrl-C in the first epoch."""
     device.enable_determinism()
     keras.utils.set_random_seed(seed)
-    validation, train = _split(examples, recipe.validation_split, seed)
+    validation, train = _split(data.examples, recipe.validation_split, seed)
     rng = np.random.default_rng(seed)
     count = round(recipe.synthetic_fraction * len(train))
-    extra = synthetic.make_digits(count - count // 2, rng) + crop_digits(count // 2, train, rng)
+    extra = synthetic.make_digits(count - count // 2, rng) + data.crops.crop_digits(count // 2, train, rng)
     model = recipe.build()
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
     cropped = round(CROPPED_NEGATIVES * negative_count)
     refused = negatives.draw_negatives(negative_count - cropped, rng, train + extra)
-    refused += crop_negatives(cropped, train, rng)
-    plain = train + feedback + refused
-    _compile(model, recipe, len(plain) + len(extra))
+    refused += data.crops.crop_negatives(cropped, train, rng)
+    feedback = train[:0] if data.feedback is None else data.feedback
+    mixed = train + feedback + refused + extra
+    _compile(model, recipe, len(mixed))
     history, best_weights = keras.callbacks.History(), BestWeights()
     followers: list[keras.callbacks.Callback] = []
     inputs: dict[str, Any]
     if recipe.augmented:
-        batches = AugmentedBatches(recipe, plain, extra, seed, has_two_outputs)
+        batches = AugmentedBatches(recipe, mixed, seed, has_two_outputs)
         followers = [keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, _: batches.set_epoch(epoch))]
         inputs = {"x": batches}
     else:
-        targets, *weights = fit_targets((plain + extra).labels, has_two_outputs)
-        inputs = {"x": (plain + extra).pixels, "y": targets, "batch_size": recipe.batch_size}
+        targets, *weights = fit_targets(mixed.labels, has_two_outputs)
+        inputs = {"x": mixed.pixels, "y": targets, "batch_size": recipe.batch_size}
         inputs["sample_weight"] = weights[0] if weights else None
     validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
-        if verbose:
-            model.summary()
+        model.summary()
         model.fit(
             **inputs,
             epochs=recipe.epochs,
             validation_data=validation_data if len(validation) else None,
             validation_batch_size=500,
             callbacks=[best_weights, history, *callbacks, *followers, interrupt],
-            verbose=verbose,
+            verbose=verbosity(),
         )
     epochs = history.epoch[-1] + 1 if history.epoch else 0
     if epochs < recipe.epochs:
@@ -275,6 +186,56 @@ def _fit_network(
         seconds=time.perf_counter() - started,
         device=device.name(),
     )
+
+
+class AugmentedBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Shuffled batches of examples, distorted anew in each epoch, in the last ones mildly.
+
+    A batch is pixels float32 [batch_size, 784], 0..1, and labels uint8 [batch_size]; for two outputs,
+    `fit_targets` replaces the labels. A batch depends only on seed, epoch and index, so that prefetching
+    threads do not affect the result.
+    """
+
+    def __init__(self, recipe: Recipe, examples: Examples, seed: int, has_two_outputs: bool = False) -> None:
+        """Create the batches of epoch 0."""
+        # TensorFlow tunes a reader with one worker, and an epoch then ends only when the tuner next wakes up:
+        # it takes up to twice as long.
+        super().__init__(workers=2, max_queue_size=2 * STEPS_PER_EXECUTION)
+        self.recipe, self.seed, self.has_two_outputs = recipe, seed, has_two_outputs
+        self.examples = examples
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.examples) / self.recipe.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        size = self.recipe.batch_size
+        batch = self.examples[self.order[index * size : (index + 1) * size]]
+        rng = np.random.default_rng([self.seed, self.epoch, index])
+        images = augment(batch.images, rng, MILD if self.is_mild else STRONG)
+        return Examples(images, batch.labels).pixels, *fit_targets(batch.labels, self.has_two_outputs)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Shuffle the examples for this epoch, counted from 0; to be called before the epoch begins.
+
+        PyDataset.on_epoch_end does not suit: Keras calls it once too often, and while threads read batches.
+        """
+        self.epoch = epoch
+        self.is_mild = epoch >= self.recipe.epochs - self.recipe.mild_epochs
+        self.order = np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))
+
+
+def fit_targets(labels: Labels, has_two_outputs: bool) -> tuple[Any, ...]:
+    """Return the labels [n], or for two outputs the targets and the weights of the examples, each by output.
+
+    Negatives have the weight 0 in the loss and the accuracy of the probabilities.
+    """
+    if not has_two_outputs:
+        return (labels,)
+    is_digit = (labels != NO_DIGIT).astype(np.float32)
+    # Labels must be in range even where the weight is 0.
+    targets = {PROBABILITIES: np.where(labels == NO_DIGIT, 0, labels), IS_DIGIT: is_digit[:, None]}
+    return targets, {PROBABILITIES: is_digit, IS_DIGIT: np.ones_like(is_digit)}
 
 
 def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Examples, Examples]:

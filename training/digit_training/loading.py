@@ -1,4 +1,4 @@
-"""Models of files: Keras files and SavedModels."""
+"""Models that are loaded from files: Keras files and SavedModels."""
 
 import re
 import zipfile
@@ -25,14 +25,14 @@ def check_backend() -> None:
     """Raise ModelError if Keras runs on another backend than TensorFlow, which alone writes SavedModels."""
     if keras.backend.backend() != "tensorflow":
         raise ModelError(
-            "only Keras's TensorFlow backend writes SavedModels: KERAS_BACKEND=tensorflow digits export …"
+            "only Keras's TensorFlow backend writes SavedModels: say KERAS_BACKEND=tensorflow digits export …"
         )
 
 
 def load_keras(file: Path) -> keras.Model:
     """Return the model in a `.keras` or legacy `.h5` file. Raise ModelError if Keras cannot load it."""
     if file.is_dir():
-        raise ModelError("a folder is exported by --from-saved-model")
+        raise ModelError("this is a folder: export a SavedModel by --from-saved-model FOLDER")
     _check_file(file)
     try:
         model = keras.saving.load_model(file, compile=False)
@@ -43,7 +43,7 @@ def load_keras(file: Path) -> keras.Model:
             (str(error).strip() or type(error).__name__).splitlines()[-1].partition(" Full object config:")
         )
         raise ModelError(
-            f"not a model that Keras can load: {reason.rstrip('.')}. Import a layer by --import MODULE; "
+            f"Keras cannot load the model: {reason.rstrip('.')}. Import a layer by --import MODULE; "
             f"export a model with a Lambda layer, or of Keras 2, as a SavedModel (see {_GUIDE})"
         ) from error
     if not getattr(model, "inputs", None):
@@ -62,13 +62,13 @@ def load_keras(file: Path) -> keras.Model:
 
 
 def _check_file(file: Path) -> None:
-    """Raise ModelError unless the file holds a model: Keras says of others that they are not found."""
+    """Raise ModelError unless the file holds a model: of another file, Keras says that it is not found."""
     with file.open("rb") as opened:
         kind = _SIGNATURES.get(head := opened.read(4))
     if not head:
         raise ModelError(f"the file is empty: {_SAVE_AGAIN}")
     if kind is None:
-        raise ModelError(f"the file is no Keras model, whatever its name: {_SAVE_AGAIN}")
+        raise ModelError(f"the file is not a Keras model, whatever its name says: {_SAVE_AGAIN}")
     try:
         if kind == ".keras":
             with zipfile.ZipFile(file) as archive:
@@ -80,11 +80,11 @@ def _check_file(file: Path) -> None:
         raise ModelError(f"the file is incomplete or damaged: {_SAVE_AGAIN}") from error
     if not has_model:
         raise ModelError(
-            "the file holds weights, and no model: load them into the model, and save the whole by "
+            "the file holds weights only: load them into the model, and save the whole model by "
             'model.save("mine.keras")'
         )
     if (kind == ".keras") != (file.suffix == ".keras"):
-        raise ModelError(f"the file is of another kind than its name says: rename it to {file.stem}{kind}")
+        raise ModelError(f"the file is not of the kind that its name says: rename it to {file.stem}{kind}")
 
 
 def load_saved_model(folder: Path, signature: str) -> keras.Model:
@@ -95,12 +95,12 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     import tensorflow as tf
 
     if not (folder / "saved_model.pb").is_file():
-        raise ModelError("not a SavedModel: the folder has no saved_model.pb")
+        raise ModelError("the folder is not a SavedModel: it has no saved_model.pb")
     try:
         signatures = tf.saved_model.load(str(folder)).signatures
     # TensorFlow does not document its exceptions for damaged or incompatible SavedModels.
     except Exception as error:
-        raise ModelError(f"not a SavedModel that TensorFlow can load: {reason_of(error)}") from error
+        raise ModelError(f"TensorFlow cannot load the SavedModel: {reason_of(error)}") from error
     if signature not in signatures:
         known = ", ".join(sorted(signatures)) or "none"
         raise ModelError(f"there is no signature {signature!r} (see --signature); signatures: {known}")
@@ -112,7 +112,7 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
         taken = input_spec.dtype.name
         raise ModelError(f"the signature {signature!r} takes {taken}, not float32 or uint8: {_ANOTHER}")
     if input_spec.shape.rank is None:
-        raise ModelError(f"the signature {signature!r} states no shape of its input")
+        raise ModelError(f"the signature {signature!r} states no shape of its input: {_ANOTHER}")
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
     answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
     return keras.Model(pixels, answers, name=re.sub(r"\W", "_", folder.name) or "saved_model")

@@ -4,11 +4,9 @@ Each network maps pixels float32 [n, 784], 0..1, to probabilities float32 [n, 10
 gives a dictionary of `probabilities` and `is_digit`, float32 [n, 1]: the probability of a digit.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
 PROBABILITIES = "probabilities"
@@ -60,33 +58,6 @@ def convnet() -> keras.Model:
         IS_DIGIT: layers.Dense(1, activation="sigmoid", name=IS_DIGIT)(features),
     }
     return keras.Model(pixels, outputs, name="convnet")
-
-
-def ensemble(members: Sequence[keras.Model]) -> keras.Model:
-    """Return a network whose logits are the means of the members' logits, for each output.
-
-    Each member takes [n, 784], and its outputs are Dense layers on the same features; the ensemble merges
-    these layers.
-    """
-    pixels = keras.Input((784,), name="pixels")
-    heads = [output_layers(member) for member in members]
-    features = layers.Concatenate()(
-        [
-            keras.Model(member.inputs, head[PROBABILITIES].input, name=f"{member.name}_{number}")(pixels)
-            for number, (member, head) in enumerate(zip(members, heads, strict=True), 1)
-        ]
-    )
-    merged = {
-        name: layers.Dense(layer.units, activation=layer.activation, name=name)
-        for name, layer in heads[0].items()
-    }
-    outputs = {name: layer(features) for name, layer in merged.items()}
-    name = f"{members[0].name}_ensemble"
-    model = keras.Model(pixels, outputs if IS_DIGIT in outputs else outputs[PROBABILITIES], name=name)
-    for name, layer in merged.items():
-        weights, biases = zip(*(head[name].get_weights() for head in heads), strict=True)
-        layer.set_weights([np.concatenate(weights) / len(members), np.mean(biases, axis=0)])
-    return model
 
 
 def has_is_digit(model: keras.Model) -> bool:

@@ -33,7 +33,7 @@ from digit_training.data import (
 from digit_training.errors import CardError, DataError
 
 TESTED_PART = 6
-"""Number of digits of one's own of which one tests; of MNIST's, one of seven does."""
+"""One of so many of the user's own digits tests the model; of MNIST's digits, one of seven does."""
 
 _NPZ_KEYS = (("x_test", "y_test"), ("images", "labels"))
 
@@ -75,7 +75,7 @@ class LabelledPictures:
 class _Picture(NamedTuple):
     name: str
     label: int | list[int]
-    """Index of the label; of a multi-label task 0 or 1 for each label."""
+    """Index of the label, or in a multi-label task 0 or 1 for each label."""
     source: Path | NDArray[Any]
     """File, or pixels of any size."""
 
@@ -91,15 +91,7 @@ def load(path: Path, task: TaskCard) -> LabelledPictures:
     """
     if not path.exists():
         raise DataError(f"{path} does not exist")
-    if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
-        pictures = _read_csv(path, task)
-    elif has_idx_files(path):
-        pictures = _from_arrays(*read_idx_pair(path, "t10k"), task)
-    elif path.is_dir():
-        pictures = _read_folder(path, task)
-    else:
-        pictures = _read_npz(path, task)
-    loaded = _prepare(pictures, task, path)
+    loaded = _prepare(_read(path, task), task, path)
     if task.is_multi_label or has_label_folders(path):
         labels = loaded.examples.labels
         tested = (
@@ -131,7 +123,7 @@ def prepare_folder(folder: Path, card: Path) -> tuple[NDArray[np.uint8], Labels]
 def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
     """Return the digits in a folder of a folder for each of 0 to 9 as training and test set, and as loaded.
 
-    A sixth tests, chosen at random and always the same. Raise DataError as `load` does.
+    The test set is a sixth of the digits, chosen at random and always the same. Raise DataError like `load`.
     """
     loaded = load(folder, DIGITS)
     order = np.random.default_rng(0).permutation(len(loaded))
@@ -144,6 +136,14 @@ def load_digits(folder: Path) -> tuple[Dataset, LabelledPictures]:
 def has_label_folders(path: Path) -> bool:
     """True for a folder of folders, without IDX files."""
     return path.is_dir() and not has_idx_files(path) and bool(_subfolders(path))
+
+
+def _read(path: Path, task: TaskCard) -> list[_Picture]:
+    if path.suffix == ".csv" or (path.is_dir() and task.is_multi_label):
+        return _read_csv(path, task)
+    if has_idx_files(path):
+        return _from_arrays(*read_idx_pair(path, "t10k"), task)
+    return _read_folder(path, task) if path.is_dir() else _read_npz(path, task)
 
 
 def _read_folder(folder: Path, task: TaskCard) -> list[_Picture]:
@@ -220,7 +220,7 @@ def _label_indices(labels: RawArray, task: TaskCard) -> Labels:
 
 
 def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> LabelledPictures:
-    # Preallocated: a list of arrays and their stack would be two copies in memory.
+    # The array is preallocated: a list of arrays and their stack would be two copies in memory.
     prepared = np.empty((len(pictures), *task.shape), np.uint8)
     accepted: list[_Picture] = []
     unreadable: list[str] = []

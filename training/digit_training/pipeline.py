@@ -6,6 +6,7 @@ A model that was fitted elsewhere, for any task, skips the fit.
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,26 +22,25 @@ from digit_core.artifact.versions import ArtifactError, Version, check_writable
 from digit_core.errors import how_to_install
 from digit_training import cards, classifier, device, loading, models, pictures, provenance, shipped, skew
 from digit_training import data as datasets
-from digit_training.callbacks import verbosity
 from digit_training.comparison import Answers, Sets, ask_served, compare, judging_sets
 from digit_training.data import Dataset
 from digit_training.errors import CardError, DataError, Interrupted, ModelError, NotPublishedError
 from digit_training.evaluation import Evaluation, are_labels, evaluate
 from digit_training.export import Origin, model_card, read_weights, write_artifact
-from digit_training.fit import fit
+from digit_training.fit import CropSource, TrainingData, fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target, digits_command
 from digit_training.quality_gate import FEEDBACK, MIN_AGREEMENT, TEST, Comparison, Comparisons, QualityGate
-from digit_training.reader.export import write_reader
-from digit_training.recipes import RECIPES, Overrides, Recipe, fit_command
+from digit_training.reader_artifact import write_reader
+from digit_training.recipes import RECIPES, FitRun, Recipe
 from digit_training.report import render_page
 
 if TYPE_CHECKING:
     from digit_training.feedback import Feedback
 
 MAX_NAMED = 5
-"""Most left-out pictures that are named, of each kind."""
+"""Largest number of left-out pictures of a kind that are named."""
 
 
 def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READER_NAME)) -> None:
@@ -71,25 +71,36 @@ def _shipped_card(name: str) -> dict[str, Any]:
     return card | published | {"fitted": card["created"]}
 
 
-def train(
-    target: Target,
-    *,
-    recipe: str,
-    overrides: Overrides,
-    seed: int,
-    data: Path | None = None,
-    feedback: str | None = None,
-    without_caller: Sequence[str] = (),
-    feedback_weight: int = 1,
-    from_stable: bool = False,
-    report: Path | None = None,
-) -> None:
-    """Fit a recipe, write the report and the Keras file, and publish the model.
+@dataclass(frozen=True)
+class FeedbackSource:
+    """Store of labelled pictures to learn from, and to test with."""
 
-    `data` is MNIST, by default that of `data.load`. `feedback` is the URL of a store of labelled answers,
-    without those of the API keys `without_caller`; its training inputs count `feedback_weight` times each.
-    `from_stable` starts from the weights of the stable version. `report` is the folder of report and Keras
-    file, by default one named by the time.
+    url: str
+    without_callers: Sequence[str] = ()
+    """Names of the API keys whose labels are left out."""
+    weight: int = 1
+    """Number of times that a picture counts in training."""
+
+
+@dataclass(frozen=True)
+class ExportRun:
+    """A model that was fitted elsewhere, and what judges it."""
+
+    path: Path
+    """Keras file, or with a signature the folder of a SavedModel."""
+    signature: str | None
+    card: Path | None
+    """TOML file of the task card; without it and labels in `entries`, the task is that of the digits."""
+    entries: cards.Document
+    """Entries that replace those of the card."""
+    data: Path | None = None
+    """Test pictures; None selects the digits'."""
+    report: Path | None = None
+    """Folder for the report; None writes none."""
+
+
+def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: CropSource) -> None:
+    """Fit a recipe, write the report and the Keras file, and publish the model.
 
     Raise TrainingError for bad data or a model that fails the gate, and ArtifactError for an invalid models
     folder. Raise Interrupted after Ctrl-C; report and Keras file then hold the incomplete fit, if an epoch
@@ -97,34 +108,27 @@ def train(
     """
     loading.check_backend()
     target.check(DIGITS)
-    dataset = _load(data)
-    chosen = RECIPES[recipe].fine_tuning() if from_stable else RECIPES[recipe]
-    chosen = chosen.with_changes(**overrides)
-    if dataset.offline and "epochs" not in overrides:
+    dataset = _load(run.data)
+    recipe = RECIPES[run.recipe]
+    chosen = (recipe.fine_tuning() if run.from_stable else recipe).with_changes(**run.overrides)
+    if dataset.offline and "epochs" not in run.overrides:
         chosen = chosen.scaled_to(len(dataset.train))
-    known = _read_feedback(feedback, without_caller, DIGITS, RECIPES[recipe].build(), target.gate)
-    labelled = None if known is None else _without_tested(known, dataset, feedback_weight)
+    weight = source.weight if source else 1
+    known = _read_feedback(source, DIGITS, recipe.build(), target.gate)
+    labelled = None if known is None else _without_tested(known, dataset, weight)
     test = LabelledPictures.of(dataset.test, DIGITS, dataset.describe())
     sets = judging_sets(test, labelled.held_out if labelled else None)
     served = _ask_served(target, sets)
-    if from_stable:
+    if run.from_stable:
         chosen = _start_from_served(target, served, chosen)
-    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    repeated = labelled.train.repeat(feedback_weight) if labelled else None
+    folder = _make_folder(run.report)
+    repeated = labelled.train.repeat(weight) if labelled else None
     click.echo(f"Device: {device.name()}")
     if chosen.synthetic_fraction:
         click.echo("Drawing more digits, and pictures without one, which takes about a minute ...")
     try:
-        result = fit(
-            chosen,
-            dataset.train,
-            seed,
-            feedback=repeated,
-            backup=folder / "backup",
-            verbose=verbosity(),
-        )
+        backup = keras.callbacks.BackupAndRestore(folder / f"backup-{run.seed}")
+        result = fit(chosen, TrainingData(dataset.train, crops, repeated), run.seed, [backup])
     except KeyboardInterrupt:
         raise Interrupted("Interrupted before the end of the first epoch; no model is saved.") from None
     result.model.save(folder / "model.keras")
@@ -132,77 +136,69 @@ def train(
 
     evaluation, comparisons = _judge(result.model, sets, served)
     card = model_card(result.model, DIGITS, test.description, evaluation, result)
-    network = "--model perceptron" if recipe == "perceptron" else f"--recipe {recipe}"
-    card["command"] = fit_command(network, seed, from_stable, overrides)
+    card["command"] = run.command
     card["comparisons"] = comparisons.describe()
-    card["started_from"] = comparisons.served if from_stable else None
+    card["started_from"] = comparisons.served if run.from_stable else None
     right = comparisons.of[FEEDBACK].right if FEEDBACK in comparisons.of else np.zeros(0, bool)
-    card["feedback"] = labelled.describe(feedback_weight, right) if labelled else None
+    card["feedback"] = labelled.describe(weight, right) if labelled else None
     card = shipped.save(result.model, card, DIGITS.name, folder)
     _write_report(render_page(card, test, evaluation, comparisons, result), folder)
     if not result.complete:
         command = shlex.join([digits_command(), "export", str(folder / "model.keras"), *target.models_option])
         raise Interrupted(
             f"Interrupted after {result.progress}; the model is not published. "
-            f"To go on: the same command with --report {folder}. To publish it as it is: {command}"
+            f"To go on, repeat the command with --report {folder}. To publish it as it is, run {command}"
         )
     target.gate.check(comparisons, DIGITS.labels, evaluation)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
     target.publish(DIGITS.name, write, click.echo)
 
 
-def export(
-    target: Target,
-    path: Path,
-    *,
-    signature: str | None = None,
-    card: Path | None = None,
-    entries: cards.Document,
-    data: Path | None = None,
-    feedback: str | None = None,
-    without_caller: Sequence[str] = (),
-    report: Path | None = None,
-) -> None:
+def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> None:
     """Evaluate a model that was fitted elsewhere, and publish it under its task's name.
-
-    `path` is a Keras file, or with a signature the folder of a SavedModel. `card` is the TOML file of the
-    task card, and `entries` replace its entries; without a card and labels, the task is that of the digits.
-    `data` are test pictures, by default the digits'; `feedback` and `report` are those of `train`.
 
     Raise TrainingError for bad data, an unsuitable model or card, or a model that fails the gate, and
     ArtifactError for an invalid models folder.
     """
     loading.check_backend()
-    model, task = _load_model(path, signature, card, entries)
+    model, task = _load_model(run)
     low, high = task.range
     click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
     target.check(task)
-    if report:
-        check_writable(report)
-    test = _load_test_pictures(data, task, target.gate.force)
+    if run.report:
+        check_writable(run.report)
+    test = _load_test_pictures(run.data, task, target.gate.force)
     if test is None:
-        click.echo("Without --data the model is not evaluated.")
-        with _naming_file_in_errors(card or path):
+        click.echo("The model is not evaluated, since --data is missing.")
+        with _naming_file_in_errors(run.card or run.path):
             skew.check_range_of_first_layer(model, task)
         described, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
     else:
-        labelled = _read_feedback(feedback, without_caller, task, model, target.gate)
+        labelled = _read_feedback(source, task, model, target.gate)
         sets = judging_sets(test, labelled.held_out if labelled else None)
         evaluation, comparisons = _judge(model, sets, _ask_served(target, sets))
-        with _naming_file_in_errors(card or path):
+        with _naming_file_in_errors(run.card or run.path):
             skew.check_range(model, test, evaluation.probabilities)
         for difference in skew.describe_other_answers(model, test, evaluation.probabilities):
             click.echo(difference)
         described, warmup_images = model_card(model, task, test.description, evaluation), test.examples.images
         described["comparisons"] = comparisons.describe()
-        if report and task.is_multi_label:
+        if run.report and task.is_multi_label:
             click.echo("A multi-label task has no report.")
-        elif report:
-            report.mkdir(parents=True, exist_ok=True)
-            _write_report(render_page(described, test, evaluation, comparisons), report)
+        elif run.report:
+            run.report.mkdir(parents=True, exist_ok=True)
+            _write_report(render_page(described, test, evaluation, comparisons), run.report)
         target.gate.check(comparisons, task.labels, evaluation)
-    described["source"] = provenance.describe(path)
+    described["source"] = provenance.describe(run.path)
     target.publish(task.name, partial(write_artifact, model, task, described, warmup_images), click.echo)
+
+
+def _make_folder(report: Path | None) -> Path:
+    """Return the folder of a fit's report, by default one named by the time, and make it."""
+    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _console() -> Console:
@@ -237,7 +233,7 @@ def _load_test_pictures(data: Path | None, task: TaskCard, force: bool) -> Label
     if data is None:
         if force:
             return None
-        raise DataError("--data is needed to evaluate the model; --force publishes it without")
+        raise DataError("--data is needed to evaluate the model; --force publishes it without an evaluation")
     with _console().status("Reading pictures"):
         test = pictures.load(data, task)
     click.echo(f"Data: {len(test):,} pictures in {data}")
@@ -254,19 +250,19 @@ def _print_left_out(reason: str, names: Sequence[str]) -> None:
 
 
 def _read_feedback(
-    url: str | None, without_callers: Sequence[str], task: TaskCard, model: keras.Model, gate: QualityGate
+    source: FeedbackSource | None, task: TaskCard, model: keras.Model, gate: QualityGate
 ) -> "Feedback | None":
     """Return the feedback that the model can answer; None without a store.
 
     Report how many labels agree with the served answers. Raise NotPublishedError if too few do.
     """
-    if url is None:
+    if source is None:
         return None
     try:
         from digit_training import feedback
     except ImportError as error:
         raise DataError(f"--feedback needs SQLAlchemy; {how_to_install('training,feedback')}") from error
-    stored = feedback.load(url, task, without_callers)
+    stored = feedback.load(source.url, task, source.without_callers)
     for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
         click.echo(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
@@ -274,7 +270,7 @@ def _read_feedback(
         )
     for count, reason in (
         (stored.conflicts, "less than two thirds of their callers agree"),
-        (stored.unusable, "the card can't prepare them, or has no such label"),
+        (stored.unusable, "the card can't prepare them, or lacks their label"),
     ):
         if count:
             click.echo(f"Left out of the feedback: {count:,} ({reason})")
@@ -287,7 +283,7 @@ def _read_feedback(
 
 
 def _without_tested(known: "Feedback", dataset: Dataset, weight: int) -> "Feedback":
-    """Leave out of the feedback what tests the model. Raise NotPublishedError if nothing is left to learn."""
+    """Leave out the pictures that test the model. Raise NotPublishedError if nothing is left to learn."""
     usable = known.without_tested(np.concatenate((dataset.test.images, datasets.read_hard_pictures().images)))
     if count := len(known) - len(usable):
         click.echo(f"Left out of the feedback: {count:,} (also in the data that test the model)")
@@ -314,38 +310,35 @@ def _ask_served(target: Target, sets: Sets) -> tuple[Version, Answers] | None:
     except (ArtifactError, DataError, ModelError) as error:
         if not target.gate.force:
             raise ModelError(
-                f"no comparison with the served version: {error}; --force publishes without"
+                f"the model cannot be compared with the served version: {error}; --force publishes it anyway"
             ) from error
-        click.echo(f"No comparison with the served version: {error}")
+        click.echo(f"The model is not compared with the served version: {error}")
         return None
 
 
 def _start_from_served(target: Target, served: tuple[Version, Answers] | None, recipe: Recipe) -> Recipe:
     """Return the recipe that starts from the served version. Raise ModelError if it cannot."""
-    if recipe.networks > 1:
-        raise ModelError("--from stable starts one network: this recipe has several")
     if served is None:
         folder = target.models.root / DIGITS.name
-        raise ModelError(f"{folder} has no stable version to start from; train the first without --from")
+        raise ModelError(f"{folder} has no stable version to start from; train the first one without --from")
     version, _ = served
     weights = read_weights(version, recipe.build())
     click.echo(f"Starting from {version.path}, epochs: {recipe.epochs}")
     return recipe.starting_from(weights)
 
 
-def _load_model(
-    path: Path, signature: str | None, card: Path | None, entries: cards.Document
-) -> tuple[keras.Model, TaskCard]:
+def _load_model(run: ExportRun) -> tuple[keras.Model, TaskCard]:
     """Return the model, with the input of its card, and the card."""
+    path, card = run.path, run.card
     with _naming_file_in_errors(path):
-        model = loading.load_saved_model(path, signature) if signature else loading.load_keras(path)
-    has_card = card or "labels" in entries
+        model = loading.load_saved_model(path, run.signature) if run.signature else loading.load_keras(path)
+    has_card = card or "labels" in run.entries
     hint = "" if has_card else " (the digits' card; see --task and --labels)"
     with _naming_file_in_errors(card or path, hint):
         document = cards.named_after(path) if has_card else cards.of_digits(model)
         if card:
             document = cards.read(card)
-        task, convention = cards.complete(cards.with_entries(document, entries), model)
+        task, convention = cards.complete(cards.with_entries(document, run.entries), model)
     with _naming_file_in_errors(path, hint):
         return classifier.adapt(model, task, convention), task
 
@@ -396,7 +389,7 @@ def _judge(
         wrong, count = int((~feedback.right).sum()), len(feedback)
         click.echo(
             f"Warning: {wrong:,} of {count:,} held-out labels contradict the model. Look at them with "
-            "digits feedback export, and leave out who labels wrongly (--without-caller)"
+            "digits feedback export, and leave out callers who label wrongly (--without-caller)"
         )
     return evaluation, comparisons
 

@@ -22,7 +22,7 @@ def describe(path: Path | None = None) -> dict[str, str | None]:
     folder = path.resolve().parent if path else Path()
     checkout = _git(folder, "rev-parse", "--show-toplevel")
     lock = Path(checkout or sys.prefix, LOCK_FILE)
-    # --exclude: the revision itself in place of the distance from a tag.
+    # --exclude selects the revision itself in place of the distance from a tag.
     revision = _git(folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     return {
         "git_revision": os.environ.get("DIGITS_GIT_REVISION") or revision,
@@ -42,7 +42,7 @@ def _sha256(path: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Return the output of git; None if it fails, for want of a checkout say, or is not installed."""
+    """Return the output of git; None if it fails, for example without a checkout, or is not installed."""
     try:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],  # noqa: S607

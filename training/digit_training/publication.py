@@ -23,7 +23,7 @@ _LISTED_LABELS = 10
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Models folder of a publication, and the conditions of it."""
+    """Models folder to publish in, and the conditions of a publication."""
 
     models: ModelsFolder
     gate: QualityGate
@@ -46,7 +46,7 @@ class Target:
         self.models.names()
         self.models.read_config()
         for version in self.models.versions(task.name).values():
-            # An invalid card is no other task; the comparison raises its error if the version is stable.
+            # An invalid card is not another task; the comparison raises its error if the version is stable.
             with suppress(ArtifactError):
                 published = version.task()
                 if version.is_complete and _kind_of(published) != _kind_of(task):
@@ -81,7 +81,7 @@ class Target:
         elif self.promote:
             sys.stdout.flush()
             environment = os.environ | {"DIGITS_MODELS": str(self.models.root)}
-            # A process of its own: training imports nothing of serving.
+            # Promotion runs in a process of its own, since training imports nothing of serving.
             done = subprocess.run([sys.executable, "-m", "digit_client", *promote], env=environment)
             if done.returncode:
                 again = shlex.join([digits_command(), *promote])

@@ -42,13 +42,13 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 """
 
 MAX_LABEL_LOSS = 0.01
-"""The same of a single label."""
+"""The same margin for a single label."""
 
 MAX_CALIBRATION_ERROR = 0.3
 """Calibration error above which the confidence tells nothing: that of a softmax taken for logits is 0.4."""
 
 _GROWTH = 1.05
-"""Factor between the numbers of pictures that are tried for a gain that is no chance."""
+"""Factor between the numbers of pictures that are tried, until the gain is beyond chance."""
 
 
 @dataclass(frozen=True)
@@ -196,24 +196,30 @@ class QualityGate:
         error = evaluation.calibration_error if evaluation else None
         if error and error > MAX_CALIBRATION_ERROR:
             self._refuse(
-                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is no "
-                "probability of a right answer; is the output what the card says (see --output and --force)?"
+                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is not "
+                "the probability of a right answer; is the output what the card says (see --output, --force)?"
             )
+        self._check_losses(comparisons, labels)
+        self._check_gain(comparisons)
+
+    def _check_losses(self, comparisons: Comparisons, labels: Sequence[str]) -> None:
+        describe = partial(_describe, served=comparisons.served)
         for pictures, judged in comparisons.of.items():
-            describe = partial(_describe, served=comparisons.served)
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
                 self._refuse(f"{describe(judged, f'on {pictures} is below')} (see --force)")
             for label, part in judged.worse_labels():
                 shown = repr(labels[label]) if label < len(labels) else "no label"
                 self._refuse(f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)")
-            if self.min_gain is None or judged.served is None or pictures != FEEDBACK:
-                continue
-            # Rounding removes the floating-point error of the difference.
-            is_less = round(judged.gain, 9) < self.min_gain
-            if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
-                missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
-                gain = describe(judged, f"on {pictures} is not {self.min_gain} above")
-                self._refuse(f"{gain}{missing} (see --min-gain and --force)")
+
+    def _check_gain(self, comparisons: Comparisons) -> None:
+        if self.min_gain is None or (judged := comparisons.of.get(FEEDBACK)) is None or judged.served is None:
+            return
+        # Rounding removes the floating-point error of the difference.
+        is_less = round(judged.gain, 9) < self.min_gain
+        if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
+            missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
+            gain = _describe(judged, f"on {FEEDBACK} is not {self.min_gain} above", comparisons.served)
+            self._refuse(f"{gain}{missing} (see --min-gain and --force)")
 
     def _refuse(self, reason: str) -> None:
         if not self.force:
@@ -232,7 +238,7 @@ def _describe_missing(held_out: int) -> str:
 
 
 def _binomial_tail(least: int, count: int) -> float:
-    """Probability of at least `least` heads of `count` coins.
+    """Return the probability of at least `least` heads of `count` coins.
 
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.

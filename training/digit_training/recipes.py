@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.artifact.task_card import READER_NAME
 from digit_training import models
 
 MNIST_TRAINING_EXAMPLES = 60_000
@@ -20,14 +22,35 @@ A third of the learning rate costs the perceptron a fifth of its gain, and gains
 """
 
 
+ONE_RECIPE = ("perceptron", READER_NAME)
+"""Networks that have one recipe, and are named by `--model`."""
+
 Overrides = Mapping[str, Any]
 """Hyperparameters of a user in place of the recipe's own: epochs, batch_size, learning_rate."""
 
 
-def fit_command(network: str, seed: int, from_stable: bool, overrides: Overrides) -> str:
-    """Return the command of a fit, without its paths; `network` is the option that names it."""
-    options = [f"--{name.replace('_', '-')} {value}" for name, value in overrides.items()]
-    return " ".join(["digits train", network, f"--seed {seed}", *["--from stable"] * from_stable, *options])
+@dataclass(frozen=True)
+class FitRun:
+    """Data and hyperparameters of a fit, of the classifier or of the reader."""
+
+    recipe: str
+    """Recipe of the convnet, or the name of a network that has one recipe."""
+    overrides: Overrides
+    seed: int
+    data: Path | None = None
+    """MNIST; None selects the default source."""
+    report: Path | None = None
+    """Folder for what the fit writes, in which an interrupted fit goes on; None selects one in `runs`."""
+    from_stable: bool = False
+    """True to start from the weights of the stable version."""
+
+    @property
+    def command(self) -> str:
+        """Return the command of this fit, without its paths."""
+        network = f"--model {self.recipe}" if self.recipe in ONE_RECIPE else f"--recipe {self.recipe}"
+        options = [f"--{name.replace('_', '-')} {value}" for name, value in self.overrides.items()]
+        start = ["--from stable"] * self.from_stable
+        return " ".join(["digits train", network, f"--seed {self.seed}", *start, *options])
 
 
 @dataclass(frozen=True)
@@ -50,10 +73,6 @@ class Recipe:
     """True to distort each example anew in each epoch."""
     mild_epochs: int = 0
     """Number of epochs with mild augmentation at the end of the fit."""
-    synthetic_in_mild_epochs: bool = True
-    """False to leave the synthetic digits out of the mild epochs."""
-    networks: int = 1
-    """Number of networks, fitted from consecutive seeds, that form an ensemble."""
 
     def with_changes(self, **changes: Any) -> "Recipe":
         """Return the recipe with other hyperparameters, and the same share of mild epochs."""
@@ -66,7 +85,7 @@ class Recipe:
         return replace(shorter, mild_epochs=max(shorter.mild_epochs, min(self.mild_epochs, 1)))
 
     def starting_from(self, weights: Sequence[NDArray[np.float32]]) -> "Recipe":
-        """Return the recipe whose networks start from these weights."""
+        """Return the recipe whose network starts from these weights."""
 
         def build() -> keras.Model:
             model = self.build()
@@ -107,18 +126,9 @@ QUICK = Recipe(
     mild_epochs=1,
 )
 
-FULL = replace(
-    QUICK,
-    epochs=24,
-    # Synthetic digits cost accuracy on MNIST, which the mild epochs win back.
-    synthetic_fraction=0.05,
-    mild_epochs=6,
-)
-
 RECIPES = {
     "perceptron": Recipe(models.perceptron, sgd, epochs=10, batch_size=32, learning_rate=0.01),
     "quick": QUICK,
-    "full": FULL,
-    # Mild epochs without synthetic digits gain accuracy on MNIST and lose it on other people's drawings.
-    "best": replace(FULL, synthetic_in_mild_epochs=False, networks=5),
+    # Synthetic digits cost accuracy on MNIST, which the mild epochs win back.
+    "full": replace(QUICK, epochs=24, synthetic_fraction=0.05, mild_epochs=6),
 }

@@ -33,7 +33,7 @@ from digit_training.quality_gate import Comparisons
 SAMPLES_PER_DIGIT = 10
 MAX_MISTAKES = 24
 MAX_SHOWN_CLASSES = 20
-"""Most labels of a confusion matrix, and most rows of the tables that replace it for more labels."""
+"""Largest number of labels in a confusion matrix, and of rows of the tables that replace it."""
 
 THUMBNAIL_SIDE = 160
 """Longest side of a picture in the page, in pixels."""

@@ -1,4 +1,4 @@
-"""Training-serving skew: pictures in another range, or as Keras's loader prepares them, against serving."""
+"""Training-serving skew: pictures in another range, or prepared by Keras's loader, compared with serving."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -60,11 +60,11 @@ def check_range(model: keras.Model, pictures: LabelledPictures, probabilities: N
 
 
 def check_range_of_first_layer(model: keras.Model, task: TaskCard) -> None:
-    """Raise CardError if the model scales 0..255 itself, and gets another range: no picture tells more."""
+    """Raise CardError if the model scales 0..255 itself but gets another range; no picture judges it."""
     low, high = task.range
     if takes_bytes(model) and (low, high) != (0, 255):
         raise CardError(
-            f"the model's first layer scales 0 to 255, and the card says {low:g} to {high:g}: leave out the "
+            f"the model's first layer scales 0 to 255, but the card says {low:g} to {high:g}: leave out the "
             "range, or give --data, whose pictures decide"
         )
 
@@ -75,7 +75,7 @@ def describe_other_answers(
     """Yield a sentence for each entry of a card by which pictures get another answer than in serving.
 
     `probabilities` [n, k] are the model's answers as in serving. Up to MAX_PICTURES of a folder for each
-    label are compared; none of other pictures, which this loader does not read.
+    label are compared. Other pictures are not, since this loader does not read them.
     """
     folder, task = pictures.path, pictures.task
     if folder is None or task.kind != "resize":

@@ -45,7 +45,7 @@ class Thresholds:
     """Least score of a peak that may be a digit of a line if something else is expected than was read.
 
     An exported reader's graph returns no peak of its own floor or less, 0.05 (`MIN_SCORE` in
-    `digit_training/reader/peaks.py`): for a lower value here, export the reader with a lower floor.
+    `digit_training/finder.py`): for a lower value here, export the reader with a lower floor.
     """
     weak_share: float = 0.5
     """Share of such a peak's score that is the probability of a digit."""

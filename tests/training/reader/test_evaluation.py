@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from digit_core.reading.peaks import Peaks
+from digit_training.finder import MIN_SCORE
 from digit_training.reader.evaluation import MAX_FALSE_PAGES, Finds, score
-from digit_training.reader.peaks import MIN_SCORE
 from tests.training.conftest import written_page
 
 

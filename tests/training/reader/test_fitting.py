@@ -1,5 +1,6 @@
 """Fit of the reader: a short one learns, and goes on after an interruption."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import numpy as np
 import pytest
 
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PAGE_SHAPE, PageWriter
-from digit_training.reader.detector import STRIDE, TARGETS
+from digit_training.detector import STRIDE, TARGETS
 from digit_training.reader.fitting import DrawnPages, Plan, fit
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, PageWriter
 
 PLAN = Plan(epochs=3, batch_size=4, steps_per_epoch=8, glyphs=40)
 
@@ -23,7 +24,7 @@ def examples(digits: Any) -> Examples:
 
 def test_drawn_pages_depend_on_seed_epoch_and_index(examples: Examples) -> None:
     writer = PageWriter(GlyphBank(examples, 40, np.random.default_rng(0)))
-    one, again, other = (DrawnPages(writer, PLAN, seed) for seed in (5, 5, 6))
+    one, again, other = (DrawnPages(writer, replace(PLAN, seed=seed)) for seed in (5, 5, 6))
     levels, targets = one[2]
     assert (len(one), levels.dtype) == (PLAN.steps_per_epoch, np.uint8)
     assert levels.shape == (4, *PAGE_SHAPE, 1)
@@ -54,7 +55,7 @@ class Losses(keras.callbacks.Callback):  # type: ignore[misc]
 def test_fit_learns_and_goes_on_after_an_interruption(examples: Examples, tmp_path: Path) -> None:
     first, rest = Losses(stop_before=2), Losses()
     with pytest.raises(KeyboardInterrupt):
-        fit(examples, PLAN, 0, tmp_path, [first])
-    fit(examples, PLAN, 0, tmp_path, [rest])
+        fit(examples, PLAN, [keras.callbacks.BackupAndRestore(tmp_path), first])
+    fit(examples, PLAN, [keras.callbacks.BackupAndRestore(tmp_path), rest])
     assert ([*first.of], [*rest.of]) == ([0, 1], [2])
     assert rest.of[2] < first.of[0]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,16 @@ from digit_core.recognition import Classify, Find, Recognition, drive
 from digit_core.results import Reading
 from digit_training import shipped
 from digit_training.data import SAMPLE, Dataset
+from digit_training.detector import detector
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import read_weights
+from digit_training.finder import Finder, finder
 from digit_training.publication import Target
 from digit_training.quality_gate import QualityGate
 from digit_training.reader import pipeline
-from digit_training.reader.detector import detector
 from digit_training.reader.evaluation import score
 from digit_training.reader.fitting import Plan
-from digit_training.reader.peaks import Finder, finder
+from digit_training.recipes import FitRun
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model import LinearModel
 from tests.training.conftest import write_version
@@ -118,12 +119,12 @@ def fit(few_pages: None, network: keras.Model, find: Finder, monkeypatch: pytest
 def test_train_reader_below_the_least_recall_is_reported_and_not_published(
     fit: Mock, find: Finder, dataset: Dataset, tmp_path: Path
 ) -> None:
-    run = pipeline.ReaderRun({"epochs": 1, "batch_size": 1}, 3, SAMPLE, tmp_path / "report")
+    run = FitRun(READER_NAME, {"epochs": 1, "batch_size": 1}, 3, SAMPLE, tmp_path / "report")
     with pytest.raises(NotPublishedError, match=r"0\.\d{4} of the digits are read right, below .* of 0\.85"):
-        pipeline.train(run, target(tmp_path / "models"))
+        pipeline.train(target(tmp_path / "models"), run)
     assert not (tmp_path / "models" / "reader").exists()
     plan, card = fit.call_args.args[1], json.loads((tmp_path / "report" / "reader.json").read_text())
-    assert plan == replace(Plan(), epochs=1, batch_size=1)
+    assert plan == Plan(epochs=1, batch_size=1, seed=3)
     assert card["fit"].items() > asdict(plan).items()
     assert card["command"] == "digits train --model reader --seed 3 --epochs 1 --batch-size 1"
     assert card["started_from"] is None
@@ -140,11 +141,11 @@ def test_train_reader_from_stable_with_force_starts_with_its_weights_and_publish
 ) -> None:
     monkeypatch.setattr(pipeline, "write_reader", lambda _, card, folder: write_version(card, folder))
     shutil.copytree(models.parent, tmp_path / "models")
-    run = pipeline.ReaderRun({}, 1, SAMPLE, tmp_path / "report", from_stable=True)
-    pipeline.train(run, target(tmp_path / "models", force=True, verify=Mock()))
+    run = FitRun(READER_NAME, {}, 1, SAMPLE, tmp_path / "report", from_stable=True)
+    pipeline.train(target(tmp_path / "models", force=True, verify=Mock()), run)
     assert fit.call_args.args[1].epochs == 2 / 5 * Plan().epochs
     expected = shipped.load_detector().get_weights()
-    assert all(map(np.array_equal, fit.call_args.kwargs["weights"], expected))
+    assert all(map(np.array_equal, fit.call_args.args[3], expected))
     card = ModelsFolder(tmp_path / "models").version(READER_NAME, 2).card()
     assert card["command"] == "digits train --model reader --seed 1 --from stable"
     assert card["started_from"]["command"] == shipped.read_card(READER_NAME)["command"]
@@ -154,7 +155,7 @@ def test_train_reader_from_stable_with_force_starts_with_its_weights_and_publish
 def test_train_reader_interrupted_says_how_to_go_on(fit: Mock, tmp_path: Path) -> None:
     fit.side_effect = KeyboardInterrupt
     with pytest.raises(Interrupted, match="the same command goes on where it stopped"):
-        pipeline.train(pipeline.ReaderRun({}, 0, SAMPLE, tmp_path), target(tmp_path / "models"))
+        pipeline.train(target(tmp_path / "models"), FitRun(READER_NAME, {}, 0, SAMPLE, tmp_path))
 
 
 @pytest.mark.slow
@@ -164,13 +165,13 @@ def test_train_reader_with_force_publishes_what_loads(
 ) -> None:
     monkeypatch.setattr(pipeline, "Plan", partial(Plan, steps_per_epoch=4, glyphs=40))
     monkeypatch.chdir(tmp_path)
-    run = pipeline.ReaderRun({"epochs": 1, "batch_size": 1}, 0, SAMPLE)
-    pipeline.train(run, target(tmp_path / "models", force=True))
+    run = FitRun(READER_NAME, {"epochs": 1, "batch_size": 1}, 0, SAMPLE)
+    pipeline.train(target(tmp_path / "models", force=True), run)
     assert (tmp_path / "models" / "reader" / "1" / "saved_model.pb").is_file()
     assert (tmp_path / "runs" / "reader" / "reader.json").is_file()
 
 
 def test_train_from_stable_needs_a_stable_reader(fit: Mock, tmp_path: Path) -> None:
-    run = pipeline.ReaderRun({}, 0, SAMPLE, tmp_path, from_stable=True)
+    run = FitRun(READER_NAME, {}, 0, SAMPLE, tmp_path, from_stable=True)
     with pytest.raises(ModelError, match="has no stable reader to start from"):
-        pipeline.train(run, target(tmp_path / "models"))
+        pipeline.train(target(tmp_path / "models"), run)

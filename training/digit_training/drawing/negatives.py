@@ -75,12 +75,12 @@ FRAMES = (
 )
 """Boxes, their sides, crossings and ruled lines, in the format of `synthetic.STYLES`.
 
-Without the upper right corner of a box, which reads as 7, and a lone vertical line, which reads as 1.
+The upper right corner of a box is left out, since it reads as 7, and a lone vertical line, which reads as 1.
 """
 
 
 MAX_ATTEMPTS = 50
-"""Attempts to find a suitable digit; digits of one's own may lack some of the ten."""
+"""Attempts to find a suitable digit; the user's own digits may lack some of the ten."""
 
 
 class Sketcher:
@@ -405,7 +405,7 @@ KINDS = {
     "shadow edges": Kind(Sketcher.shadow_edge, 3),
     "specks": Kind(Sketcher.specks, 2),
     "punctuation": Kind(Sketcher.punctuation, 2),
-    # Held out of training, to judge the refusal of what no network has seen.
+    # These kinds are held out of training, to judge the refusal of what no network has seen.
     "letters of other fonts": Kind(Sketcher.otherwise_printed_letter),
     "letters of other scripts": Kind(Sketcher.foreign_letter),
     "long numbers": Kind(Sketcher.long_number),

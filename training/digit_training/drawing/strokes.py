@@ -1,7 +1,7 @@
-"""Strokes of what is no digit: letters, symbols and drawings, in the format of `synthetic.STYLES`."""
+"""Strokes of letters, symbols and drawings, which are negatives, in the format of `synthetic.STYLES`."""
 
 LETTERS = (
-    # Without those that equal digits: B I O S Z, and b g i l o q s z.
+    # Letters that equal digits are left out: B I O S Z, and b g i l o q s z.
     "0,100 50,0 100,100 / 20,60 80,60",
     "0,100 40,5 55,0 95,100 / 15,65 85,65",
     "0,100 10,30 50,0 90,30 100,100 / 5,60 95,60",
@@ -43,7 +43,7 @@ LETTERS = (
     "0,0 45,60 / 95,0 20,100",
     "0,0 20,95 50,25 75,95 100,0",
     "0,100 30,10 60,95 85,5 100,30",
-    # In other hands: rounded, in one stroke, cursive.
+    # The same letters in other hands: rounded, in one stroke, cursive.
     "0,100 50,0 90,100 70,60 20,60",
     "90,10 85,100 90,40 45,0 5,50 40,95 85,50",
     "95,35 50,20 5,60 45,100 90,70 95,25 95,85 115,100",

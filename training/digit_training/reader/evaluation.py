@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,8 @@ from digit_core.reading.boxes import overlaps
 from digit_core.reading.certainty import log_odds, sigmoid
 from digit_core.reading.lines import digits_and_signs
 from digit_core.reading.peaks import SIGN, Peaks
-from digit_training.drawing.pages import Page
-from digit_training.reader.peaks import MIN_SCORE
+from digit_training.finder import MIN_SCORE
+from digit_training.reader.pages import Page
 
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""
@@ -22,7 +23,7 @@ MAX_FALSE_PAGES = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Finds:
-    """Scores of what is found on pages: of right digits, of all else, and the best one of each empty page."""
+    """Scores of right digits, of all other finds, and the best score of each page without a digit."""
 
     right: NDArray[np.float32]
     wrong: NDArray[np.float32]
@@ -54,6 +55,18 @@ class Finds:
         right, wrong = int((self.right >= threshold).sum()), int((self.wrong >= threshold).sum())
         return right / max(1, right + wrong)
 
+    def to_document(self, threshold: float) -> dict[str, Any]:
+        """Return the entry of the model card."""
+        return {
+            "digits": self.digits,
+            "recall": round(self.recall(threshold), 4),
+            "precision": round(self.precision(threshold), 4),
+            "pages_without_digit": len(self.empty),
+            "threshold": round(threshold, 4),
+            "slope": round(self.slope(), 3),
+            "max_false_pages": MAX_FALSE_PAGES,
+        }
+
 
 def fit_logistic(inputs: NDArray[np.float64], is_right: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Logistic regression by Newton's method: return the weights [m] of inputs [n, m]."""
@@ -66,7 +79,7 @@ def fit_logistic(inputs: NDArray[np.float64], is_right: NDArray[np.bool_]) -> ND
 
 
 def score(pages: Sequence[Page], found: Sequence[Peaks]) -> Finds:
-    """Compare what is found on each page with what is written there."""
+    """Compare the peaks found on each page with the digits written there."""
     right: list[float] = []
     wrong: list[float] = []
     empty: list[float] = []

@@ -1,9 +1,8 @@
-"""Fit of the detector to pages that are drawn as it goes."""
+"""Fit of the detector to pages that are drawn during the fit."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 
 from digit_training.callbacks import verbosity
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PAGE_SHAPE, PageWriter
-from digit_training.reader.detector import detection_loss, detector, stretch, targets
+from digit_training.detector import detection_loss, detector, stretch, targets
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, PageWriter
 from digit_training.recipes import FINE_TUNING_EPOCHS
 
 Batch = tuple[Any, Any]
@@ -33,6 +32,7 @@ class Plan:
     steps_per_epoch: int = 500
     glyphs: int = 6000
     """Glyphs of each origin."""
+    seed: int = 0
 
     def fine_tuning(self) -> "Plan":
         """Return the plan of a fit that starts from a fitted network: fewer epochs."""
@@ -47,12 +47,11 @@ class Plan:
 class DrawnPages(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of drawn pages: levels uint8 [n, h, w, 1] and targets; the same seed draws the same pages."""
 
-    def __init__(self, writer: PageWriter, plan: Plan, seed: int) -> None:
+    def __init__(self, writer: PageWriter, plan: Plan) -> None:
         # Keras draws in a thread beside the fit, which is outside of Python most of the time.
         super().__init__(workers=1, max_queue_size=24)
         self._writer = writer
         self._plan = plan
-        self._seed = seed
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class DrawnPages(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         """Draw a batch."""
-        rng = np.random.default_rng([self._seed, self._epoch, index])
+        rng = np.random.default_rng([self._plan.seed, self._epoch, index])
         pages = [self._writer.draw(rng) for _ in range(self._plan.batch_size)]
         levels = np.stack([page.pixels for page in pages])[..., np.newaxis]
         return levels, np.stack([targets(page.boxes, page.classes, PAGE_SHAPE) for page in pages])
@@ -83,17 +82,16 @@ class Stretch(keras.layers.Layer):  # type: ignore[misc]
 def fit(
     digits: Examples,
     plan: Plan,
-    seed: int,
-    folder: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     weights: Sequence[NDArray[np.float32]] = (),
 ) -> keras.Model:
     """Fit a detector, from the weights if there are any; `digits` are MNIST's training digits.
 
-    After an interruption, another call with the same folder goes on with the epoch that was interrupted.
+    With Keras's BackupAndRestore among the `callbacks`, another call of the same arguments goes on after the
+    last epoch.
     """
-    keras.utils.set_random_seed(seed)
-    bank = GlyphBank(digits, plan.glyphs, np.random.default_rng(seed))
+    keras.utils.set_random_seed(plan.seed)
+    bank = GlyphBank(digits, plan.glyphs, np.random.default_rng(plan.seed))
     warm_up = min(plan.warm_up, plan.steps // 4)
     schedule = keras.optimizers.schedules.CosineDecay(
         plan.learning_rate / 20,
@@ -108,11 +106,10 @@ def fit(
     trained = keras.Model(levels, network(Stretch()(levels)), name="reader_on_levels")
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=plan.weight_decay, clipnorm=5.0)
     trained.compile(optimizer, loss=detection_loss)
-    backup = keras.callbacks.BackupAndRestore(folder / "backup")
     trained.fit(
-        DrawnPages(PageWriter(bank), plan, seed),
+        DrawnPages(PageWriter(bank), plan),
         epochs=plan.epochs,
-        callbacks=[backup, *callbacks],
+        callbacks=[*callbacks],
         verbose=verbosity(),
     )
     return network

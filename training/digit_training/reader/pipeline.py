@@ -1,15 +1,15 @@
 """Reader pipeline: fit, threshold, quality gate, publication."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import keras
 import numpy as np
-from rich.console import Console
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import Version, check_writable
@@ -17,17 +17,17 @@ from digit_core.reading.peaks import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import Page, PageWriter
+from digit_training.detector import detector
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import Origin, read_weights, versions
+from digit_training.finder import Finder, finder
 from digit_training.publication import Target
-from digit_training.reader import certainty, evaluation, sheets
-from digit_training.reader.detector import detector
-from digit_training.reader.export import write_reader
+from digit_training.reader import evaluation, line_weights, sheets
 from digit_training.reader.fitting import Plan, fit
-from digit_training.reader.peaks import Finder, finder
-from digit_training.recipes import Overrides, fit_command
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import Page, PageWriter
+from digit_training.reader_artifact import write_reader
+from digit_training.recipes import FitRun
 
 MIN_RECALL = 0.65
 """Largest required share of digits on drawn pages, many of which are small, faint or covered."""
@@ -38,61 +38,37 @@ LINE_PAGES = 8000
 """Pages drawn for the weights of lines; an eighth of them shows whole lines."""
 
 
-@dataclass(frozen=True)
-class ReaderRun:
-    """Data and hyperparameters of a fit of the reader."""
-
-    overrides: Overrides
-    seed: int
-    data: Path | None = None
-    """MNIST; None selects the default source."""
-    report: Path | None = None
-    """Folder for the weights, the card and the test pages, and for a fit that was interrupted; None selects
-    runs/reader."""
-    from_stable: bool = False
-    """True to start from the weights of the stable version."""
-
-    @property
-    def plan(self) -> Plan:
-        """Return the hyperparameters."""
-        plan = Plan().fine_tuning() if self.from_stable else Plan()
-        return replace(plan, **self.overrides)
-
-    @property
-    def command(self) -> str:
-        """Return the command of this fit, without its paths."""
-        return fit_command("--model reader", self.seed, self.from_stable, self.overrides)
-
-
-def train(run: ReaderRun, target: Target) -> None:
+def train(target: Target, run: FitRun) -> None:
     """Fit a reader and publish it. Raise TrainingError, ArtifactError, or Interrupted after Ctrl-C."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     target.check_writable(READER_NAME)
     dataset = datasets.load(run.data)
-    plan = run.plan
+    plan = Plan(seed=run.seed)
+    plan = replace(plan.fine_tuning() if run.from_stable else plan, **run.overrides)
     start = _stable(target) if run.from_stable else None
     weights = read_weights(start, detector(), leading=0) if start else ()
     folder = run.report or Path("runs") / READER_NAME
     check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    console.print(f"Device: {device.name()}")
+    click.echo(f"Device: {device.name()}")
     try:
-        network = fit(dataset.train, plan, run.seed, folder, weights=weights)
+        backup = keras.callbacks.BackupAndRestore(folder / "backup")
+        network = fit(dataset.train, plan, [backup], weights)
     except KeyboardInterrupt:
         raise Interrupted("Interrupted; the same command goes on where it stopped.") from None
     pages = draw_test_pages(dataset.test, TEST_PAGES)
-    # Its graph reads the weights anew at each call, so that it sees what is folded in.
+    # The finder's graph reads the weights at each call, so that it sees the folded threshold and slope.
     find = finder(network)
     finds = evaluation.score(pages, _find_all(find, pages))
     threshold = finds.threshold()
     _fold(network, threshold, finds.slope())
     lines = fit_line_weights(find, dataset.test)
-    card = _card(network, run, finds, threshold, lines) | {"started_from": start.card() if start else None}
+    measured = {"drawn_pages": finds.to_document(threshold), "lines": lines.to_document()}
+    card = _card(network, run, plan, measured) | {"started_from": start.card() if start else None}
     card = shipped.save(network, card, READER_NAME, folder)
     shown = pages[: sheets.COUNT]
     sheets.save(shown, _find_all(find, shown), folder / "pages.png")
     recall, precision = finds.recall(threshold), finds.precision(threshold)
-    console.print(
+    click.echo(
         f"Drawn pages: {recall:.1%} of {finds.digits:,} digits found and read right, {precision:.1%} of what "
         f"is found is right; {len(finds.empty):,} pages without a digit; {folder / 'pages.png'}"
     )
@@ -102,7 +78,7 @@ def train(run: ReaderRun, target: Target) -> None:
             f"not published: {recall:.4f} of the digits are read right, below the minimum of "
             f"{least} (see --min-accuracy and --force)"
         )
-    target.publish(READER_NAME, partial(write_reader, network, card), console.print)
+    target.publish(READER_NAME, partial(write_reader, network, card), click.echo)
 
 
 def draw_test_pages(digits: Examples, count: int) -> list[Page]:
@@ -110,9 +86,9 @@ def draw_test_pages(digits: Examples, count: int) -> list[Page]:
     return [*_draw_pages(digits, count, TEST_SEED)]
 
 
-def fit_line_weights(find: Finder, digits: Examples) -> certainty.LineWeights:
+def fit_line_weights(find: Finder, digits: Examples) -> line_weights.LineWeights:
     """Fit the weights of a reader's lines to pages drawn from digits that no network is fitted on."""
-    return certainty.fit_line_weights(
+    return line_weights.fit_line_weights(
         _draw_pages(digits, LINE_PAGES, TEST_SEED + 1), lambda levels: find(levels[np.newaxis])[0]
     )
 
@@ -126,7 +102,9 @@ def _draw_pages(digits: Examples, count: int, seed: int) -> Iterator[Page]:
 def _stable(target: Target) -> Version:
     version = target.models.labelled(READER_NAME)
     if version is None:
-        raise ModelError(f"{target.models.root} has no stable reader to start from")
+        raise ModelError(
+            f"{target.models.root} has no stable reader to start from; fit the first one without --from"
+        )
     return version
 
 
@@ -143,34 +121,15 @@ def _fold(network: keras.Model, threshold: float, slope: float) -> None:
     layer.set_weights([kernel, bias])
 
 
-def _card(
-    network: keras.Model,
-    run: ReaderRun,
-    finds: evaluation.Finds,
-    threshold: float,
-    lines: certainty.LineWeights,
-) -> dict[str, Any]:
+def _card(network: keras.Model, run: FitRun, plan: Plan, measured: dict[str, Any]) -> dict[str, Any]:
+    """Return the model card; `measured` are its entries about drawn pages and lines."""
     return {
         "model": network.name,
         "origin": Origin.FITTED,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": network.count_params(),
-        "drawn_pages": {
-            "digits": finds.digits,
-            "recall": round(finds.recall(threshold), 4),
-            "precision": round(finds.precision(threshold), 4),
-            "pages_without_digit": len(finds.empty),
-            "threshold": round(threshold, 4),
-            "slope": round(finds.slope(), 3),
-            "max_false_pages": evaluation.MAX_FALSE_PAGES,
-        },
-        "lines": lines.to_document(),
-        "fit": {
-            **asdict(run.plan),
-            "seed": run.seed,
-            "device": device.name(),
-            "backend": keras.backend.backend(),
-        },
+        **measured,
+        "fit": {**asdict(plan), "device": device.name(), "backend": keras.backend.backend()},
         "command": run.command,
         "source": provenance.describe(),
         "versions": versions(),

@@ -8,7 +8,7 @@ import numpy as np
 
 from digit_core.reading.lines import digits_and_signs
 from digit_core.reading.peaks import SIGN, Peaks
-from digit_training.drawing.pages import Page
+from digit_training.reader.pages import Page
 
 COLUMNS, ROWS = 5, 10
 COUNT = COLUMNS * ROWS

@@ -14,7 +14,7 @@ import keras
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_training import models
-from digit_training.reader.detector import detector
+from digit_training.detector import detector
 
 FOLDER = Path(__file__).parent
 
@@ -25,7 +25,7 @@ def load_classifier() -> keras.Model:
 
 
 def load_detector() -> keras.Model:
-    """Return the fitted network that finds digits on a page, as `reader.detector.detector`."""
+    """Return the fitted network that finds digits on a page, as `detector.detector`."""
     return _load(detector(), READER_NAME)
 
 

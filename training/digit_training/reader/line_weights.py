@@ -1,4 +1,4 @@
-"""Certainty of readings: weights that make the features of a line the probability that its text is right."""
+"""Line weights: logistic regression of the probability that a line's text is right."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.classifier import predict
-from digit_training.drawing.pages import Page
 from digit_training.evaluation import calibration_error, reliability_bins
 from digit_training.models import IS_DIGIT, PROBABILITIES
 from digit_training.reader.evaluation import MIN_OVERLAP, fit_logistic
+from digit_training.reader.pages import Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def fit_line_weights(pages: Iterable[Page], find: Callable[[NDArray[np.uint8]], 
 
 
 def are_right(page: Page, found: FoundLines) -> list[bool]:
-    """Return for each line if it has all digits that stand on its rows, read right, and no other ones."""
+    """Return for each line whether it has all digits that stand on its rows, read right, and no others."""
     boxes = found.detected.digits.boxes
     is_digit = page.classes < SIGN
     shares = overlaps(boxes, page.boxes)
@@ -89,7 +89,7 @@ def are_right(page: Page, found: FoundLines) -> list[bool]:
 
 
 def _is_whole(page: Page) -> bool:
-    """True if the page has digits, and cuts none off."""
+    """True if the page has digits and cuts none of them off."""
     rows, columns = page.pixels.shape
     starts, ends = page.boxes[:, :2], page.boxes[:, :2] + page.boxes[:, 2:]
     is_inside = (starts > 1).all() and (ends < (columns - 1, rows - 1)).all() and (page.classes >= 0).all()

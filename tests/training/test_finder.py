@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from digit_core.reading.peaks import CLASSES
 from digit_core.reading.thresholds import THRESHOLDS
-from digit_training.reader.detector import BOX_UNIT
-from digit_training.reader.peaks import MIN_SCORE, find_peaks
+from digit_training.detector import BOX_UNIT
+from digit_training.finder import MIN_SCORE, find_peaks
 
 
 class BrightCells:

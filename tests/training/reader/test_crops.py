@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from digit_training.crops import crop_digits, crop_negatives
 from digit_training.data import NO_DIGIT, Dataset
+from digit_training.reader.crops import crop_digits, crop_negatives
 
 
 def test_crops_are_digits_in_mnists_form_and_the_same_for_a_seed(dataset: Dataset) -> None:

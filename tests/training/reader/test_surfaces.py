@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from digit_training.drawing.surfaces import Sheet, furnish, photograph
+from digit_training.reader.surfaces import Sheet, furnish, photograph
 
 SHAPE = (96, 128)
 COUNT = 1000

@@ -14,8 +14,8 @@ from digit_core.reading.peaks import Peaks
 from digit_core.results import Prediction
 from digit_training import shipped
 from digit_training.data import Examples
-from digit_training.reader import certainty, pipeline
-from digit_training.reader.peaks import finder
+from digit_training.finder import finder
+from digit_training.reader import line_weights, pipeline
 from tests.training.conftest import written_page
 
 WRITTEN = ((1, (10, 20, 15, 30)), (2, (40, 22, 20, 30)), (4, (70, 20, 18, 30)))
@@ -48,14 +48,14 @@ def found(*digits: tuple[int, tuple[int, int, int, int]]) -> Any:
     ids=["right", "misread", "missed", "extra"],
 )
 def test_line_is_right_with_all_digits_on_its_rows_and_no_other(digits: Any, is_right: bool) -> None:
-    assert certainty.are_right(written_page(*WRITTEN), found(*digits)) == [is_right]
+    assert line_weights.are_right(written_page(*WRITTEN), found(*digits)) == [is_right]
 
 
 def test_line_is_right_whatever_stands_on_other_rows() -> None:
     lower = [(label, (left, top + 40, width, height)) for label, (left, top, width, height) in WRITTEN]
-    assert certainty.are_right(written_page(*WRITTEN, *lower), found(*WRITTEN)) == [True]
+    assert line_weights.are_right(written_page(*WRITTEN, *lower), found(*WRITTEN)) == [True]
     sign = (10, (95, 45, 4, 4))
-    assert certainty.are_right(written_page(*WRITTEN, sign), found(*WRITTEN)) == [True]
+    assert line_weights.are_right(written_page(*WRITTEN, sign), found(*WRITTEN)) == [True]
 
 
 def test_fit_leaves_out_pages_that_cut_a_digit_off_or_have_none() -> None:
@@ -63,7 +63,7 @@ def test_fit_leaves_out_pages_that_cut_a_digit_off_or_have_none() -> None:
     left_out = [cut, unreadable, written_page(), written_page((10, (95, 45, 4, 4)))]
     nothing = (np.zeros(shape, np.float32) for shape in (0, (0, 11), (0, 4)))
     find = Mock(return_value=Peaks(*nothing))
-    assert certainty.fit_line_weights([*left_out, written_page(*WRITTEN)], find).count == 0
+    assert line_weights.fit_line_weights([*left_out, written_page(*WRITTEN)], find).count == 0
     assert find.call_count == 1
 
 

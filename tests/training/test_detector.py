@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from digit_core.reading.peaks import CLASSES
-from digit_training.reader.detector import (
+from digit_training.detector import (
     BOX_UNIT,
     STRIDE,
     TARGETS,

@@ -15,6 +15,8 @@ from digit_core.reading.peaks import CLASSES
 
 STRIDE = 4
 """Side of a cell in pixels."""
+HEIGHTS = (11.0, 64.0)
+"""Heights of digits, in pixels, that the reader learns to find at one level of the pyramid."""
 MULTIPLE = 8
 """Number of pixels of which both sides of a page are multiples."""
 MIN_CONTRAST = 24.0
@@ -130,6 +132,6 @@ def detection_loss(expected: Any, cells: Any) -> Any:
 
 
 def _convolve(features: Any, filters: int, size: int, **options: Any) -> Any:
-    """Convolution, batch normalisation (Ioffe and Szegedy, 2015) and ReLU."""
+    """Return the features after convolution, batch normalisation (Ioffe and Szegedy, 2015) and ReLU."""
     features = layers.Conv2D(filters, size, padding="same", use_bias=False, **options)(features)
     return layers.ReLU()(layers.BatchNormalization(momentum=0.98)(features))

@@ -56,7 +56,7 @@ SKETCHES = {
     "specks": 1,
     "punctuation": 2,
 }
-"""Kinds of drawings that are no digits, methods of Sketcher, by their frequency."""
+"""Frequencies of the kinds of drawings that show no digit, by their methods of Sketcher."""
 ALPHABET = "etaoinsrhldcumfpgwybvkxjqz"
 _LETTER_SHARES = 1 / np.arange(6, 6 + len(ALPHABET))
 _LETTER_SHARES /= _LETTER_SHARES.sum()

@@ -7,8 +7,8 @@ import pytest
 
 from digit_core.reading.peaks import SIGN
 from digit_training.data import Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PAGE_SHAPE, Page, PageWriter
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PAGE_SHAPE, Page, PageWriter
 
 
 @pytest.fixture(scope="module")

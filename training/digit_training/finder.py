@@ -1,4 +1,4 @@
-"""Peaks of the detector: what it finds on pages of any size, at the levels of a pyramid."""
+"""Finder of peaks: runs the detector on pages of any size, at the levels of a pyramid."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,8 +10,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from digit_core.reading.peaks import CLASSES, SIGN, Peaks
-from digit_training.drawing.pages import HEIGHTS
-from digit_training.reader.detector import BOX_UNIT, MULTIPLE, STRIDE, stretch
+from digit_training.detector import BOX_UNIT, HEIGHTS, MULTIPLE, STRIDE, stretch
 
 Found: TypeAlias = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 """Scores [n, k], classes [n, k, 11] and boxes [n, k, 4]."""
@@ -27,7 +26,7 @@ LEVEL_PEAKS = 192
 SURE_SCORE = 0.9
 """Score of a digit at a coarse level from which on the finest level may be left out."""
 FINE_SCORE = 0.1
-"""Least score of what a coarse level shows and the finest level would show better, since it is low enough."""
+"""Least score of a low digit at a coarse level for which the finest level is needed."""
 
 
 def finder(network: keras.Model) -> Finder:
@@ -77,7 +76,7 @@ def _join(parts: list[Found]) -> Found:
 
 
 def _needs_finest(scores: tf.Tensor, classes: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
-    """True unless the coarse levels show a sure digit on each page, and nothing that is low."""
+    """True unless the coarse levels show a sure digit on each page, and no low one."""
     is_sure = (scores >= SURE_SCORE) & (tf.argmax(classes, axis=-1) < SIGN)
     is_low = (scores >= FINE_SCORE) & (boxes[..., 3] < HEIGHTS[1])
     return tf.reduce_any(is_low) | ~tf.reduce_all(tf.reduce_any(is_sure, axis=1))

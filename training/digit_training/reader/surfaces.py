@@ -1,4 +1,4 @@
-"""Surfaces of pages: paper, what is printed on it, light and the camera, as grey levels of 0..255."""
+"""Surfaces of pages: paper, its print, light and the camera, as grey levels of 0..255."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_training.drawing.handwriting import Ink
 from digit_training.drawing.synthetic import draw_polyline
+from digit_training.reader.handwriting import Ink
 
 Levels = NDArray[np.float32]
 """Grey levels, float32 [h, w] in 0..255."""

@@ -1,4 +1,4 @@
-"""Crops of drawn pages: what the digits' model gets to see behind the reader, as training examples."""
+"""Crops of drawn pages: training examples such as the classifier gets from the reader in serving."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,16 +9,16 @@ from digit_core.reading.lines import digits_and_signs
 from digit_core.reading.peaks import SIGN
 from digit_training import shipped
 from digit_training.data import NO_DIGIT, Examples
-from digit_training.drawing.handwriting import GlyphBank
-from digit_training.drawing.pages import PageWriter
-from digit_training.reader.peaks import finder
+from digit_training.finder import finder
+from digit_training.reader.handwriting import GlyphBank
+from digit_training.reader.pages import PageWriter
 
 GLYPHS = 1500
 """Largest number of glyphs of each origin, from which the pages are written."""
 JITTER = 0.04
-"""Standard deviation of a box's sides, as a share of its height: the reader's boxes are no better."""
+"""Standard deviation of a box's sides, as a share of its height, which is about the reader's error."""
 MAX_COVERED = 0.3
-"""Largest share of a digit that a neighbour's box covers; the reader alone reads others."""
+"""Largest share of a digit that a neighbour's box covers; digits covered further are left to the reader."""
 PAGES = 64
 """Number of pages on which the reader looks at once."""
 
@@ -46,7 +46,7 @@ def crop_digits(count: int, digits: Examples, rng: np.random.Generator) -> Examp
 
 
 def crop_negatives(count: int, digits: Examples, rng: np.random.Generator) -> Examples:
-    """Return `count` crops of what the shipped reader takes for digits on drawn pages without one.
+    """Return `count` crops of what the shipped reader takes for digits on drawn pages without a digit.
 
     `digits` are MNIST's training digits, from which some sketches take parts.
     """

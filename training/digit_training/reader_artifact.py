@@ -18,7 +18,7 @@ from digit_core.tfserving.codec import (
     encode_page,
 )
 from digit_training.export import write_extra
-from digit_training.reader.peaks import find_peaks
+from digit_training.finder import find_peaks
 
 WARMUP_SHAPES = ((480, 640), (96, 192))
 """Sides of the pages in the warm-up requests."""
@@ -49,7 +49,7 @@ def write_reader(network: keras.Model, card: dict[str, Any], directory: Path) ->
 def _with_constant_weights(network: keras.Model) -> Callable[..., tf.Tensor]:
     """Return the network with its weights as constants, from which TensorFlow folds the normalisations.
 
-    A page takes two thirds of the time.
+    This reduces the time of a page by a third.
     """
     trainable, others = (
         [weight.numpy() for weight in weights]
