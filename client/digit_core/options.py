@@ -82,9 +82,7 @@ class Option:
                     if 0 < len(numbers := [*value]) <= MAX_NUMBERS:
                         return numbers
                     raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
-                kind = (
-                    f"a pattern of at most {MAX_PATTERN} characters, or a list of numbers as texts of digits"
-                )
+                kind = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
             case only:
                 if value == only:
                     return only

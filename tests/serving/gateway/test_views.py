@@ -241,7 +241,11 @@ def test_read_parameter_that_is_mistaken_is_refused_with_its_place(
 def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> None:
     for path, member, place in (
         ("/v1/read", {"expect": ["1024", "10 31"]}, "Field `expect`: number 2 of the list"),
-        ("/v1/read", {"expect": 1024}, "Field `expect`: must be a pattern, or a list"),
+        (
+            "/v1/read",
+            {"expect": 1024},
+            "Field `expect`: must be a pattern of at most 200 characters, or a list of texts",
+        ),
         ("/v1/read?check=luhn", {"expect": ["1024"]}, "a check goes with a pattern"),
         ("/v1/predict", {"expect": ["1024"]}, "Field `expect`: there is no such option; known: "),
         ("/v1/read", {"min_confidense": 0.5}, "did you mean `min_confidence`?"),
