@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageError, NoInkError
-from digit_core.votes import count_votes
+from digit_core.feedback.votes import count_votes
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy

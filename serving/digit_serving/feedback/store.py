@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_core.votes import Votes, count_votes
+from digit_core.feedback.votes import Votes, count_votes
 from digit_serving.errors import StoreError
 from digit_serving.feedback import migration
 from digit_serving.feedback.records import WHOLE, Agreement, Record

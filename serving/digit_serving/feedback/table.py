@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from digit_core.votes import HELD_OUT_PART
+from digit_core.feedback.votes import HELD_OUT_PART
 from digit_serving.errors import StoreError
 
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"

@@ -9,6 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_core.errors import DigitError, UnavailableError
 from digit_core.tfserving.connection import AsyncConnection
+from digit_serving.feedback.views import FeedbackViews
 from digit_serving.gateway import errors, openapi, ops
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.auth import protect
@@ -21,7 +22,6 @@ from digit_serving.gateway.bridge import (
     Send,
     WsgiAdapter,
 )
-from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import MAX_FIELDS
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, Facts, RequestContext

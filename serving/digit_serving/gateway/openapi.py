@@ -34,7 +34,8 @@ from digit_core.errors import (
     UnavailableError,
 )
 from digit_core.options import Option, described
-from digit_serving.gateway import errors, feedback, parsing, schemas
+from digit_serving.feedback import views as feedback
+from digit_serving.gateway import errors, parsing, schemas
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 

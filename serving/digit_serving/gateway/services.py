@@ -20,9 +20,9 @@ from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
     # They need the extras feedback and otel.
-    from digit_serving.gateway.observers.sampler import Sampler
+    from digit_serving.feedback.sampler import Sampler
+    from digit_serving.feedback.worker_store import SharedStore
     from digit_serving.gateway.observers.tracing import Tracing
-    from digit_serving.gateway.store import SharedStore
 
 _OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -69,7 +69,7 @@ class Services:
 
 
 def _create_store(settings: Settings, metrics: Metrics) -> "SharedStore":
-    from digit_serving.gateway.store import SharedStore
+    from digit_serving.feedback.worker_store import SharedStore
 
     return SharedStore(settings, metrics)
 
@@ -80,7 +80,7 @@ def _create_sampler(
     """Return the sampler, which costs requests nothing if there is none."""
     if not settings.feedback_sample:
         return None
-    from digit_serving.gateway.observers.sampler import Sampler
+    from digit_serving.feedback.sampler import Sampler
 
     return Sampler(settings, store, work, metrics)
 

@@ -1,21 +1,29 @@
-"""Fixtures: URLs of new stores, in SQLite files and in a PostgreSQL server of the tests."""
+"""Fixtures: new stores, in SQLite files and in a PostgreSQL server of the tests, and gateways with one."""
 
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from flask.testing import FlaskClient
 
 from digit_serving.feedback.records import Record
-from tests import records
+from digit_serving.feedback.store import FeedbackStore
+from digit_serving.gateway.auth import KeyFile
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop, records
 from tests.conftest import Digits
+from tests.serving.gateway.conftest import StartGateway, key_file, no_labels, stub
+from tests.serving.gateway.stub_model_server import StubModelServer
+
+__all__ = ["key_file", "no_labels", "stub"]
 
 MakeRecord = Callable[..., Record]
 
@@ -36,6 +44,50 @@ def make_record(digits: Digits) -> MakeRecord:
 def sqlite_url(tmp_path: Path) -> str:
     """URL of an SQLite file that does not exist."""
     return f"sqlite:///{tmp_path / 'feedback.db'}"
+
+
+@pytest.fixture
+def start(stub: StubModelServer, sqlite_url: str) -> Iterator[StartGateway]:
+    """Function that starts a gateway in front of the stub, with feedback, and returns a test client of it."""
+    with ExitStack() as stack:
+
+        def begin(**settings: Any) -> FlaskClient:
+            values: dict[str, Any] = {"model_server": stub.target, "feedback": sqlite_url}
+            values |= {"feedback_open": True, **settings}
+            return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
+
+        yield begin
+
+
+@pytest.fixture
+def feedback_http(start: StartGateway) -> FlaskClient:
+    """Test client of the gateway in front of the stub, with feedback."""
+    return start()
+
+
+@pytest.fixture
+def store(sqlite_url: str) -> FeedbackStore:
+    """Store of feedback, empty."""
+    return FeedbackStore(sqlite_url)
+
+
+@pytest.fixture
+def start_labelling(start: StartGateway, key_file: KeyFile) -> StartGateway:
+    """Function that starts a gateway with these settings; its test client has a key that may label."""
+    headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
+
+    def begin(**settings: Any) -> FlaskClient:
+        client = start(**({"api_keys": key_file.path, "feedback_open": False} | settings))
+        client.environ_base |= headers
+        return client
+
+    return begin
+
+
+@pytest.fixture
+def label_http(start_labelling: StartGateway) -> FlaskClient:
+    """Test client, with a key that may label, of a gateway in front of the stub."""
+    return start_labelling()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])

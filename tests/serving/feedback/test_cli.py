@@ -23,12 +23,6 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def store(sqlite_url: str) -> FeedbackStore:
-    """Return a new store."""
-    return FeedbackStore(sqlite_url)
-
-
-@pytest.fixture
 def run(sqlite_url: str) -> Run:
     """Return a function that runs `digits feedback …` with the store of `store`."""
 

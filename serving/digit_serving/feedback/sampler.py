@@ -14,12 +14,12 @@ from digit_core.results import Digit, Prediction, Reading
 from digit_serving.errors import StoreError
 from digit_serving.feedback.parts import cut, to_records, to_whole
 from digit_serving.feedback.records import Record
+from digit_serving.feedback.worker_store import SharedStore
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import RequestContext, Route
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.store import SharedStore
 from digit_serving.gateway.upstream import in_share
 from digit_serving.gateway.work import Work
 

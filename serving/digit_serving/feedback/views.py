@@ -52,7 +52,7 @@ from digit_serving.gateway.work import Work
 if TYPE_CHECKING:
     # They need the extra feedback.
     from digit_serving.feedback.store import Criteria
-    from digit_serving.gateway.store import SharedStore
+    from digit_serving.feedback.worker_store import SharedStore
 
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""

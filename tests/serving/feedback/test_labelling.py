@@ -229,3 +229,9 @@ def test_labelling_without_keys_or_store_is_not_found(start_labelling: StartGate
             assert_problem(http.open(f"/v1/feedback/{path}", method=method), 404, "not_found")
             assert f"/v1/feedback/{path}" not in http.get("/openapi.json").get_json()["paths"]
         assert_problem(http.get("/label"), 404, "not_found")
+
+
+def test_label_page_is_served_with_keys_and_store(http: FlaskClient) -> None:
+    page = http.get("/label")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
