@@ -14,9 +14,8 @@ from digit_core.results import Digit, Prediction, Reading
 from digit_serving.errors import StoreError
 from digit_serving.feedback.parts import cut, to_records, to_whole
 from digit_serving.feedback.records import Record
-from digit_serving.feedback.worker_store import SharedStore
+from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.observers import Observer
-from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import RequestContext, Route
 from digit_serving.gateway.settings import Settings
@@ -35,11 +34,10 @@ class Sampler(Observer):
     It never delays a request and never raises: pictures that can't be stored are counted.
     """
 
-    def __init__(self, settings: Settings, store: SharedStore, work: Work, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, store: WorkerStore, work: Work) -> None:
         self._settings = settings
         self._store = store
         self._work = work
-        self._metrics = metrics
         self._executor = ThreadPoolExecutor(1, "samples")
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._done_bytes = 0
@@ -56,7 +54,7 @@ class Sampler(Observer):
         sent = {index: body.picture(index) for index in results}
         size = sum(len(each) if isinstance(each, bytes) else each.nbytes for each in sent.values())
         if self._queued_bytes - self._done_bytes + size > _MAX_PENDING_BYTES:
-            self._metrics.feedback_dropped().inc(len(sent))
+            self._store.metrics.dropped().inc(len(sent))
             return
         self._queued_bytes += size
         # Copies: an item of an array would keep all of it in memory.
@@ -102,11 +100,11 @@ class Sampler(Observer):
                     records.append(whole)
             self._store.submit(lambda store: store.save(records)).result()
             for record in records:
-                self._metrics.feedback_sampled(record.model, record.version).inc()
+                self._store.metrics.sampled(record.model, record.version).inc()
         except Exception as error:
             # The thread outlives every failure; the store logs its own.
             if not isinstance(error, (StoreError, DigitError)):
                 _log.exception("a sample is not stored")
-            self._metrics.feedback_dropped().inc(len(pictures))
+            self._store.metrics.dropped().inc(len(pictures))
         finally:
             self._done_bytes += size

@@ -7,10 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from digit_serving.errors import StoreError
+from digit_serving.feedback.errors import FeedbackUnavailableError
+from digit_serving.feedback.metrics import FeedbackMetrics
 from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.bridge import await_
-from digit_serving.gateway.errors import FeedbackUnavailableError
-from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -24,12 +24,12 @@ _CHECK_SECONDS = 10.0
 """Time between two deletions of expired samples, which also tell whether the store can be used."""
 
 
-class SharedStore:
+class WorkerStore:
     """Store of a worker's feedback. Open it in the event loop that serves, close it after all requests."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
-        self._written = metrics.feedback_written()
+        self.metrics = metrics
         self.is_available = True
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
@@ -76,5 +76,5 @@ class SharedStore:
             self._store, self.is_available = None, False
             raise
         self.is_available = True
-        self._written.set_to_current_time()
+        self.metrics.written.set_to_current_time()
         return result
