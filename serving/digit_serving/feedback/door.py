@@ -9,7 +9,7 @@ from flask import Blueprint
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import how_to_install
-from digit_serving.errors import SettingError, StoreError
+from digit_serving.errors import SettingError
 from digit_serving.feedback import operations
 from digit_serving.feedback import schemas as documents
 from digit_serving.feedback.metrics import FeedbackMetrics
@@ -42,7 +42,7 @@ class Feedback(Feature):
     def check(cls, settings: Settings) -> None:
         """Check the form of the URL only: the gateway answers pictures also while a database is down."""
         try:
-            from digit_serving.feedback.table import parse_url
+            from digit_core.feedback.table import StoreError, parse_url
         except ImportError as error:
             message = f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
             raise SettingError(message) from error

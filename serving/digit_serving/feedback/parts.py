@@ -11,10 +11,10 @@ import numpy as np
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageShapeError, NoInkError
+from digit_core.feedback.records import WHOLE, Record
 from digit_core.images import MAX_PIXELS, Pixels
 from digit_core.reading.boxes import enclose
 from digit_core.results import Box, Candidate, Digit, Prediction
-from digit_serving.feedback.records import WHOLE, Record
 
 _MARGIN = 0.5
 """Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
@@ -92,8 +92,8 @@ def to_whole(
 ) -> Record:
     """Return the record of a whole reading, of the part around its boxes and the records of its digits.
 
-    Candidates are in the order of their characters, which does not tell the answer: most others lack a digit,
-    so that the largest number often is it. One alone would tell it.
+    Sort the candidates as text, so that their order does not reveal the answer: most others lack a digit, so
+    that the largest number often is the answer. A single candidate would reveal it too.
     """
     texts = sorted(each.text for each in candidates)
     return replace(

@@ -9,11 +9,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from digit_core.errors import DigitError
+from digit_core.feedback.records import Record
+from digit_core.feedback.table import StoreError
 from digit_core.recognition import to_pixels
 from digit_core.results import Digit, Prediction, Reading
-from digit_serving.errors import StoreError
 from digit_serving.feedback.parts import cut, to_records, to_whole
-from digit_serving.feedback.records import Record
 from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.parsing import Body

@@ -20,12 +20,12 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_core.artifact.task_card import DIGIT_LABELS, NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
+from digit_core.feedback.records import WHOLE, Record
 from digit_core.options import Option, whole_number
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction, parse_box
 from digit_serving.feedback.errors import FeedbackMismatchError, FeedbackUnknownError
 from digit_serving.feedback.parts import Part, cut, to_records, to_whole
-from digit_serving.feedback.records import WHOLE, Record
 from digit_serving.feedback.schemas import (
     FeedbackLabel,
     FeedbackPicture,
@@ -49,7 +49,7 @@ from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
     # They need the extra feedback.
-    from digit_serving.feedback.store import Criteria
+    from digit_core.feedback.store import Criteria
     from digit_serving.feedback.worker_store import WorkerStore
 
 _POOL = 10

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from digit_serving.errors import StoreError
+from digit_core.feedback.store import FeedbackStore
+from digit_core.feedback.table import StoreError
 from digit_serving.feedback.errors import FeedbackUnavailableError
 from digit_serving.feedback.metrics import FeedbackMetrics
-from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.settings import Settings
 

@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.feedback.records import WHOLE
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
 from digit_serving.feedback.cli import feedback
-from digit_serving.feedback.records import WHOLE
-from digit_serving.feedback.store import FeedbackStore
+from tests.core.feedback.conftest import MakeRecord
 from tests.records import START
-from tests.serving.feedback.conftest import MakeRecord
 
 Run = Callable[..., Result]
 

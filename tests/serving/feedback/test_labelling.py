@@ -10,10 +10,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.feedback.records import WHOLE, Record, Seen
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
 from digit_core.results import Box
-from digit_serving.feedback.records import WHOLE, Record, Seen
-from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway

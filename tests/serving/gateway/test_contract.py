@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.processes import gateway_process
 from tests.serving.feedback.test_labelling import sample

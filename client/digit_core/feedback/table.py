@@ -8,9 +8,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from digit_core.feedback.votes import HELD_OUT_PART
-from digit_serving.errors import StoreError
 
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+
+
+class StoreError(Exception):
+    """A store of feedback can't be opened, read or written; the message is one sentence for a terminal."""
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
