@@ -44,7 +44,6 @@ def client(settings: Settings) -> FlaskClient:
 def keeping(settings: Settings) -> Iterator[FlaskClient]:
     """Yield a test client of an application with a store and traces, and ends both after the block."""
     services = _services(settings)
-    call(services.open)
     try:
         yield _app(services).test_client()
     finally:

@@ -1,6 +1,7 @@
 """The reference covers every public name, environment variable, metric, refusal and image error."""
 
 import re
+from pathlib import Path
 from typing import get_args
 
 import digit_client
@@ -43,9 +44,9 @@ def test_gateway_settings_have_default_and_docstring() -> None:
     assert all(settings.values())
 
 
-def test_observability_page_has_every_metric() -> None:
-    settings = Settings(feedback="sqlite:///feedback.db", feedback_open=True)
-    metrics = greenlet_loop.client(settings).get("/metrics").text
+def test_observability_page_has_every_metric(tmp_path: Path) -> None:
+    with greenlet_loop.keeping(Settings(feedback=f"sqlite:///{tmp_path}/f.db", feedback_open=True)) as http:
+        metrics = http.get("/metrics").text
     names = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     # prometheus_client adds these in a single process only, which a gateway is not.
     created = {name for name in names if name.endswith("_created")}

@@ -25,7 +25,6 @@ class Feedback(Feature):
     """Pictures with labels in a store, samples that wait for one, and a page for people who label them."""
 
     links: ClassVar = {"feedback": "/v1/feedback"}
-    static = Path(__file__).with_name("static")
     schemas: ClassVar = vars(documents)
 
     def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
@@ -52,18 +51,14 @@ class Feedback(Feature):
             raise SettingError(f"DIGITS_FEEDBACK: {error}") from error
 
     @classmethod
-    def pages(cls, settings: Settings) -> Mapping[str, str]:
+    def pages(cls, settings: Settings) -> Mapping[str, Path]:
         """Return the page on which callers with API keys label pictures."""
-        return {"/label": "label.html"} if settings.api_keys else {}
+        return {"/label": Path(__file__).with_name("static") / "label.html"} if settings.api_keys else {}
 
     @classmethod
     def operations(cls, settings: Settings) -> dict[str, Any]:
         """Return the operations of feedback, and with API keys those of labelling."""
         return operations.feedback() | (operations.labelling() if settings.api_keys else {})
-
-    def open(self) -> None:
-        """Create the tables in the background."""
-        self._store.open()
 
     def routes(self, api: Blueprint, upstream: Upstream) -> None:
         """Take feedback, and with API keys labels by hand."""

@@ -25,7 +25,7 @@ _CHECK_SECONDS = 10.0
 
 
 class WorkerStore:
-    """Store of a worker's feedback. Open it in the event loop that serves, close it after all requests."""
+    """Store of a worker's feedback. Create it in the event loop that serves, close it after all requests."""
 
     def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
@@ -34,20 +34,19 @@ class WorkerStore:
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
         self._check: Future[int] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
         self._executor = ThreadPoolExecutor(2, "feedback")
+        self._check_regularly()
 
-    def open(self) -> None:
+    def _check_regularly(self) -> None:
         """Create the tables in the background, and check the store from now on."""
         if self._check is None or self._check.done():
             self._check = self.submit(lambda store: store.expire(self._days))
-        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self.open)
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
 
     async def close(self) -> None:
         """Finish the calls that have begun."""
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
     def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:

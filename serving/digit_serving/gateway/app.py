@@ -64,7 +64,6 @@ class Gateway:
 
         self._app = Admission(WsgiAdapter(app), settings, services.metrics.count_overload, takes_body)
         await receive()
-        services.open()
         await _connect(services.model_server, settings)
         await send({"type": "lifespan.startup.complete"})
         await receive()

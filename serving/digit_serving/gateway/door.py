@@ -1,6 +1,6 @@
 """Door of features: what a feature may bring to the gateway, all of it optional.
 
-    check ─ pages, operations ─ __init__ ─ open ─ routes, observer, warnings, members of a model ─ close
+    check ─ pages, operations ─ __init__ ─ routes, observer, warnings, members of a model ─ close
 
 `features.FEATURES` names the features. Services, routes, pages, the OpenAPI document and probes loop over
 them, and know none by name.
@@ -34,32 +34,27 @@ class Feature:
 
     links: ClassVar[Mapping[str, str]] = {}
     """Endpoints in the JSON index at /, by name."""
-    static: ClassVar[Path | None] = None
-    """Folder of the files of its pages, which /static serves too."""
     schemas: ClassVar[Mapping[str, Any]] = {}
     """Types that its operations refer to, by name."""
     observer: Observer | None = None
     """Observer of all requests."""
 
     def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
-        """Create the feature in the event loop that serves."""
+        """Create the feature, in the event loop that serves; it may begin work in the background."""
 
     @classmethod
     def check(cls, settings: Settings) -> None:
         """Try to use the settings before a worker starts. Raise SettingError."""
 
     @classmethod
-    def pages(cls, settings: Settings) -> Mapping[str, str]:
-        """Return the name of the HTML file of each path."""
+    def pages(cls, settings: Settings) -> Mapping[str, Path]:
+        """Return the HTML file of each path; /static also serves the files beside it."""
         return {}
 
     @classmethod
     def operations(cls, settings: Settings) -> dict[str, Any]:
         """Return the OpenAPI operation of each path."""
         return {}
-
-    def open(self) -> None:
-        """Begin the work in the background, in the event loop that serves."""
 
     def routes(self, api: Blueprint, upstream: Upstream) -> None:
         """Add routes below /v1."""

@@ -176,11 +176,12 @@ def pages(settings: Settings) -> Blueprint:
     index: Index = {"name": "Digits", "version": version("digits"), "links": links}
     own_files, docs_files = _read(_STATIC), _read(_SWAGGER, _SWAGGER_UI, *_SWAGGER_UI_FILES)
     page_files = own_files.copy()
-    html: dict[str, str] = {}
+    html: dict[str, Path] = {}
     for feature in features(settings):
         links |= feature.links
         html |= feature.pages(settings)
-        page_files |= _read(feature.static) if feature.static else {}
+    for file in html.values():
+        page_files |= _read(file.parent)
     digest = hashlib.sha256(b"".join(page_files[name] for name in sorted(page_files))).hexdigest()[:12]
 
     def versioned(name: str) -> bytes:
@@ -209,9 +210,10 @@ def pages(settings: Settings) -> Blueprint:
         # During an update, the page may come from another worker than its files: these are then not kept.
         return _file(page_files, name, is_immutable=version == digest)
 
-    for path, name in html.items():
-        view = partial(_cacheable, versioned(name), _MIMETYPES[".html"])
-        blueprint.add_url_rule(path, name.partition(".")[0], view)
+    for path, file in html.items():
+        blueprint.add_url_rule(
+            path, file.stem, partial(_cacheable, versioned(file.name), _MIMETYPES[".html"])
+        )
 
     @blueprint.get("/docs")
     def docs() -> Response:

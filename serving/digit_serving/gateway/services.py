@@ -53,11 +53,6 @@ class Services:
         on_failure = metrics.rate_limit_store_failures().inc
         self.limiter = RateLimiter(limits, store, on_failure) if has_limits else None
 
-    def open(self) -> None:
-        """Begin the work in the background."""
-        for feature in self.features:
-            feature.open()
-
     async def close(self) -> None:
         """Finish the work in the background."""
         if self.shadow:
