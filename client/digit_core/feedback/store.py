@@ -77,7 +77,7 @@ class Criteria(TypedDict, total=False):
 
 
 class FeedbackStore:
-    """Records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
+    """Store of records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
 
     Gateways create the tables. Commands do not: a look at a store must not change it. Every method raises
     StoreError if the database fails.
@@ -95,7 +95,7 @@ class FeedbackStore:
         # A mistyped name would become an empty store.
         if self._file and not create and not self._file.exists():
             raise StoreError(f"{self._file} does not exist")
-        # Built once: building takes longer than writing a row.
+        # Build the statement once: that takes longer than writing a row.
         self._upsert = _upsert(self._file is not None)
         self._engine = _create_engine(parsed)
         with self._transaction() as connection:
@@ -162,9 +162,10 @@ class FeedbackStore:
         return [Agreement(*row) for row in rows]
 
     def unlabelled(self, model: str, *, limit: int, pool: int) -> list[Record]:
-        """Return at most `limit` pictures of the model that wait for a label, once each, least sure first.
+        """Return at most `limit` pictures of the model that wait for a label, the least confident first.
 
-        They are chosen at random among the `pool` least confident ones. Digits wait with their reading.
+        They are chosen at random among the `pool` least confident ones, each once. Digits wait with their
+        reading.
         """
         query = _waiting(model).order_by(sa.func.min(_columns.confidence), _columns.digest).limit(pool)
         with self._transaction() as connection:
@@ -179,7 +180,7 @@ class FeedbackStore:
             return connection.execute(query).scalar_one()
 
     def label(self, model: str, labels: Mapping[str, str | None]) -> bool:
-        """Give pictures labels by hand, by digest, or with None withdraw them. False if none is there."""
+        """Set the hand label of each digest; None withdraws it. Return False if no picture is stored."""
         with self._transaction() as connection:
             counts = [
                 connection.execute(
@@ -204,7 +205,7 @@ class FeedbackStore:
         """
         count = self._delete_rows(**given)
         if not self._file:
-            # Also after no deletion: an earlier one may have been interrupted before its end.
+            # Do so even if nothing was deleted: an earlier deletion may have been interrupted before its end.
             with self._translated_errors(), self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sa.text(f"VACUUM FULL {pictures.name}"))
@@ -227,7 +228,7 @@ class FeedbackStore:
     def _first_copies(self, model: str, digests: Sequence[str]) -> dict[str, Record]:
         """Return one record of each picture, held out if one of its records is."""
         query = sa.select(*_of_record).where(_columns.model == model, _columns.digest.in_(digests))
-        # The last of them stays in the dictionary.
+        # The dictionary keeps the last record of each digest.
         found = self._fetch(query.order_by(_columns.held_out, *_OLDEST_FIRST))
         by_digest = {record.digest: record for record in found}
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
@@ -277,7 +278,7 @@ class FeedbackStore:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
             sentence, *_ = str(cause).splitlines()
-            # Without the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
+            # Drop the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
             raise StoreError(f"{self.name}: {sentence}") from None
 
 
@@ -316,7 +317,7 @@ def _upsert(is_sqlite: bool) -> sa.Insert:
     insert = sqlite_insert(pictures) if is_sqlite else postgresql_insert(pictures)
     new = insert.excluded
     latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence")}
-    # A label may come by the request ID of the sample, also after one that brought its picture.
+    # Keep the request ID of the sample: it may still label the picture after a request that brought both.
     for name in ("request_id", "index", "position", "sent_at", "reading"):
         latest[name] = sa.case((new.label.is_(None), new[name]), else_=_columns[name])
     kept = {name: sa.func.coalesce(new[name], _columns[name]) for name in ("label", "hand_label")}

@@ -52,7 +52,7 @@ pictures = sa.Table(
     sa.Column("hand_label", sa.Text),
     sa.Column("box", sa.JSON(none_as_null=True)),
     sa.Column("reading", sa.JSON(none_as_null=True)),
-    # The last column: SQLite reads the others without it.
+    # Keep this column last: SQLite reads the others without it.
     sa.Column("picture", sa.LargeBinary, nullable=False),
 )
 """Pictures with a label, and those that wait for one; `Record` explains the columns."""
@@ -77,7 +77,7 @@ def parse_url(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        # Without the URL, which may contain a password.
+        # Leave out the URL, which may contain a password.
         raise StoreError(f"{_URL_FORMS}; this one cannot be parsed") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
@@ -93,5 +93,5 @@ def sqlite_file(url: sa.URL) -> Path | None:
 
 
 def without_password(url: sa.URL) -> str:
-    """Return the URL for a message: without its passwords, one of which may be in the query."""
+    """Return the URL for messages, without its passwords, of which the query may have one."""
     return url.set(query={}).render_as_string()

@@ -133,7 +133,7 @@ def delete(url: str, yes: bool, **given: Any) -> None:
     recycled.
     """
     if all(value is None for value in given.values()):
-        raise click.UsageError("say which: --since, --before, --model, --caller, --label or --request")
+        raise click.UsageError("select by --since, --before, --model, --caller, --label or --request")
     with _open_store(url) as store:
         count = store.count(**given)
         if count and not yes:
@@ -145,7 +145,7 @@ def delete(url: str, yes: bool, **given: Any) -> None:
 @feedback.command()
 @_store_option
 def stats(url: str) -> None:
-    """Count the pictures, those with a label, and those of which the answer agrees, by version and caller."""
+    """Count pictures, labels, and labels that agree with the answer, by version and caller."""
     from digit_serving.feedback import output
 
     with _open_store(url) as store:

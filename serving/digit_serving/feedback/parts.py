@@ -19,7 +19,7 @@ from digit_core.results import Box, Candidate, Digit, Prediction
 _MARGIN = 0.5
 """Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
 _MAX_STORED_PIXELS = 1_000_000
-"""Most pixels of all parts of a picture together: boxes may overlap, and each may have all of it."""
+"""Most pixels of all parts of a picture together: boxes may overlap, and each may cover all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def cut(
 def to_records(
     parts: Sequence[Part], answers: Sequence[Prediction | Digit | None], **common: Any
 ) -> Iterator[Record]:
-    """Yield the record of each part and its answer, None of an empty reading, with the common fields."""
+    """Yield the record of each part with its answer, None for an empty reading, and the common fields."""
     for position, (part, answer) in enumerate(zip(parts, answers, strict=True)):
         label = None
         if answer:
@@ -127,7 +127,7 @@ def _places(boxes: Sequence[Box], place: Box | None) -> list[Box]:
 def _cut(
     pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int, margin: float | None = None
 ) -> Part:
-    """Return the part with at most so many pixels; the margin is in pixels of the picture as sent."""
+    """Return the part with at most `most` pixels; the margin is in pixels of the picture as sent."""
     if box is None:
         return _shrink(pixels, None, most)
     height, width = pixels.shape[:2]
@@ -144,7 +144,7 @@ def _cut(
 
 
 def _shrink(pixels: Pixels, box: Box | None, most: int) -> Part:
-    """Return the part with at most so many pixels."""
+    """Return the part with at most `most` pixels."""
     height, width = pixels.shape[:2]
     factor = math.sqrt(most / (height * width))
     if factor < 1:

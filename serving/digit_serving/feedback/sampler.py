@@ -23,7 +23,7 @@ from digit_serving.gateway.upstream import in_share
 from digit_serving.gateway.work import Work
 
 _MAX_PENDING_BYTES = 32 * 2**20
-"""Pictures that wait for the thread. Further ones are not stored."""
+"""Bytes of pictures that may wait for the thread. Further pictures are not stored."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Sampler(Observer):
     """Stores pictures in the background, each with its answer and without a label.
 
-    It never delays a request and never raises: pictures that can't be stored are counted.
+    A request never waits for it. Pictures that can't be stored are counted.
     """
 
     def __init__(self, settings: Settings, store: WorkerStore, work: Work) -> None:
@@ -45,7 +45,7 @@ class Sampler(Observer):
     def answered(
         self, context: RequestContext, route: Route, body: Body, results: Mapping[int, Prediction | Reading]
     ) -> None:
-        """Queue the pictures of a request of the share, unless too many wait."""
+        """Queue the pictures of a request that the share includes, unless too many wait."""
         card, model = route.served.card, self._settings.for_model(route.served.model.name)
         if not results or card.is_multi_label or not model.feedback:
             return
@@ -63,7 +63,7 @@ class Sampler(Observer):
         self._executor.submit(self._save, route, pictures, results, request, size)
 
     def close(self) -> None:
-        """Store what waits."""
+        """Store the pictures that wait."""
         self._executor.shutdown()
 
     def _save(
@@ -102,7 +102,7 @@ class Sampler(Observer):
             for record in records:
                 self._store.metrics.sampled(record.model, record.version).inc()
         except Exception as error:
-            # The thread outlives every failure; the store logs its own.
+            # Nobody awaits this call, so that it logs its own errors, except those that the store logs.
             if not isinstance(error, (StoreError, DigitError)):
                 _log.exception("a sample is not stored")
             self._store.metrics.dropped().inc(len(pictures))

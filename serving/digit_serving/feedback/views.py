@@ -88,8 +88,8 @@ class _Given:
 class FeedbackViews:
     """Views that store labelled pictures, and that show stored pictures without a label.
 
-    Those are for API keys with the permission to label. They do not tell what the model answered: people
-    would be inclined to agree.
+    Stored pictures are for API keys with the permission to label. They come without the model's answer,
+    which would sway people.
     """
 
     def __init__(self, settings: Settings, upstream: Upstream, work: Work, store: "WorkerStore") -> None:
@@ -126,7 +126,7 @@ class FeedbackViews:
         return json_response(content)
 
     def unlabelled(self) -> Response:
-        """Answer some of the pictures with the least confident answers, the least confident one first."""
+        """Show some of the pictures with the least confident answers, the least confident one first."""
         context = _permitted_context()
         query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
         model, limit = context.model, query["limit"]
@@ -181,7 +181,7 @@ class FeedbackViews:
         return json_response(content)
 
     def _parse(self, context: RequestContext) -> _Given | FeedbackLabel:
-        """Return what the body says. Raise MalformedBodyError, ImageError or HTTPException."""
+        """Return the parsed body. Raise MalformedBodyError, ImageError or HTTPException."""
         if request.mimetype == "multipart/form-data":
             files, fields = self._parser.parse_form(request)
             texts = fields.getlist("label")
@@ -258,7 +258,7 @@ class FeedbackViews:
 def _label(records: Sequence[Record], label: str, card: TaskCard) -> list[Record]:
     """Return the records of a picture with their labels: the whole reading its number, each digit its own.
 
-    A number of another length says nothing of the digits, which then have None. Raise FeedbackMismatchError.
+    If a number has another length, its digits have no label. Raise FeedbackMismatchError.
     """
     # Digits that look the same share a record.
     first = records[0]
@@ -305,7 +305,7 @@ def _validate(kind: TypeAdapter[Any], document: Any) -> Any:
         return kind.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        # A document of several kinds has its kind in front; a member of a list its position behind.
+        # The location begins with the kind of a document, and ends with the position in a list.
         names = [part for part in first["loc"] if isinstance(part, str)]
         place = f"Field `{names[-1]}`: " if names else ""
         raise MalformedBodyError(f"{place}{first['msg']}.") from error

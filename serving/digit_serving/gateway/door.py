@@ -77,7 +77,7 @@ def contained(feature: Feature) -> Iterator[None]:
     try:
         yield
     except Exception:
-        _log.exception("%s failed", type(feature).__name__)
+        _log.exception("the feature %s failed", type(feature).__name__)
 
 
 def features(settings: Settings) -> list[type[Feature]]:

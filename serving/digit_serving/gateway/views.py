@@ -27,6 +27,7 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
 from digit_serving.gateway.batching import MAX_CALL_BYTES
+from digit_serving.gateway.door import contained
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.parsing import (
     Body,
@@ -81,7 +82,8 @@ class Views:
         labels = self._upstream.labels(context, name)
         members: dict[str, Any] = {}
         for feature in self._features:
-            members |= feature.model_members(name, task)
+            with contained(feature):
+                members |= feature.model_members(name, task)
         models = Models(
             name,
             tuple(self._describe_version(name, status) for status in statuses),

@@ -238,7 +238,11 @@ def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackSto
     missing = tmp_path / "missing.db"
     for arguments, status, message in (
         (("ls", "--store", f"sqlite:///{missing}"), 1, f"Error: {missing} does not exist\n"),
-        (("delete", "--yes"), 2, "say which: --since, --before, --model, --caller, --label or --request"),
+        (
+            ("delete", "--yes"),
+            2,
+            "select by --since, --before, --model, --caller, --label or --request",
+        ),
         *(
             (("ls", "--since", time), 2, f"'{time}' is neither an age, such as 12h or 7d, nor a date")
             for time in ("yesterday", "2026-13-01", "99999999999d")

@@ -89,7 +89,7 @@ def test_error_of_a_feature_is_logged_once_and_fails_no_request(
     assert "ValueError: began" in caplog.text
     caplog.clear()
     assert http.get("/readyz").get_json() == {"status": "ready", "versions": [1]}
-    assert [each.message for each in caplog.records] == ["Greeting failed"]
+    assert [each.message for each in caplog.records] == ["the feature Greeting failed"]
 
 
 def test_moment_that_no_observer_overrides_has_no_function() -> None:
