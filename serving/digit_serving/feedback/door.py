@@ -8,8 +8,6 @@ from typing import Any, ClassVar
 from flask import Blueprint
 
 from digit_core.artifact.task_card import TaskCard
-from digit_core.errors import how_to_install
-from digit_serving.errors import SettingError
 from digit_serving.feedback import operations
 from digit_serving.feedback import schemas as documents
 from digit_serving.feedback.metrics import FeedbackMetrics
@@ -36,19 +34,6 @@ class Feedback(Feature):
         self._store = WorkerStore(settings, FeedbackMetrics(metrics))
         if settings.feedback_sample:
             self.observer = self._sampler = Sampler(settings, self._store, work)
-
-    @classmethod
-    def check(cls, settings: Settings) -> None:
-        """Check the form of the URL only: the gateway answers pictures also while a database is down."""
-        try:
-            from digit_core.feedback.table import StoreError, parse_url
-        except ImportError as error:
-            message = f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
-            raise SettingError(message) from error
-        try:
-            parse_url(settings.feedback)
-        except StoreError as error:
-            raise SettingError(f"DIGITS_FEEDBACK: {error}") from error
 
     @classmethod
     def pages(cls, settings: Settings) -> Mapping[str, Path]:

@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
+from digit_core.errors import how_to_install
 from digit_serving.gateway.schemas import Share
 
 
@@ -21,8 +22,20 @@ class FeedbackSettings(BaseModel):
 
     @field_validator("feedback")
     @classmethod
-    def _require_keys(cls, value: str, info: ValidationInfo) -> str:
-        if value and not (info.data.get("api_keys") or info.data.get("feedback_open")):
+    def _require_store_and_keys(cls, value: str, info: ValidationInfo) -> str:
+        if not value:
+            return value
+        try:
+            # Lazy, because most gateways have no store.
+            from digit_core.feedback.table import StoreError, parse_url
+        except ImportError as error:
+            raise ValueError(f"needs the extra feedback; {how_to_install('feedback')}") from error
+        try:
+            # The form of the URL only: the gateway answers pictures also while a database is down.
+            parse_url(value)
+        except StoreError as error:
+            raise ValueError(str(error)) from error
+        if not (info.data.get("api_keys") or info.data.get("feedback_open")):
             raise ValueError(
                 "needs DIGITS_API_KEYS, with which a caller has one vote on a picture; "
                 "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"

@@ -61,7 +61,6 @@ def _check(settings: "Settings") -> None:
 
     from digit_serving.gateway import tls
     from digit_serving.gateway.auth import KeyFile
-    from digit_serving.gateway.door import features
     from digit_serving.gateway.rate_limit import RateLimiter
 
     with _setting_errors("DIGITS_HOST, DIGITS_PORT", OSError):
@@ -77,8 +76,6 @@ def _check(settings: "Settings") -> None:
     names = ("DIGITS_MODEL_SERVER_CA", "DIGITS_MODEL_SERVER_CERTIFICATE", "DIGITS_MODEL_SERVER_KEY")
     with _setting_errors(", ".join(names), OSError):
         tls.channel_credentials(settings)
-    for feature in features(settings):
-        feature.check(settings)
     if settings.rate_limit or settings.api_keys:
         with _setting_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
             RateLimiter(settings.rate_limit, settings.rate_limit_store)

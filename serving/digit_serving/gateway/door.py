@@ -1,6 +1,6 @@
 """Door of features: what a feature may bring to the gateway, all of it optional.
 
-    check ─ pages, operations ─ __init__ ─ routes, observer, warnings, members of a model ─ close
+    pages, operations ─ __init__ ─ routes, observer, warnings, members of a model ─ close
 
 `features.FEATURES` names the features. Services, routes, pages, the OpenAPI document and probes loop over
 them, and know none by name.
@@ -27,10 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Feature:
-    """A feature in a worker that the settings turn on; a subclass overrides what it brings.
-
-    Its module is importable without the feature's extra: `check` says what is missing.
-    """
+    """A feature in a worker that the settings turn on; a subclass overrides what it brings."""
 
     links: ClassVar[Mapping[str, str]] = {}
     """Endpoints in the JSON index at /, by name."""
@@ -41,10 +38,6 @@ class Feature:
 
     def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
         """Create the feature, in the event loop that serves; it may begin work in the background."""
-
-    @classmethod
-    def check(cls, settings: Settings) -> None:
-        """Try to use the settings before a worker starts. Raise SettingError."""
 
     @classmethod
     def pages(cls, settings: Settings) -> Mapping[str, Path]:
