@@ -11,7 +11,9 @@ from digit_core.artifact.task_card import TaskCard
 from digit_serving.feedback import operations
 from digit_serving.feedback import schemas as documents
 from digit_serving.feedback.metrics import FeedbackMetrics
+from digit_serving.feedback.sampler import Sampler
 from digit_serving.feedback.views import FeedbackViews
+from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.door import Feature
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
@@ -26,10 +28,6 @@ class Feedback(Feature):
     schemas: ClassVar = vars(documents)
 
     def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
-        # They need the extra feedback.
-        from digit_serving.feedback.sampler import Sampler
-        from digit_serving.feedback.worker_store import WorkerStore
-
         self._settings, self._work = settings, work
         self._store = WorkerStore(settings, FeedbackMetrics(metrics))
         if settings.feedback_sample:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from flask import Response, g, request
@@ -21,6 +21,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from digit_core.artifact.task_card import DIGIT_LABELS, NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
 from digit_core.feedback.records import WHOLE, Record
+from digit_core.feedback.store import Criteria
 from digit_core.options import Option, whole_number
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction, parse_box
@@ -34,6 +35,7 @@ from digit_serving.feedback.schemas import (
     LabellingReceipt,
     LabellingRecords,
 )
+from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.errors import ForbiddenError, MalformedBodyError
 from digit_serving.gateway.parsing import (
     BodyParser,
@@ -46,11 +48,6 @@ from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
 from digit_serving.gateway.work import Work
-
-if TYPE_CHECKING:
-    # They need the extra feedback.
-    from digit_core.feedback.store import Criteria
-    from digit_serving.feedback.worker_store import WorkerStore
 
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""
@@ -92,7 +89,7 @@ class FeedbackViews:
     which would sway people.
     """
 
-    def __init__(self, settings: Settings, upstream: Upstream, work: Work, store: "WorkerStore") -> None:
+    def __init__(self, settings: Settings, upstream: Upstream, work: Work, store: WorkerStore) -> None:
         self._settings = settings
         self._upstream = upstream
         self._work = work
