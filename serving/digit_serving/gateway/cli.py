@@ -32,7 +32,7 @@ def gateway() -> None:
     """Serve the HTTP API: images in, predictions out.
 
     Settings are environment variables such as DIGITS_HOST, DIGITS_PORT and DIGITS_MODEL_SERVER;
-    digit_serving/gateway/settings.py explains all.
+    digit_serving/gateway/settings.py, and the settings.py of each feature, explain all.
     """
     from pydantic import ValidationError
 
