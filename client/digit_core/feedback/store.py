@@ -13,28 +13,19 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from digit_core.feedback.records import WHOLE, Agreement, Record
 from digit_core.feedback.table import (
+    REVISION,
     StoreError,
     is_held_out,
     metadata,
     parse_url,
     pictures,
+    revision,
     secret,
     sqlite_file,
     without_password,
 )
 from digit_core.feedback.votes import Votes, count_votes
 
-VERSION_TABLE = "feedback_schema"
-"""Table of the schema's revision, in Alembic's form."""
-_REVISION = "1"
-"""Revision of this schema, the only one that is read. Releases may add tables, and columns with a default or
-without a value, and leave it: after a rollback the earlier release goes on to write what it knows."""
-_revision = sa.Table(
-    VERSION_TABLE,
-    metadata,
-    sa.Column("version_num", sa.String(32)),
-    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
-)
 _SCHEMA_LOCK = 0x6469676974
 """Key of PostgreSQL's advisory lock that lets one process at a time create the schema."""
 _BUSY_SECONDS = 30
@@ -258,16 +249,16 @@ class FeedbackStore:
         if not self._has_schema(connection):
             metadata.create_all(connection)
             connection.execute(secret.insert().values(key=secrets.token_hex()))
-            connection.execute(_revision.insert().values(version_num=_REVISION))
+            connection.execute(revision.insert().values(version_num=REVISION))
 
     def _has_schema(self, connection: sa.Connection) -> bool:
         """Return False for a new database. Raise StoreError for the tables of another release."""
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
+        if not sa.inspect(connection).has_table(revision.name):
             return False
-        if (found := connection.scalar(sa.select(_revision.c.version_num))) != _REVISION:
+        if (found := connection.scalar(sa.select(revision.c.version_num))) != REVISION:
             raise StoreError(
                 f"{self.name} has the schema {found} of another release, and this one reads schema "
-                f"{_REVISION} only: export its pictures with that release, or name another store"
+                f"{REVISION} only: export its pictures with that release, or name another store"
             )
         return True
 

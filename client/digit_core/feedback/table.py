@@ -56,6 +56,10 @@ pictures = sa.Table(
     sa.Column("picture", sa.LargeBinary, nullable=False),
 )
 """Pictures with a label, and those that wait for one; `Record` explains the columns."""
+revision = sa.Table("feedback_schema", metadata, sa.Column("version_num", sa.String(32), primary_key=True))
+REVISION = "1"
+"""Revision of this schema, the only one that is read. Releases may add tables, and columns with a default or
+without a value, and leave it: after a rollback the earlier release goes on to write what it knows."""
 secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary_key=True))
 """Key of this store, which decides what is held out: callers can't know it."""
 

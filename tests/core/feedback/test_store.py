@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.feedback.records import WHOLE, Agreement
-from digit_core.feedback.store import VERSION_TABLE, FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 from digit_core.feedback.table import StoreError, parse_url, sqlite_file
 from digit_core.images import to_png
 from digit_training import feedback
@@ -291,8 +291,8 @@ def test_open_store_of_another_release_is_refused_and_changes_nothing(
     url: str, create: bool, revision: str, tmp_path: Path
 ) -> None:
     statements = [
-        f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) PRIMARY KEY)",
-        f"INSERT INTO {VERSION_TABLE} VALUES ('{revision}')",
+        "CREATE TABLE feedback_schema (version_num VARCHAR(32) PRIMARY KEY)",
+        f"INSERT INTO feedback_schema VALUES ('{revision}')",
         "CREATE TABLE feedback (request_id TEXT)",
         "INSERT INTO feedback VALUES ('released')",
     ]
