@@ -81,7 +81,7 @@ SECONDS ?= 60
 fuzz: .venv/installed-dev
 	$(BIN)/python -m tests.fuzz $(SECONDS)
 
-# Changes of a module that no quick test notices: make mutants MODULE=client/digit_core/votes.py
+# Changes of a module that no quick test notices: make mutants MODULE=client/digit_core/feedback/votes.py
 mutants: export PATH := $(abspath $(BIN)):$(PATH)
 mutants: .venv/installed-dev
 	$(BIN)/python -m tests.mutants $(MODULE)

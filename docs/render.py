@@ -27,9 +27,9 @@ def render(page: str) -> str:
 
 def gateway_settings() -> Iterator[Entry]:
     """Yield variable with default, and meaning, of each field of `Settings`."""
-    documented = griffe.load(Settings.__module__)[Settings.__name__].members
     for name, field in Settings.model_fields.items():
-        docstring = documented[name].docstring
+        owner = next(kind for kind in Settings.__mro__ if name in kind.__annotations__)
+        docstring = griffe.load(owner.__module__)[owner.__name__].members[name].docstring
         default = _text(field.default)
         assignment = f"DIGITS_{name.upper()}" + (f"={default}" if default else "")
         yield f"`{assignment}`", docstring.value if docstring else ""

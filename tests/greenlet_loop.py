@@ -44,8 +44,6 @@ def client(settings: Settings) -> FlaskClient:
 def keeping(settings: Settings) -> Iterator[FlaskClient]:
     """Yield a test client of an application with a store and traces, and ends both after the block."""
     services = _services(settings)
-    if services.store:
-        call(services.store.open)
     try:
         yield _app(services).test_client()
     finally:

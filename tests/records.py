@@ -5,8 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from digit_core.feedback.records import Record
 from digit_core.images import to_png
-from digit_serving.feedback.records import Record
 
 START = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(days=2)
 """Time of the first request: samples of a month ago would be deleted."""

@@ -4,7 +4,6 @@
     ├── SettingError           an option or environment variable can't be used: exit status 2
     │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
     ├── NoServiceError         a command does not know which service to ask
-    ├── StoreError             a store of feedback fails
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
     └── ServingError           the model server refuses a call or can't load a version
@@ -28,10 +27,6 @@ class SettingError(DigitServingError):
 
 class NoServiceError(DigitServingError):
     """No option or variable names a service, and none of `digits up` runs for the folder."""
-
-
-class StoreError(DigitServingError):
-    """A store of feedback can't be opened, read or written."""
 
 
 class ProcessDiedError(DigitServingError):

@@ -16,8 +16,9 @@ from digit_core.artifact.versions import ArtifactError
 from digit_core.results import Prediction
 from digit_core.tfserving import codec
 from digit_core.tfserving.protos import PredictResponse
+from digit_serving.feedback.views import UnlabelledQuery
 from digit_serving.gateway.errors import GatewayError
-from digit_serving.gateway.parsing import PredictQuery, ReadQuery, UnlabelledQuery, parse_selection
+from digit_serving.gateway.parsing import PredictQuery, ReadQuery, parse_selection
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 

@@ -14,6 +14,7 @@ import yaml
 from flask.testing import FlaskClient
 
 from digit_core.images import to_png
+from digit_serving.feedback.metrics import FeedbackMetrics
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
@@ -87,8 +88,7 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     for query, body in (("", image), ("", b"no image"), ("?version=99", image)):
         gateway_http.post(f"/v1/predict{query}", data=body, content_type="image/png")
     optional = Metrics()
-    optional.feedback("digits", 1, "true").inc()
-    optional.feedback_written()
+    FeedbackMetrics(optional).labelled("digits", 1, "true").inc()
     optional.count_overload("/v1/predict")
     for agrees in ("true", "false"):
         optional.shadow_predictions("digits", 1, 2, agrees).inc()

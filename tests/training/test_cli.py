@@ -28,7 +28,7 @@ from digit_core.artifact import models_folder
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.artifact.versions import Version
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 from digit_training import cli, evaluation, pictures, pipeline
 from digit_training.classifier import to_pixels
 from digit_training.data import read_hard_pictures
@@ -337,7 +337,8 @@ def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
     status, printed = train(*options)
     assert (status, "has no labelled digits to learn from" in printed) == (4, True)
     monkeypatch.delattr("digit_training.feedback")
-    monkeypatch.delitem(sys.modules, "digit_training.feedback")
+    for module in ("digit_training.feedback", "digit_core.feedback.store", "digit_core.feedback.table"):
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     status, printed = train(*options)
     assert status == 1

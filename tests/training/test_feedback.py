@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from digit_core.artifact.task_card import DIGITS, NO_CLASS, CardInput, TaskCard
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from digit_training.errors import DataError
@@ -121,8 +121,8 @@ def test_load_counts_votes_that_agree_by_caller(save: Save, url: str, digits: Di
     ("url", "message"),
     [
         ("sqlite:///missing.db", "missing.db does not exist"),
-        ("postgresql://me:secret@host:secret/db", "the URL of the feedback cannot be parsed"),
-        ("mysql://me:secret@host/db?password=secret", r"mysql://me:\*\*\*@host/db: No module named"),
+        ("postgresql://me:secret@host:secret/db", "DATABASE; this one cannot be parsed"),
+        ("mysql://me:secret@host/db?password=secret", r"DATABASE, not mysql://me:\*\*\*@host/db"),
         (
             "postgresql://me:secret@127.0.0.1:1/db?password=secret",
             r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:1/db: ",
@@ -143,7 +143,7 @@ def test_load_unusable_url_raises_data_error_without_password(
 def test_load_file_without_the_table_raises_data_error(tmp_path: Path) -> None:
     file = tmp_path / "other.db"
     file.touch()
-    with pytest.raises(DataError, match=r"other\.db has no table of pictures; a gateway"):
+    with pytest.raises(DataError, match=r"other\.db has no feedback yet; a gateway"):
         feedback.load(f"sqlite:///{file}", DIGITS)
     file.write_bytes(b"no database, but longer than its header " * 100)
     with pytest.raises(DataError, match=r"other\.db: file is not a database"):

@@ -1,31 +1,21 @@
 """Feedback reader: the labelled pictures in a gateway's store as examples of a task. Needs SQLAlchemy."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageError, NoInkError
-from digit_core.votes import count_votes
+from digit_core.feedback.store import Criteria, FeedbackStore
+from digit_core.feedback.table import StoreError
 from digit_training.data import Examples, Labels
 from digit_training.errors import DataError
 from digit_training.evaluation import Accuracy
-
-_CONNECT_SECONDS = 10
-_LABELLED = sa.text(
-    "SELECT digest, caller, picture, CAST(box AS TEXT) AS box, held_out, label, hand_label, predicted "
-    "FROM feedback_picture WHERE model = :model AND coalesce(hand_label, label) IS NOT NULL "
-    "AND position >= 0 AND caller NOT IN :without_callers ORDER BY sent_at, digest, caller"
-).bindparams(sa.bindparam("without_callers", expanding=True, type_=sa.Text))
-"""Rows with a label but whole readings, of position -1; oldest first: the same rows give the same fit."""
 
 
 @dataclass(frozen=True)
@@ -97,87 +87,39 @@ def load(url: str, task: TaskCard, without_callers: Sequence[str] = ()) -> Feedb
     `without_callers`, names of API keys, are left out. Raise DataError, whose message lacks the password, if
     the pictures cannot be read.
     """
-    parsed = _parse(url)
-    # The query may have a password too.
-    source = parsed.set(query={}).render_as_string()
     try:
-        rows = _select(parsed, task.name, without_callers)
-    except (sa.exc.SQLAlchemyError, ImportError) as error:
-        cause = error.orig if isinstance(error, sa.exc.StatementError) else error
-        sentence = str(cause).partition("\n")[0]
-        raise DataError(f"{source}: {sentence}") from error
-    votes = count_votes(rows)
-    held_out = {row.digest for row in rows if row.held_out}
-    pictures = {row.digest: row for row in rows}
+        return _load(FeedbackStore(url, create=False), task, without_callers)
+    except StoreError as error:
+        raise DataError(str(error)) from error
+
+
+def _load(store: FeedbackStore, task: TaskCard, without_callers: Sequence[str]) -> Feedback:
+    # Digits of a whole reading are records of their own.
+    given: Criteria = {"model": task.name, "is_whole": False}
+    votes = store.votes(without_callers=without_callers, **given)
+    by_caller: dict[str, list[tuple[str, str]]] = {}
+    for record in store.records(**(given | {"labelled": True})):
+        if record.label is not None and record.caller not in without_callers:
+            by_caller.setdefault(record.caller, []).append((record.label, record.predicted))
     index_of = {label: index for index, label in enumerate((*task.labels, NO_CLASS))}
     parts: dict[bool, list[tuple[NDArray[np.uint8], int]]] = {False: [], True: []}
-    unusable = 0
-    for digest, row in pictures.items():
-        if (label := votes.labels.get(digest)) is None:
-            continue
+    answers, unusable = [], 0
+    for record, label in store.voted(task.name, votes):
+        answers.append((label, record.predicted))
         try:
-            parts[digest in held_out].append((_prepare(row, task), index_of[label]))
+            pixels = images.prepare(images.decode(record.picture), task, record.box)
+            parts[bool(record.held_out)].append((pixels, index_of[label]))
         except (ImageError, NoInkError, KeyError):
             unusable += 1
-    train, tested = (_to_examples(parts[side], task) for side in (False, True))
-    callers = sorted({row.caller for row in rows if row.label is not None})
+    train, held_out = (_to_examples(parts[side], task) for side in (False, True))
+    agreements = {caller: _agreement(pairs) for caller, pairs in sorted(by_caller.items())}
     return Feedback(
-        task,
-        source,
-        train,
-        tested,
-        _agreement([(label, pictures[digest].predicted) for digest, label in votes.labels.items()]),
-        {
-            caller: _agreement(
-                [(row.label, row.predicted) for row in rows if row.caller == caller and row.label is not None]
-            )
-            for caller in callers
-        },
-        votes.conflicts,
-        unusable,
+        task, store.name, train, held_out, _agreement(answers), agreements, votes.conflicts, unusable
     )
-
-
-def _parse(url: str) -> sa.URL:
-    """Return the URL of an SQLite file, which exists, by its absolute path, or of a database server."""
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        # Without the URL, which may contain a password.
-        raise DataError("the URL of the feedback cannot be parsed") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if backend == "sqlite":
-        file = Path(parsed.database or "").resolve()
-        # SQLite would create a file of a mistyped name.
-        if not file.is_file():
-            raise DataError(f"{file} does not exist")
-        return parsed.set(database=str(file))
-    return parsed
-
-
-def _select(url: sa.URL, model: str, without_callers: Sequence[str]) -> Sequence[sa.Row[Any]]:
-    """Return the rows with a label. Raise DataError if there is no table."""
-    options = {} if url.get_backend_name() == "sqlite" else {"connect_timeout": _CONNECT_SECONDS}
-    engine = sa.create_engine(url, connect_args=options, poolclass=sa.NullPool, hide_parameters=True)
-    with engine.connect() as connection:
-        if not sa.inspect(connection).has_table("feedback_picture"):
-            source = url.set(query={}).render_as_string()
-            raise DataError(
-                f"{source} has no table of pictures; a gateway of this release makes it at its start"
-            )
-        return connection.execute(_LABELLED, {"model": model, "without_callers": without_callers}).all()
 
 
 def _agreement(pairs: Sequence[tuple[str, str]]) -> Accuracy:
     return Accuracy(sum(label == predicted for label, predicted in pairs), len(pairs))
-
-
-def _prepare(row: sa.Row[Any], task: TaskCard) -> NDArray[np.uint8]:
-    """Return a stored picture as serving prepares it. Raise ImageError or NoInkError."""
-    box = json.loads(row.box) if row.box else None
-    return images.prepare(images.decode(row.picture), task, box)
 
 
 def _to_examples(pairs: Sequence[tuple[NDArray[np.uint8], int]], task: TaskCard) -> Examples:

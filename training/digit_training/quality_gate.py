@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from digit_core.votes import HELD_OUT_PART
+from digit_core.feedback.votes import HELD_OUT_PART
 from digit_training.errors import NotPublishedError
 
 if TYPE_CHECKING:

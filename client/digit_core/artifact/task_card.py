@@ -37,7 +37,7 @@ MAX_SIDE = 2048
 DIGIT_LABELS = tuple("0123456789")
 """Labels of a task whose classes are the ten digits."""
 NO_CLASS = ""
-"""Label, in feedback, of an input that shows none of a task's classes, such as no digit."""
+"""Label of an input that shows none of a task's classes, such as no digit."""
 
 _FORMS = {
     "labels": "the names of the classes as a list of strings",

@@ -14,7 +14,7 @@ from digit_serving.commands import click_errors, option
 from digit_serving.errors import DigitServingError
 
 if typing.TYPE_CHECKING:
-    from digit_serving.feedback.store import FeedbackStore
+    from digit_core.feedback.store import FeedbackStore
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -43,17 +43,16 @@ _model_option = click.option("--model", metavar="NAME", help="Only pictures for 
 
 
 @contextmanager
-def _open_store(url: str, *, to_delete: bool = False) -> Iterator["FeedbackStore"]:
-    """Yield the store, whose tables only a deletion creates or migrates. Expected errors become click's."""
-    from digit_serving.feedback.store import FeedbackStore
-    from digit_serving.feedback.table import parse_url, sqlite_file
+def _open_store(url: str) -> Iterator["FeedbackStore"]:
+    """Yield the store. Expected errors become click's."""
+    from digit_core.feedback.store import FeedbackStore
+    from digit_core.feedback.table import StoreError
 
     with click_errors():
-        file = sqlite_file(parse_url(url))
-        # A mistyped name would become an empty store.
-        if file and not file.exists():
-            raise DigitServingError(f"{file} does not exist")
-        yield FeedbackStore(url, create=to_delete)
+        try:
+            yield FeedbackStore(url, create=False)
+        except StoreError as error:
+            raise DigitServingError(str(error)) from error
 
 
 @click.group()
@@ -134,8 +133,8 @@ def delete(url: str, yes: bool, **given: Any) -> None:
     recycled.
     """
     if all(value is None for value in given.values()):
-        raise click.UsageError("say which: --since, --before, --model, --caller, --label or --request")
-    with _open_store(url, to_delete=True) as store:
+        raise click.UsageError("select by --since, --before, --model, --caller, --label or --request")
+    with _open_store(url) as store:
         count = store.count(**given)
         if count and not yes:
             click.confirm(f"Delete {_pictures(count)}?", abort=True)
@@ -146,7 +145,7 @@ def delete(url: str, yes: bool, **given: Any) -> None:
 @feedback.command()
 @_store_option
 def stats(url: str) -> None:
-    """Count the pictures, those with a label, and those of which the answer agrees, by version and caller."""
+    """Count pictures, labels, and labels that agree with the answer, by version and caller."""
     from digit_serving.feedback import output
 
     with _open_store(url) as store:

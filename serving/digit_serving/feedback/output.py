@@ -11,9 +11,9 @@ from PIL import Image
 
 from digit_core.artifact.task_card import NO_CLASS
 from digit_core.artifact.versions import check_writable
+from digit_core.feedback.records import WHOLE, Agreement, Record
 from digit_serving.commands import NONE, format_table, format_time
 from digit_serving.errors import DigitServingError
-from digit_serving.feedback.records import WHOLE, Agreement, Record
 
 _PARTS = {False: "train", True: "held-out"}
 """Names of the folders, by `held_out`."""

@@ -11,15 +11,15 @@ import numpy as np
 from digit_core import images
 from digit_core.artifact.task_card import NO_CLASS, TaskCard
 from digit_core.errors import ImageShapeError, NoInkError
+from digit_core.feedback.records import WHOLE, Record
 from digit_core.images import MAX_PIXELS, Pixels
 from digit_core.reading.boxes import enclose
 from digit_core.results import Box, Candidate, Digit, Prediction
-from digit_serving.feedback.records import WHOLE, Record
 
 _MARGIN = 0.5
 """Margin on each side of a box, as a share of its longer side: later versions may crop digits wider."""
 _MAX_STORED_PIXELS = 1_000_000
-"""Most pixels of all parts of a picture together: boxes may overlap, and each may have all of it."""
+"""Most pixels of all parts of a picture together: boxes may overlap, and each may cover all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def cut(
 def to_records(
     parts: Sequence[Part], answers: Sequence[Prediction | Digit | None], **common: Any
 ) -> Iterator[Record]:
-    """Yield the record of each part and its answer, None of an empty reading, with the common fields."""
+    """Yield the record of each part with its answer, None for an empty reading, and the common fields."""
     for position, (part, answer) in enumerate(zip(parts, answers, strict=True)):
         label = None
         if answer:
@@ -92,8 +92,8 @@ def to_whole(
 ) -> Record:
     """Return the record of a whole reading, of the part around its boxes and the records of its digits.
 
-    Candidates are in the order of their characters, which does not tell the answer: most others lack a digit,
-    so that the largest number often is it. One alone would tell it.
+    Sort the candidates as text, so that their order does not reveal the answer: most others lack a digit, so
+    that the largest number often is the answer. A single candidate would reveal it too.
     """
     texts = sorted(each.text for each in candidates)
     return replace(
@@ -127,7 +127,7 @@ def _places(boxes: Sequence[Box], place: Box | None) -> list[Box]:
 def _cut(
     pixels: Pixels, size: tuple[int, ...], box: Box | None, most: int, margin: float | None = None
 ) -> Part:
-    """Return the part with at most so many pixels; the margin is in pixels of the picture as sent."""
+    """Return the part with at most `most` pixels; the margin is in pixels of the picture as sent."""
     if box is None:
         return _shrink(pixels, None, most)
     height, width = pixels.shape[:2]
@@ -144,7 +144,7 @@ def _cut(
 
 
 def _shrink(pixels: Pixels, box: Box | None, most: int) -> Part:
-    """Return the part with at most so many pixels."""
+    """Return the part with at most `most` pixels."""
     height, width = pixels.shape[:2]
     factor = math.sqrt(most / (height * width))
     if factor < 1:

@@ -21,7 +21,6 @@ from digit_serving.gateway.bridge import (
     Send,
     WsgiAdapter,
 )
-from digit_serving.gateway.feedback import FeedbackViews
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import MAX_FIELDS
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, Facts, RequestContext
@@ -65,8 +64,6 @@ class Gateway:
 
         self._app = Admission(WsgiAdapter(app), settings, services.metrics.count_overload, takes_body)
         await receive()
-        if services.store:
-            services.store.open()
         await _connect(services.model_server, settings)
         await send({"type": "lifespan.startup.complete"})
         await receive()
@@ -147,23 +144,18 @@ def _observe_requests(app: Flask, settings: Settings, observers: Observers) -> N
 
 
 def _api(services: Services) -> Blueprint:
-    """Return the routes of /v1, with feedback if there is a store, and labelling if keys protect it."""
+    """Return the routes of /v1."""
     api = Blueprint("api", __name__, url_prefix="/v1")
-    settings, upstream, work = services.settings, services.upstream, services.work
-    views = Views(settings, upstream, work, services.observers)
+    views, origins = Views(services), services.settings.cors_origins
     api.post("/predict")(views.predict)
     api.post("/read")(views.read)
     api.get("/models")(views.models)
-    if services.store:
-        feedback = FeedbackViews(settings, upstream, work, services.store, services.metrics)
-        api.post("/feedback")(feedback.give)
-        if settings.offers_labelling:
-            api.get("/feedback/unlabelled")(feedback.unlabelled)
-            api.post("/feedback/labels")(feedback.label)
+    for feature in services.features:
+        feature.routes(api, services.upstream)
     if services.verifier or services.limiter:
         protect(api, services.verifier, services.limiter)
-    if settings.cors_origins:
-        _enable_cors(api, settings.cors_origins)
+    if origins:
+        _enable_cors(api, origins)
     return api
 
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from digit_core.errors import how_to_install
 from digit_serving import sockets
 from digit_serving.commands import click_errors, format_time
-from digit_serving.errors import DigitServingError, SettingError, StoreError
+from digit_serving.errors import DigitServingError, SettingError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -33,7 +32,7 @@ def gateway() -> None:
     """Serve the HTTP API: images in, predictions out.
 
     Settings are environment variables such as DIGITS_HOST, DIGITS_PORT and DIGITS_MODEL_SERVER;
-    digit_serving/gateway/settings.py explains all.
+    digit_serving/gateway/settings.py, and the settings.py of each feature, explain all.
     """
     from pydantic import ValidationError
 
@@ -77,15 +76,6 @@ def _check(settings: "Settings") -> None:
     names = ("DIGITS_MODEL_SERVER_CA", "DIGITS_MODEL_SERVER_CERTIFICATE", "DIGITS_MODEL_SERVER_KEY")
     with _setting_errors(", ".join(names), OSError):
         tls.channel_credentials(settings)
-    if settings.feedback:
-        # The form of the URL only: the gateway answers pictures also while a database is down.
-        try:
-            from digit_serving.feedback.table import parse_url
-        except ImportError as error:
-            message = f"DIGITS_FEEDBACK: needs the extra feedback; {how_to_install('feedback')}"
-            raise SettingError(message) from error
-        with _setting_errors("DIGITS_FEEDBACK", StoreError):
-            parse_url(settings.feedback)
     if settings.rate_limit or settings.api_keys:
         with _setting_errors("DIGITS_RATE_LIMIT_STORE", ConfigurationError):
             RateLimiter(settings.rate_limit, settings.rate_limit_store)

@@ -81,24 +81,6 @@ class GatewayError(DigitServingError):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-class FeedbackMismatchError(GatewayError):
-    """The label does not suit the model, or the boxes."""
-
-    status, code = 422, "feedback_mismatch"
-
-
-class FeedbackUnavailableError(GatewayError):
-    """The store of feedback fails."""
-
-    status, code = 503, "feedback_unavailable"
-
-
-class FeedbackUnknownError(GatewayError):
-    """No such picture is stored, or the model takes no feedback."""
-
-    status, code = 404, "feedback_unknown"
-
-
 class ForbiddenError(GatewayError):
     """The request's API key lacks a permission."""
 

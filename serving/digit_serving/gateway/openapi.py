@@ -34,17 +34,18 @@ from digit_core.errors import (
     UnavailableError,
 )
 from digit_core.options import Option, described
-from digit_serving.gateway import errors, feedback, parsing, schemas
+from digit_serving.gateway import errors, parsing, schemas
+from digit_serving.gateway.door import features
 from digit_serving.gateway.schemas import REQUEST_ID_PATTERN
 from digit_serving.gateway.settings import Settings
 
 _Json = dict[str, Any]
 
 _ANY = (MethodNotAllowed, Exception)
-_KEYED = (*_ANY, errors.UnauthorizedError, errors.RateLimitedError, errors.InvalidSelectionError)
-_UPSTREAM = (OverloadedError, UnavailableError, DeadlineExceededError, ServiceError)
-_BODY = (BadRequest, errors.MalformedBodyError, RequestEntityTooLarge, UnsupportedMediaType)
-_IMAGE = (
+KEYED = (*_ANY, errors.UnauthorizedError, errors.RateLimitedError, errors.InvalidSelectionError)
+UPSTREAM = (OverloadedError, UnavailableError, DeadlineExceededError, ServiceError)
+BODY = (BadRequest, errors.MalformedBodyError, RequestEntityTooLarge, UnsupportedMediaType)
+IMAGE = (
     NotAnImageError,
     TruncatedImageError,
     ImageTooLargeError,
@@ -52,17 +53,7 @@ _IMAGE = (
     PixelValueError,
     InvalidOutputError,
 )
-_RECOGNITION = (*_KEYED, *_UPSTREAM, *_BODY, *_IMAGE, ModelNotFoundError, errors.TooManyImagesError)
-_FEEDBACK = (
-    *_KEYED,
-    *_UPSTREAM,
-    *_BODY,
-    errors.FeedbackUnknownError,
-    errors.FeedbackMismatchError,
-    errors.FeedbackUnavailableError,
-    errors.UnknownModelError,
-)
-
+_RECOGNITION = (*KEYED, *UPSTREAM, *BODY, *IMAGE, ModelNotFoundError, errors.TooManyImagesError)
 _BODIES = {"Predict": parsing.PredictQuery, "Read": parsing.ReadQuery}
 """Options of a body by the prefix of its schemas."""
 _TEXT = {"schema": {"type": "string"}}
@@ -143,93 +134,57 @@ def _operations(settings: Settings) -> _Json:
         f"{settings.max_pixels:,} pixels"
     )
     operations = {
-        "/v1/predict": _operation(
+        "/v1/predict": operation(
             "predict",
             "Classify each image.",
-            _json("Predictions"),
+            json_content("Predictions"),
             _RECOGNITION,
             "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
             f"`is_digit` and `probabilities` what the model saw. {common} per image.",
             parsing.PredictQuery,
-            _ref("requestBodies", "PredictPictures"),
+            ref("requestBodies", "PredictPictures"),
         ),
-        "/v1/read": _operation(
+        "/v1/read": operation(
             "read",
             "Read all digits in each image, in lines, by a model of digits.",
-            _json("Readings"),
+            json_content("Readings"),
             (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
             "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
             f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
             parsing.ReadQuery,
-            _ref("requestBodies", "ReadPictures"),
+            ref("requestBodies", "ReadPictures"),
         ),
-        "/v1/models": _operation(
+        "/v1/models": operation(
             "listModels",
             "Describe a model: its task, versions and labels.",
-            _json("Models"),
-            (*_KEYED, *_UPSTREAM, errors.UnknownModelError),
+            json_content("Models"),
+            (*KEYED, *UPSTREAM, errors.UnknownModelError),
             query=parsing.ModelQuery,
         ),
     }
-    if settings.feedback:
-        content = _json("FeedbackPicture", "FeedbackLabel")
-        operations["/v1/feedback"] = _operation(
-            "giveFeedback",
-            "Say what a picture shows.",
-            _json("FeedbackReceipt"),
-            (*_FEEDBACK, *_IMAGE, errors.TooManyImagesError),
-            "The service stores the picture with its label, to train later models: the part that the label "
-            "is about, with a margin, or the whole picture, without metadata and with at most a megapixel. A "
-            "number of another length than boxes, or digits that were read, labels all that is around them. "
-            "A caller has one vote on a picture, its latest. A request ID in place of the picture stands for "
-            "one that the service has stored as a sample.",
-            parsing.ModelQuery,
-            {
-                "required": True,
-                "content": {**content, "multipart/form-data": {"schema": _ref("schemas", "FeedbackForm")}},
-            },
-        )
-    if settings.offers_labelling:
-        permission = "The API key needs the permission to label."
-        operations["/v1/feedback/unlabelled"] = _operation(
-            "listUnlabelled",
-            "Show some stored pictures that wait for a label.",
-            _json("LabellingRecords"),
-            (*_KEYED, errors.ForbiddenError, errors.UnknownModelError, errors.FeedbackUnavailableError),
-            "They are chosen at random among those with the least confident answers, these first: two people "
-            f"seldom get the same. They come without the label that the model answered. {permission}",
-            parsing.UnlabelledQuery,
-        )
-        operations["/v1/feedback/labels"] = _operation(
-            "labelPicture",
-            "Label a stored picture by hand, or withdraw its label.",
-            _json("LabellingReceipt"),
-            (*_FEEDBACK, errors.ForbiddenError),
-            f"The latest label by hand counts, before those of callers. {permission}",
-            parsing.ModelQuery,
-            {"required": True, "content": _json("HandLabel")},
-        )
+    for feature in features(settings):
+        operations |= feature.operations(settings)
     document = {"application/json": {"schema": {"type": "object", "additionalProperties": True}}}
     operations |= {
-        "/": _operation(
+        "/": operation(
             "index",
             "Index of the endpoints; an HTML page for browsers.",
-            _json("Index") | {"text/html": _TEXT},
+            json_content("Index") | {"text/html": _TEXT},
         ),
-        "/livez": _operation("isAlive", "Liveness: the process is running.", _json("Alive")),
-        "/readyz": _operation(
+        "/livez": operation("isAlive", "Liveness: the process is running.", json_content("Alive")),
+        "/readyz": operation(
             "isReady",
             "Readiness: the gateway can answer predictions.",
-            _json("Ready"),
+            json_content("Ready"),
             (*_ANY, errors.NotReadyError),
         ),
-        "/metrics": _operation("metrics", "Metrics in Prometheus's text format.", {"text/plain": _TEXT}),
-        "/openapi.json": _operation("describe", "This OpenAPI document.", document),
+        "/metrics": operation("metrics", "Metrics in Prometheus's text format.", {"text/plain": _TEXT}),
+        "/openapi.json": operation("describe", "This OpenAPI document.", document),
     }
     return operations
 
 
-def _operation(
+def operation(
     name: str,
     summary: str,
     answer: _Json,
@@ -260,7 +215,7 @@ def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
         alike = [answer for answer in answers.values() if answer.status == status]
         code = {"enum": [answer.code for answer in alike]}
         problem = {
-            "schema": _ref("schemas", "Problem") | {"properties": {"code": code}},
+            "schema": ref("schemas", "Problem") | {"properties": {"code": code}},
             "example": errors.problem_document(alike[0], "3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"),
         }
         responses[str(status)] = {
@@ -274,7 +229,7 @@ def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
 def _headers(status: int) -> _Json:
     names = [_REQUEST_ID, *{401: ["WWW-Authenticate"], 405: ["Allow"]}.get(status, [])]
     names += ["Retry-After"] if status in errors.RETRY_AFTER_STATUSES else []
-    return {name: _ref("headers", name) for name in names}
+    return {name: ref("headers", name) for name in names}
 
 
 def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
@@ -287,7 +242,7 @@ def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
         "schema": {"type": "string"},
     }
     for name, option in query.items():
-        schema = _ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
+        schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
         listed = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
         yield {"name": name, "in": "query", "description": option.description, "schema": schema, **listed}
 
@@ -317,11 +272,11 @@ def _pictures(settings: Settings, prefix: str) -> _Json:
         "digits [n, 28, 28], light ink on dark. The first bytes tell which it is; its own media type, "
         "`image/*` or `application/x-npy`, is as good."
     )
-    pictures = _json(f"{prefix}Images", f"{prefix}Instances")
-    pictures["application/json"]["examples"] = {name: _ref("examples", name) for name in ("file", "pixels")}
+    pictures = json_content(f"{prefix}Images", f"{prefix}Instances")
+    pictures["application/json"]["examples"] = {name: ref("examples", name) for name in ("file", "pixels")}
     return {
         **pictures,
-        "multipart/form-data": {"schema": _ref("schemas", f"{prefix}Form")},
+        "multipart/form-data": {"schema": ref("schemas", f"{prefix}Form")},
         # Generators of clients know no media range, and no other type of binary bodies.
         "application/octet-stream": {
             "schema": {"type": "string", "format": "binary", "description": file_or_array}
@@ -353,7 +308,8 @@ class _Generator(GenerateJsonSchema):
 def _schemas(settings: Settings, operations: _Json) -> _Json:
     """Return the schemas that the operations name, and those that these consist of."""
     named = {*re.findall(r"#/components/schemas/(\w+)", str(operations))} - {"ModelName"}
-    kinds = [vars(module).get(name) for name in sorted(named) for module in (schemas, feedback, results)]
+    sources = [vars(schemas), *(feature.schemas for feature in features(settings)), vars(results)]
+    kinds = [source.get(name) for name in sorted(named) for source in sources]
     more = (schemas.PredictionMore, schemas.ModelsMore, schemas.Images, schemas.Instances, schemas.Form)
     kinds = [*filter(None, kinds), *more]
     # Types without a configuration of their own take that of the tuple.
@@ -395,11 +351,11 @@ def _schemas(settings: Settings, operations: _Json) -> _Json:
     return definitions
 
 
-def _json(*names: str) -> _Json:
+def json_content(*names: str) -> _Json:
     """Return the media type JSON with one of these schemas."""
-    kinds = [_ref("schemas", name) for name in names]
+    kinds = [ref("schemas", name) for name in names]
     return {"application/json": {"schema": {"oneOf": kinds} if kinds[1:] else kinds[0]}}
 
 
-def _ref(kind: str, name: str) -> _Json:
+def ref(kind: str, name: str) -> _Json:
     return {"$ref": f"#/components/{kind}/{name}"}

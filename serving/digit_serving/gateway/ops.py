@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.bridge import await_
+from digit_serving.gateway.door import contained, features
 from digit_serving.gateway.errors import NotReadyError
 from digit_serving.gateway.observers.metrics import CONTENT_TYPE
 from digit_serving.gateway.request import json_response
@@ -66,8 +67,8 @@ _SECURITY_HEADERS = {
 }
 _STATIC = Path(__file__).with_name("static")
 _SWAGGER = Path(__file__).with_name("swagger")
-_SCRIPTS = ("main.js", "label.js", "share.js", "why.js")
-"""Scripts that pages name, or import on demand; the other scripts are modules that both import at once."""
+_SCRIPTS = ("main.js", "share.js", "why.js")
+"""Scripts that the page names, or imports on demand; the others are modules that it imports at once."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
 
@@ -111,8 +112,9 @@ def probes(services: Services) -> Blueprint:
         warnings = await_(model_warnings.get(deadline))
         if services.limiter and not services.limiter.is_reachable():
             warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
-        if services.store and not services.store.is_available:
-            warnings.append("The store of DIGITS_FEEDBACK can't be used: there is no feedback.")
+        for feature in services.features:
+            with contained(feature):
+                warnings += feature.warnings()
         if certificate_expiry < time.time():
             warnings.append("The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it.")
         document: Ready = {"status": "ready", "versions": available}
@@ -168,11 +170,18 @@ class ModelWarnings:
 
 
 def pages(settings: Settings) -> Blueprint:
-    """Return the demo page at /, the labelling page and Swagger UI at /docs, whose files stay in memory."""
+    """Return the demo page at /, pages of features, and Swagger UI at /docs, whose files stay in memory."""
     blueprint = Blueprint("pages", __name__)
-    links = _LINKS | ({"feedback": "/v1/feedback"} if settings.feedback else {})
+    links = dict(_LINKS)
     index: Index = {"name": "Digits", "version": version("digits"), "links": links}
-    page_files, docs_files = _read(_STATIC), _read(_SWAGGER, _SWAGGER_UI, *_SWAGGER_UI_FILES)
+    own_files, docs_files = _read(_STATIC), _read(_SWAGGER, _SWAGGER_UI, *_SWAGGER_UI_FILES)
+    page_files = own_files.copy()
+    html: dict[str, Path] = {}
+    for feature in features(settings):
+        links |= feature.links
+        html |= feature.pages(settings)
+    for file in html.values():
+        page_files |= _read(file.parent)
     digest = hashlib.sha256(b"".join(page_files[name] for name in sorted(page_files))).hexdigest()[:12]
 
     def versioned(name: str) -> bytes:
@@ -180,9 +189,9 @@ def pages(settings: Settings) -> Blueprint:
         return page_files[name].replace(b'"static/', b'"static/%s/' % digest.encode())
 
     # Without it, browsers would find the modules that main.js imports only after its arrival.
-    modules = sorted(name for name in page_files if name.endswith(".js") and name not in _SCRIPTS)
+    modules = sorted(name for name in own_files if name.endswith(".js") and name not in _SCRIPTS)
     preload = ", ".join(f"<static/{digest}/{name}>; rel=modulepreload" for name in modules)
-    page_html, label_html = versioned("index.html"), versioned("label.html")
+    page_html = versioned("index.html")
 
     @blueprint.get("/")
     def page() -> Response:
@@ -201,11 +210,10 @@ def pages(settings: Settings) -> Blueprint:
         # During an update, the page may come from another worker than its files: these are then not kept.
         return _file(page_files, name, is_immutable=version == digest)
 
-    if settings.offers_labelling:
-
-        @blueprint.get("/label")
-        def label() -> Response:
-            return _cacheable(label_html, _MIMETYPES[".html"])
+    for path, file in html.items():
+        blueprint.add_url_rule(
+            path, file.stem, partial(_cacheable, versioned(file.name), _MIMETYPES[".html"])
+        )
 
     @blueprint.get("/docs")
     def docs() -> Response:

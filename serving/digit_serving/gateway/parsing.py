@@ -90,12 +90,6 @@ class ReadQuery(ModelQuery, ReadOptions, total=False):
     """Query of /v1/read."""
 
 
-class UnlabelledQuery(ModelQuery, total=False):
-    """Query of pictures that wait for a label."""
-
-    limit: Annotated[int | None, Option("Largest number of pictures.", whole_number(1, 100), 20)]
-
-
 def parse_options(kind: Any, request: Request, body: Mapping[str, Any] = MappingProxyType({})) -> Options:
     """Return the options of the query and of a body. Raise InvalidSelectionError."""
     if not request.query_string and not body:

@@ -14,19 +14,12 @@ from digit_core.results import ClassIndex, VersionNumber
 
 REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 """Request IDs that are accepted from callers."""
-MAX_INDEX = 2**31 - 1
-"""Largest position of a picture in a request, and of a digit in a reading."""
-MAX_LABEL = 1000
-"""Longest label of feedback, in characters."""
 
 RequestId = Annotated[
     str, Field(pattern=f"^{REQUEST_ID_PATTERN}$", examples=["3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"])
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Position = Annotated[int, Field(ge=0, le=MAX_INDEX, json_schema_extra={"format": "int32"})]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]
-Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Png = Annotated[str, results.PNG]
 EncodedFile = Annotated[
     str,
@@ -143,65 +136,6 @@ class Readings(TypedDict):
 class ModelsMore(TypedDict):
     """Members of a model that only JSON has."""
 
-    request_id: RequestId
-
-
-class FeedbackForm(TypedDict):
-    """A picture with its label as form parts."""
-
-    image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
-    label: Annotated[str, Field(max_length=MAX_LABEL)]
-    """One of the model's labels, a number, or empty."""
-    box: NotRequired[Sequence[Annotated[str, Field(pattern=r"^\d+,\d+,\d+,\d+$")]]]
-    """Parts that the label is about: left,top,width,height."""
-
-
-class FeedbackEntry(TypedDict):
-    """Feedback that was stored."""
-
-    request_id: RequestId
-    """Request that brought the picture."""
-    index: Position
-    """Position of the picture in its request, from 0."""
-    pictures: Annotated[int, Field(ge=1)]
-    """Number of pictures that got a label: the digits of a number, or 1."""
-
-
-class FeedbackReceipt(TypedDict):
-    """Receipt of feedback."""
-
-    feedback: FeedbackEntry
-    request_id: RequestId
-
-
-class LabellingRecord(TypedDict):
-    """Stored picture that waits for a label."""
-
-    picture: Digest
-    """Name of the picture: a SHA-256."""
-    image: Png
-    """The picture, or what is around its boxes."""
-    boxes: Sequence[results.Box]
-    """Parts that the label is about; none if it is all of the image."""
-    candidates: Sequence[str] | None
-    """Numbers that the picture may show, which don't tell the answer: none if there is but one. Null unless
-    the label is a number."""
-
-
-class LabellingRecords(TypedDict):
-    """Stored pictures that wait for a label."""
-
-    records: Sequence[LabellingRecord]
-    unlabelled: Count
-    """Number of the model's pictures that wait for a label, each counted once."""
-    request_id: RequestId
-
-
-class LabellingReceipt(TypedDict):
-    """Receipt of a label."""
-
-    label: Annotated[str, Field(max_length=MAX_LABEL)] | None
-    """Label of the picture now, null if it has none."""
     request_id: RequestId
 
 

@@ -1,6 +1,5 @@
 """Services: objects that all requests of a worker share, as the settings choose them."""
 
-import asyncio
 import logging
 import os
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from digit_core.errors import how_to_install
 from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.auth import KeyVerifier
+from digit_serving.gateway.door import contained, features
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.observers.log import RequestLog
 from digit_serving.gateway.observers.metrics import Metrics
@@ -19,10 +19,8 @@ from digit_serving.gateway.upstream import Upstream
 from digit_serving.gateway.work import Work
 
 if TYPE_CHECKING:
-    # They need the extras feedback and otel.
-    from digit_serving.gateway.observers.sampler import Sampler
+    # It needs the extra otel.
     from digit_serving.gateway.observers.tracing import Tracing
-    from digit_serving.gateway.store import SharedStore
 
 _OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -41,10 +39,11 @@ class Services:
         self.tracing = create_tracing()
         self.shadow = Shadow(settings, metrics) if settings.has_shadow else None
         self.work = Work(settings)
-        self.store = _create_store(settings, metrics) if settings.feedback else None
-        self.sampler = _create_sampler(settings, self.store, self.work, metrics) if self.store else None
-        watching = (self.tracing, self.shadow, self.sampler, metrics, RequestLog(settings))
-        self.observers = Observers(filter(None, watching))
+        self.features = [feature(settings, metrics, self.work) for feature in features(settings)]
+        brought = (feature.observer for feature in self.features)
+        self.observers = Observers(
+            filter(None, (self.tracing, self.shadow, *brought, metrics, RequestLog(settings)))
+        )
         self.model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         self.upstream = Upstream(settings, self.model_server, self.observers)
         self.verifier = KeyVerifier(settings.api_keys) if settings.api_keys else None
@@ -59,30 +58,12 @@ class Services:
         if self.shadow:
             await self.shadow.close()
         await self.model_server.close()
-        if self.sampler:
-            await asyncio.to_thread(self.sampler.close)
-        if self.store:
-            await self.store.close()
+        for feature in self.features:
+            with contained(feature):
+                await feature.close()
         if self.tracing:
             self.tracing.shutdown()
         self.metrics.write()
-
-
-def _create_store(settings: Settings, metrics: Metrics) -> "SharedStore":
-    from digit_serving.gateway.store import SharedStore
-
-    return SharedStore(settings, metrics)
-
-
-def _create_sampler(
-    settings: Settings, store: "SharedStore", work: Work, metrics: Metrics
-) -> "Sampler | None":
-    """Return the sampler, which costs requests nothing if there is none."""
-    if not settings.feedback_sample:
-        return None
-    from digit_serving.gateway.observers.sampler import Sampler
-
-    return Sampler(settings, store, work, metrics)
 
 
 def create_tracing() -> "Tracing | None":

@@ -21,7 +21,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from digit_core.artifact import traffic
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
+from digit_serving.gateway.features import FeatureModelSettings, FeatureSettings
 from digit_serving.gateway.memory import container_memory
+from digit_serving.gateway.schemas import Share
 
 _BODY_MEMORY = 128 * 2**20
 _WORKER_MEMORY = 150 * 2**20
@@ -40,7 +42,6 @@ def _split_at_commas(value: object) -> object:
 
 _File = Annotated[FilePath | None, BeforeValidator(_empty_to_none)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelsFileError(SettingError):
@@ -53,7 +54,7 @@ def _require_another_label(value: str, info: ValidationInfo) -> str:
     return value
 
 
-class ModelSettings(BaseModel):
+class GatewayModelSettings(BaseModel):
     """Settings that models may have of their own, as `Settings` describes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -61,13 +62,16 @@ class ModelSettings(BaseModel):
     default_label: str
     shadow_label: str
     shadow_share: Share
-    feedback: bool
     deadline: Annotated[float, Field(gt=0)]
 
     _shadow = field_validator("shadow_label")(_require_another_label)
 
 
-class Settings(BaseSettings):
+class ModelSettings(FeatureModelSettings, GatewayModelSettings):
+    """Settings of a model, of the gateway and of its features."""
+
+
+class GatewaySettings(BaseSettings):
     """Each field is set by the environment variable DIGITS_<FIELD>."""
 
     model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True, protected_namespaces=())
@@ -162,17 +166,6 @@ class Settings(BaseSettings):
     cors_origins: _Names = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
-    feedback_open: bool = False
-    """Take feedback from everybody who may reach the gateway, in place of requiring DIGITS_API_KEYS."""
-    feedback: str = ""
-    """Store of feedback: sqlite:///feedback.db, or for several gateways postgresql://user@host/database.
-    Needs the extra feedback."""
-    feedback_sample: Share = 0
-    """Share of the requests whose pictures are stored, to be labelled by hand at /label, or by request ID:
-    0.01 is one in a hundred."""
-    feedback_days: float = Field(default=30, gt=0)
-    """Days after which such a picture is deleted unless it has got a label."""
-
     @cached_property
     def models(self) -> tuple[str, ...]:
         """Names of the models that are listed, without repetition, the default model first."""
@@ -192,7 +185,7 @@ class Settings(BaseSettings):
     def common(self) -> ModelSettings:
         """Return the settings of the other models."""
         values = {name: getattr(self, name) for name in ModelSettings.model_fields}
-        return ModelSettings.model_validate(values | {"feedback": bool(self.feedback)})
+        return ModelSettings.model_validate(values)
 
     def for_model(self, name: str) -> ModelSettings:
         """Return the settings of a model."""
@@ -213,29 +206,7 @@ class Settings(BaseSettings):
         """Bytes of heads, of requests that wait behind another one, and of unread answers in a worker."""
         return self.body_memory // 4
 
-    @property
-    def offers_labelling(self) -> bool:
-        """True if stored pictures are shown, to be labelled by hand: only to callers with API keys."""
-        return bool(self.feedback and self.api_keys)
-
     _shadow = field_validator("shadow_label")(_require_another_label)
-
-    @field_validator("feedback")
-    @classmethod
-    def _require_keys(cls, value: str, info: ValidationInfo) -> str:
-        if value and not (info.data.get("api_keys") or info.data.get("feedback_open")):
-            raise ValueError(
-                "needs DIGITS_API_KEYS, with which a caller has one vote on a picture; "
-                "on a network where you trust everybody, set DIGITS_FEEDBACK_OPEN=1"
-            )
-        return value
-
-    @field_validator("feedback_sample")
-    @classmethod
-    def _require_store(cls, value: float, info: ValidationInfo) -> float:
-        if value and not info.data.get("feedback"):
-            raise ValueError("requires DIGITS_FEEDBACK, the store of the samples")
-        return value
 
     @field_validator("body_memory")
     @classmethod
@@ -281,6 +252,10 @@ class Settings(BaseSettings):
         return value
 
 
+class Settings(FeatureSettings, GatewaySettings):
+    """Settings of the gateway, then those of its features, whose validators may read the former."""
+
+
 def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """Return the tables of a TOML file by model. Raise ModelsFileError."""
     try:
@@ -296,10 +271,8 @@ def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any
 def _model_settings(
     model: str, common: Mapping[str, Any], table: Mapping[str, Any], file: Path | None
 ) -> ModelSettings:
-    if table.get("feedback") and not common["feedback"]:
-        raise ModelsFileError(f"{file}: {model}.feedback: needs DIGITS_FEEDBACK, the store")
     try:
-        settings = ModelSettings.model_validate({**common, **table})
+        settings = ModelSettings.model_validate({**common, **table}, context=common)
     except ValidationError as error:
         (key, *_), message = error.errors()[0]["loc"], error.errors()[0]["msg"]
         if key not in ModelSettings.model_fields:

@@ -27,8 +27,8 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
 from digit_serving.gateway.batching import MAX_CALL_BYTES
+from digit_serving.gateway.door import contained
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
-from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import (
     Body,
     BodyParser,
@@ -40,9 +40,8 @@ from digit_serving.gateway.parsing import (
     select_model,
 )
 from digit_serving.gateway.request import RequestContext, Route, json_response
-from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import Upstream, default_version
-from digit_serving.gateway.work import Work
+from digit_serving.gateway.services import Services
+from digit_serving.gateway.upstream import default_version
 
 _Result = TypeVar("_Result", Prediction, Reading)
 
@@ -55,13 +54,12 @@ _shortest: Any = np.float32
 class Views:
     """Views that answer pictures."""
 
-    def __init__(self, settings: Settings, upstream: Upstream, work: Work, observers: Observers) -> None:
-        self._settings = settings
+    def __init__(self, services: Services) -> None:
+        self._settings = settings = services.settings
         self._max_images, self._max_digits = settings.max_images, settings.max_digits
-        self._upstream = upstream
-        self._answered = observers.answered
-        self._work = work
-        self._parser = BodyParser(settings, work)
+        self._upstream, self._work, self._features = services.upstream, services.work, services.features
+        self._answered = services.observers.answered
+        self._parser = BodyParser(settings, services.work)
 
     def predict(self) -> Response:
         """Answer each picture with its class, or with its refusal."""
@@ -82,6 +80,10 @@ class Views:
         with suppress(ModelNotFoundError, UnavailableError):
             task = self._upstream.card(context, default_version(self._settings, name))
         labels = self._upstream.labels(context, name)
+        members: dict[str, Any] = {}
+        for feature in self._features:
+            with contained(feature):
+                members |= feature.model_members(name, task)
         models = Models(
             name,
             tuple(self._describe_version(name, status) for status in statuses),
@@ -90,8 +92,8 @@ class Views:
             traffic=self._upstream.traffic.shares(name),
             task=task,
             models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
-            feedback=self._settings.for_model(name).feedback and not (task and task.is_multi_label),
             request_id=context.request_id,
+            **members,
         )
         return json_response(to_json(models))
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import to_png
-from digit_serving.feedback.store import FeedbackStore
 from tests.load import load
 from tests.processes import children, gateway_process, wait_until
 

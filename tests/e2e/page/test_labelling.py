@@ -11,15 +11,15 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from digit_client import DIGITS, CardInput, TaskCard
+from digit_core.feedback.records import Seen
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import to_png
-from digit_serving.feedback.records import Seen
-from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import VIEWS, assert_accessible, violations
 from tests.processes import gateway_process, wait_until
 from tests.records import START
+from tests.serving.feedback.test_labelling import sample, sample_reading
 from tests.serving.gateway.stub_model_server import FASHION, SHAPES, StubModelServer, TaskModels
-from tests.serving.gateway.test_labelling import sample, sample_reading
 
 pytestmark = pytest.mark.e2e
 

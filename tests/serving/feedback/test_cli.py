@@ -12,20 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.feedback.records import WHOLE
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
 from digit_serving.feedback.cli import feedback
-from digit_serving.feedback.records import WHOLE
-from digit_serving.feedback.store import FeedbackStore
+from tests.core.feedback.conftest import MakeRecord
 from tests.records import START
-from tests.serving.feedback.conftest import MakeRecord
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def store(sqlite_url: str) -> FeedbackStore:
-    """Return a new store."""
-    return FeedbackStore(sqlite_url)
 
 
 @pytest.fixture
@@ -244,7 +238,11 @@ def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackSto
     missing = tmp_path / "missing.db"
     for arguments, status, message in (
         (("ls", "--store", f"sqlite:///{missing}"), 1, f"Error: {missing} does not exist\n"),
-        (("delete", "--yes"), 2, "say which: --since, --before, --model, --caller, --label or --request"),
+        (
+            ("delete", "--yes"),
+            2,
+            "select by --since, --before, --model, --caller, --label or --request",
+        ),
         *(
             (("ls", "--since", time), 2, f"'{time}' is neither an age, such as 12h or 7d, nor a date")
             for time in ("yesterday", "2026-13-01", "99999999999d")

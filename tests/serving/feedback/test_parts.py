@@ -9,9 +9,9 @@ from PIL import ExifTags, Image
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.errors import ImageShapeError
+from digit_core.feedback.records import WHOLE
 from digit_core.results import Box, Candidate
 from digit_serving.feedback.parts import cut, to_whole
-from digit_serving.feedback.records import WHOLE
 from tests.conftest import Digits
 from tests.records import make_record
 

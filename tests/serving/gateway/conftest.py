@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from numpy.typing import NDArray
 
 from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.bridge import Receive, Scope, Send
 from digit_serving.gateway.request import RequestContext
@@ -141,56 +139,6 @@ def stub_http(start_gateway: StartGateway) -> FlaskClient:
 
 
 @pytest.fixture
-def store_url(tmp_path: Path) -> str:
-    """URL of a store of feedback that does not exist."""
-    return f"sqlite:///{tmp_path / 'feedback.db'}"
-
-
-@pytest.fixture
-def start(stub: StubModelServer, store_url: str) -> Iterator[StartGateway]:
-    """Function that starts a gateway in front of the stub, with feedback, and returns a test client of it."""
-    with ExitStack() as stack:
-
-        def begin(**settings: Any) -> FlaskClient:
-            values: dict[str, Any] = {"model_server": stub.target, "feedback": store_url}
-            values |= {"feedback_open": True, **settings}
-            return stack.enter_context(greenlet_loop.keeping(Settings(**values)))
-
-        yield begin
-
-
-@pytest.fixture
-def feedback_http(start: StartGateway) -> FlaskClient:
-    """Test client of the gateway in front of the stub, with feedback."""
-    return start()
-
-
-@pytest.fixture
-def store(store_url: str) -> FeedbackStore:
-    """Store of feedback, empty."""
-    return FeedbackStore(store_url)
-
-
-@pytest.fixture
 def key_file(tmp_path: Path) -> KeyFile:
     """File of API keys that does not exist."""
     return KeyFile(tmp_path / "keys")
-
-
-@pytest.fixture
-def start_labelling(start: StartGateway, key_file: KeyFile) -> StartGateway:
-    """Function that starts a gateway with these settings; its test client has a key that may label."""
-    headers = {"HTTP_AUTHORIZATION": f"Bearer {key_file.add('lab', may_label=True)}"}
-
-    def begin(**settings: Any) -> FlaskClient:
-        client = start(**({"api_keys": key_file.path, "feedback_open": False} | settings))
-        client.environ_base |= headers
-        return client
-
-    return begin
-
-
-@pytest.fixture
-def label_http(start_labelling: StartGateway) -> FlaskClient:
-    """Test client, with a key that may label, of a gateway in front of the stub."""
-    return start_labelling()

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.processes import gateway_process
-from tests.serving.gateway.test_labelling import sample
+from tests.serving.feedback.test_labelling import sample
 
 SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli"]
 CONFIG = Path(__file__).with_name("contract.toml")

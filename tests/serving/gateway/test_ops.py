@@ -145,9 +145,3 @@ def test_unchanged_file_gets_304(offline_http: FlaskClient) -> None:
     second = offline_http.get("/static/main.js", headers={"If-None-Match": first.headers["ETag"]})
     assert (second.status_code, second.data) == (304, b"")
     assert first.headers["Cache-Control"] == "no-cache"
-
-
-def test_label_page_is_served_with_keys_and_store(label_http: FlaskClient) -> None:
-    page = label_http.get("/label")
-    assert (page.status_code, page.mimetype) == (200, "text/html")
-    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]

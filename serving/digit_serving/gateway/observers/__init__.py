@@ -2,11 +2,12 @@
 
     began ─ called, for each call to the model server ─ answered ─ ended
 
-The way of a request emits these moments and knows no feature: metrics, the log, traces, the comparisons with
-the shadow, and the sampler of pictures for feedback.
+The way of a request emits these moments and knows no feature.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from flask import Request
 
@@ -15,11 +16,13 @@ from digit_core.results import Answer, Prediction, Reading
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import Facts, RequestContext, Route
 
+_log = logging.getLogger(__name__)
+
 
 class Observer:
     """Watches requests, in the event loop: a subclass overrides the moments that it needs.
 
-    A moment takes little time and raises nothing: the request waits for it.
+    A moment takes little time, since the request waits for it. An error is logged and fails no request.
     """
 
     def began(self, context: RequestContext, received: Request) -> None:
@@ -52,4 +55,17 @@ class Observers:
 
 def _overriding(observers: Iterable[Observer], moment: str) -> Sequence[Callable[..., None]]:
     plain = getattr(Observer, moment)
-    return [getattr(each, moment) for each in observers if getattr(type(each), moment) is not plain]
+    overriding = (each for each in observers if getattr(type(each), moment) is not plain)
+    return [_guarded(getattr(each, moment)) for each in overriding]
+
+
+def _guarded(watch: Callable[..., None]) -> Callable[..., None]:
+    """Return a function that calls an observer's method and logs its error."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            watch(*arguments)
+        except Exception:
+            _log.exception("%s failed", watch.__qualname__)
+
+    return call

@@ -49,26 +49,26 @@ class Metrics(Observer):
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        self._requests = self._counter("requests", "Requests answered.", "route", "method", "status")
-        self._request_seconds = self._histogram(
+        self._requests = self.counter("requests", "Requests answered.", "route", "method", "status")
+        self._request_seconds = self.histogram(
             "request_duration_seconds",
             "Time from a request's arrival to its response.",
             _REQUEST_SECONDS,
             "route",
         )
-        self._stage_seconds = self._histogram(
+        self._stage_seconds = self.histogram(
             "stage_duration_seconds",
             "Time in stages of sampled requests: decode, normalise, find, queue (admission and batch).",
             _STAGE_SECONDS,
             "stage",
         )
-        self._model_seconds = self._histogram(
+        self._model_seconds = self.histogram(
             "model_duration_seconds",
             "Time of successful calls to the model server.",
             _REQUEST_SECONDS,
             *_VERSION,
         )
-        self._model_failures = self._counter(
+        self._model_failures = self.counter(
             "model_failures",
             "Failed calls to the model server, by the version asked: default, canary, named by the request, "
             "or pinned to the version that answered the request's first call.",
@@ -76,57 +76,46 @@ class Metrics(Observer):
             "asked",
             "code",
         )
-        self._call_images = self._histogram(
+        self._call_images = self.histogram(
             "call_images",
             "Images, and crops of digits, per call to the model server; requests may share a call.",
             _CALL_IMAGES,
         )
-        self._predictions = self._counter("predictions", "Labels answered.", "model", "label", "version")
-        self._reading_digits = self._histogram("reading_digits", "Digits per image read.", _READING_DIGITS)
-        self._confidence = self._histogram(
+        self._predictions = self.counter("predictions", "Labels answered.", "model", "label", "version")
+        self._reading_digits = self.histogram("reading_digits", "Digits per image read.", _READING_DIGITS)
+        self._confidence = self.histogram(
             "confidence",
             "Probability of the predicted label, of a sample of requests.",
             _CONFIDENCES,
             *_VERSION,
         )
-        self._key_requests = self._counter(
+        self._key_requests = self.counter(
             "key_requests", "Requests answered, by the name of the API key.", "key", "status"
         )
-        self._images = self._counter(
+        self._images = self.counter(
             "images",
             "Images, by their result: answered, a refusal, or the code of an error.",
             *_VERSION,
             "result",
         )
-        self._overload = self._counter(
+        self._overload = self.counter(
             "overload", "Requests refused for overload, by the gateway or the model servers.", "route"
         )
-        self.rate_limit_store_failures = self._counter(
+        self.rate_limit_store_failures = self.counter(
             "rate_limit_store_failures", "Failed calls to the store of rate limits."
         )
-        self.worker_exits = self._counter("worker_exits", "Worker processes that ended and were replaced.")
-        self.feedback = self._counter(
-            "feedback", "Pictures that got a label, by its agreement with the answer.", *_VERSION, "agrees"
-        )
-        self.feedback_sampled = self._counter(
-            "feedback_sampled", "Pictures, readings and their digits that were stored as a sample.", *_VERSION
-        )
-        self.feedback_dropped = self._counter(
-            "feedback_dropped", "Pictures of the sample that could not be stored."
-        )
-        # Exposed by gateways with feedback only.
-        self.feedback_written = cache(lambda: self._time("feedback_written", "the latest use of the store"))
-        self.shadow_predictions = self._counter(
+        self.worker_exits = self.counter("worker_exits", "Worker processes that ended and were replaced.")
+        self.shadow_predictions = self.counter(
             "shadow_predictions",
             "Model inputs that the shadow version answered as well, by its agreement.",
             *_VERSION,
             "shadow_version",
             "agrees",
         )
-        self.shadow_dropped = self._counter(
+        self.shadow_dropped = self.counter(
             "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
         )
-        self.shadow_seconds = self._histogram(
+        self.shadow_seconds = self.histogram(
             "shadow_duration_seconds",
             "Time of successful calls to the shadow version.",
             _REQUEST_SECONDS,
@@ -200,7 +189,8 @@ class Metrics(Observer):
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def _time(self, name: str, event: str) -> Gauge:
+    def timestamp(self, name: str, event: str) -> Gauge:
+        """Return the gauge of the time of an event."""
         return Gauge(
             f"digits_{name}_timestamp_seconds",
             f"Unix time of {event}, 0 before the first.",
@@ -208,10 +198,12 @@ class Metrics(Observer):
             registry=self._registry,
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Any:
+    def counter(self, name: str, text: str, *labels: str) -> Any:
+        """Return a counter, as a function from label values."""
         return _cached_labels(Counter(f"digits_{name}", text, labels, registry=self._registry))
 
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
+    def histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Any:
+        """Return a histogram, as a function from label values."""
         histogram = Histogram(f"digits_{name}", text, labels, buckets=buckets, registry=self._registry)
         return _cached_labels(histogram)
 

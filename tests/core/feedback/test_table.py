@@ -1,6 +1,6 @@
 """Feedback table without a database."""
 
-from digit_serving.feedback.table import is_held_out
+from digit_core.feedback.table import is_held_out
 
 
 def test_held_out_inputs_are_a_fifth_of_all_and_others_with_another_key() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from digit_serving.errors import StoreError
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
+from digit_core.feedback.table import StoreError
+from digit_serving.feedback.errors import FeedbackUnavailableError
+from digit_serving.feedback.metrics import FeedbackMetrics
 from digit_serving.gateway.bridge import await_
-from digit_serving.gateway.errors import FeedbackUnavailableError
-from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 
 _Result = TypeVar("_Result")
@@ -24,30 +24,29 @@ _CHECK_SECONDS = 10.0
 """Time between two deletions of expired samples, which also tell whether the store can be used."""
 
 
-class SharedStore:
-    """Store of a worker's feedback. Open it in the event loop that serves, close it after all requests."""
+class WorkerStore:
+    """Store of a worker's feedback. Create it in the event loop that serves, close it after all requests."""
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
-        self._written = metrics.feedback_written()
+        self.metrics = metrics
         self.is_available = True
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
         self._check: Future[int] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
         self._executor = ThreadPoolExecutor(2, "feedback")
+        self._check_regularly()
 
-    def open(self) -> None:
+    def _check_regularly(self) -> None:
         """Create the tables in the background, and check the store from now on."""
         if self._check is None or self._check.done():
             self._check = self.submit(lambda store: store.expire(self._days))
-        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self.open)
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
 
     async def close(self) -> None:
         """Finish the calls that have begun."""
-        if self._timer:
-            self._timer.cancel()
+        self._timer.cancel()
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
     def use(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
@@ -76,5 +75,5 @@ class SharedStore:
             self._store, self.is_available = None, False
             raise
         self.is_available = True
-        self._written.set_to_current_time()
+        self.metrics.written.set_to_current_time()
         return result

@@ -7,10 +7,13 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
-from digit_core.votes import HELD_OUT_PART
-from digit_serving.errors import StoreError
+from digit_core.feedback.votes import HELD_OUT_PART
 
 _URL_FORMS = "the URL of a store is sqlite:///FILE or postgresql://USER@HOST/DATABASE"
+
+
+class StoreError(Exception):
+    """A store of feedback can't be opened, read or written; the message is one sentence for a terminal."""
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
@@ -49,10 +52,14 @@ pictures = sa.Table(
     sa.Column("hand_label", sa.Text),
     sa.Column("box", sa.JSON(none_as_null=True)),
     sa.Column("reading", sa.JSON(none_as_null=True)),
-    # The last column: SQLite reads the others without it.
+    # Keep this column last: SQLite reads the others without it.
     sa.Column("picture", sa.LargeBinary, nullable=False),
 )
 """Pictures with a label, and those that wait for one; `Record` explains the columns."""
+revision = sa.Table("feedback_schema", metadata, sa.Column("version_num", sa.String(32), primary_key=True))
+REVISION = "1"
+"""Revision of this schema, the only one that is read. Releases may add tables, and columns with a default or
+without a value, and leave it: after a rollback the earlier release goes on to write what it knows."""
 secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary_key=True))
 """Key of this store, which decides what is held out: callers can't know it."""
 
@@ -74,7 +81,7 @@ def parse_url(url: str) -> sa.URL:
     try:
         parsed = sa.make_url(url)
     except (sa.exc.ArgumentError, ValueError):
-        # Without the URL, which may contain a password.
+        # Leave out the URL, which may contain a password.
         raise StoreError(f"{_URL_FORMS}; this one cannot be parsed") from None
     backend = parsed.get_backend_name()
     if backend == "sqlite" and parsed.database not in (None, "", ":memory:"):
@@ -90,5 +97,5 @@ def sqlite_file(url: sa.URL) -> Path | None:
 
 
 def without_password(url: sa.URL) -> str:
-    """Return the URL for a message: without its passwords, one of which may be in the query."""
+    """Return the URL for messages, without its passwords, of which the query may have one."""
     return url.set(query={}).render_as_string()

@@ -4,7 +4,7 @@ from collections import namedtuple
 
 import pytest
 
-from digit_core.votes import count_votes
+from digit_core.feedback.votes import count_votes
 
 Row = namedtuple("Row", "digest label hand_label", defaults=(None,))
 

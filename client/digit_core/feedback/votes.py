@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 HELD_OUT_PART = 5
-"""Number of pictures with a label of which one is held out: it tests a model and never trains it."""
+"""One of this many labelled pictures is held out: it tests a model and never trains it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.feedback.records import WHOLE, Record, Seen
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
 from digit_core.results import Box
-from digit_serving.feedback.records import WHOLE, Record, Seen
-from digit_serving.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway
@@ -229,3 +229,9 @@ def test_labelling_without_keys_or_store_is_not_found(start_labelling: StartGate
             assert_problem(http.open(f"/v1/feedback/{path}", method=method), 404, "not_found")
             assert f"/v1/feedback/{path}" not in http.get("/openapi.json").get_json()["paths"]
         assert_problem(http.get("/label"), 404, "not_found")
+
+
+def test_label_page_is_served_with_keys_and_store(http: FlaskClient) -> None:
+    page = http.get("/label")
+    assert (page.status_code, page.mimetype) == (200, "text/html")
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]

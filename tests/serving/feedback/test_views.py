@@ -14,13 +14,12 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import NO_CLASS
+from digit_core.feedback.records import WHOLE, Record, Seen
+from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
 from digit_core.results import Box
-from digit_serving.feedback.records import WHOLE, Record, Seen
-from digit_serving.feedback.store import FeedbackStore
-from digit_serving.gateway import store as shared
+from digit_serving.feedback import sampler, worker_store
 from digit_serving.gateway.auth import KeyFile
-from digit_serving.gateway.observers import sampler
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
@@ -43,8 +42,8 @@ def http(feedback_http: FlaskClient) -> FlaskClient:
     return feedback_http
 
 
-def stored(store_url: str) -> list[Record]:
-    return FeedbackStore(store_url).records(pictures=True)
+def stored(sqlite_url: str) -> list[Record]:
+    return FeedbackStore(sqlite_url).records(pictures=True)
 
 
 def give(
@@ -68,7 +67,7 @@ def read(http: FlaskClient, number: np.ndarray, request_id: str = "id-1") -> Any
 
 @pytest.mark.parametrize("is_json", [False, True])
 def test_picture_is_stored_with_its_label_and_the_answer(
-    http: FlaskClient, store_url: str, is_json: bool
+    http: FlaskClient, sqlite_url: str, is_json: bool
 ) -> None:
     document = {"image": base64.b64encode(to_png(IMAGE)).decode(), "label": "1"}
     headers = {"X-Request-ID": "mine"}
@@ -78,7 +77,7 @@ def test_picture_is_stored_with_its_label_and_the_answer(
     assert sent.status_code == 200, sent.text
     entry = {"request_id": "mine", "index": 0, "pictures": 1}
     assert sent.get_json() == {"feedback": entry, "request_id": "mine"}
-    (record,) = stored(store_url)
+    (record,) = stored(sqlite_url)
     assert (record.request_id, record.index, record.position, record.caller) == ("mine", 0, 0, "")
     assert (record.model, record.version, record.predicted, record.confidence) == ("digits", 1, "7", 1.0)
     assert (record.label, record.hand_label, record.box) == ("1", None, None)
@@ -86,7 +85,7 @@ def test_picture_is_stored_with_its_label_and_the_answer(
 
 
 def test_number_has_a_part_for_each_box_and_is_counted_by_agreement(
-    stub: StubModelServer, http: FlaskClient, store_url: str, digits: Any
+    stub: StubModelServer, http: FlaskClient, sqlite_url: str, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
     number = draw_number(digits, "27")
@@ -96,7 +95,7 @@ def test_number_has_a_part_for_each_box_and_is_counted_by_agreement(
     response = give(http, " 2 1\n", *boxes, picture=number)
     assert response.get_json()["feedback"]["pictures"] == 2
     for record, predicted, label, (left, top, width, height) in zip(
-        stored(store_url), "27", "21", boxes, strict=True
+        stored(sqlite_url), "27", "21", boxes, strict=True
     ):
         assert (record.predicted, record.label) == (predicted, label)
         assert record.box
@@ -108,17 +107,17 @@ def test_number_has_a_part_for_each_box_and_is_counted_by_agreement(
     for agrees in ("true", "false"):
         assert delta("digits_feedback_total", model="digits", version="1", agrees=agrees) == 1
     assert give(http, NO_CLASS, *boxes, picture=number).status_code == 200
-    assert [record.label for record in stored(store_url)] == [NO_CLASS, NO_CLASS]
+    assert [record.label for record in stored(sqlite_url)] == [NO_CLASS, NO_CLASS]
 
 
 def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
-    start: StartGateway, model_server: str, store_url: str
+    start: StartGateway, model_server: str, sqlite_url: str
 ) -> None:
     http, photo = start(model_server=model_server), FIVE.read_bytes()
     (found,) = http.post("/v1/predict", data=photo).get_json()["predictions"]
     form = {"image": (io.BytesIO(photo), "five.jpg"), "label": "6"}
     assert http.post("/v1/feedback", data=form).status_code == 200
-    (record,) = stored(store_url)
+    (record,) = stored(sqlite_url)
     assert record.box
     assert record.box[2:] == (*found["box"][2:],)
     assert decode(record.picture).size < decode(photo).size
@@ -127,14 +126,14 @@ def test_digit_that_the_reader_finds_on_a_photo_is_cut_out(
 
 @pytest.mark.parametrize(("label", "boxes"), [("123", 2), ("42", 0), ("42", 1)])
 def test_number_of_another_length_than_the_boxes_is_that_of_the_whole(
-    http: FlaskClient, store_url: str, label: str, boxes: int
+    http: FlaskClient, sqlite_url: str, label: str, boxes: int
 ) -> None:
     picture = np.zeros((40, 60), np.uint8)
     picture[2:10, 2:18] = 255
     given: list[Box] = [(2, 2, 8, 8), (10, 2, 8, 8)][:boxes]
     response = give(http, label, *given, picture=picture)
     assert response.get_json()["feedback"]["pictures"] == 1
-    (record,) = stored(store_url)
+    (record,) = stored(sqlite_url)
     assert (record.position, record.label) == (WHOLE, label)
     assert record.reading == Seen(boxes=given, candidates=[])
     # Half a digit is around the boxes.
@@ -142,23 +141,25 @@ def test_number_of_another_length_than_the_boxes_is_that_of_the_whole(
     assert np.array_equal(decode(record.picture), shown)
 
 
-def test_latest_number_of_a_caller_counts_whatever_its_length(http: FlaskClient, store_url: str) -> None:
+def test_latest_number_of_a_caller_counts_whatever_its_length(http: FlaskClient, sqlite_url: str) -> None:
     boxes = [(1, 1, 9, 9), (12, 1, 9, 9)]
     for label, labels in (("12", ["1", "2"]), ("123", [None, None, "123"]), ("4/5", ["4", "5", "45"])):
         assert give(http, label, *boxes).status_code == 200
-        records = sorted(stored(store_url), key=lambda each: (each.position == WHOLE, each.position))
+        records = sorted(stored(sqlite_url), key=lambda each: (each.position == WHOLE, each.position))
         assert [record.label for record in records] == labels
 
 
 @pytest.mark.parametrize("label", ["1 x", "4²", "--", "١٢"])
-def test_label_that_is_no_number_is_a_mismatch(http: FlaskClient, store_url: str, label: str) -> None:
+def test_label_that_is_no_number_is_a_mismatch(http: FlaskClient, sqlite_url: str, label: str) -> None:
     response = give(http, label, (1, 1, 9, 9), (10, 1, 9, 9))
     detail = "The label has to be a number: digits, and signs and white space."
     assert assert_problem(response, 422, "feedback_mismatch")["detail"] == detail
-    assert stored(store_url) == []
+    assert stored(sqlite_url) == []
 
 
-def test_label_is_one_of_the_asked_models(stub: StubModelServer, start: StartGateway, store_url: str) -> None:
+def test_label_is_one_of_the_asked_models(
+    stub: StubModelServer, start: StartGateway, sqlite_url: str
+) -> None:
     stub.answer = TaskModels(digits={3: SHAPES}, more={1: SHAPES})
     http, picture = start(model_names=("more",)), np.zeros((64, 48, 3), np.uint8)
     problem = assert_problem(give(http, "7", picture=picture), 422, "feedback_mismatch")
@@ -167,34 +168,34 @@ def test_label_is_one_of_the_asked_models(stub: StubModelServer, start: StartGat
     assert_problem(several, 422, "feedback_mismatch")
     assert give(http, "cross", (2, 2, 9, 9), picture=picture).status_code == 200
     assert give(http, "star", picture=picture, query="?model=more").status_code == 200
-    first, second = stored(store_url)
+    first, second = stored(sqlite_url)
     assert (first.model, first.version, first.predicted, first.label) == ("digits", 3, "circle", "cross")
     assert (second.model, second.label) == ("more", "star")
     assert_problem(give(http, "7", query="?model=none"), 404, "model_not_found")
 
 
 def test_refused_picture_and_error_of_a_picture(
-    stub: StubModelServer, http: FlaskClient, store_url: str, digits: Any
+    stub: StubModelServer, http: FlaskClient, sqlite_url: str, digits: Any
 ) -> None:
     stub.answer = TemplateModel(digits)
     assert give(http, NO_CLASS).status_code == 200
-    (record,) = stored(store_url)
+    (record,) = stored(sqlite_url)
     assert (record.predicted, record.label) == (NO_CLASS, NO_CLASS)
     response = http.post("/v1/feedback", json={"image": base64.b64encode(b"text").decode(), "label": "1"})
     assert_problem(response, 400, "not_an_image")
     assert_problem(give(http, "1", (28, 0, 1, 1)), 422, "wrong_shape")
-    assert len(stored(store_url)) == 1
+    assert len(stored(sqlite_url)) == 1
 
 
 def test_each_caller_has_one_vote_on_a_picture(
-    start: StartGateway, key_file: KeyFile, store_url: str
+    start: StartGateway, key_file: KeyFile, sqlite_url: str
 ) -> None:
     keys = {name: key_file.add(name) for name in ("ann", "bob")}
     http = start(api_keys=key_file.path, feedback_open=False)
     assert_problem(give(http, "1"), 401, "unauthorized")
     for name, label in (("ann", "1"), ("bob", "2"), ("ann", "3")):
         assert give(http, label, Authorization=f"Bearer {keys[name]}").status_code == 200
-    assert {record.caller: record.label for record in stored(store_url)} == {"ann": "3", "bob": "2"}
+    assert {record.caller: record.label for record in stored(sqlite_url)} == {"ann": "3", "bob": "2"}
 
 
 @pytest.fixture
@@ -204,23 +205,23 @@ def sampled(stub: StubModelServer, start: StartGateway, digits: Any) -> FlaskCli
     return start(feedback_sample=1)
 
 
-def wait_for(store_url: str, count: int) -> list[Record]:
+def wait_for(sqlite_url: str, count: int) -> list[Record]:
     """Return the stored records once there are `count`."""
-    wait_until(lambda: len(stored(store_url)) >= count)
-    return stored(store_url)
+    wait_until(lambda: len(stored(sqlite_url)) >= count)
+    return stored(sqlite_url)
 
 
 def test_sampled_pictures_wait_for_a_label_by_their_request_id(
-    sampled: FlaskClient, store_url: str, digits: Any
+    sampled: FlaskClient, sqlite_url: str, digits: Any
 ) -> None:
     def labels_of(request_id: str) -> list[str | None]:
-        return [record.label for record in stored(store_url) if record.request_id == request_id]
+        return [record.label for record in stored(sqlite_url) if record.request_id == request_id]
 
     delta = MetricsDelta(sampled)
     reading = read(sampled, draw_number(digits, "27"))
     predict(sampled, digits.one(3), IMAGE, request_id="id-2")
     read(sampled, IMAGE[::-1], "id-3")
-    records = {(each.request_id, each.index, each.position): each for each in wait_for(store_url, 7)}
+    records = {(each.request_id, each.index, each.position): each for each in wait_for(sqlite_url, 7)}
     boxes = [digit["box"] for line in reading["lines"] for digit in line["digits"]]
     assert [each.predicted for each in records.values()] == ["27", "2", "7", "3", *[NO_CLASS] * 3]
     assert [each.box is None for each in records.values()] == [False] * 3 + [True] * 4
@@ -244,42 +245,42 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     assert labels_of("id-3") == ["123", None]
 
 
-def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, store_url: str, digits: Any) -> None:
+def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, sqlite_url: str, digits: Any) -> None:
     instance = (digits.one(5) / 255).ravel().tolist()
     assert sampled.post("/v1/predict", json={"instances": ["no", instance]}).status_code == 200
-    (record,) = wait_for(store_url, 1)
+    (record,) = wait_for(sqlite_url, 1)
     assert (record.index, record.predicted) == (1, "5")
     assert np.array_equal(decode(record.picture), digits.one(5))
 
 
 def test_request_id_of_no_sample_or_of_another_caller_is_unknown(
-    start: StartGateway, key_file: KeyFile, store_url: str
+    start: StartGateway, key_file: KeyFile, sqlite_url: str
 ) -> None:
     keys = [key_file.add(name) for name in ("shop", "stranger")]
     http = start(api_keys=key_file.path, feedback_open=False, feedback_sample=1)
     http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys[0]}"
     predict(http)
-    wait_for(store_url, 1)
+    wait_for(sqlite_url, 1)
     unknown = assert_problem(give_by_id(http, "id-2", label="1"), 404, "feedback_unknown")
     assert "a picture of the sample, of the same caller, for 30 days. Send the picture" in unknown["detail"]
     assert_problem(give_by_id(http, index=1, label="1"), 404, "feedback_unknown")
     http.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {keys[1]}"
     assert assert_problem(give_by_id(http, label="1"), 404, "feedback_unknown")["detail"] == unknown["detail"]
-    assert [record.label for record in stored(store_url)] == [None]
+    assert [record.label for record in stored(sqlite_url)] == [None]
 
 
-def test_requests_outside_the_sample_store_nothing(start: StartGateway, store_url: str) -> None:
+def test_requests_outside_the_sample_store_nothing(start: StartGateway, sqlite_url: str) -> None:
     http = start(feedback_sample=0.5)
     requests = [f"id-{number}" for number in range(16)]
     chosen = {request for request in requests if in_share(0.5, request, b"sample")}
     for number, request in enumerate(requests):
         predict(http, IMAGE // (number + 1), request_id=request)
     assert 0 < len(chosen) < len(requests)
-    assert {record.request_id for record in wait_for(store_url, len(chosen))} == chosen
+    assert {record.request_id for record in wait_for(sqlite_url, len(chosen))} == chosen
 
 
 def test_sample_beyond_the_queue_or_without_a_store_is_dropped_and_counted(
-    start: StartGateway, store_url: str, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampler, "_MAX_PENDING_BYTES", 2 * len(to_png(IMAGE)))
     http = start(feedback_sample=1)
@@ -287,33 +288,33 @@ def test_sample_beyond_the_queue_or_without_a_store_is_dropped_and_counted(
     predict(http, IMAGE, IMAGE, IMAGE)
     assert delta("digits_feedback_dropped_total") == 3
     predict(http, IMAGE, request_id="id-2")
-    assert [record.request_id for record in wait_for(store_url, 1)] == ["id-2"]
-    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"))) as other:
+    assert [record.request_id for record in wait_for(sqlite_url, 1)] == ["id-2"]
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as other:
         other.execute("DROP TABLE feedback_picture")
     predict(http, IMAGE[::-1], request_id="id-3")
     wait_until(lambda: delta("digits_feedback_dropped_total") == 4)
 
 
-def test_samples_of_closing_worker_are_stored(stub: StubModelServer, store_url: str) -> None:
-    settings = Settings(model_server=stub.target, feedback=store_url, feedback_open=True, feedback_sample=1)
+def test_samples_of_closing_worker_are_stored(stub: StubModelServer, sqlite_url: str) -> None:
+    settings = Settings(model_server=stub.target, feedback=sqlite_url, feedback_open=True, feedback_sample=1)
     with greenlet_loop.keeping(settings) as http:
         for number in range(8):
             predict(http, IMAGE // (number + 1), request_id=f"id-{number}")
-    assert len(stored(store_url)) == 8
+    assert len(stored(sqlite_url)) == 8
 
 
 def test_store_is_checked_without_requests_and_loses_expired_samples(
-    start: StartGateway, store_url: str, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(worker_store, "_CHECK_SECONDS", 0.1)
     name = "digits_feedback_written_timestamp_seconds"
     http = start(feedback_days=0.3 / 86400, feedback_sample=1)
     delta = MetricsDelta(http)
     predict(http)
     assert give(http, "1", picture=IMAGE[::-1]).status_code == 200
-    wait_until(lambda: [record.label for record in stored(store_url)] == ["1"])
+    wait_until(lambda: [record.label for record in stored(sqlite_url)] == ["1"])
     assert delta(name) > 0
-    file = Path(store_url.removeprefix("sqlite:///"))
+    file = Path(sqlite_url.removeprefix("sqlite:///"))
     (damaged := file.with_name("damaged")).write_bytes(b"no database" * 1000)
     # At once: a check would create a file that is missing.
     damaged.replace(file)
@@ -342,18 +343,18 @@ def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway,
 
 
 def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
-    start: StartGateway, store_url: str, monkeypatch: pytest.MonkeyPatch
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     http = start()
     assert give(http, "1").status_code == 200
-    monkeypatch.setattr(shared, "_CALL_SECONDS", 0.3)
-    with closing(sqlite3.connect(store_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+    monkeypatch.setattr(worker_store, "_CALL_SECONDS", 0.3)
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert_problem(give(http, "2"), 503, "feedback_unavailable")
         assert http.get("/readyz").get_json()["warnings"]
         predict(http, request_id="id-2")
     wait_until(lambda: give(http, "2").status_code == 200, seconds=10)
-    assert [record.label for record in stored(store_url)] == ["2"]
+    assert [record.label for record in stored(sqlite_url)] == ["2"]
 
 
 @pytest.mark.parametrize(
@@ -398,16 +399,17 @@ def test_feedback_of_other_type_or_size_is_refused(start: StartGateway) -> None:
     assert_problem(response, 413, "body_too_large")
 
 
-def test_index_and_models_say_whether_feedback_is_possible(http: FlaskClient, stub_http: FlaskClient) -> None:
-    for client, has_feedback in ((http, True), (stub_http, False)):
+def test_index_and_models_say_whether_feedback_is_possible(http: FlaskClient, start: StartGateway) -> None:
+    without = start(feedback="")
+    for client, has_feedback in ((http, True), (without, False)):
         index = client.get("/", headers={"Accept": "application/json"}).get_json()
         assert ("feedback" in index["links"]) is has_feedback
         assert client.get("/v1/models").get_json()["feedback"] is has_feedback
-    assert_problem(give(stub_http, "1"), 404, "not_found")
+    assert_problem(give(without, "1"), 404, "not_found")
 
 
 def test_model_without_feedback_takes_and_samples_none(
-    start: StartGateway, stub: StubModelServer, tmp_path: Path, store_url: str
+    start: StartGateway, stub: StubModelServer, tmp_path: Path, sqlite_url: str
 ) -> None:
     multi_label = replace(SHAPES, threshold=(0.5,) * 4)
     stub.answer = TaskModels(digits={1: SHAPES}, off={1: SHAPES}, multi={1: multi_label})
@@ -418,12 +420,12 @@ def test_model_without_feedback_takes_and_samples_none(
         assert http.get(f"/v1/models?model={name}").get_json()["feedback"] is (status == 200)
         predict(http, picture, query=f"?model={name}", request_id=name)
         assert give(http, "cross", picture=picture, query=f"?model={name}").status_code == status
-    assert [record.model for record in stored(store_url)] == ["digits"]
+    assert [record.model for record in stored(sqlite_url)] == ["digits"]
 
 
 def test_version_without_valid_answer_is_an_error(
-    stub: StubModelServer, http: FlaskClient, store_url: str
+    stub: StubModelServer, http: FlaskClient, sqlite_url: str
 ) -> None:
     stub.answer = lambda _request, _context: predict_response(np.full((1, 10), np.nan, np.float32))
     assert_problem(give(http, "1"), 502, "invalid_output")
-    assert stored(store_url) == []
+    assert stored(sqlite_url) == []

@@ -14,7 +14,7 @@ WHOLE = -1
 def digest_of(picture: bytes, box: Box | None, *, is_whole: bool = False) -> str:
     """Return the hexadecimal SHA-256 of a picture and its box, which names what a label is about.
 
-    A reading of one digit may have the picture and the box of its digit.
+    A whole reading of one digit may share the picture and the box of its digit, but not the name.
     """
     place = (b"" if box is None else repr(box).encode()) + b"whole" * is_whole
     return hashlib.sha256(picture + place).hexdigest()
@@ -26,7 +26,7 @@ class Seen(TypedDict):
     boxes: list[Box]
     """Boxes of the digits in the record's picture."""
     candidates: list[str]
-    """Texts that it may be, without their probabilities; none of a reading that is one text only."""
+    """Texts that the reading may be, without probabilities; empty if there is only one."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Record:
     version: int
     """Version that answered `predicted`."""
     predicted: str
-    """Label that the model answers, NO_CLASS of a refusal."""
+    """Label that the model answers, NO_CLASS for a refusal."""
     confidence: float
     """Probability of the most probable label, 0..1."""
     request_id: str
-    """Latest request that was sampled, else the first one that brought the picture; callers choose IDs."""
+    """Latest sampled request, or the first one that brought the picture. Callers may use an ID again."""
     sent_at: datetime
     """Time of that request, with a time zone."""
     index: int = 0
@@ -60,9 +60,9 @@ class Record:
     label: str | None = None
     """Label that the caller gave, NO_CLASS for none of the classes."""
     hand_label: str | None = None
-    """Label that a person who may label gave to a sample: it has precedence."""
+    """Label that a person with the permission gave to a sample. It takes precedence."""
     reading: Seen | None = None
-    """What is seen of a whole reading, None of a digit or class."""
+    """Presentation of a whole reading, None for a digit or a class."""
     held_out: bool | None = None
     """True if the picture tests a model and never trains it; the store decides it when it saves None."""
 

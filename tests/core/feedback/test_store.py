@@ -17,26 +17,23 @@ import pytest
 import sqlalchemy as sa
 
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
+from digit_core.feedback.records import WHOLE, Agreement
+from digit_core.feedback.store import FeedbackStore
+from digit_core.feedback.table import StoreError, parse_url, sqlite_file
 from digit_core.images import to_png
-from digit_serving.errors import StoreError
-from digit_serving.feedback.records import WHOLE, Agreement
-from digit_serving.feedback.store import VERSION_TABLE, FeedbackStore
-from digit_serving.feedback.table import parse_url, sqlite_file
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
+from tests.core.feedback.conftest import MakeRecord
 from tests.records import START
-from tests.serving.feedback.conftest import MakeRecord
 
-RELEASE = Path(__file__).with_name("release_0_1_0.sql")
-"""Database as release 0.1.0 wrote it."""
 WHOLE_OF_TWO: dict[str, Any] = {
     "position": WHOLE,
     "reading": {"boxes": [(1, 2, 3, 4), (5, 2, 3, 4)], "candidates": ["1", "17"]},
 }
 OPEN_AT_A_SIGN = """
 import sys
-from digit_serving.feedback.store import FeedbackStore
+from digit_core.feedback.store import FeedbackStore
 
 print("ready", flush=True)
 sys.stdin.read()
@@ -254,7 +251,7 @@ def _content(url: str, folder: Path) -> bytes:
 def test_delete_while_a_reader_delays_it_is_refused(
     sqlite_url: str, make_record: MakeRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("digit_serving.feedback.store._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("digit_core.feedback.store._BUSY_SECONDS", 0.1)
     store = FeedbackStore(sqlite_url)
     store.save([make_record()])
     with closing(sqlite3.connect(parse_url(sqlite_url).database or "")) as reader:
@@ -269,82 +266,6 @@ def test_new_sqlite_file_is_readable_by_its_owner_only(sqlite_url: str, tmp_path
     FeedbackStore(sqlite_url)
     (file,) = tmp_path.glob("feedback.db*")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-
-
-def create_earlier(url: str, revision: str, records: list[dict[str, Any]]) -> None:
-    """Create the database of an earlier release, with these records besides that of its script."""
-    script = RELEASE.read_text().partition("-- Saving:")[0]
-    if file := sqlite_file(parse_url(url)):
-        with closing(sqlite3.connect(file)) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-    else:
-        for name, other in (("BLOB", "BYTEA"), ("DATETIME", "TIMESTAMPTZ"), ("DOUBLE", "DOUBLE PRECISION")):
-            script = script.replace(name, other)
-        script = script.replace("0.9,X'", "0.9,'\\x").replace("000',0,'6'", "000Z',false,'6'")
-    engine, earlier = sa.create_engine(parse_url(url)), sa.MetaData()
-    execute(url, *script.partition("BEGIN TRANSACTION;")[2].partition("COMMIT;")[0].split(";\n")[:-1])
-    earlier.reflect(engine)
-    with engine.begin() as connection:
-        for table in ("feedback", "kept"):
-            rows = [{"digest": "earlier", **row} for row in records]
-            columns = earlier.tables[table].c.keys()
-            insert = earlier.tables[table].insert()
-            connection.execute(insert, [{name: row[name] for name in columns} for row in rows])
-        connection.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '{revision}'"))
-    engine.dispose()
-
-
-@pytest.mark.parametrize("revision", ["0001", "0002"])
-def test_open_store_of_an_earlier_release_migrates_it(url: str, revision: str, tmp_path: Path) -> None:
-    common = {"index": 0, "position": 2, "kind": "read", "model": "digits", "version": 1, "predicted": "5"}
-    common |= {"confidence": 0.5, "is_digit": None, "text": None, "original": b"original"}
-    rows = [
-        ("by hand", "ann", b"by hand", "3", "label", True),
-        ("sample", "ann", b"sample", None, "sample", False),
-        ("older", "bob", b"twice", "1", "feedback", True),
-        ("newer", "bob", b"twice", "2", "feedback", False),
-    ]
-    names = ("request_id", "caller", "input", "label", "source", "held_out")
-    records: list[dict[str, Any]] = [common | dict(zip(names, row, strict=True)) for row in rows]
-    for minute, row in enumerate(records):
-        row["answered_at"] = START + timedelta(minutes=minute)
-        row["labelled_at"] = None if row["label"] is None else row["answered_at"]
-    create_earlier(url, revision, records)
-    with pytest.raises(StoreError, match=rf"earlier release \({revision}\); a gateway creates or migrates"):
-        FeedbackStore(url, create=False)
-    store = FeedbackStore(url)
-    found = {record.request_id: record for record in store.records(pictures=True)}
-    assert found.keys() == {"released", "by hand", "sample", "older"}
-    released = found["released"]
-    assert (released.picture, released.label, released.predicted) == (b"png-released", "6", "5")
-    assert released.sent_at == datetime(2026, 11, 1, 12, tzinfo=UTC)
-    assert (found["by hand"].label, found["by hand"].hand_label, found["by hand"].position) == (None, "3", 2)
-    assert (found["sample"].label, found["sample"].hand_label) == (None, None)
-    assert (found["older"].label, found["older"].held_out) == ("2", True)
-    store.save([replace(found["sample"], label="9", held_out=None)])
-    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0004",)]
-    # A write-ahead log would keep what is deleted.
-    assert not [*tmp_path.glob("*-wal")]
-    engine = sa.create_engine(parse_url(url))
-    tables = sa.inspect(engine).get_table_names()
-    engine.dispose()
-    assert {*tables} == {"feedback_picture", "feedback_secret", VERSION_TABLE}
-    assert FeedbackStore(url, create=False).count() == 4
-
-
-def test_open_store_of_the_build_before_adds_what_is_seen_of_readings(
-    url: str, make_record: MakeRecord
-) -> None:
-    earlier = make_record(label="7")
-    FeedbackStore(url).save([earlier])
-    drop = "ALTER TABLE feedback_picture DROP COLUMN reading"
-    execute(url, drop, f"UPDATE {VERSION_TABLE} SET version_num = '0003'")
-    with pytest.raises(StoreError, match=r"has the feedback of an earlier release \(0003\)"):
-        FeedbackStore(url, create=False)
-    store, whole = FeedbackStore(url), make_record(**WHOLE_OF_TWO)
-    store.save([whole])
-    assert store.records(pictures=True) == [earlier, whole]
-    assert execute(url, f"SELECT version_num FROM {VERSION_TABLE}") == [("0004",)]
 
 
 def test_later_release_of_the_minor_version_may_add_columns_and_tables(
@@ -364,15 +285,36 @@ def test_later_release_of_the_minor_version_may_add_columns_and_tables(
     assert execute(url, "SELECT request_id, label, weight FROM feedback_picture") == [("request-1", "1", 1)]
 
 
-def test_open_store_of_another_minor_version_is_refused(url: str) -> None:
-    FeedbackStore(url)
-    execute(url, f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
-    message = "has schema 9999, and this installation knows 0004 alone: another minor version of digits"
-    with pytest.raises(StoreError, match=message):
-        FeedbackStore(url)
+@pytest.mark.parametrize("revision", ["0001", "0004", "9999"])
+@pytest.mark.parametrize("create", [True, False])
+def test_open_store_of_another_release_is_refused_and_changes_nothing(
+    url: str, create: bool, revision: str, tmp_path: Path
+) -> None:
+    statements = [
+        "CREATE TABLE feedback_schema (version_num VARCHAR(32) PRIMARY KEY)",
+        f"INSERT INTO feedback_schema VALUES ('{revision}')",
+        "CREATE TABLE feedback (request_id TEXT)",
+        "INSERT INTO feedback VALUES ('released')",
+    ]
+    if file := sqlite_file(parse_url(url)):
+        # Release 0.1.0 left the file so.
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+    execute(url, *statements)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    message = f"has the schema {revision} of another release, .*: export its pictures with that release"
+    with pytest.raises(StoreError, match=message) as refused:
+        FeedbackStore(url, create=create)
+    assert str(refused.value).startswith(url.replace("postgresql:", "postgresql+psycopg:").partition("?")[0])
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert execute(url, "SELECT request_id FROM feedback") == [("released",)]
 
 
-def test_open_without_creation_creates_no_schema(url: str) -> None:
+def test_open_without_creation_creates_neither_file_nor_schema(url: str) -> None:
+    if file := sqlite_file(parse_url(url)):
+        with pytest.raises(StoreError, match=r"feedback\.db does not exist"):
+            FeedbackStore(url, create=False)
+        file.touch()
     for _ in range(2):
         with pytest.raises(StoreError, match="has no feedback yet"):
             FeedbackStore(url, create=False)

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from flask import Response, g, request
 from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Discriminator,
-    Field,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -24,22 +20,26 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from digit_core.artifact.task_card import DIGIT_LABELS, NO_CLASS, TaskCard
 from digit_core.errors import ModelNotFoundError, UnavailableError
+from digit_core.feedback.records import WHOLE, Record
+from digit_core.feedback.store import Criteria
+from digit_core.options import Option, whole_number
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction, parse_box
+from digit_serving.feedback.errors import FeedbackMismatchError, FeedbackUnknownError
 from digit_serving.feedback.parts import Part, cut, to_records, to_whole
-from digit_serving.feedback.records import WHOLE, Record
-from digit_serving.gateway import schemas
-from digit_serving.gateway.errors import (
-    FeedbackMismatchError,
-    FeedbackUnknownError,
-    ForbiddenError,
-    MalformedBodyError,
+from digit_serving.feedback.schemas import (
+    FeedbackLabel,
+    FeedbackPicture,
+    FeedbackReceipt,
+    HandLabel,
+    LabellingReceipt,
+    LabellingRecords,
 )
-from digit_serving.gateway.observers.metrics import Metrics
+from digit_serving.feedback.worker_store import WorkerStore
+from digit_serving.gateway.errors import ForbiddenError, MalformedBodyError
 from digit_serving.gateway.parsing import (
     BodyParser,
     ModelQuery,
-    UnlabelledQuery,
     from_base64,
     parse_selection,
     read_body,
@@ -49,67 +49,19 @@ from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
 from digit_serving.gateway.work import Work
 
-if TYPE_CHECKING:
-    # They need the extra feedback.
-    from digit_serving.feedback.store import Criteria
-    from digit_serving.gateway.store import SharedStore
-
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""
 _MAX_LABEL_BODY = 16 * 1024
 
 
-def _to_integer(value: object) -> object:
-    """Convert 1.0 to 1: both are integers in JSON Schema."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+class UnlabelledQuery(ModelQuery, total=False):
+    """Query of pictures that wait for a label."""
+
+    limit: Annotated[int | None, Option("Largest number of pictures.", whole_number(1, 100), 20)]
 
 
 def _kind_of(document: object) -> str:
     return "picture" if isinstance(document, dict) and "image" in document else "request"
-
-
-_Place = Annotated[schemas.Position, BeforeValidator(_to_integer)]
-Label = Annotated[str, Field(max_length=schemas.MAX_LABEL, examples=["7"])]
-
-
-class _Body(BaseModel):
-    """Body of a request."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
-
-
-class FeedbackPicture(_Body):
-    """A picture with its label."""
-
-    image: schemas.EncodedFile
-    label: Label
-    """One of the model's labels, or a number; empty if the picture shows none of the classes, or no digit.
-    Signs and white space of a number don't count. One with a digit for each box labels each of these, another
-    one all that is around the boxes."""
-    boxes: Sequence[Annotated[Sequence[_Place], Field(min_length=4, max_length=4)]] = ()
-    """Parts that the label is about, as answers have them: left, top, width and height. Without any, it is
-    the whole picture, or the digit that the service finds."""
-
-
-class FeedbackLabel(_Body):
-    """The label of a picture that the service has stored as a sample."""
-
-    request_id: schemas.RequestId
-    """Value of the header X-Request-ID of its answer."""
-    index: _Place = 0
-    """Position of the picture in its request, from 0."""
-    label: Label
-    """One of the model's labels, or empty; of a reading its number, of any length."""
-
-
-class HandLabel(_Body):
-    """The label of a stored picture, by hand."""
-
-    picture: schemas.Digest
-    """Name of the picture, as it was shown."""
-    label: Label | None
-    """One of the model's labels, or of a reading its number, of any length. Empty if the picture shows none
-    of the classes, or no digit. Null withdraws the label."""
 
 
 _FEEDBACK: TypeAdapter[FeedbackPicture | FeedbackLabel] = TypeAdapter(
@@ -133,19 +85,16 @@ class _Given:
 class FeedbackViews:
     """Views that store labelled pictures, and that show stored pictures without a label.
 
-    Those are for API keys with the permission to label. They do not tell what the model answered: people
-    would be inclined to agree.
+    Stored pictures are for API keys with the permission to label. They come without the model's answer,
+    which would sway people.
     """
 
-    def __init__(
-        self, settings: Settings, upstream: Upstream, work: Work, store: "SharedStore", metrics: Metrics
-    ) -> None:
+    def __init__(self, settings: Settings, upstream: Upstream, work: Work, store: WorkerStore) -> None:
         self._settings = settings
         self._upstream = upstream
         self._work = work
         self._parser = BodyParser(settings, work)
         self._store = store
-        self._metrics = metrics
 
     def give(self) -> Response:
         """Store a picture with its label, or the label of a stored picture of the same caller."""
@@ -162,8 +111,8 @@ class FeedbackViews:
         self._store.use(lambda store: store.save(labelled, known=others))
         for record in labelled:
             agrees = str(record.label == record.predicted).lower()
-            self._metrics.feedback(record.model, record.version, agrees).inc()
-        content: schemas.FeedbackReceipt = {
+            self._store.metrics.labelled(record.model, record.version, agrees).inc()
+        content: FeedbackReceipt = {
             "feedback": {
                 "request_id": records[0].request_id,
                 "index": records[0].index,
@@ -174,7 +123,7 @@ class FeedbackViews:
         return json_response(content)
 
     def unlabelled(self) -> Response:
-        """Answer some of the pictures with the least confident answers, the least confident one first."""
+        """Show some of the pictures with the least confident answers, the least confident one first."""
         context = _permitted_context()
         query, context.requested = parse_selection(UnlabelledQuery, request, self._settings)
         model, limit = context.model, query["limit"]
@@ -184,7 +133,7 @@ class FeedbackViews:
                 store.count_unlabelled(model),
             )
         )
-        content: schemas.LabellingRecords = {
+        content: LabellingRecords = {
             "records": [
                 {
                     "picture": record.digest,
@@ -225,11 +174,11 @@ class FeedbackViews:
         labels = {record.digest: record.label for record in records}
         if not self._store.use(lambda store: store.label(model, labels)):
             raise FeedbackUnknownError("No such picture is stored: it is unknown, or was deleted.")
-        content: schemas.LabellingReceipt = {"label": given.label, "request_id": context.request_id}
+        content: LabellingReceipt = {"label": given.label, "request_id": context.request_id}
         return json_response(content)
 
     def _parse(self, context: RequestContext) -> _Given | FeedbackLabel:
-        """Return what the body says. Raise MalformedBodyError, ImageError or HTTPException."""
+        """Return the parsed body. Raise MalformedBodyError, ImageError or HTTPException."""
         if request.mimetype == "multipart/form-data":
             files, fields = self._parser.parse_form(request)
             texts = fields.getlist("label")
@@ -306,7 +255,7 @@ class FeedbackViews:
 def _label(records: Sequence[Record], label: str, card: TaskCard) -> list[Record]:
     """Return the records of a picture with their labels: the whole reading its number, each digit its own.
 
-    A number of another length says nothing of the digits, which then have None. Raise FeedbackMismatchError.
+    If a number has another length, its digits have no label. Raise FeedbackMismatchError.
     """
     # Digits that look the same share a record.
     first = records[0]
@@ -353,7 +302,7 @@ def _validate(kind: TypeAdapter[Any], document: Any) -> Any:
         return kind.validate_python(document)
     except ValidationError as error:
         first = error.errors()[0]
-        # A document of several kinds has its kind in front; a member of a list its position behind.
+        # The location begins with the kind of a document, and ends with the position in a list.
         names = [part for part in first["loc"] if isinstance(part, str)]
         place = f"Field `{names[-1]}`: " if names else ""
         raise MalformedBodyError(f"{place}{first['msg']}.") from error

@@ -11,34 +11,21 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from digit_core.votes import Votes, count_votes
-from digit_serving.errors import StoreError
-from digit_serving.feedback import migration
-from digit_serving.feedback.records import WHOLE, Agreement, Record
-from digit_serving.feedback.table import (
+from digit_core.feedback.records import WHOLE, Agreement, Record
+from digit_core.feedback.table import (
+    REVISION,
+    StoreError,
     is_held_out,
     metadata,
     parse_url,
     pictures,
+    revision,
     secret,
     sqlite_file,
     without_password,
 )
+from digit_core.feedback.votes import Votes, count_votes
 
-VERSION_TABLE = "feedback_schema"
-"""Table of the schema's revision, in Alembic's form."""
-_REVISION = "0004"
-"""Revision that all releases of a minor version have: they refuse others, but for those that are migrated.
-
-Their migrations are additive, new tables and new columns with a default or without a value, and leave it, so
-that after a rollback the earlier release goes on to write what it knows.
-"""
-_revision = sa.Table(
-    VERSION_TABLE,
-    sa.MetaData(),
-    sa.Column("version_num", sa.String(32)),
-    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
-)
 _SCHEMA_LOCK = 0x6469676974
 """Key of PostgreSQL's advisory lock that lets one process at a time create the schema."""
 _BUSY_SECONDS = 30
@@ -77,14 +64,14 @@ class Criteria(TypedDict, total=False):
     sent_at: datetime | None
     label: str | None
     labelled: bool | None
+    is_whole: bool | None
 
 
 class FeedbackStore:
-    """Records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
+    """Store of records in `sqlite:///FILE`, or for several gateways in `postgresql://USER@HOST/DATABASE`.
 
-    Gateways, which write, create the tables or migrate those of an earlier release, and so does a deletion.
-    Commands that read do not: a look at a store must not change it. Every method raises StoreError if the
-    database fails.
+    Gateways create the tables. Commands do not: a look at a store must not change it. Every method raises
+    StoreError if the database fails.
 
     Each transaction has a connection of its own, so that no open file outlives the removal of an SQLite file,
     and threads may share the store.
@@ -92,11 +79,16 @@ class FeedbackStore:
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         """Open the store. Raise StoreError, also for one without tables unless `create` is true."""
-        self._url = parse_url(url)
-        self._file = sqlite_file(self._url)
-        # Built once: building takes longer than writing a row.
+        parsed = parse_url(url)
+        self.name = without_password(parsed)
+        """URL without a password."""
+        self._file = sqlite_file(parsed)
+        # A mistyped name would become an empty store.
+        if self._file and not create and not self._file.exists():
+            raise StoreError(f"{self._file} does not exist")
+        # Build the statement once: that takes longer than writing a row.
         self._upsert = _upsert(self._file is not None)
-        self._engine = _create_engine(self._url)
+        self._engine = _create_engine(parsed)
         with self._transaction() as connection:
             self._ensure_schema(connection, create)
             self._key = connection.scalar(sa.select(secret.c.key)) or ""
@@ -105,7 +97,7 @@ class FeedbackStore:
         """Write the records in one transaction, which is on disk at the return.
 
         A picture that the same caller has sent before takes the new answer, and the new label if there is
-        one, else the new request ID. Where the store has `known` ones, these take their labels, None too.
+        one, else the new request ID. Records in `known` are only relabelled; a label of None clears theirs.
         """
         if not records:
             return
@@ -161,9 +153,10 @@ class FeedbackStore:
         return [Agreement(*row) for row in rows]
 
     def unlabelled(self, model: str, *, limit: int, pool: int) -> list[Record]:
-        """Return at most `limit` pictures of the model that wait for a label, once each, least sure first.
+        """Return at most `limit` pictures of the model that wait for a label, the least confident first.
 
-        They are chosen at random among the `pool` least confident ones. Digits wait with their reading.
+        They are chosen at random among the `pool` least confident ones, each once. Digits wait with their
+        reading.
         """
         query = _waiting(model).order_by(sa.func.min(_columns.confidence), _columns.digest).limit(pool)
         with self._transaction() as connection:
@@ -178,7 +171,7 @@ class FeedbackStore:
             return connection.execute(query).scalar_one()
 
     def label(self, model: str, labels: Mapping[str, str | None]) -> bool:
-        """Give pictures labels by hand, by digest, or with None withdraw them. False if none is there."""
+        """Set the hand label of each digest; None withdraws it. Return False if no picture is stored."""
         with self._transaction() as connection:
             counts = [
                 connection.execute(
@@ -203,7 +196,7 @@ class FeedbackStore:
         """
         count = self._delete_rows(**given)
         if not self._file:
-            # Also after no deletion: an earlier one may have been interrupted before its end.
+            # Do so even if nothing was deleted: an earlier deletion may have been interrupted before its end.
             with self._translated_errors(), self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sa.text(f"VACUUM FULL {pictures.name}"))
@@ -226,7 +219,7 @@ class FeedbackStore:
     def _first_copies(self, model: str, digests: Sequence[str]) -> dict[str, Record]:
         """Return one record of each picture, held out if one of its records is."""
         query = sa.select(*_of_record).where(_columns.model == model, _columns.digest.in_(digests))
-        # The last of them stays in the dictionary.
+        # The dictionary keeps the last record of each digest.
         found = self._fetch(query.order_by(_columns.held_out, *_OLDEST_FIRST))
         by_digest = {record.digest: record for record in found}
         return {digest: by_digest[digest] for digest in digests if digest in by_digest}
@@ -243,43 +236,31 @@ class FeedbackStore:
         return vars(record) | {"digest": record.digest, "held_out": held_out}
 
     def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
-        """Create the tables, or migrate those of an earlier release; raise StoreError unless `create`."""
+        """Create the tables; raise StoreError unless `create`, and for those of another release."""
         # Without the lock first: a process that writes for long must not delay others that open the store.
-        current = self._read_revision(connection)
-        if current == _REVISION:
+        if self._has_schema(connection):
             return
         if not create:
-            has = f"has the feedback of an earlier release ({current})" if current else "has no feedback yet"
-            raise StoreError(
-                f"{without_password(self._url)} {has}; a gateway creates or migrates the tables at its start"
-            )
+            raise StoreError(f"{self.name} has no feedback yet; a gateway creates the tables at its start")
         if self._file:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         else:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-        current = self._read_revision(connection)
-        if current == _REVISION:
-            return
-        metadata.create_all(connection)
-        _revision.create(connection, checkfirst=True)
-        if connection.scalar(sa.select(secret.c.key)) is None:
+        if not self._has_schema(connection):
+            metadata.create_all(connection)
             connection.execute(secret.insert().values(key=secrets.token_hex()))
-        if current:
-            migration.migrate(connection, current, self._upsert)
-        connection.execute(_revision.delete())
-        connection.execute(_revision.insert().values(version_num=_REVISION))
+            connection.execute(revision.insert().values(version_num=REVISION))
 
-    def _read_revision(self, connection: sa.Connection) -> str | None:
-        """Return the schema's revision, None for a new database. Raise StoreError for an unknown one."""
-        if not sa.inspect(connection).has_table(VERSION_TABLE):
-            return None
-        current: str = connection.scalar(sa.select(_revision.c.version_num)) or ""
-        if current not in (_REVISION, *migration.REVISIONS):
+    def _has_schema(self, connection: sa.Connection) -> bool:
+        """Return False for a new database. Raise StoreError for the tables of another release."""
+        if not sa.inspect(connection).has_table(revision.name):
+            return False
+        if (found := connection.scalar(sa.select(revision.c.version_num))) != REVISION:
             raise StoreError(
-                f"{without_password(self._url)} has schema {current}, and this installation knows "
-                f"{_REVISION} alone: another minor version of digits changed it; use that"
+                f"{self.name} has the schema {found} of another release, and this one reads schema "
+                f"{REVISION} only: export its pictures with that release, or name another store"
             )
-        return current
+        return True
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -288,8 +269,8 @@ class FeedbackStore:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
             sentence, *_ = str(cause).splitlines()
-            # Without the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
-            raise StoreError(f"{without_password(self._url)}: {sentence}") from None
+            # Drop the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
+            raise StoreError(f"{self.name}: {sentence}") from None
 
 
 def _criteria(**given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
@@ -299,6 +280,7 @@ def _criteria(**given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
         "before": lambda time: _columns.sent_at < time,
         "label": lambda label: _label == label,
         "labelled": lambda is_labelled: _label.is_not(None) == is_labelled,
+        "is_whole": lambda is_whole: (_columns.position == WHOLE) == is_whole,
     }
     for name in (*_PICTURE, "digest"):
         conditions[name] = _columns[name].__eq__
@@ -326,7 +308,7 @@ def _upsert(is_sqlite: bool) -> sa.Insert:
     insert = sqlite_insert(pictures) if is_sqlite else postgresql_insert(pictures)
     new = insert.excluded
     latest: dict[str, Any] = {name: new[name] for name in ("version", "predicted", "confidence")}
-    # A label may come by the request ID of the sample, also after one that brought its picture.
+    # Keep the request ID of the sample: it may still label the picture after a request that brought both.
     for name in ("request_id", "index", "position", "sent_at", "reading"):
         latest[name] = sa.case((new.label.is_(None), new[name]), else_=_columns[name])
     kept = {name: sa.func.coalesce(new[name], _columns[name]) for name in ("label", "hand_label")}
@@ -343,8 +325,6 @@ def _create_engine(url: sa.URL) -> sa.Engine:
 
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _record: Any) -> None:
-            # Earlier releases left the file with a write-ahead log, which would keep deleted rows.
-            for pragma in ("journal_mode = DELETE", "secure_delete = ON"):
-                connection.execute(f"PRAGMA {pragma}")
+            connection.execute("PRAGMA secure_delete = ON")
 
     return engine

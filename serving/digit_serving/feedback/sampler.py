@@ -9,22 +9,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 from digit_core.errors import DigitError
+from digit_core.feedback.records import Record
+from digit_core.feedback.table import StoreError
 from digit_core.recognition import to_pixels
 from digit_core.results import Digit, Prediction, Reading
-from digit_serving.errors import StoreError
 from digit_serving.feedback.parts import cut, to_records, to_whole
-from digit_serving.feedback.records import Record
+from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.observers import Observer
-from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import RequestContext, Route
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.store import SharedStore
 from digit_serving.gateway.upstream import in_share
 from digit_serving.gateway.work import Work
 
 _MAX_PENDING_BYTES = 32 * 2**20
-"""Pictures that wait for the thread. Further ones are not stored."""
+"""Bytes of pictures that may wait for the thread. Further pictures are not stored."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,14 +31,13 @@ _log = logging.getLogger(__name__)
 class Sampler(Observer):
     """Stores pictures in the background, each with its answer and without a label.
 
-    It never delays a request and never raises: pictures that can't be stored are counted.
+    A request never waits for it. Pictures that can't be stored are counted.
     """
 
-    def __init__(self, settings: Settings, store: SharedStore, work: Work, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, store: WorkerStore, work: Work) -> None:
         self._settings = settings
         self._store = store
         self._work = work
-        self._metrics = metrics
         self._executor = ThreadPoolExecutor(1, "samples")
         # Each counter has one thread that writes it, so that neither needs a lock.
         self._queued_bytes = self._done_bytes = 0
@@ -47,7 +45,7 @@ class Sampler(Observer):
     def answered(
         self, context: RequestContext, route: Route, body: Body, results: Mapping[int, Prediction | Reading]
     ) -> None:
-        """Queue the pictures of a request of the share, unless too many wait."""
+        """Queue the pictures of a request that the share includes, unless too many wait."""
         card, model = route.served.card, self._settings.for_model(route.served.model.name)
         if not results or card.is_multi_label or not model.feedback:
             return
@@ -56,7 +54,7 @@ class Sampler(Observer):
         sent = {index: body.picture(index) for index in results}
         size = sum(len(each) if isinstance(each, bytes) else each.nbytes for each in sent.values())
         if self._queued_bytes - self._done_bytes + size > _MAX_PENDING_BYTES:
-            self._metrics.feedback_dropped().inc(len(sent))
+            self._store.metrics.dropped().inc(len(sent))
             return
         self._queued_bytes += size
         # Copies: an item of an array would keep all of it in memory.
@@ -65,7 +63,7 @@ class Sampler(Observer):
         self._executor.submit(self._save, route, pictures, results, request, size)
 
     def close(self) -> None:
-        """Store what waits."""
+        """Store the pictures that wait."""
         self._executor.shutdown()
 
     def _save(
@@ -102,11 +100,11 @@ class Sampler(Observer):
                     records.append(whole)
             self._store.submit(lambda store: store.save(records)).result()
             for record in records:
-                self._metrics.feedback_sampled(record.model, record.version).inc()
+                self._store.metrics.sampled(record.model, record.version).inc()
         except Exception as error:
-            # The thread outlives every failure; the store logs its own.
+            # Nobody awaits this call, so that it logs its own errors, except those that the store logs.
             if not isinstance(error, (StoreError, DigitError)):
                 _log.exception("a sample is not stored")
-            self._metrics.feedback_dropped().inc(len(pictures))
+            self._store.metrics.dropped().inc(len(pictures))
         finally:
             self._done_bytes += size

@@ -19,7 +19,7 @@ let task;
 /** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
 let keys = [];
 /** Pictures that wait, the current one first: {picture, image, boxes, candidates}, with the name of the picture. Candidates are
- *  numbers in an order that does not tell the answer, or null for one of the labels. */
+ *  numbers, sorted so that their order does not reveal the answer, or null for one of the labels. */
 let waiting = [];
 let left = 0;
 const skipped = new Set();

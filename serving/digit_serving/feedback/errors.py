@@ -1,0 +1,21 @@
+"""Errors of requests for feedback."""
+
+from digit_serving.gateway.errors import GatewayError
+
+
+class FeedbackMismatchError(GatewayError):
+    """The label does not suit the model, or the boxes."""
+
+    status, code = 422, "feedback_mismatch"
+
+
+class FeedbackUnavailableError(GatewayError):
+    """The store of feedback fails."""
+
+    status, code = 503, "feedback_unavailable"
+
+
+class FeedbackUnknownError(GatewayError):
+    """No such picture is stored, or the model takes no feedback."""
+
+    status, code = 404, "feedback_unknown"
