@@ -45,7 +45,9 @@ def test_gateway_settings_have_default_and_docstring() -> None:
 
 
 def test_observability_page_has_every_metric(tmp_path: Path) -> None:
-    with greenlet_loop.keeping(Settings(feedback=f"sqlite:///{tmp_path}/f.db", feedback_open=True)) as http:
+    with greenlet_loop.keeping(
+        Settings(feedback=f"sqlite:///{tmp_path}/f.db", feedback_open=True, shadow_label="next")
+    ) as http:
         metrics = http.get("/metrics").text
     names = set(re.findall(r"^# TYPE (\w+)", metrics, re.MULTILINE))
     # prometheus_client adds these in a single process only, which a gateway is not.

@@ -19,6 +19,7 @@ from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from digit_serving.model_server import config
+from digit_serving.shadow.door import ShadowMetrics
 from tests import greenlet_loop
 from tests.processes import answers, free_port, running, wait_until
 
@@ -90,10 +91,11 @@ def exposition(gateway_http: FlaskClient, digits: Any) -> str:
     optional = Metrics()
     FeedbackMetrics(optional).labelled("digits", 1, "true").inc()
     optional.count_overload("/v1/predict")
+    shadow = ShadowMetrics(optional)
     for agrees in ("true", "false"):
-        optional.shadow_predictions("digits", 1, 2, agrees).inc()
-    optional.shadow_seconds("digits", 2).observe(0.01)
-    optional.shadow_dropped("digits", "busy").inc()
+        shadow.compared("digits", 1, 2, agrees).inc()
+    shadow.seconds("digits", 2).observe(0.01)
+    shadow.dropped("digits", "busy").inc()
     return str(gateway_http.get("/metrics").text) + optional.exposition().decode()
 
 

@@ -13,6 +13,8 @@ from digit_core.tfserving.protos import ModelServerConfig
 
 STABLE = "stable"
 """Label of the version that answers callers who name none."""
+LABELS = (STABLE, "canary")
+"""Labels that releases use: the second one is that of a version on trial."""
 
 _MARK = "# Written by Digits: change it with `digits models`.\n"
 _LABEL = re.compile(r"\w+", re.ASCII)

@@ -1,6 +1,6 @@
 """models.traffic.json: shares of a model's requests that name no version, by version label.
 
-    {"digits": {"canary": 0.1}}
+    {"digits": {"next": 0.1}}
 
 The default version answers the rest.
 """

@@ -194,7 +194,7 @@ class CircuitBreaker:
     """Opens a model's circuit after three timeouts in a row, so that further requests fail at once.
 
     An open circuit lets one request pass every `retry_seconds`; an answer closes it. Circuits are per model
-    and version: a slow canary affects no other version. `clock` returns seconds, like time.monotonic.
+    and version: a slow version affects no other. `clock` returns seconds, like time.monotonic.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, *, retry_seconds: float = 1.0) -> None:

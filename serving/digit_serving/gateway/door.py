@@ -6,8 +6,9 @@
 them, and know none by name.
 """
 
+import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 class Feature:
     """A feature in a worker that the settings turn on; a subclass overrides what it brings."""
 
+    name: ClassVar[str] = ""
+    """Reason for which a version is asked that the feature chooses."""
     links: ClassVar[Mapping[str, str]] = {}
     """Endpoints in the JSON index at /, by name."""
     schemas: ClassVar[Mapping[str, Any]] = {}
@@ -51,6 +54,14 @@ class Feature:
 
     def routes(self, api: Blueprint, upstream: Upstream) -> None:
         """Add routes below /v1."""
+
+    def choose_label(self, model: str, request_id: str) -> str | None:
+        """Return the label of the version that is asked, for a request that names none."""
+        return None
+
+    def version_labels(self, model: str) -> Collection[str]:
+        """Return the version labels that the feature uses, for /v1/models."""
+        return ()
 
     def model_members(self, name: str, task: TaskCard | None) -> Mapping[str, Any]:
         """Return members of the answer of /v1/models to a model."""
@@ -76,3 +87,14 @@ def contained(feature: Feature) -> Iterator[None]:
 def features(settings: Settings) -> list[type[Feature]]:
     """Return the classes of the features that the settings turn on."""
     return [resolve_name(path) for setting, path in FEATURES.items() if getattr(settings, setting)]
+
+
+def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
+    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
+
+    The shares of different purposes, of at most 16 bytes, are independent of each other.
+    """
+    if not share:
+        return False
+    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
+    return number < share * 2**64

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self
 from urllib.parse import parse_qsl
 
 import orjson
@@ -28,10 +28,6 @@ _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 # Unknown methods share the label value `other`: a caller may send any word, each a new time series.
 _KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _NO_MODEL = ModelRef("")
-
-Reason: TypeAlias = Literal["named", "canary", "default", "pinned"]
-"""Reason for which a version is asked: the request names it, its label is the canary's or the default one, or
-it answered the request's first call, or has got the label since the pictures were prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +66,17 @@ class Deadlines:
 class Route:
     """Version that a request asks, and the reason. Its pictures are prepared by the version's card."""
 
-    reason: Reason
+    reason: str
+    """`named` if the request names the version, `default`, `pinned` if the version answered the request's
+    first call or has got the label since, otherwise the name of the feature that chose it."""
     served: ServedVersion
     chosen: ModelRef
     """Version or label that was chosen first; `served` is pinned to what answered for it."""
+
+    @property
+    def is_chosen(self) -> bool:
+        """True if a feature chose the version."""
+        return self.reason not in ("named", "default", "pinned")
 
     def pinned(self, served: ServedVersion) -> Self:
         """Return the route to the version that answers all further calls."""
@@ -150,10 +153,8 @@ class RequestContext:
     """Version that answered the first call."""
     results: Sequence[Prediction | Reading] = ()
     """Results of the images."""
-    span: Any = None
-    """OpenTelemetry span, if tracing is on."""
     trace: Mapping[str, str] = MappingProxyType({})
-    """Headers of the span's W3C trace context."""
+    """Headers of the W3C trace context for calls to the model server."""
 
     @classmethod
     def from_request(cls, request: Request, deadline: Deadline, now: float) -> Self:

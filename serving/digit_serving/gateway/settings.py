@@ -18,12 +18,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from digit_core.artifact import traffic
+from digit_core.artifact.models_config import LABELS
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
 from digit_serving.gateway.features import FeatureModelSettings, FeatureSettings
 from digit_serving.gateway.memory import container_memory
-from digit_serving.gateway.schemas import Share
 
 _BODY_MEMORY = 128 * 2**20
 _WORKER_MEMORY = 150 * 2**20
@@ -48,23 +47,13 @@ class ModelsFileError(SettingError):
     """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
 
 
-def _require_another_label(value: str, info: ValidationInfo) -> str:
-    if value and value == info.data["default_label"]:
-        raise ValueError("must differ from the default label: a version always agrees with itself")
-    return value
-
-
 class GatewayModelSettings(BaseModel):
     """Settings that models may have of their own, as `Settings` describes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     default_label: str
-    shadow_label: str
-    shadow_share: Share
     deadline: Annotated[float, Field(gt=0)]
-
-    _shadow = field_validator("shadow_label")(_require_another_label)
 
 
 class ModelSettings(FeatureModelSettings, GatewayModelSettings):
@@ -114,26 +103,17 @@ class GatewaySettings(BaseSettings):
     models_config: _File = None
     """The model server's models.config: with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list
     the models that it names."""
-    models_traffic: Annotated[Path | None, BeforeValidator(_empty_to_none)] = None
-    """File with the share of a model's requests without version and label that another label than the default
-    one serves, as `digits models promote --share` writes it: by default models.traffic.json beside
-    DIGITS_MODELS_CONFIG. A change is read within a second. The same request ID is always routed the same
-    way."""
     reader: str = READER_NAME
     """Name of the model that finds digits on a page."""
-    labels: _Names = ("stable", "canary")
+    labels: _Names = LABELS
     """Version labels that /v1/models looks up, separated by commas, besides those of the next settings."""
 
     default_label: str = "stable"
     """Version label that serves requests which name neither version nor label. While no version has it, they
     fail with 503. If empty, the newest loaded version serves them, for a model server without labels."""
-    shadow_label: str = ""
-    """Version label, such as canary, whose version also answers a share of the requests, unseen."""
-    shadow_share: Share = 0.1
-    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers."""
     models_file: _File = None
-    """TOML file whose tables, named after models, replace the three settings before this one for a model, and
-    shorten DIGITS_DEADLINE."""
+    """TOML file whose tables, named after models, replace DIGITS_DEFAULT_LABEL and settings of features for a
+    model, and shorten DIGITS_DEADLINE."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls that a worker keeps in flight per model version; what arrives meanwhile shares the next."""
@@ -192,21 +172,9 @@ class GatewaySettings(BaseSettings):
         return self.by_model.get(name, self.common)
 
     @property
-    def traffic_file(self) -> Path | None:
-        """File of the shares of version labels."""
-        return self.models_traffic or (self.models_config and self.models_config.with_name(traffic.FILE))
-
-    @property
-    def has_shadow(self) -> bool:
-        """True if a version answers unseen, of any model."""
-        return any(model.shadow_label for model in (self.common, *self.by_model.values()))
-
-    @property
     def connection_memory(self) -> int:
         """Bytes of heads, of requests that wait behind another one, and of unread answers in a worker."""
         return self.body_memory // 4
-
-    _shadow = field_validator("shadow_label")(_require_another_label)
 
     @field_validator("body_memory")
     @classmethod

@@ -1,9 +1,9 @@
 """Upstream: the model server, as requests ask it. A request's route is resolved once."""
 
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,26 @@ from digit_serving.gateway.batching import Batcher
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.observers import Observers
-from digit_serving.gateway.request import Reason, RequestContext, Route, Wait
+from digit_serving.gateway.request import RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.traffic import TrafficFile
+
+
+class Chooser(Protocol):
+    """Feature that chooses the version of some requests which name none, by its label."""
+
+    @property
+    def name(self) -> str:
+        """Reason for which the version is asked."""
+
+    def choose_label(self, model: str, request_id: str) -> str | None:
+        """Return the label of the version that is asked, if the feature chooses one."""
+
+    def version_labels(self, model: str) -> Collection[str]:
+        """Return the labels of a model's versions that the feature uses."""
 
 
 class Upstream:
-    """Model server of the gateway: sends a request to the version that it names, the canary's or the default.
+    """Model server of the gateway: sends a request to the version that it names or a feature chooses.
 
     The request's deadline bounds its wait and all its calls; its context gets a failed call as a fact. The
     methods that take a context raise ModelNotFoundError if the requested version or label does not exist,
@@ -41,26 +54,33 @@ class Upstream:
     between two calls, and errors of the call.
     """
 
-    def __init__(self, settings: Settings, model_server: AsyncConnection, observers: Observers) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        model_server: AsyncConnection,
+        observers: Observers,
+        choosers: Sequence[Chooser] = (),
+    ) -> None:
         self._settings = settings
         self._defaults = {name: default_version(settings, name) for name in settings.models}
         self._reader = default_version(settings, settings.reader)
         self._model_server = model_server
         self._batcher = Batcher(model_server, settings)
         self._called = observers.called
-        self.traffic = TrafficFile(settings.traffic_file)
+        self._choosers = choosers
 
     def route(self, context: RequestContext, requested: ModelRef) -> Route:
-        """Return the version that is asked: the one named, the canary for a share, or the default.
+        """Return the version that is asked: the one named, the one that a feature chooses, or the default.
 
         A call is needed only before the first answer to a version or label.
         """
         if requested.version is not None or requested.version_label is not None:
             return self._resolve(context, "named", requested)
-        if label := self._canary(requested.name, context.request_id):
-            # Between two canaries no version has the label.
-            with suppress(ModelNotFoundError):
-                return self._resolve(context, "canary", ModelRef(requested.name, version_label=label))
+        for chooser in self._choosers:
+            if label := chooser.choose_label(requested.name, context.request_id):
+                # No version may have the label now.
+                with suppress(ModelNotFoundError):
+                    return self._resolve(context, chooser.name, ModelRef(requested.name, version_label=label))
         return self._default(context, requested.name)
 
     def asking(self, context: RequestContext, route: Route) -> "Asking":
@@ -114,8 +134,8 @@ class Upstream:
 
     def labels(self, context: RequestContext, name: str) -> dict[str, int]:
         """Return the version of each label that has one. TensorFlow Serving has no call that lists labels."""
-        model = self._settings.for_model(name)
-        used = (model.default_label, *self.traffic.shares(name), model.shadow_label, *self._settings.labels)
+        chosen = (label for chooser in self._choosers for label in chooser.version_labels(name))
+        used = (self._settings.for_model(name).default_label, *chosen, *self._settings.labels)
         labels = {}
         for label in dict.fromkeys(filter(None, used)):
             with suppress(ModelNotFoundError):
@@ -130,7 +150,7 @@ class Upstream:
         try:
             answers = await_(self._batcher.predict(request.batch, route.served, wait))
         except DigitError as error:
-            if route.reason == "canary" and isinstance(error, ModelNotFoundError):
+            if route.is_chosen and isinstance(error, ModelNotFoundError):
                 context.failures.append((route.reason, error.code))
                 return self._default(context, route.chosen.name)
             raise self._failure(context, route.reason, route.served.model, error) from error.__cause__
@@ -160,20 +180,11 @@ class Upstream:
         finally:
             context.stages["find"] += time.monotonic() - started
 
-    def _canary(self, name: str, request_id: str) -> str | None:
-        """Return the version label that answers the request by its share of the model's, if one does."""
-        end = 0.0
-        for label, share in self.traffic.shares(name).items():
-            end += share
-            if in_share(end, request_id):
-                return label
-        return None
-
     def _default(self, context: RequestContext, name: str) -> Route:
         default = self._defaults.get(name) or default_version(self._settings, name)
         return self._resolve(context, "default", default)
 
-    def _resolve(self, context: RequestContext, reason: Reason, model: ModelRef) -> Route:
+    def _resolve(self, context: RequestContext, reason: str, model: ModelRef) -> Route:
         served = self._model_server.known.get(model)
         if served is None:
             try:
@@ -183,7 +194,7 @@ class Upstream:
         return Route(reason, served, model)
 
     def _failure(
-        self, context: RequestContext, reason: Reason, model: ModelRef, error: DigitError
+        self, context: RequestContext, reason: str, model: ModelRef, error: DigitError
     ) -> DigitError:
         """Record a failed call, and return the error as the caller of the gateway should get it.
 
@@ -217,7 +228,7 @@ class Asking:
             self.route = self.route.pinned(self.route.served.pinned(self._answered))
         answered = self._upstream.predict(self._context, self.route, request)
         if isinstance(answered, Route):
-            # A label has moved, or the canary is gone.
+            # A label has moved, or that of the chosen version is gone.
             self.route = answered
             return answered.served.card
         self._answered = answered[0].model_version
@@ -243,14 +254,3 @@ def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> st
         f"No loaded version of the model {default.name} has the label {default.version_label}; "
         f"`digits models promote N --model {default.name}{option}` gives it to version N."
     )
-
-
-def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
-    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
-
-    The shares of different purposes, of at most 16 bytes, are independent of each other.
-    """
-    if not share:
-        return False
-    number = int.from_bytes(hashlib.blake2b(request_id.encode(), digest_size=8, person=purpose).digest())
-    return number < share * 2**64

@@ -89,7 +89,6 @@ class Views:
             tuple(self._describe_version(name, status) for status in statuses),
             version_labels=labels,
             labels=labels,
-            traffic=self._upstream.traffic.shares(name),
             task=task,
             models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
             request_id=context.request_id,

@@ -20,8 +20,8 @@ from digit_core.images import decode, to_png
 from digit_core.results import Box
 from digit_serving.feedback import sampler, worker_store
 from digit_serving.gateway.auth import KeyFile
+from digit_serving.gateway.door import in_share
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.processes import wait_until

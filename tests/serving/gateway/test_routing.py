@@ -19,8 +19,8 @@ from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.task_card import CardPreparation
 from digit_core.images import decode, to_png
 from digit_core.tfserving.protos import ModelVersionStatus, PredictRequest, PredictResponse
+from digit_serving.gateway.door import in_share
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import in_share
 from tests import greenlet_loop
 from tests.load import load
 from tests.processes import wait_until

@@ -18,9 +18,9 @@ from flask.testing import FlaskClient
 from digit_core.artifact.task_card import CardInput, CardPreparation, TaskCard
 from digit_core.images import prepare, to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
-from digit_serving.gateway.observers import shadow
+from digit_serving.gateway.door import in_share
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import in_share
+from digit_serving.shadow import door as shadow
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.core.grpc_model_server import abort_without_label, card_response

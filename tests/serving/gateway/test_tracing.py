@@ -27,7 +27,6 @@ from werkzeug.serving import make_server
 from digit_core.images import to_png
 from digit_serving.gateway.bridge import DEADLINE
 from digit_serving.gateway.request import Deadline
-from digit_serving.gateway.services import create_tracing
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
@@ -222,21 +221,21 @@ def test_span_of_unsampled_request_is_propagated_but_not_exported(
     "environment",
     [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_SDK_DISABLED": "true"}],
 )
-def test_create_tracing_when_off_returns_none(
+def test_settings_without_an_endpoint_or_disabled_have_no_tracing(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_SDK_DISABLED"):
         monkeypatch.setenv(name, environment.get(name, ""))
-    assert create_tracing() is None
+    assert not Settings().has_tracing
 
 
-def test_create_tracing_without_extra_warns_and_returns_none(
+def test_settings_of_tracing_without_its_extra_warn_and_have_none(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
     # None in sys.modules makes a module unimportable.
-    monkeypatch.setitem(sys.modules, "digit_serving.gateway.observers.tracing", None)
-    assert create_tracing() is None
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    assert not Settings().has_tracing
     assert "pip install 'digits[otel]'" in caplog.text
 
 

@@ -43,20 +43,23 @@ class Observer:
 
 
 class Observers:
-    """Methods of observers by moment: one that no observer overrides costs a request nothing."""
+    """Methods of observers by moment: one that no observer overrides costs a request nothing.
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        watching = list(observers)
-        self.began = _overriding(watching, "began")
-        self.called = _overriding(watching, "called")
-        self.answered = _overriding(watching, "answered")
-        self.ended = _overriding(watching, "ended")
+    An error of a feature's observer is logged; those of the gateway's own raise none.
+    """
+
+    def __init__(self, own: Sequence[Observer] = (), brought: Sequence[Observer] = ()) -> None:
+        def watching(moment: str) -> Sequence[Callable[..., None]]:
+            features = map(_guarded, _overriding(brought, moment))
+            return [*features, *_overriding(own, moment)]
+
+        self.began, self.called = watching("began"), watching("called")
+        self.answered, self.ended = watching("answered"), watching("ended")
 
 
-def _overriding(observers: Iterable[Observer], moment: str) -> Sequence[Callable[..., None]]:
+def _overriding(observers: Iterable[Observer], moment: str) -> Iterable[Callable[..., None]]:
     plain = getattr(Observer, moment)
-    overriding = (each for each in observers if getattr(type(each), moment) is not plain)
-    return [_guarded(getattr(each, moment)) for each in overriding]
+    return (getattr(each, moment) for each in observers if getattr(type(each), moment) is not plain)
 
 
 def _guarded(watch: Callable[..., None]) -> Callable[..., None]:

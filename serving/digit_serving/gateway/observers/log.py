@@ -70,8 +70,8 @@ def _fields(facts: Facts) -> dict[str, Any]:
         fields["confidence"] = round(prediction.confidence, 4)
     if context.problem_code:
         fields["code"] = context.problem_code
-    if context.span:
-        fields["trace_id"] = format(context.span.get_span_context().trace_id, "032x")
+    if parent := context.trace.get("traceparent"):
+        fields["trace_id"] = parent.split("-")[1]
     return fields
 
 

@@ -24,9 +24,9 @@ from digit_serving.gateway.request import Facts
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # Bucket bounds of the histograms.
-_REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+REQUEST_SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 # Decoding a normalised image takes some 30 µs.
-_STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *_REQUEST_SECONDS)
+_STAGE_SECONDS = (0.00002, 0.00005, 0.0001, 0.0002, *REQUEST_SECONDS)
 _CALL_IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 _READING_DIGITS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
 _VERSION = ("model", "version")
@@ -53,7 +53,7 @@ class Metrics(Observer):
         self._request_seconds = self.histogram(
             "request_duration_seconds",
             "Time from a request's arrival to its response.",
-            _REQUEST_SECONDS,
+            REQUEST_SECONDS,
             "route",
         )
         self._stage_seconds = self.histogram(
@@ -65,13 +65,13 @@ class Metrics(Observer):
         self._model_seconds = self.histogram(
             "model_duration_seconds",
             "Time of successful calls to the model server.",
-            _REQUEST_SECONDS,
+            REQUEST_SECONDS,
             *_VERSION,
         )
         self._model_failures = self.counter(
             "model_failures",
-            "Failed calls to the model server, by the version asked: default, canary, named by the request, "
-            "or pinned to the version that answered the request's first call.",
+            "Failed calls to the model server, by the version asked: default, named by the request, chosen "
+            "by a feature, or pinned to the version that answered the request's first call.",
             "model",
             "asked",
             "code",
@@ -105,22 +105,6 @@ class Metrics(Observer):
             "rate_limit_store_failures", "Failed calls to the store of rate limits."
         )
         self.worker_exits = self.counter("worker_exits", "Worker processes that ended and were replaced.")
-        self.shadow_predictions = self.counter(
-            "shadow_predictions",
-            "Model inputs that the shadow version answered as well, by its agreement.",
-            *_VERSION,
-            "shadow_version",
-            "agrees",
-        )
-        self.shadow_dropped = self.counter(
-            "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
-        )
-        self.shadow_seconds = self.histogram(
-            "shadow_duration_seconds",
-            "Time of successful calls to the shadow version.",
-            _REQUEST_SECONDS,
-            *_VERSION,
-        )
         build = Gauge(
             "digits_build_info",
             "Always 1; the labels are the versions of the gateway and of Python.",

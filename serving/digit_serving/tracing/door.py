@@ -7,31 +7,37 @@ from importlib.metadata import version
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import SpanKind, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from werkzeug import Request
 
+from digit_serving.gateway.door import Feature
 from digit_serving.gateway.observers import Observer
+from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.request import Facts, RequestContext
+from digit_serving.gateway.settings import Settings
+from digit_serving.gateway.work import Work
 
 _ATTRIBUTES = {"version": "digits.model_version"}
 """Attributes of facts with another name in the log."""
 
 
-class Tracing(Observer):
+class Tracing(Feature, Observer):
     """Creates a span for each request, with OpenTelemetry's semantic conventions.
 
     It is a child of the caller's span, as the header `traceparent` says, and the parent of what the model
     server may trace. Spans are exported in the background, as OpenTelemetry's environment variables say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
+        self.observer = self
+        self._spans: dict[RequestContext, Span] = {}
+        """Span of each request that has not ended."""
         defaults = {"service.name": "digits-gateway", "service.version": version("digits")}
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the defaults.
         provider = TracerProvider(resource=Resource.create(defaults).merge(OTELResourceDetector().detect()))
         provider.add_span_processor(BatchSpanProcessor(_exporter()))
-        self.shutdown = provider.shutdown
-        """Export the last spans."""
+        self._shutdown = provider.shutdown
         self._tracer = provider.get_tracer("digit_serving")
         self._propagator = TraceContextTextMapPropagator()
 
@@ -46,7 +52,7 @@ class Tracing(Observer):
             "user_agent.original": received.user_agent.string,
             "digits.request_id": context.request_id,
         }
-        context.span = self._tracer.start_span(
+        self._spans[context] = span = self._tracer.start_span(
             f"{context.method} {context.rule}",
             self._propagator.extract(received.headers),
             SpanKind.SERVER,
@@ -54,13 +60,13 @@ class Tracing(Observer):
             start_time=time.time_ns() - int((time.monotonic() - context.arrived_at) * 1e9),
         )
         headers: dict[str, str] = {}
-        self._propagator.inject(headers, set_span_in_context(context.span))
+        self._propagator.inject(headers, set_span_in_context(span))
         context.trace = headers
 
     def ended(self, facts: Facts) -> None:
         """End the request's span, with its outcome and the seconds of its stages."""
         context = facts.context
-        span = context.span
+        span = self._spans.pop(context)
         if span.is_recording():
             span.set_attribute("http.response.status_code", context.status)
             for name, value in facts.outcome.items():
@@ -74,6 +80,10 @@ class Tracing(Observer):
             if context.status >= 500:
                 span.set_status(StatusCode.ERROR)
         span.end()
+
+    async def close(self) -> None:
+        """Export the last spans."""
+        self._shutdown()
 
 
 def _exporter() -> SpanExporter:

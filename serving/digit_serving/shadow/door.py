@@ -5,7 +5,7 @@ import contextvars
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,11 +18,12 @@ from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 from digit_serving.gateway import tls
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
+from digit_serving.gateway.door import Feature, in_share
 from digit_serving.gateway.observers import Observer
-from digit_serving.gateway.observers.metrics import Metrics
+from digit_serving.gateway.observers.metrics import REQUEST_SECONDS, Metrics
 from digit_serving.gateway.request import Call, Deadlines, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import in_share
+from digit_serving.gateway.work import Work
 
 _MAX_PENDING = 32
 """Calls of a worker that wait for the shadow version's answer. Further ones are not compared."""
@@ -37,7 +38,27 @@ much longer than the gateway waits, and an answer is not urgent."""
 _log = logging.getLogger(__name__)
 
 
-class Shadow(Observer):
+class ShadowMetrics:
+    """Metrics of the comparisons, among those of the gateway."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.compared = metrics.counter(
+            "shadow_predictions",
+            "Model inputs that the shadow version answered as well, by its agreement.",
+            *("model", "version", "shadow_version", "agrees"),
+        )
+        self.dropped = metrics.counter(
+            "shadow_dropped", "Calls of the shadow's share that were not compared.", "model", "reason"
+        )
+        self.seconds = metrics.histogram(
+            "shadow_duration_seconds",
+            "Time of successful calls to the shadow version.",
+            REQUEST_SECONDS,
+            *("model", "version"),
+        )
+
+
+class Shadow(Feature, Observer):
     """Sends the calls of a share of the requests to the shadow version, too, and compares the answers.
 
     A comparison begins when the answer is known, runs in the background, and never raises. The pictures are
@@ -46,10 +67,11 @@ class Shadow(Observer):
     serves.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:
+        self.observer = self
         self._settings = settings
         self._deadlines = Deadlines(settings)
-        self._metrics = metrics
+        self._metrics = ShadowMetrics(metrics)
         self._model_server = AsyncConnection(settings.model_server, tls.channel_credentials(settings))
         breaker = CircuitBreaker(retry_seconds=_RETRY_SECONDS)
         self._batcher = Batcher(self._model_server, settings, breaker)
@@ -92,6 +114,10 @@ class Shadow(Observer):
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def version_labels(self, model: str) -> Collection[str]:
+        """Return the label whose version is asked as well."""
+        return (self._settings.for_model(model).shadow_label,)
 
     async def close(self) -> None:
         """Cancel the comparisons and close the connection."""
@@ -153,13 +179,13 @@ class Shadow(Observer):
         pairs = zip(answers, predictions, strict=True)
         agreeing = sum(_verdict(answer) == _verdict(prediction) for answer, prediction in pairs)
         for agrees, count in (("true", agreeing), ("false", len(answers) - agreeing)):
-            self._metrics.shadow_predictions(model, answered, version, agrees).inc(count)
+            self._metrics.compared(model, answered, version, agrees).inc(count)
         assert call
         assert call.ended_at
-        self._metrics.shadow_seconds(model, version).observe(call.ended_at - call.started_at)
+        self._metrics.seconds(model, version).observe(call.ended_at - call.started_at)
 
     def _drop(self, model: str, reason: str, *, pause: bool = False) -> None:
-        self._metrics.shadow_dropped(model, reason).inc()
+        self._metrics.dropped(model, reason).inc()
         if pause:
             self._pauses[model] = (reason, time.monotonic())
 

@@ -1,0 +1,1 @@
+"""Tracing: an OpenTelemetry span of each request. Needs the extra otel."""
