@@ -18,7 +18,7 @@ from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_sevens
-from tests.serving.gateway.test_routes import assert_problem
+from tests.serving.gateway.test_app import assert_problem
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests import greenlet_loop
 from tests.core.artifact.conftest import write_files
 from tests.serving.gateway.conftest import ManualClock, StartGateway
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
-from tests.serving.gateway.test_routes import assert_problem
+from tests.serving.gateway.test_app import assert_problem
 
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 

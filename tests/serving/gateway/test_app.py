@@ -17,8 +17,8 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from tests.core.grpc_model_server import request_input
 from tests.serving.gateway.conftest import IMAGE, StartGateway, npy, predict
+from tests.serving.gateway.observers.test_metrics import MetricsDelta
 from tests.serving.gateway.stub_model_server import StubModelServer, predict_response
-from tests.serving.gateway.test_observe import MetricsDelta
 
 ORIGIN = "https://app.example.com"
 

@@ -31,7 +31,7 @@ from tests.serving.gateway.stub_model_server import (
     StubModelServer,
     TaskModels,
 )
-from tests.serving.gateway.test_routes import assert_problem
+from tests.serving.gateway.test_app import assert_problem
 
 REQUESTS = [f"request-{number}" for number in range(24)]
 PNG = to_png(IMAGE)
