@@ -17,8 +17,8 @@ from digit_core.results import Box
 from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
 from tests.serving.gateway.conftest import StartGateway
+from tests.serving.gateway.helpers import assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_sevens
-from tests.serving.gateway.test_app import assert_problem
 
 
 @pytest.fixture

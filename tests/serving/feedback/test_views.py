@@ -26,7 +26,7 @@ from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import FIVE, IMAGE, StartGateway, predict
-from tests.serving.gateway.observers.test_metrics import MetricsDelta
+from tests.serving.gateway.helpers import MetricsDelta, assert_problem
 from tests.serving.gateway.stub_model_server import (
     SHAPES,
     StubModelServer,
@@ -34,7 +34,6 @@ from tests.serving.gateway.stub_model_server import (
     TemplateModel,
     predict_response,
 )
-from tests.serving.gateway.test_app import assert_problem
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import grpc
 import numpy as np
@@ -17,21 +16,10 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from tests.core.grpc_model_server import request_input
 from tests.serving.gateway.conftest import IMAGE, StartGateway, npy, predict
-from tests.serving.gateway.observers.test_metrics import MetricsDelta
+from tests.serving.gateway.helpers import MetricsDelta, assert_problem
 from tests.serving.gateway.stub_model_server import StubModelServer, predict_response
 
 ORIGIN = "https://app.example.com"
-
-
-def assert_problem(response: TestResponse, status: int, code: str) -> dict[str, Any]:
-    assert response.status_code == status, response.text
-    assert response.content_type == "application/problem+json"
-    document: dict[str, Any] = response.get_json(force=True)
-    assert document["code"] == code
-    assert document["status"] == status
-    assert document["request_id"] == response.headers["X-Request-ID"]
-    assert re.fullmatch(r"[A-Z].*\.", document["detail"], re.DOTALL), "detail is a sentence"
-    return document
 
 
 @pytest.mark.parametrize(

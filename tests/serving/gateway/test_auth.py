@@ -13,7 +13,7 @@ from digit_serving.errors import DigitServingError
 from digit_serving.gateway.auth import KeyFile, KeyVerifier
 from digit_serving.gateway.cli import keys as keys_command
 from tests.serving.gateway.conftest import ManualClock, StartGateway
-from tests.serving.gateway.test_app import assert_problem
+from tests.serving.gateway.helpers import assert_problem
 
 DAY = timedelta(days=1)
 

@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from digit_core.errors import ImageError, ServiceError
 from digit_serving.gateway.errors import GatewayError, problem_kind
-from tests.serving.gateway.test_app import assert_problem
+from tests.serving.gateway.helpers import assert_problem
 
 
 def kinds(base: type[Exception]) -> Iterator[type[Exception]]:

@@ -17,8 +17,8 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.artifact.conftest import write_files
 from tests.serving.gateway.conftest import ManualClock, StartGateway
+from tests.serving.gateway.helpers import assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
-from tests.serving.gateway.test_app import assert_problem
 
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 

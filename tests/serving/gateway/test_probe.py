@@ -1,23 +1,14 @@
 """Readiness probe of the gateway's image, as a process; test_tls.py has one with TLS."""
 
 import socket
-import subprocess
-import sys
 from threading import Thread
 
 import pytest
 
 from digit_serving.gateway import probe as probe_module
 from tests.processes import free_port, gateway_process
+from tests.serving.gateway.helpers import probe
 from tests.serving.gateway.stub_model_server import StubModelServer
-
-
-def probe(**settings: object) -> tuple[int, str]:
-    """Return the exit status and the errors of a probe with these settings."""
-    environment = {f"DIGITS_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "digit_serving.gateway.probe"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    return done.returncode, done.stderr
 
 
 def test_probe_succeeds_if_ready_and_tells_the_reason_otherwise(stub: StubModelServer) -> None:

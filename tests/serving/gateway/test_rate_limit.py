@@ -14,7 +14,7 @@ from digit_serving.sockets import network
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.test_app import assert_problem
+from tests.serving.gateway.helpers import assert_problem
 
 
 class Redis:

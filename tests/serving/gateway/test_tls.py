@@ -19,7 +19,7 @@ from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
 from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.test_probe import probe
+from tests.serving.gateway.helpers import probe
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,13 @@ from tests import greenlet_loop
 from tests.load import load
 from tests.processes import wait_until
 from tests.serving.gateway.conftest import IMAGE, npy, write_traffic
+from tests.serving.gateway.helpers import assert_problem
 from tests.serving.gateway.stub_model_server import (
     FASHION,
     SHAPES,
     StubModelServer,
     TaskModels,
 )
-from tests.serving.gateway.test_app import assert_problem
 
 REQUESTS = [f"request-{number}" for number in range(24)]
 PNG = to_png(IMAGE)

@@ -9,37 +9,13 @@ import grpc
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.images import to_png
 from tests.core.drawn_numbers import draw_number
 from tests.serving.gateway.conftest import StartGateway, npy
+from tests.serving.gateway.helpers import MetricsDelta
 from tests.serving.gateway.stub_model_server import StubModelServer, TaskModels, TemplateModel
-
-
-class MetricsDelta:
-    """Difference of a gateway's metrics since this object was created."""
-
-    def __init__(self, http: FlaskClient) -> None:
-        self._http = http
-        self._before = self._samples()
-
-    def __call__(self, name: str, **labels: str) -> float:
-        """Return the increase of the samples with this name and these labels, summed."""
-        return sum(
-            value - self._before.get(key, 0)
-            for key, value in self._samples().items()
-            if key[0] == name and labels.items() <= set(key[1])
-        )
-
-    def _samples(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-        families = text_string_to_metric_families(self._http.get("/metrics").text)
-        return {
-            (sample.name, frozenset(sample.labels.items())): sample.value
-            for family in families
-            for sample in family.samples
-        }
 
 
 def test_batch_request_counts_each_image(http: FlaskClient, digits: Any) -> None:
