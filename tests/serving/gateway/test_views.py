@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from digit_core.images import decode, to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
+from tests.serving.gateway import recorded
 from tests.serving.gateway.conftest import npy, write_traffic
 from tests.serving.gateway.helpers import MetricsDelta, assert_problem
 from tests.serving.gateway.stub_model_server import LAYERS, SHAPES, StubModelServer, TaskModels, TemplateModel
@@ -403,3 +405,10 @@ def test_read_other_task_is_not_supported(stub: StubModelServer, http: FlaskClie
     response = http.post("/v1/read", **form(to_png(cross())))
     assert "/v1/predict" in assert_problem(response, 404, "reading_not_supported")["detail"]
     assert not models.inputs
+
+
+@pytest.mark.parametrize("case", recorded.CASES)
+def test_answers_are_those_recorded(stub: StubModelServer, case: str) -> None:
+    expected = json.loads(recorded.RECORDED.read_text())[case]
+    hint = f"If you intended the change, run python -m {recorded.__name__} and review the difference."
+    assert recorded.record(stub, case) == expected, hint
