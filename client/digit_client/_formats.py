@@ -12,25 +12,25 @@ from digit_core.errors import DigitError, ImageError
 from digit_core.results import Line, Prediction, Reading, members
 
 _BOX_COLUMNS = ("left", "top", "width", "height")
+_WITHOUT_COLUMN = {"digit", "index", "predicted_labels", "probabilities", "box", "lines", "digits"}
 
 
-def _others(kind: type, *but: str) -> list[str]:
-    """Return the fields of a result that JSON has, without the box and some others."""
-    return [each.name for each in members(kind) if each.name not in {"box", *but}]
+def _with_new(columns: str, *kinds: type) -> tuple[str, ...]:
+    """Append a column for each field that these lack, so that programs can read columns by position."""
+    names = [each.name for kind in kinds for each in members(kind) if each.name not in _WITHOUT_COLUMN]
+    return tuple(dict.fromkeys([*columns.split(), *names]))
 
 
-PREDICTION_COLUMNS = (
-    *("image", "label", "refusal", "best"),
-    *_others(Prediction, "label", "digit", "refusal", "index", "predicted_labels", "probabilities", "image"),
-    *(*_BOX_COLUMNS, "model_version", "error"),
+PREDICTION_COLUMNS = _with_new(
+    "image label refusal best confidence is_digit count left top width height model_version error", Prediction
 )
 """Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
 image too."""
-READING_COLUMNS = (
-    *("image", "line", "text", *_BOX_COLUMNS),
-    *_others(Reading, "text", "lines"),
-    *_others(Line, "text", "confidence", "digits"),
-    *("model_version", "error"),
+READING_COLUMNS = _with_new(
+    "image line text left top width height confidence refusal candidates orientation is_turned separators "
+    "model_version error",
+    Reading,
+    Line,
 )
 """Columns of `read --format csv`: a row for each line of an image, or for the image if it has none.
 
@@ -52,7 +52,7 @@ _HEIGHT_BLOCKS = "▁▂▃▄▅▆▇█"
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Output format, its formatter of answers, and the columns of CSV: the image first, the error last."""
+    """Output format, its formatter of answers, and the columns of CSV."""
 
     name: str
     format_answer: Callable[[str, Any], str]

@@ -286,6 +286,15 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     assert none == ["none.png", *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", ""]
 
 
+def test_csv_columns_of_earlier_releases_keep_their_positions() -> None:
+    predicted = "image label refusal best confidence is_digit count left top width height model_version error"
+    read = (
+        "image line text left top width height confidence refusal candidates orientation is_turned separators"
+    )
+    assert " ".join(_formats.PREDICTION_COLUMNS).startswith(predicted)
+    assert " ".join(_formats.READING_COLUMNS).startswith(f"{read} model_version error")
+
+
 def test_csv_text_that_begins_as_a_formula_is_escaped() -> None:
     labels = ("=1+1", "@rose")
     row = _formats.format_prediction_row(
