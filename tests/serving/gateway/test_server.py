@@ -1,11 +1,14 @@
-"""Process supervision: the gateway as processes that stop, die, restart and share their metrics."""
+"""Process supervision: the gateway as processes that stop, die, restart, are flooded, and share metrics."""
 
 import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -16,11 +19,15 @@ import httpx
 import pytest
 
 from digit_core.images import to_png
+from tests import floods
+from tests.load import load
 from tests.processes import answers, children, gateway_process, wait_until
 from tests.serving.gateway.conftest import FIVE, IMAGE
 from tests.serving.gateway.stub_model_server import StubModelServer
 
 PNG, HEADERS = to_png(IMAGE), {"content-type": "image/png"}
+FLOOD_SECONDS = float(os.environ.get("FLOOD_SECONDS", "15"))
+MAX_FLOODED_MEMORY = 1.2 * 2**30
 
 
 def send(port: int, request: bytes, stack: ExitStack) -> socket.socket:
@@ -157,3 +164,34 @@ def test_server_large_photographs_end_within_deadline(stub: StubModelServer) -> 
     statuses = {response.status_code for response in responses}
     assert {200, 429} <= statuses <= {200, 429, 504}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("timing")
+@pytest.mark.parametrize("name", floods.FLOODS)
+def test_flood_costs_no_worker_and_few_callers_their_answers(stub: StubModelServer, name: str) -> None:
+    def ask() -> int:
+        url = f"{gateway.url}/v1/predict"
+        try:
+            return httpx.post(url, content=PNG, headers=HEADERS, timeout=10).status_code
+        except httpx.HTTPError:
+            return 0
+
+    with gateway_process(stub.target, workers=2, log_level="warning") as gateway:
+        # The first worker may be ready before the second one is started.
+        workers, peak = children(gateway.process.pid), 0
+        command = [sys.executable, floods.__file__, name, str(gateway.port), str(FLOOD_SECONDS)]
+        with subprocess.Popen(command) as flood, load(ask) as statuses:
+            while flood.poll() is None:
+                peak = max(peak, sum(map(resident, workers)))
+                time.sleep(0.1)
+        assert children(gateway.process.pid) == workers
+    answered = Counter(statuses)
+    sys.stdout.write(f"{name}: at most {peak / 2**20:.0f} MiB, {dict(answered)}\n")
+    assert peak < MAX_FLOODED_MEMORY
+    assert answered[200] > 0.9 * answered.total()
