@@ -28,7 +28,7 @@ from digit_serving.stack import (
     start_model_server,
 )
 from tests.client.faulty_server import FaultyServer
-from tests.core.artifact.conftest import require_variables, write_files
+from tests.core.artifact.folders import require_variables, write_files
 from tests.processes import free_port, wait_until
 
 

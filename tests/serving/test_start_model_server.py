@@ -10,7 +10,7 @@ import pytest
 
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
-from tests.core.artifact.conftest import write_files
+from tests.core.artifact.folders import write_files
 from tests.processes import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "serving" / "config" / "start-model-server.sh"

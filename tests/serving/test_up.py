@@ -16,7 +16,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError
 from digit_serving import processes, stack
 from digit_serving.up import up
-from tests.core.artifact.conftest import write_files
+from tests.core.artifact.folders import write_files
 from tests.processes import Ports, wait_until
 
 StandIns = Callable[[str, str], None]

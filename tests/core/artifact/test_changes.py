@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from digit_core.artifact.models_folder import ModelsFolder
-from tests.core.artifact.conftest import move_label, publish
+from tests.core.artifact.folders import move_label, publish
 
 HOUR = timedelta(hours=1)
 

@@ -10,7 +10,7 @@ import pytest
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import KEPT_VERSIONS, ModelsFolder
 from digit_core.artifact.versions import ArtifactError
-from tests.core.artifact.conftest import move_label, publish, require_variables, write_files
+from tests.core.artifact.folders import move_label, publish, require_variables, write_files
 
 FOREIGN = (
     'model_config_list { config { name: "digits" base_path: "/elsewhere" model_platform: "tensorflow" } }'

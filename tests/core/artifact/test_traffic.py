@@ -5,7 +5,7 @@ import pytest
 from digit_core.artifact import traffic
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.versions import ArtifactError
-from tests.core.artifact.conftest import publish
+from tests.core.artifact.folders import publish
 
 
 def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder) -> None:

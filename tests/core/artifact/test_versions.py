@@ -17,7 +17,7 @@ from digit_core.artifact.versions import (
     list_versions,
     write_version,
 )
-from tests.core.artifact.conftest import write_files
+from tests.core.artifact.folders import write_files
 
 
 def accept(_: Path) -> None:

@@ -15,7 +15,7 @@ from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway.ops import ModelWarnings
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.core.artifact.conftest import write_files
+from tests.core.artifact.folders import write_files
 from tests.serving.gateway.conftest import ManualClock, StartGateway
 from tests.serving.gateway.helpers import assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels

@@ -23,7 +23,7 @@ from digit_core.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
 from digit_training.export import write_warmup_requests
-from tests.core.artifact.conftest import require_variables
+from tests.core.artifact.folders import require_variables
 from tests.processes import free_port, wait_until
 from tests.s3 import S3Server
 from tests.serving.model_servers import running_core, save_classifier
