@@ -8,7 +8,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
-from tests.serving.gateway.conftest import echo
+from tests.serving.gateway.helpers import echo
 
 _LOOP = asyncio.new_event_loop()
 atexit.register(_LOOP.close)

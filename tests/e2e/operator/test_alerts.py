@@ -35,7 +35,7 @@ from tests.processes import (
     running,
     wait_until,
 )
-from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.helpers import IMAGE
 from tests.serving.gateway.stub_model_server import StubModelServer, predict_sevens
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]

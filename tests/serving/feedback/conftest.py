@@ -12,7 +12,8 @@ from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.feedback.conftest import make_record, sqlite_url
-from tests.serving.gateway.conftest import StartGateway, key_file, no_labels, stub
+from tests.serving.gateway.conftest import key_file, no_labels, stub
+from tests.serving.gateway.helpers import StartGateway
 from tests.serving.gateway.stub_model_server import StubModelServer
 
 __all__ = ["key_file", "make_record", "no_labels", "sqlite_url", "stub"]

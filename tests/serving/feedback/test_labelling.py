@@ -16,8 +16,7 @@ from digit_core.images import decode, to_png
 from digit_core.results import Box
 from digit_serving.gateway.auth import KeyFile
 from tests.records import START, make_record
-from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.helpers import assert_problem
+from tests.serving.gateway.helpers import StartGateway, assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_sevens
 
 

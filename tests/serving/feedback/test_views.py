@@ -25,8 +25,7 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import FIVE, IMAGE, StartGateway, predict
-from tests.serving.gateway.helpers import MetricsDelta, assert_problem
+from tests.serving.gateway.helpers import FIVE, IMAGE, MetricsDelta, StartGateway, assert_problem, predict
 from tests.serving.gateway.stub_model_server import (
     SHAPES,
     StubModelServer,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from digit_core.images import to_png
 from digit_training.data import SAMPLE
 from tests.conftest import Digits
-from tests.serving.gateway.conftest import npy
+from tests.serving.gateway.helpers import npy
 
 with np.load(SAMPLE) as sample:
     THREE = Digits(sample["x_train"], sample["y_train"]).one(3)

@@ -21,7 +21,7 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.grpc_model_server import card_response, request_input
-from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.helpers import IMAGE
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_response
 
 RECORDED = Path(__file__).with_name("recorded.json")

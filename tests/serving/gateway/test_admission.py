@@ -11,7 +11,7 @@ import pytest
 from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.bridge import Message, Receive, Scope, Send
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import echo
+from tests.serving.gateway.helpers import echo
 
 CAPACITY = 3
 

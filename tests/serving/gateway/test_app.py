@@ -15,8 +15,7 @@ from digit_core.images import to_png
 from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from tests.core.grpc_model_server import request_input
-from tests.serving.gateway.conftest import IMAGE, StartGateway, npy, predict
-from tests.serving.gateway.helpers import MetricsDelta, assert_problem
+from tests.serving.gateway.helpers import IMAGE, MetricsDelta, StartGateway, assert_problem, npy, predict
 from tests.serving.gateway.stub_model_server import StubModelServer, predict_response
 
 ORIGIN = "https://app.example.com"

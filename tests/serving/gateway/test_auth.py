@@ -12,8 +12,7 @@ from click.testing import CliRunner, Result
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.auth import KeyFile, KeyVerifier
 from digit_serving.gateway.cli import keys as keys_command
-from tests.serving.gateway.conftest import ManualClock, StartGateway
-from tests.serving.gateway.helpers import assert_problem
+from tests.serving.gateway.helpers import ManualClock, StartGateway, assert_problem
 
 DAY = timedelta(days=1)
 

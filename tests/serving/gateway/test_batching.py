@@ -19,7 +19,7 @@ from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway.batching import Batcher, CircuitBreaker
 from digit_serving.gateway.request import Wait
 from digit_serving.gateway.settings import Settings
-from tests.serving.gateway.conftest import ManualClock
+from tests.serving.gateway.helpers import ManualClock
 
 MODEL = ModelRef("digits")
 SERVED = ServedVersion(MODEL, 1, DIGITS, None)

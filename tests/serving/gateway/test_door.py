@@ -18,7 +18,7 @@ from digit_serving.gateway.request import Facts, RequestContext
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import predict
+from tests.serving.gateway.helpers import predict
 from tests.serving.gateway.stub_model_server import StubModelServer
 
 FEEDBACK_DOOR = "digit_serving.feedback.door"

@@ -15,7 +15,7 @@ from digit_core.artifact.task_card import DIGITS
 from digit_core.images import to_png
 from tests import decompression_bombs
 from tests.processes import answers, children, gateway_process, wait_until
-from tests.serving.gateway.conftest import IMAGE
+from tests.serving.gateway.helpers import IMAGE
 from tests.serving.gateway.stub_model_server import StubModelServer, TaskModels
 
 MEBIBYTE = 2**20

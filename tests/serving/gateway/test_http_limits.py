@@ -18,7 +18,7 @@ from digit_serving.gateway.bridge import Receive, Scope, Send
 from digit_serving.gateway.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.memory import MemoryBudget
 from tests.processes import accepts, free_port, wait_until
-from tests.serving.gateway.conftest import echo
+from tests.serving.gateway.helpers import echo
 
 pytestmark = pytest.mark.xdist_group("timing")
 

@@ -16,8 +16,7 @@ from digit_serving.gateway.ops import ModelWarnings
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.artifact.folders import write_files
-from tests.serving.gateway.conftest import ManualClock, StartGateway
-from tests.serving.gateway.helpers import assert_problem
+from tests.serving.gateway.helpers import ManualClock, StartGateway, assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels
 
 CHROMIUM = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

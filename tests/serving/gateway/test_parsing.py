@@ -41,7 +41,7 @@ from digit_serving.gateway.parsing import (
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import npy, request_context
+from tests.serving.gateway.helpers import npy, request_context
 from tests.serving.gateway.stub_model_server import SHAPES
 
 FLOWERS = Settings(model_names=("flowers",))

@@ -13,8 +13,7 @@ from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.sockets import network
 from tests import greenlet_loop
 from tests.processes import accepts, free_port, wait_until
-from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.helpers import assert_problem
+from tests.serving.gateway.helpers import StartGateway, assert_problem
 
 
 class Redis:

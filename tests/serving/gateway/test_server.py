@@ -22,7 +22,7 @@ from digit_core.images import to_png
 from tests import floods
 from tests.load import load
 from tests.processes import answers, children, gateway_process, wait_until
-from tests.serving.gateway.conftest import FIVE, IMAGE
+from tests.serving.gateway.helpers import FIVE, IMAGE
 from tests.serving.gateway.stub_model_server import StubModelServer
 
 PNG, HEADERS = to_png(IMAGE), {"content-type": "image/png"}

@@ -18,8 +18,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
-from tests.serving.gateway.conftest import StartGateway
-from tests.serving.gateway.helpers import probe
+from tests.serving.gateway.helpers import StartGateway, probe
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.load import load
 from tests.processes import wait_until
-from tests.serving.gateway.conftest import IMAGE, npy, write_traffic
-from tests.serving.gateway.helpers import assert_problem
+from tests.serving.gateway.helpers import IMAGE, assert_problem, npy, write_traffic
 from tests.serving.gateway.stub_model_server import (
     FASHION,
     SHAPES,

@@ -20,8 +20,7 @@ from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.serving.gateway import recorded
-from tests.serving.gateway.conftest import npy, write_traffic
-from tests.serving.gateway.helpers import MetricsDelta, assert_problem
+from tests.serving.gateway.helpers import MetricsDelta, assert_problem, npy, write_traffic
 from tests.serving.gateway.stub_model_server import LAYERS, SHAPES, StubModelServer, TaskModels, TemplateModel
 
 Pixels = NDArray[np.uint8]

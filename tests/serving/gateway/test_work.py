@@ -21,7 +21,7 @@ from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.work import Work
 from tests import greenlet_loop
-from tests.serving.gateway.conftest import request_context
+from tests.serving.gateway.helpers import request_context
 
 PREPARED = replace(DIGITS, labels=tuple("ABCDEFGHIJ"))
 """Task whose pictures are brought into the model's form: no reader looks at them."""

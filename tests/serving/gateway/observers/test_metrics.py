@@ -13,8 +13,7 @@ from flask.testing import FlaskClient
 from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.images import to_png
 from tests.core.drawn_numbers import draw_number
-from tests.serving.gateway.conftest import StartGateway, npy
-from tests.serving.gateway.helpers import MetricsDelta
+from tests.serving.gateway.helpers import MetricsDelta, StartGateway, npy
 from tests.serving.gateway.stub_model_server import StubModelServer, TaskModels, TemplateModel
 
 

@@ -25,8 +25,7 @@ from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
 from tests.core.grpc_model_server import abort_without_label, card_response
 from tests.processes import gateway_process, wait_until
-from tests.serving.gateway.conftest import IMAGE, npy, predict, write_traffic
-from tests.serving.gateway.helpers import MetricsDelta
+from tests.serving.gateway.helpers import IMAGE, MetricsDelta, npy, predict, write_traffic
 from tests.serving.gateway.stub_model_server import (
     FASHION,
     Answer,
