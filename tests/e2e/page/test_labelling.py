@@ -17,8 +17,7 @@ from digit_core.images import to_png
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import VIEWS, assert_accessible, violations
 from tests.processes import gateway_process, wait_until
-from tests.records import START
-from tests.serving.feedback.test_labelling import sample, sample_reading
+from tests.records import START, sample, sample_reading
 from tests.serving.gateway.stub_model_server import FASHION, SHAPES, StubModelServer, TaskModels
 
 pytestmark = pytest.mark.e2e

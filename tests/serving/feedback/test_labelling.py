@@ -10,12 +10,10 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from digit_core.artifact.task_card import NO_CLASS
-from digit_core.feedback.records import WHOLE, Record, Seen
 from digit_core.feedback.store import FeedbackStore
 from digit_core.images import decode, to_png
-from digit_core.results import Box
 from digit_serving.gateway.auth import KeyFile
-from tests.records import START, make_record
+from tests.records import sample, sample_reading
 from tests.serving.gateway.helpers import StartGateway, assert_problem
 from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, TaskModels, predict_sevens
 
@@ -23,12 +21,6 @@ from tests.serving.gateway.stub_model_server import SHAPES, StubModelServer, Tas
 @pytest.fixture
 def http(label_http: FlaskClient) -> FlaskClient:
     return label_http
-
-
-def sample(number: int, confidence: float = 0.5, **fields: Any) -> Record:
-    """Return an unsure answer; the mean of its picture is its number."""
-    picture = np.full((28, 28), number, np.uint8)
-    return make_record(number, picture, predicted="7", confidence=confidence, **fields)
 
 
 def shown(http: FlaskClient, query: str = "") -> Any:
@@ -67,19 +59,6 @@ def test_unlabelled_answers_are_shown_without_the_predicted_label(
     assert (record["boxes"], record["candidates"]) == ([[1, 2, 3, 4]], None)
     assert document["unlabelled"] == 6
     assert len(shown(http, "?limit=2")["records"]) == 2
-
-
-def sample_reading(digits: str, **fields: Any) -> list[Record]:
-    """Return an unsure answer to a picture of a number: the whole reading and its digits."""
-    common: dict[str, Any] = {"request_id": "reading", "sent_at": START} | fields
-    boxes: list[Box] = [(10 * place, 0, 9, 9) for place in range(len(digits))]
-    parts = [
-        replace(sample(100 + place, position=place, **common), predicted=digit)
-        for place, digit in enumerate(digits)
-    ]
-    reading = Seen(boxes=boxes, candidates=["17", "77"])
-    whole = replace(parts[0], position=WHOLE, predicted=digits, reading=reading, confidence=0.25)
-    return [whole, *parts]
 
 
 def hand_labels(store: FeedbackStore) -> list[str | None]:

@@ -11,11 +11,11 @@ import pytest
 from digit_core.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from tests.processes import gateway_process
-from tests.serving.feedback.test_labelling import sample
+from tests.records import sample
 
 SCHEMATHESIS = [sys.executable, "-m", "schemathesis.cli"]
 CONFIG = Path(__file__).with_name("contract.toml")
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.e2e
