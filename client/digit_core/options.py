@@ -124,7 +124,7 @@ def _to_number(convert: Callable[[Any], Any], value: Any) -> Any:
 
 def _to_whole(value: Any) -> int | None:
     """Refuse other notations of integers, such as "+1" and "1_0", and texts that take long to convert."""
-    digits = str(value)
+    digits = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
 
 

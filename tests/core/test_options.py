@@ -23,7 +23,7 @@ BOXES = ((1, 2, 3, 4), (5, 6, 7, 8))
 @pytest.mark.parametrize(
     ("name", "values", "parsed"),
     [
-        ("version", ["3", 3, np.int64(3)], 3),
+        ("version", ["3", 3, 3.0, np.int64(3)], 3),
         ("label", ["canary"], "canary"),
         ("min_confidence", ["0.5", ".5", 0.5, np.float32(0.5)], 0.5),
         ("include", ["image,opinions", ["image", "opinions"], ("image", "opinions")], ("image", "opinions")),
@@ -42,7 +42,11 @@ def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], 
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
-        ("version", ["+3", "1_0", "", 1.0, True, -1, 2**63, "9" * 5000], "a whole number from 0 to 9223"),
+        (
+            "version",
+            ["+3", "1_0", "", 1.5, True, -1, 2**63, "9" * 5000],
+            "a whole number from 0 to 9223",
+        ),
         ("label", [3], "must be a text, not 3"),
         ("min_is_digit", [-0.01, 1.01, float("nan"), "nan", "inf", True, "high", [1]], "from 0 to 1, not "),
         ("min_confidence", [2], "must be a number from 0 to 1, not 2"),

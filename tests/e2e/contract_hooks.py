@@ -32,6 +32,10 @@ schemathesis.openapi.media_type("application/octet-stream", FILES | ARRAYS.map(n
 
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: Any, _arguments: Any) -> None:
-    """Drop the label beside a version: a request may have only one of the two."""
-    if "version" in case.query:
+    """Say each option once, in the query or in the body, and a version or a label: a request has no more."""
+    body = case.body if isinstance(case.body, dict) else {}
+    for name in body.keys() & case.query.keys():
+        del case.query[name]
+    if "version" in case.query or "version" in body:
         case.query.pop("label", None)
+        body.pop("label", None)

@@ -1,0 +1,5 @@
+"""Fixtures of the gateway's tests that those of its features share."""
+
+from tests.serving.gateway.conftest import no_labels, stub
+
+__all__ = ["no_labels", "stub"]
