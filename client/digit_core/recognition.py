@@ -103,7 +103,7 @@ class Prepare:
         if self.task is None:
             pixels = pixels if isinstance(opened, ImageFile) else images.to_uint8_image(pixels)
             if self.boxes:
-                return images.to_pages(pixels, self.boxes)
+                return [images.to_part(pixels, box) for box in self.boxes]
             return images.to_page(pixels, opened.size if isinstance(opened, ImageFile) else None)
         try:
             return images.prepare(pixels, self.task)
