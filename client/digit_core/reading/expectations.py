@@ -17,8 +17,8 @@ from datetime import date
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
-from digit_core.options import MAX_NUMBERS, MAX_PATTERN
 from digit_core.reading.peaks import SIGN
+from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 
 MAX_ALTERNATIVES = 16
 """Largest number of alternatives of a pattern: each adds states to every place of a line."""
