@@ -77,12 +77,14 @@ def encode_feedback(
     Raise ValueError without a label or a picture.
     """
     image: Any = picture
+    if isinstance(picture, Reading):
+        label = picture.text if label is None else label
+        box = box or [digit.box for digit in picture.digits]
+    elif isinstance(picture, Prediction):
+        label = picture.label or "" if label is None else label
+        box = box or picture.box
     if isinstance(picture, (Prediction, Reading)):
-        image, label, box = (
-            picture.picture,
-            _label_of(picture) if label is None else label,
-            box or _box_of(picture),
-        )
+        image = picture.picture
         if image is None and picture.request_id:
             sent = {"request_id": picture.request_id, "index": picture.request_index}
             return {"json": sent | {"label": str(label)}}
@@ -94,14 +96,6 @@ def encode_feedback(
     boxes: Any = (box,) if box and isinstance(box[0], int) else box or ()
     fields = {"label": str(label), "box": [",".join(map(str, each)) for each in boxes]}
     return {"data": fields, "files": [("image", ("image", data, _inputs.media_type(data)))]}
-
-
-def _label_of(answer: Prediction | Reading) -> str:
-    return answer.text if isinstance(answer, Reading) else answer.label or ""
-
-
-def _box_of(answer: Prediction | Reading) -> Boxes:
-    return [digit.box for digit in answer.digits] if isinstance(answer, Reading) else answer.box
 
 
 def split(images: Iterable[ImageSource], max_files: int, options: Options) -> Iterator[Batch]:

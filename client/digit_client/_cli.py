@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, TextIO, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import click
 from click.core import ParameterSource
@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from digit_client._commands import RegisteredCommands
 from digit_client._formats import Output, format_csv, prediction_output, reading_output
 from digit_client._options import DEFAULT_URL
-from digit_client.command_options import described_options
+from digit_client.command_options import adding, described_options
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_core.errors import (
@@ -51,7 +51,7 @@ def main() -> None:
 
 _DESCRIBED = described(PredictOptions).keys() | described(ReadOptions).keys()
 """Options of a command that the client takes."""
-_SHARED = (
+_shared_options = adding(
     click.argument("images", metavar="IMAGE...", nargs=-1, required=True),
     click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders."),
     click.option(
@@ -82,13 +82,7 @@ _SHARED = (
         help="Output for people, for spreadsheets, or a JSON object for each image.",
     ),
 )
-
-
-def _shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the argument and the options that `predict` and `read` share."""
-    for option in reversed(_SHARED):
-        command = option(command)
-    return command
+"""Argument and options that `predict` and `read` share."""
 
 
 @click.command()
@@ -244,7 +238,9 @@ async def _print_answers(
                 text = output.format_answer(name, answer)
             # The text of the only image is for a program or a file: an error is none.
             is_lone_error = failures == len(images) == 1 and output.name == "table"
-            click.echo(_over_progress_bar(text, sys.stdout), err=is_lone_error)
+            # Overwrite the progress bar's line; click redraws the bar below the text.
+            start = "\r\x1b[K" if sys.stdout.isatty() and sys.stderr.isatty() else ""
+            click.echo(f"{start}{text}", err=is_lone_error)
             bar.update(1)
     return failures
 
@@ -265,8 +261,3 @@ def _describe_failure(error: DigitError, gateway: Address) -> str:
     if isinstance(error, ConnectionFailedError) and gateway.value == DEFAULT_URL:
         return f"{error.message}; `digits up` starts a service there"
     return gateway.explain(error.message)
-
-
-def _over_progress_bar(text: str, stream: TextIO) -> str:
-    # Overwrite the progress bar's line; click redraws the bar below the text.
-    return f"\r\x1b[K{text}" if stream.isatty() and sys.stderr.isatty() else text

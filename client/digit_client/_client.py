@@ -7,21 +7,21 @@ import platform
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from threading import Event
 from types import MappingProxyType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import httpx
 
 from digit_client import _api
 from digit_client._batches import Batch
-from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
-from digit_client._options import DEFAULT_URL, Boxes, Feedback, Options
-from digit_client._retries import Deadline, RetryPolicy, default_timeout
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images, given
+from digit_client._options import DEFAULT_URL, Boxes, Feedback, Options, RequestOptions
+from digit_client._retries import Deadline, RetryPolicy
 from digit_core.backends import run
 from digit_core.errors import (
     ClientClosedError,
@@ -42,18 +42,16 @@ _Answer = TypeVar("_Answer")
 _HttpClient = TypeVar("_HttpClient", httpx.Client, httpx.AsyncClient)
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """Settings of a client. They are all that a copy in another process needs."""
+class ClientSettings(TypedDict, total=False):
+    """Settings of a client; one that is missing or None has its default."""
 
-    url: str = field(repr=False)
     model: str | None
-    api_key: str | None = field(repr=False)
-    timeout: float
-    retries: RetryPolicy
-    default_headers: Mapping[str, str] = field(repr=False)
-    keep_response: bool
-    keep_picture: bool
+    api_key: str | None
+    timeout: float | None
+    retries: RetryPolicy | None
+    default_headers: Mapping[str, str] | None
+    keep_response: bool | None
+    keep_picture: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,87 +80,52 @@ _ROUTES: dict[Any, _Route[Any]] = {
 class GatewayClient(BaseClient, Generic[_HttpClient]):
     """Common base of the blocking and the asyncio client."""
 
-    _settings: _Settings
-
     def __init__(
         self,
         url: str | None = None,
         *,
-        model: str | None = None,
-        api_key: str | None = None,
-        timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        keep_response: bool = False,
-        keep_picture: bool = False,
         http_client: _HttpClient | None = None,
+        **settings: Unpack[ClientSettings],
     ) -> None:
-        settings = _Settings(
-            _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL),
-            model,
-            api_key or os.environ.get("DIGITS_API_KEY"),
-            default_timeout() if timeout is None else timeout,
-            retries or RetryPolicy(),
-            dict(default_headers or {}),
-            keep_response,
-            keep_picture,
-        )
-        self._set_up(settings, http_client)
+        self._check_names("__init__", settings, ClientSettings)
+        url = _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL)
+        api_key = settings.get("api_key") or os.environ.get("DIGITS_API_KEY")
+        self._set_up({**given(settings), "url": url, "api_key": api_key}, http_client)
 
     @property
     def url(self) -> str:
         """The gateway's URL."""
-        return self._settings.url
+        return str(self._settings["url"])
 
-    def with_options(
-        self,
-        *,
-        model: str | None = None,
-        api_key: str | None = None,
-        timeout: float | None = None,
-        retries: RetryPolicy | None = None,
-        default_headers: Mapping[str, str] | None = None,
-        keep_response: bool | None = None,
-        keep_picture: bool | None = None,
-    ) -> Self:
+    def with_options(self, **settings: Unpack[ClientSettings]) -> Self:
         """Return a client with other settings that shares the connections and the retry budget of this one.
 
         `default_headers` replace those of this client. Closing either client closes the connections of both.
         """
-        return self._copy(
-            model=model,
-            api_key=api_key,
-            timeout=timeout,
-            retries=retries,
-            default_headers=default_headers,
-            keep_response=keep_response,
-            keep_picture=keep_picture,
-        )
+        self._check_names("with_options", settings, ClientSettings)
+        return self._copy(settings)
 
     def __repr__(self) -> str:
-        settings = self._settings
-        return (
-            f"{type(self).__name__}({_without_password(settings.url)!r}, model={settings.model!r}, "
-            f"timeout={settings.timeout:g})"
-        )
+        url, model = _without_password(self.url), self._settings.get("model")
+        return f"{type(self).__name__}({url!r}, model={model!r}, timeout={self.timeout:g})"
 
-    def __getstate__(self) -> _Settings:
+    def __getstate__(self) -> Mapping[str, Any]:
         if self._http_client is not None:
             raise TypeError("a client with its own http_client can't be pickled; create it in each process")
         return self._settings
 
-    def __setstate__(self, settings: _Settings) -> None:
+    def __setstate__(self, settings: Mapping[str, Any]) -> None:
         self._set_up(settings, None)
 
-    def _set_up(self, settings: _Settings, http_client: _HttpClient | None) -> None:
+    def _set_up(self, settings: Mapping[str, Any], http_client: _HttpClient | None) -> None:
         self._http_client: _HttpClient | None = http_client
         self._process_id = os.getpid()
         self._start(settings, self._connect)
 
-    def _configure(self, settings: _Settings) -> None:
+    def _configure(self, settings: Mapping[str, Any]) -> None:
         super()._configure(settings)
-        self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings.api_key))
-        self._headers.update(settings.default_headers)
+        self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings["api_key"]))
+        self._headers.update(settings.get("default_headers", {}))
 
     def _http(self) -> _HttpClient:
         """Return the caller's HTTP client, or that of this client. Raise ClientClosedError."""
@@ -246,7 +209,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
         """Return the result, of a client with `keep_picture` with its picture, a file or an array."""
-        if not self._settings.keep_picture or isinstance(result, Exception):
+        if not self._settings.get("keep_picture") or isinstance(result, Exception):
             return result
         return replace(result, picture=read_source(picture))
 
@@ -265,8 +228,8 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         headers = self._headers.copy()
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
         query = options.to_texts()
-        if self._settings.model is not None:
-            query.append(("model", self._settings.model))
+        if "model" in self._settings:
+            query.append(("model", self._settings["model"]))
         target = {"method": route.method, "url": self.url + route.path, "params": query}
         request = {**arguments, **target, "headers": headers}
         parse = partial(route.parse, **parse_options)
@@ -289,7 +252,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             return await (self._retrier.run(send, deadline) if is_retried else send(timeout))
 
     def _parse(self, parse: Callable[..., _Answer], response: httpx.Response, content: bytes) -> _Answer:
-        kept = _copy_response(response, content) if self._settings.keep_response else None
+        kept = _copy_response(response, content) if self._settings.get("keep_response") else None
         try:
             answer = _api.parse_response(parse, response.status_code, response.headers, content)
         except DigitError as error:
@@ -339,8 +302,7 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
         label: str | int | None = None,
         *,
         box: Boxes = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Feedback:
         """Tell the service which `label` a picture has: it stores both for training.
 
@@ -351,22 +313,21 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
         `picture` is an image as of `predict`, or an answer: from a client with `keep_picture` that brings its
         picture and boxes, else its request ID, which labels a picture of the service's sample. Without a
-        label the answer is confirmed. `timeout` and `request_id` are those of CallOptions.
+        label the answer is confirmed. The options are `timeout` and `request_id`, as of CallOptions.
 
         Later feedback on the same picture replaces earlier one. Raise ServiceError with `reason`
         "feedback_unknown" if the service has not stored the answer's picture, "feedback_mismatch" if the
         label does not suit the model, and "not_found" if the service takes no feedback; ValueError for
         an image without a label, and an answer without picture and request ID.
         """
-        options = Options(timeout=timeout, request_id=request_id)
-        return run(self._give_feedback(picture, label, box, options))
+        return run(self._give_feedback(picture, label, box, self._options("feedback", options)))
 
-    def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+    def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models.
 
-        `timeout` and `request_id` are those of CallOptions.
+        The options are `timeout` and `request_id`, as of CallOptions.
         """
-        return run(self._call(_MODELS, Options(timeout=timeout, request_id=request_id)))
+        return run(self._call(_MODELS, self._options("models", options)))
 
     def _connect(self) -> httpx.Client:
         return httpx.Client()
@@ -400,16 +361,14 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
         label: str | int | None = None,
         *,
         box: Boxes = None,
-        timeout: float | None = None,
-        request_id: str | None = None,
+        **options: Unpack[RequestOptions],
     ) -> Feedback:
         """Tell the service which `label` a picture has, as Client.feedback does."""
-        options = Options(timeout=timeout, request_id=request_id)
-        return await self._give_feedback(picture, label, box, options)
+        return await self._give_feedback(picture, label, box, self._options("feedback", options))
 
-    async def models(self, *, timeout: float | None = None, request_id: str | None = None) -> Models:
+    async def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, and its task card, as Client.models does."""
-        return await self._call(_MODELS, Options(timeout=timeout, request_id=request_id))
+        return await self._call(_MODELS, self._options("models", options))
 
     def _connect(self) -> httpx.AsyncClient:
         return httpx.AsyncClient()

@@ -18,8 +18,8 @@ from digit_client._concurrency import (
     collect,
     send_many,
 )
-from digit_client._options import CallOptions, Options, ReadOptions, check_timeout, parse
-from digit_client._retries import Retrier
+from digit_client._options import CallOptions, Options, ReadOptions, RequestOptions, check_timeout, parse
+from digit_client._retries import Retrier, RetryPolicy, default_timeout
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
 from digit_core.errors import DigitError
 from digit_core.inputs import ImageSource
@@ -29,6 +29,11 @@ from digit_core.results import Prediction, Reading, Result
 Images: TypeAlias = Iterable[ImageSource]
 
 
+def given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without those that are None, which have their default."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
 class BaseClient(ABC):
     """Work of a client, written once in coroutines: a subclass splits images into batches and sends them.
 
@@ -36,39 +41,46 @@ class BaseClient(ABC):
     """
 
     _backend: ClassVar[Backend]
-    _settings: Any
+    _settings: Mapping[str, Any]
+    """Settings of the client. They are all that a copy in another process needs."""
 
     @property
     def timeout(self) -> float:
         """Seconds for all attempts of a request. A call for many images has as many requests as it needs."""
-        return float(self._settings.timeout)
+        return float(self._settings["timeout"])
 
-    def _start(self, settings: Any, connect: Callable[[], Any]) -> None:
-        self._configure(settings)
-        self._retrier = Retrier(settings.retries, self._backend.sleep)
+    def _start(self, settings: Mapping[str, Any], connect: Callable[[], Any]) -> None:
+        self._configure({"timeout": None, "retries": RetryPolicy(), **settings})
+        self._retrier = Retrier(self._settings["retries"], self._backend.sleep)
         self._connection: LazyConnection[Any] = LazyConnection(connect, self._backend.loop)
 
-    def _configure(self, settings: Any) -> None:
-        check_timeout(settings.timeout)
-        self._settings = settings
+    def _configure(self, settings: Mapping[str, Any]) -> None:
+        timeout = settings["timeout"]
+        seconds = default_timeout() if timeout is None else check_timeout(timeout)
+        self._settings = {**settings, "timeout": seconds}
 
-    def _copy(self, **changes: Any) -> Self:
+    def _copy(self, changes: Mapping[str, Any]) -> Self:
         """Return a client with the changes that are not None, which shares connection and retry budget."""
         client = object.__new__(type(self))
         client.__dict__.update(self.__dict__)
-        given = {name: value for name, value in changes.items() if value is not None}
-        client._configure(replace(self._settings, **given))
-        client._retrier = replace(self._retrier, policy=client._settings.retries)
+        client._configure({**self._settings, **given(changes)})
+        client._retrier = replace(self._retrier, policy=client._settings["retries"])
         return client
 
-    def _options(self, method: str, given: Mapping[str, Any]) -> Options:
-        """Return the options of a call of this method. Raise TypeError, as Python does, for another name."""
-        known = ReadOptions if "read" in method else CallOptions
-        for name in given.keys() - known.__annotations__.keys():
+    def _check_names(self, method: str, names: Iterable[str], known: Any) -> None:
+        """Raise TypeError, as Python does, for a keyword argument that is none of a TypedDict's."""
+        for name in {*names} - known.__annotations__.keys():
             raise TypeError(
                 f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}; "
                 f"{nearest(name, known.__annotations__)}"
             )
+
+    def _options(self, method: str, given: Mapping[str, Any]) -> Options:
+        """Return the options of a call of this method. Raise TypeError for another name."""
+        known: Any = RequestOptions
+        if "predict" in method or "read" in method:
+            known = CallOptions if "predict" in method else ReadOptions
+        self._check_names(method, given, known)
         options = parse(known, given)
         if method == "read" and options.parts > 1:
             raise ValueError("box: `read` reads one part; `read_many` reads several")

@@ -2,10 +2,10 @@
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Any, Self
@@ -14,9 +14,9 @@ from uuid import uuid4
 import grpc
 
 from digit_client._batches import Batch, split
-from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images, given
 from digit_client._options import Options, check_timeout
-from digit_client._retries import Deadline, RetryPolicy, default_timeout
+from digit_client._retries import Deadline, RetryPolicy
 from digit_core import inputs as _inputs
 from digit_core.artifact.task_card import READER_NAME, TaskCard
 from digit_core.backends import Backend
@@ -51,21 +51,8 @@ _DEFAULT_TARGET = "127.0.0.1:8500"
 _BATCH_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """Settings of a client. They are all that a copy in another process needs."""
-
-    target: str
-    name: str
-    version_label: str | None
-    timeout: float
-    retries: RetryPolicy
-
-
 class GrpcClient(BaseClient):
     """Common base of the blocking and the asyncio client."""
-
-    _settings: _Settings
 
     def __init__(
         self,
@@ -77,54 +64,48 @@ class GrpcClient(BaseClient):
         timeout: float | None = None,
         retries: RetryPolicy | None = None,
     ) -> None:
-        timeout = default_timeout() if timeout is None else timeout
-        target = target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET
-        settings = _Settings(check_target(target), name, label, timeout, retries or RetryPolicy())
-        self._set_up(settings, credentials)
+        target = check_target(target or os.environ.get("DIGITS_MODEL_SERVER") or _DEFAULT_TARGET)
+        model = ModelRef(name, version_label=label)
+        settings = {"target": target, "model": model, "timeout": timeout, "retries": retries}
+        self._set_up(given(settings), credentials)
 
     @property
     def target(self) -> str:
         """Address of the model server."""
-        return self._settings.target
+        return str(self._settings["target"])
 
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self._settings.name
+        return str(self._settings["model"].name)
 
     def with_options(self, *, timeout: float | None = None, retries: RetryPolicy | None = None) -> Self:
         """Return a client with other settings that shares the connection of this one.
 
         Closing either closes the connection of both.
         """
-        return self._copy(timeout=timeout, retries=retries)
+        return self._copy({"timeout": timeout, "retries": retries})
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.target!r}, name={self.name!r}, timeout={self.timeout:g})"
 
-    def __getstate__(self) -> _Settings:
+    def __getstate__(self) -> Mapping[str, Any]:
         if self._credentials is not None:
             raise TypeError("a client with credentials can't be pickled; create it in each process")
         return self._settings
 
-    def __setstate__(self, settings: _Settings) -> None:
+    def __setstate__(self, settings: Mapping[str, Any]) -> None:
         self._set_up(settings, None)
 
-    def _set_up(self, settings: _Settings, credentials: grpc.ChannelCredentials | None) -> None:
+    def _set_up(self, settings: Mapping[str, Any], credentials: grpc.ChannelCredentials | None) -> None:
         self._credentials = credentials
-        self._start(settings, partial(AsyncConnection, settings.target, credentials, self._backend))
-
-    def _model(self, version: int | None, label: str | None) -> ModelRef:
-        """Return the model with the version or label that a call names, by default the client's label."""
-        if version is None and label is None:
-            label = self._settings.version_label
-        return ModelRef(self.name, version, label)
+        self._start(settings, partial(AsyncConnection, settings["target"], credentials, self._backend))
 
     async def _ready(self, timeout: float | None) -> bool:
         seconds = self.timeout if timeout is None else check_timeout(timeout)
         connection = self._connection.get()
         try:
-            await connection.resolve(self._model(None, None), deadline=time.monotonic() + seconds)
+            await connection.resolve(self._settings["model"], deadline=time.monotonic() + seconds)
         except DigitError:
             return False
         return True
@@ -159,8 +140,10 @@ class GrpcClient(BaseClient):
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
         """Return the position and the result of each picture. No call begins once `stopped` is set."""
-        model = self._model(options["version"], options["label"])
-        reader = replace(self._model(None, None), name=READER_NAME)
+        model: ModelRef = self._settings["model"]
+        reader = replace(model, name=READER_NAME)
+        if options["version"] is not None or options["label"] is not None:
+            model = ModelRef(self.name, options["version"], options["label"])
         request_id = options.request_id or uuid4().hex
         timeout = self.timeout if options.timeout is None else options.timeout
         waited = 0.0

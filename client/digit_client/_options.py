@@ -24,18 +24,20 @@ Boxes: TypeAlias = Box | Sequence[Box] | None
 _NO_OPTIONS = options.Options({}, ())
 
 
-class _RequestOptions(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
+    """Keyword options of every call; one that is missing or None has its default."""
+
     timeout: float | None
     """Seconds for all attempts of each request, in place of the client's."""
     request_id: str | None
     """ID of the requests in the service's log, in place of a random one for each."""
 
 
-class CallOptions(PredictOptions, _RequestOptions, total=False):
+class CallOptions(PredictOptions, RequestOptions, total=False):
     """Keyword options of a call for predictions; one that is missing or None has its default."""
 
 
-class ReadOptions(options.ReadOptions, _RequestOptions, total=False):
+class ReadOptions(options.ReadOptions, RequestOptions, total=False):
     """Keyword options of a call for readings; one that is missing or None has its default."""
 
 
@@ -61,7 +63,7 @@ class Options(options.Options):
 
 def parse(kind: Any, given: Mapping[str, Any]) -> Options:
     """Return the options of CallOptions or ReadOptions. Raise ValueError for a value out of range."""
-    own = {name: given[name] for name in _RequestOptions.__annotations__ if name in given}
+    own = {name: given[name] for name in RequestOptions.__annotations__ if name in given}
     checked = options.parse(kind, {name: value for name, value in given.items() if name not in own})
     return Options(checked, **own)
 

@@ -1,12 +1,15 @@
 """Options of commands that predict or read, made from the descriptions of what a call may say."""
 
+import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
 from digit_core.options import Option, described
+
+Command: TypeAlias = Callable[..., None]
 
 
 class _Value(click.ParamType[Any]):
@@ -27,21 +30,17 @@ class _Value(click.ParamType[Any]):
             self.fail(f"{value}: {error}" if is_file else str(error), param, ctx)
 
 
-def described_options(
-    kind: Any, without: Collection[str] = ("include",)
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Return the decorator of these arguments and options, in their order."""
+    return lambda command: functools.reduce(lambda made, add: add(made), reversed(options), command)
+
+
+def described_options(kind: Any, without: Collection[str] = ("include",)) -> Callable[[Command], Command]:
     """Return a decorator that adds the described options to a command, such as `--min-confidence`."""
-    options = [_make(name, option) for name, option in described(kind).items() if name not in without]
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return adding(*(_make(name, option) for name, option in described(kind).items() if name not in without))
 
 
-def _make(name: str, option: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _make(name: str, option: Option) -> Callable[[Command], Command]:
     # `--label` would be taken for a class.
     declared = ("--version-label", "label") if name == "label" else (f"--{name.replace('_', '-')}", name)
     text = option.description

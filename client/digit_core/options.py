@@ -12,14 +12,10 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 from digit_core.results import MIN_IS_DIGIT, Box, parse_box
+from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 
 if TYPE_CHECKING:
     from digit_core.reading.expectations import Expectation
-
-MAX_PATTERN = 200
-"""Longest pattern, in characters."""
-MAX_NUMBERS = 100_000
-"""Largest number of valid numbers."""
 
 
 class OptionError(ValueError):

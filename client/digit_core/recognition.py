@@ -103,7 +103,7 @@ class Prepare:
         if self.task is None:
             pixels = pixels if isinstance(opened, ImageFile) else images.to_uint8_image(pixels)
             if self.boxes:
-                return images.to_pages(pixels, self.boxes)
+                return [images.to_part(pixels, box) for box in self.boxes]
             return images.to_page(pixels, opened.size if isinstance(opened, ImageFile) else None)
         try:
             return images.prepare(pixels, self.task)
@@ -357,14 +357,14 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs, is_part = self._read_lines(found, answers)
+        reading, inputs, is_part = read(found, answers, self._options)
         is_unsure = len(reading.digits) <= 1 and all(
             _certainty(each) < THRESHOLDS.sure_alone for each in reading.digits
         )
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
-                lone = self._read_lines(lone_digit(found.page, whole.inputs[0]), [whole.result])
+                lone = read(lone_digit(found.page, whole.inputs[0]), [whole.result], self._options)
                 # All ink may be another digit than the one that is expected.
                 reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
@@ -374,18 +374,12 @@ class Recognition:
             if orientation and self._options["turn"]:
                 found = yield from self._detect(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
-                reading, inputs, _ = self._read_lines(found, answers)
+                reading, inputs, _ = read(found, answers, self._options)
                 reading = replace(reading, is_turned=True)
             reading = replace(reading, orientation=orientation)
         if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
-
-    def _read_lines(
-        self, found: Detected, answers: Sequence[Answer]
-    ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
-        with_opinions = "opinions" in self._options["include"]
-        return read(found, answers, self._min_is_digit, with_opinions, self._options.expectation)
 
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.
@@ -403,7 +397,7 @@ class Recognition:
         if total <= 1:
             return None
         found = detect(turned, peaks)
-        reading, *_ = self._read_lines(found, (yield from self._classify([*found.glyphs])))
+        reading, *_ = read(found, (yield from self._classify([*found.glyphs])), self._options)
         is_sure = len(reading.digits) > 1 and reading.confidence >= least
         return orientation if is_sure else None
 

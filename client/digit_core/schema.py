@@ -1,4 +1,4 @@
-"""Keywords of JSON Schema at the types of described dataclasses."""
+"""Keywords of JSON Schema at the types of described dataclasses, and bounds of what is expected."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -16,3 +16,8 @@ class Schema:
 
 
 Share = Annotated[float, Schema(minimum=0, maximum=1)]
+
+MAX_PATTERN = 200
+"""Longest pattern, in characters."""
+MAX_NUMBERS = 100_000
+"""Largest number of valid numbers."""

@@ -33,6 +33,8 @@ from digit_client import (
     RetryPolicy,
     TaskCard,
 )
+from digit_client._client import ClientSettings
+from digit_client._options import RequestOptions
 from digit_core import errors
 from digit_core.images import to_png
 from digit_serving.gateway.settings import Settings
@@ -444,6 +446,9 @@ def test_ready_tells_whether_the_model_is_served(connect: Connect, service: Serv
             assert other.ready() is False
 
 
+_OTHER_OPTIONS = {"feedback": RequestOptions, "models": RequestOptions, "with_options": ClientSettings}
+
+
 @pytest.mark.parametrize(
     ("blocking", "asynchronous"), [(Client, AsyncClient), (ModelServerClient, AsyncModelServerClient)]
 )
@@ -456,5 +461,6 @@ def test_clients_have_same_methods_with_typed_options(blocking: type, asynchrono
             assert parameters == inspect.signature(getattr(asynchronous, function.__name__)).parameters
             given = [each.annotation for each in parameters.values() if each.kind is each.VAR_KEYWORD]
             assert "concurrency" not in parameters or parameters["concurrency"].default == 4
-            options = ReadOptions if "read" in function.__name__ else CallOptions
+            name = function.__name__
+            options = _OTHER_OPTIONS.get(name, ReadOptions if "read" in name else CallOptions)
             assert given in ([], [Unpack[options]])

@@ -7,8 +7,6 @@ import pytest
 
 from digit_core.options import (
     DEFAULTS,
-    MAX_NUMBERS,
-    MAX_PATTERN,
     OptionError,
     PredictOptions,
     ReadOptions,
@@ -16,6 +14,7 @@ from digit_core.options import (
     parse,
 )
 from digit_core.results import MIN_IS_DIGIT
+from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 
 BOXES = ((1, 2, 3, 4), (5, 6, 7, 8))
 

@@ -20,7 +20,7 @@ from digit_core.errors import NoInkError
 from digit_core.images.crops import crop_digit, crop_drawing, crop_picture, normalise
 from digit_core.images.files import MAX_PIXELS, ImageFile, decode, open_image
 from digit_core.images.normalisation import are_normalized, fit_to_mnist_canvas, is_normalized
-from digit_core.images.pages import Page, to_page, to_pages
+from digit_core.images.pages import Page, to_page, to_part
 from digit_core.images.preparation import decode_for_task, open_for_task, prepare
 from digit_core.inputs import Pixels, to_png, to_uint8, to_uint8_image
 
@@ -43,7 +43,7 @@ __all__ = [
     "open_image",
     "prepare",
     "to_page",
-    "to_pages",
+    "to_part",
     "to_png",
     "to_uint8",
     "to_uint8_image",

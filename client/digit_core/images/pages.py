@@ -1,6 +1,5 @@
 """Pages: grey pictures of bounded size, on which digits are found."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -90,12 +89,8 @@ def to_page(pixels: Pixels, size: tuple[int, int] | None = None) -> Page:
     return Page(grey, size)
 
 
-def to_pages(pixels: Pixels, boxes: Sequence[Box]) -> list[Page | ImageShapeError]:
-    """Return the page of each part of a picture, or the error of a box outside of it."""
-    return [_to_part(pixels, box) for box in boxes]
-
-
-def _to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
+def to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
+    """Return the page of a part of a picture, or the error of a box outside of it."""
     left, top, width, height = box
     part = pixels[top : top + height, left : left + width]
     if not part.size:

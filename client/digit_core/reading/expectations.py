@@ -56,11 +56,12 @@ class Expectation(Protocol):
 
 
 class _Check(NamedTuple):
-    """Condition on a number: a state that takes each character of the text, and accepts the number or not."""
+    """Condition on a number: a state that takes each digit of the text, and accepts the number or not."""
 
     start: Any
     add: Callable[[Any, str], Any]
     accepts: Callable[[Any], bool]
+    takes_signs: bool = False
 
 
 class _Token(NamedTuple):
@@ -143,7 +144,7 @@ class _Pattern:
 
     def _check(self, checked: Any, text: str) -> Any:
         for character in text:
-            if checked is not None:
+            if checked is not None and (self.check.takes_signs or character.isdigit()):
                 checked = self.check.add(checked, character)
         return checked
 
@@ -274,15 +275,13 @@ def _parse_check(check: str | None) -> _Check:
         raise ValueError(f"the range {check} holds no number")
     return _Check(
         0,
-        lambda value, character: value * 10 + int(character) if character.isdigit() else value,
+        lambda value, character: value * 10 + int(character),
         lambda value: low <= value and (high is None or value <= high),
     )
 
 
 def _add_luhn(state: tuple[int, int], character: str) -> tuple[int, int]:
     """Return the sums if the last digit counts once, and if it counts twice."""
-    if not character.isdigit():
-        return state
     once, twice = state
     digit = int(character)
     return (twice + digit) % 10, (once + 2 * digit - 9 * (digit > 4)) % 10
@@ -290,15 +289,9 @@ def _add_luhn(state: tuple[int, int], character: str) -> tuple[int, int]:
 
 def _add_mod11(state: tuple[int, int], character: str) -> tuple[int, int]:
     """Return the sum of the digits by weights 1, 2, 3, … from the right, and their sum."""
-    if not character.isdigit():
-        return state
     weighted, total = state
     total = (total + int(character)) % 11
     return (weighted + total) % 11, total
-
-
-def _add_mod97(state: int, character: str) -> int:
-    return (state * 10 + int(character)) % 97 if character.isdigit() else state
 
 
 def _add_to_date(text: str, character: str) -> str | None:
@@ -329,10 +322,10 @@ def _is_day(year: int, month: int, day: int) -> bool:
 _CHECKS = {
     "luhn": _Check((0, 0), _add_luhn, lambda state: state[0] == 0),
     "mod11": _Check((0, 0), _add_mod11, lambda state: state[0] == 0),
-    "mod97": _Check(0, _add_mod97, lambda state: state == 1),
+    "mod97": _Check(0, lambda state, character: (state * 10 + int(character)) % 97, lambda state: state == 1),
 }
 _NO_CHECK = _Check(0, lambda state, _: state, lambda _: True)
-_CALENDAR = _Check("", _add_to_date, _is_date)
+_CALENDAR = _Check("", _add_to_date, _is_date, takes_signs=True)
 _POINT = _Token(frozenset({SIGN}), ".")
 _GROUP = (_Token(frozenset({SIGN})), _Token(_DIGITS, least=3, most=3))
 _AMOUNTS = [

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.images.crops import crop_digit
+from digit_core.options import DEFAULTS, Options
 from digit_core.reading.boxes import common_rows, enclose
 from digit_core.reading.certainty import line_confidence
 from digit_core.reading.expectations import Expectation, parse_expectation
@@ -19,29 +20,24 @@ from digit_core.reading.lines import Detected, FoundLines, find_lines, find_plac
 from digit_core.reading.peaks import SIGN
 from digit_core.reading.thresholds import THRESHOLDS
 from digit_core.reading.viterbi import Path, Places, Search, decode
-from digit_core.results import MIN_IS_DIGIT, Answer, Box, Candidate, Digit, Line, Opinion, Opinions, Reading
+from digit_core.results import Answer, Box, Candidate, Digit, Line, Opinion, Opinions, Reading
 
 _ANYTHING = parse_expectation()
 _CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
 
 
 def read(
-    detected: Detected,
-    answers: Sequence[Answer],
-    min_is_digit: float = MIN_IS_DIGIT,
-    opinions: bool = False,
-    expectation: Expectation | None = None,
+    detected: Detected, answers: Sequence[Answer], options: Options = DEFAULTS
 ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
     """Return the numbers on the page, the crop of each digit, in the same order, and if a line is left out.
 
-    Takes one answer for each crop, and settles rivals. `min_is_digit` is the least `is_digit` of a digit.
-    With `opinions`, each digit has those of both networks. With an expectation, the reading has the one line
-    that fits best, and is refused if no line fits.
+    Takes one answer for each crop, and settles rivals. The options are those of ReadOptions. With an
+    expectation, the reading has the one line that fits best, and is refused if no line fits.
     """
-    found = find_lines(detected, answers, min_is_digit)
-    version = answers[0].model_version
-    if expectation:
-        reading, glyphs = _read_expected(found, expectation, version, opinions)
+    found = find_lines(detected, answers, options["min_is_digit"])
+    version, opinions = answers[0].model_version, "opinions" in options["include"]
+    if options.expectation:
+        reading, glyphs = _read_expected(found, options.expectation, version, opinions)
     else:
         reading, glyphs = _read_lines(found, version, opinions)
     return reading, glyphs, bool(found.omitted_lines)

@@ -13,12 +13,12 @@ from typing import Any
 
 import click
 
+from digit_client.command_options import Command
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.commands import PATH, POSITIVE, click_errors, option
 from digit_serving.errors import DigitServingError, NoServiceError, needs_extra
 from digit_serving.releases.options import (
     ChangeOptions,
-    Command,
     Endpoint,
     change_options,
     endpoint_options,

@@ -2,7 +2,7 @@
 
 import functools
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 import digit_client
+from digit_client.command_options import Command, adding
 from digit_core.artifact import addresses
 from digit_core.artifact.addresses import Address
 from digit_serving.commands import POSITIVE, click_errors, models_option, option
@@ -21,8 +22,6 @@ from digit_serving.errors import DigitServingError, NoServiceError, SettingError
 if typing.TYPE_CHECKING:
     from digit_core.artifact.models_folder import ModelsFolder
     from digit_serving.releases.promotion import Releases
-
-Command = Callable[..., None]
 
 name_option = click.option(
     "--model", "name", metavar="NAME", help="Name of the model; needed if there are several."
@@ -155,14 +154,9 @@ def model_options(command: Command) -> Command:
     return folder_option(name_option(with_model))
 
 
-def _adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return the decorator of these options, in their order."""
-    return lambda command: functools.reduce(lambda made, add: add(made), reversed(options), command)
-
-
-endpoint_options = _adding(*_ENDPOINT_OPTIONS)
+endpoint_options = adding(*_ENDPOINT_OPTIONS)
 """Options of `Endpoint`."""
-change_options = _adding(folder_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+change_options = adding(folder_option, name_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
 """Options of `ChangeOptions`."""
-removal_options = _adding(folder_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
+removal_options = adding(folder_option, *_CHANGE_OPTIONS, *_ENDPOINT_OPTIONS)
 """Options of `ChangeOptions`, except the model's name."""

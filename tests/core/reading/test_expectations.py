@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from digit_core.options import MAX_NUMBERS
 from digit_core.reading.expectations import parse_expectation
 from digit_core.reading.peaks import SIGN
+from digit_core.schema import MAX_NUMBERS
 
 
 def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pytest
 from digit_core import images
 from digit_core.artifact.task_card import DIGIT_LABELS
 from digit_core.images import Page
-from digit_core.reading.expectations import parse_expectation
+from digit_core.options import ReadOptions, parse
 from digit_core.reading.lines import Detected, choose_digits, detect, lone_digit, settle
 from digit_core.reading.peaks import Peaks
 from digit_core.reading.text import read as read_text
@@ -48,8 +48,8 @@ def read(
     detected = detect(page, found)
     answers = (detected.digits.classes[:, :10].argmax(axis=1).tolist() or [0]) if answers is None else answers
     predictions = [prediction(each) if isinstance(each, int) else each for each in answers]
-    expectation = None if expect is None else parse_expectation(expect)
-    reading, inputs, _ = read_text(detected, predictions, expectation=expectation, **options)
+    checked = parse(ReadOptions, {"expect": expect, **options})
+    reading, inputs, _ = read_text(detected, predictions, checked)
     assert len(inputs) == len(reading.digits)
     return reading
 
@@ -120,13 +120,13 @@ def test_read_digits_have_the_classes_probability_and_is_digit_by_both_networks(
 
 
 def test_read_opinions_are_those_of_each_network_alone() -> None:
-    opinions: Any = read(peaks((7, (10, 50, 20, 40))), [1], opinions=True).digits[0].opinions
+    opinions: Any = read(peaks((7, (10, 50, 20, 40))), [1], include="opinions").digits[0].opinions
     assert (opinions.classifier.digit, opinions.reader.digit) == (1, 7)
     assert sum(opinions.reader.probabilities) == pytest.approx(1)
     assert opinions.reader.confidence == pytest.approx(0.8 / 0.98, abs=1e-6)
     assert opinions.classifier.probabilities == prediction(1).probabilities
     drawing = lone_digit(PAGE, np.zeros((28, 28), np.uint8))
-    (alone,) = read_text(drawing, [prediction(1)], opinions=True)[0].digits
+    (alone,) = read_text(drawing, [prediction(1)], parse(ReadOptions, {"include": "opinions"}))[0].digits
     assert alone.opinions is not None
     assert alone.opinions.reader is None
     assert read(peaks(*ROW)).digits[0].opinions is None
