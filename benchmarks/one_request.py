@@ -122,10 +122,15 @@ async def post(app: Any, content_type: bytes, body: bytes, done: Callable[[], No
 async def count(app: Any, content_type: bytes, body: bytes) -> str:
     """Return the modules, entries and lines of one request; the modules are in the order of first entry."""
     entered = await entries(app, content_type, body)
-    paths = list(map(Path, dict.fromkeys(entered)))
-    lines = sum(len(path.read_bytes().splitlines()) for path in paths)
-    names = ", ".join("/".join(path.with_suffix("").parts[-2:]) for path in paths)
-    return f"{len(paths)} modules, {len(entered)} entries, {lines} lines: {names}"
+    files = dict.fromkeys(entered)
+    lines = sum(len(Path(file).read_bytes().splitlines()) for file in files)
+    names = ", ".join(map(module_name, files))
+    return f"{len(files)} modules, {len(entered)} entries, {lines} lines: {names}"
+
+
+def module_name(file: str) -> str:
+    """Return the name of a file's module, with its folder."""
+    return "/".join(Path(file).with_suffix("").parts[-2:])
 
 
 async def entries(app: Any, content_type: bytes, body: bytes) -> list[str]:
