@@ -13,7 +13,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,35 +45,47 @@ def main() -> None:
 
 
 async def measure(app: Any, requests: int) -> None:
-    """Start the application, and measure each picture."""
+    """Measure each picture."""
+    async with started(app):
+        for name, content_type, body in (
+            ("28×28 PNG", b"image/png", digit()),
+            ("five.jpg", b"image/jpeg", FIVE.read_bytes()),
+        ):
+            for _ in range(50):
+                await post(app, content_type, body)
+            await asyncio.sleep(1.5)
+            sys.stdout.write(f"{name}: {await count(app, content_type, body)}\n")
+            for concurrency in CONCURRENCIES:
+                total = requests if name != "five.jpg" else max(64, requests // 20)
+                micros = [await cpu(app, content_type, body, total, concurrency) for _ in range(RUNS)]
+                sys.stdout.write(
+                    f"{name}: c={concurrency}: {statistics.median(micros):.0f} µs of CPU a request "
+                    f"({min(micros):.0f} to {max(micros):.0f})\n"
+                )
+
+
+@contextlib.asynccontextmanager
+async def started(app: Any) -> AsyncIterator[None]:
+    """Run the application's lifespan around the block."""
     messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     messages.put_nowait({"type": "lifespan.startup"})
-    started = asyncio.Event()
+    has_started = asyncio.Event()
 
     async def send(_: Any) -> None:
-        started.set()
+        has_started.set()
 
     lifespan = asyncio.create_task(app({"type": "lifespan"}, messages.get, send))
-    await started.wait()
-    digit = np.zeros((28, 28), np.uint8)
-    digit[4:24, 12:16] = 255
-    for name, content_type, body in (
-        ("28×28 PNG", b"image/png", to_png(digit)),
-        ("five.jpg", b"image/jpeg", FIVE.read_bytes()),
-    ):
-        for _ in range(50):
-            await post(app, content_type, body)
-        await asyncio.sleep(1.5)
-        sys.stdout.write(f"{name}: {await count(app, content_type, body)}\n")
-        for concurrency in CONCURRENCIES:
-            total = requests if name != "five.jpg" else max(64, requests // 20)
-            micros = [await cpu(app, content_type, body, total, concurrency) for _ in range(RUNS)]
-            sys.stdout.write(
-                f"{name}: c={concurrency}: {statistics.median(micros):.0f} µs of CPU a request "
-                f"({min(micros):.0f} to {max(micros):.0f})\n"
-            )
+    await has_started.wait()
+    yield
     messages.put_nowait({"type": "lifespan.shutdown"})
     await lifespan
+
+
+def digit() -> bytes:
+    """Return a PNG of 28×28 pixels that shows a stroke."""
+    pixels = np.zeros((28, 28), np.uint8)
+    pixels[4:24, 12:16] = 255
+    return to_png(pixels)
 
 
 async def post(app: Any, content_type: bytes, body: bytes, done: Callable[[], None] = lambda: None) -> None:
@@ -108,9 +120,23 @@ async def post(app: Any, content_type: bytes, body: bytes, done: Callable[[], No
 
 
 async def count(app: Any, content_type: bytes, body: bytes) -> str:
-    """Return the modules, entries and lines of one request."""
-    files: set[str] = set()
-    entries, current = 0, ""
+    """Return the modules, entries and lines of one request; the modules are in the order of first entry."""
+    entered = await entries(app, content_type, body)
+    files = dict.fromkeys(entered)
+    lines = sum(len(Path(file).read_bytes().splitlines()) for file in files)
+    names = ", ".join(map(module_name, files))
+    return f"{len(files)} modules, {len(entered)} entries, {lines} lines: {names}"
+
+
+def module_name(file: str) -> str:
+    """Return the name of a file's module, with its folder."""
+    return "/".join(Path(file).with_suffix("").parts[-2:])
+
+
+async def entries(app: Any, content_type: bytes, body: bytes) -> list[str]:
+    """Return the file of each entry of one request, in order."""
+    entered: list[str] = []
+    current = ""
 
     def project_file(frame: FrameType | None) -> str:
         """Return the file of the innermost function of the project."""
@@ -122,11 +148,11 @@ async def count(app: Any, content_type: bytes, body: bytes) -> str:
         return ""
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal entries, current
+        nonlocal current
         if event == "call":
             file = project_file(frame)
-            entries += file not in (current, "")
-            files.add(file)
+            if file not in (current, ""):
+                entered.append(file)
             current = file
         elif event == "return":
             current = project_file(frame.f_back)
@@ -136,10 +162,7 @@ async def count(app: Any, content_type: bytes, body: bytes) -> str:
         await post(app, content_type, body, done=lambda: sys.setprofile(None))
     finally:
         sys.setprofile(None)
-    paths = sorted(map(Path, files - {""}))
-    lines = sum(len(path.read_bytes().splitlines()) for path in paths)
-    names = ", ".join("/".join(path.with_suffix("").parts[-2:]) for path in paths)
-    return f"{len(paths)} modules, {entries} entries, {lines} lines: {names}"
+    return entered
 
 
 async def cpu(app: Any, content_type: bytes, body: bytes, requests: int, concurrency: int) -> float:

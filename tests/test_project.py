@@ -1,21 +1,14 @@
 """Version, changelog, and the direction of imports."""
 
-import ast
 import re
 import tomllib
 from graphlib import CycleError, TopologicalSorter
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-FOLDERS = {
-    "digit_core": "client",
-    "digit_client": "client",
-    "digit_serving": "serving",
-    "digit_training": "training",
-}
+from tests.imports import FOLDERS, ROOT, imports, project_imports
+
 MAY_IMPORT = {
     "digit_core": {"digit_core"},
     "digit_client": {"digit_client", "digit_core"},
@@ -47,23 +40,13 @@ def test_kubernetes_images_have_this_version() -> None:
 @pytest.mark.parametrize("package", FOLDERS)
 def test_package_imports_only_packages_below_it(package: str) -> None:
     for path in (ROOT / FOLDERS[package] / package).rglob("*.py"):
-        imported = {name.partition(".")[0] for name in _imports(path)}
+        imported = {name.partition(".")[0] for name in imports(path)}
         assert imported & FOLDERS.keys() <= MAY_IMPORT[package], path
 
 
 def test_modules_import_each_other_in_no_circle() -> None:
-    """Imports in functions and for type checkers count."""
-    paths = {
-        ".".join(path.relative_to(ROOT / folder).with_suffix("").parts).removesuffix(".__init__"): path
-        for folder in {*FOLDERS.values()}
-        for path in (ROOT / folder).rglob("*.py")
-    }
-    imported: dict[str, set[str]] = {}
-    for module, path in paths.items():
-        names = {name if name in paths else name.rpartition(".")[0] for name in _imports(path)}
-        imported[module] = names & paths.keys() - {module}
     try:
-        TopologicalSorter(imported).prepare()
+        TopologicalSorter(project_imports()).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(error.args[1]))
 
@@ -73,7 +56,7 @@ def test_only_the_command_line_imports_the_readers_laboratory() -> None:
     importers = {
         path.relative_to(root).parts[0]
         for path in root.rglob("*.py")
-        if any(name.startswith("digit_training.reader.") for name in _imports(path))
+        if any(name.startswith("digit_training.reader.") for name in imports(path))
     }
     assert importers == {"cli.py", "reader"}
 
@@ -90,14 +73,3 @@ def test_packages_share_no_private_module() -> None:
 
 def test_constraints_name_no_address() -> None:
     assert "://" not in (ROOT / "constraints.txt").read_text()
-
-
-def _imports(path: Path) -> set[str]:
-    """Return the full names of what a module imports: modules, and names in modules."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names

@@ -44,7 +44,7 @@ def test_site_renders_the_reference_from_code(site: Path) -> None:
 
 
 def test_site_draws_diagrams_without_a_script(site: Path) -> None:
-    for page in ("index.html", "explanation/reading.html", "how-to/release.html"):
+    for page in ("index.html", "explanation/architecture.html", "explanation/reading.html"):
         text = (site / page).read_text()
         assert '<figure class="diagram"><svg' in text
         assert '<pre class="mermaid"' not in text
