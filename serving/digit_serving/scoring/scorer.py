@@ -13,7 +13,7 @@ from digit_client import ModelServerClient
 from digit_core.errors import DigitError
 from digit_core.results import Prediction, Reading
 from digit_serving.scoring.files import open_folder
-from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE, to_value
+from digit_serving.scoring.rows import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE, to_value
 
 _CALLS = 2
 """Calls at a time: images are read and prepared for one while the model server answers the other."""
@@ -27,7 +27,7 @@ class Scorer:
 
     The images lie on the filesystem of `source`, a path or URL; `target` is the model server's gRPC address,
     `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
-    are readings, in the columns of `results.READINGS`, else predictions, in those of `results.PREDICTIONS`.
+    are readings, in the columns of `rows.READINGS`, else predictions, in those of `rows.PREDICTIONS`.
 
     Errors of an image, of reading it or of the model server are rows; none is raised. Few images are in
     memory. A Scorer can be pickled: pools and Spark send it to their workers.
