@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from digit_serving.scoring.files import list_images
-from digit_serving.scoring.results import PREDICTIONS
+from digit_serving.scoring.rows import PREDICTIONS
 from digit_serving.scoring.scorer import Scorer
 
 

@@ -19,24 +19,27 @@ _POLL_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 1.0
 """Pause before a process that has ended starts again, which doubles with each run that was not ready."""
 _MAX_FAILURES = 5
-"""Runs in a row that have not been ready, after which a process is not started again."""
+"""Consecutive runs that were not ready, after which a process is not started again."""
 
 
 @dataclass(slots=True)
-class _Child:
-    """Process of a group, which can be started again."""
+class Child:
+    """Process of a group, which can be started again, with additional environment variables.
 
+    Its output goes to the file `log`, or to this process's output streams. `prepare` is called before each
+    further start, with True if the process has ended before it was ready.
+    """
+
+    name: str
     command: Sequence[str]
     env: Mapping[str, str]
-    log: IO[bytes] | int | None
-    prepare: Callable[[bool], object] | None
+    log: IO[bytes] | int | None = None
+    prepare: Callable[[bool], object] | None = None
     process: subprocess.Popen[bytes] = field(init=False)
     failures: int = 0
 
-    def __post_init__(self) -> None:
-        self.start()
-
     def start(self) -> None:
+        """Start the process, also once more."""
         # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self.process = subprocess.Popen(
             _ending_with_parent(self.command),
@@ -46,6 +49,12 @@ class _Child:
             stdout=self.log,
             stderr=self.log,
         )
+
+    def died(self) -> ProcessDiedError:
+        """Return the error that says how the process has ended."""
+        status = self.process.returncode  # negative for a signal
+        end = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return ProcessDiedError(f"{self.name} {end}", self.name)
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class ProcessGroup:
     poll: Callable[[], object] = lambda: None
     """Called several times a second while the group waits or supervises."""
 
-    _children: dict[str, _Child] = field(default_factory=dict)
+    _children: list[Child] = field(default_factory=list)
     _stop: bool = False
     """A plain flag, not an Event: a signal handler may run while the main thread holds the Event's lock."""
     _handlers: dict[signal.Signals, object] = field(default_factory=dict)
@@ -72,25 +81,15 @@ class ProcessGroup:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in reversed(self._children.values()):
+        for child in reversed(self._children):
             _stop_session(child.process)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def start(
-        self,
-        name: str,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        log: IO[bytes] | int | None = None,
-        prepare: Callable[[bool], object] | None = None,
-    ) -> None:
-        """Start a process with additional environment variables.
-
-        Its output goes to the file `log`, or to this process's output streams. `prepare` is called before
-        each further start, with True if the process has ended before it was ready.
-        """
-        self._children[name] = _Child(command, env, log, prepare)
+    def start(self, child: Child) -> None:
+        """Start a process."""
+        child.start()
+        self._children.append(child)
 
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait until the condition holds (True) or a signal arrives (False).
@@ -104,17 +103,17 @@ class ProcessGroup:
             self._wait()
         return False
 
-    def finish(self, name: str) -> None:
-        """Wait until a process has ended, in a group that interrupts. Raise ProcessDiedError if it fails."""
-        child = self._children[name]
-        if child.process.wait():
-            raise _died(name, child)
+    def finish(self) -> None:
+        """Wait until all processes end, in a group that interrupts. Raise ProcessDiedError if one fails."""
+        for child in self._children:
+            if child.process.wait():
+                raise child.died()
 
     def check(self) -> None:
         """Raise ProcessDiedError if a process of the group has ended."""
-        for name, child in self._children.items():
+        for child in self._children:
             if child.process.poll() is not None:
-                raise _died(name, child)
+                raise child.died()
 
     def supervise(self, is_ready: Callable[[], bool], report: Callable[[str], None]) -> None:
         """Start each process that ends again, until a signal arrives; `report` gets a line about it.
@@ -123,11 +122,11 @@ class ProcessGroup:
         holds, however long it takes: a start may fail late. Raise ProcessDiedError after _MAX_FAILURES.
         """
         while not self._stop:
-            for name, child in self._children.items():
+            for child in self._children:
                 if child.process.poll() is not None:
-                    self._restart(name, child, report)
-            if any(child.failures for child in self._children.values()) and is_ready():
-                for child in self._children.values():
+                    self._restart(child, report)
+            if any(child.failures for child in self._children) and is_ready():
+                for child in self._children:
                     child.failures = 0
             self._wait()
 
@@ -135,13 +134,12 @@ class ProcessGroup:
         self.poll()
         time.sleep(_POLL_SECONDS)
 
-    def _restart(self, name: str, child: _Child, report: Callable[[str], None]) -> None:
+    def _restart(self, child: Child, report: Callable[[str], None]) -> None:
         child.failures += 1
-        died = _died(name, child)
         if child.failures == _MAX_FAILURES:
-            raise died
+            raise child.died()
         pause = _FIRST_PAUSE_SECONDS * 2 ** (child.failures - 1)
-        report(f"The {died}; it starts again in {pause:g} s.")
+        report(f"The {child.died()}; it starts again in {pause:g} s.")
         # The process's own children may hold its ports.
         _stop_session(child.process)
         end = time.monotonic() + pause
@@ -161,12 +159,6 @@ class ProcessGroup:
 def python_command(*arguments: str) -> list[str]:
     """Return the command `digits …` for this interpreter."""
     return [sys.executable, "-m", "digit_client", *arguments]
-
-
-def _died(name: str, child: _Child) -> ProcessDiedError:
-    status = child.process.returncode  # negative for a signal
-    end = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-    return ProcessDiedError(f"{name} {end}", name)
 
 
 def _ending_with_parent(command: Sequence[str]) -> list[str]:

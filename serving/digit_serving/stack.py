@@ -8,20 +8,23 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import IO
 
+import click
 import httpx
 
+from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
 from digit_core.artifact.versions import STAGING_PREFIX, ArtifactError, remove_leftovers
-from digit_serving.errors import DigitServingError
+from digit_serving.errors import DigitServingError, ProcessDiedError
 from digit_serving.ports import Ports
-from digit_serving.processes import ProcessGroup, python_command
+from digit_serving.processes import Child, ProcessGroup, python_command
 
 _MODEL_SERVER_TLS = (
     "DIGITS_MODEL_SERVER_CA",
@@ -52,6 +55,60 @@ _READY_ANSWERS = 8
 """Consecutive successes of /readyz that count as ready: enough to reach every gateway worker."""
 _REASON_SECONDS = 10.0
 """Time after which the reason that /readyz gives is printed: a start takes as long."""
+_LOCK_PAUSE_SECONDS = 0.5
+"""Time between two locks of the models folder, in which a promotion gets it."""
+
+
+def run(root: Path, ports: Ports, empty: bool) -> None:
+    """Run both services until a signal. Publish the shipped networks into an empty folder, unless `empty`.
+
+    Raise ProcessDiedError if a service can't be kept running.
+    """
+    if not empty:
+        publish_shipped(root, click.echo)
+    with prepared(root, click.echo, empty) as folder:
+        while True:
+            try:
+                return _run(root, folder, ports)
+            except ProcessDiedError as error:
+                if error.process != MODEL_SERVER:
+                    raise
+                name = choose_default(folder, click.echo)
+                click.echo(f"The {error}; loading each version of {name} to find the reason ...", err=True)
+                if not folder.prepare(click.echo, load=(name, READER_NAME)):
+                    raise
+
+
+def _run(root: Path, folder: ModelsFolder, ports: Ports) -> None:
+    started, default = time.monotonic(), choose_default(folder, click.echo)
+    addresses = Addresses(ports.url, f"127.0.0.1:{ports.grpc}", default)
+    with TemporaryDirectory() as temporary, recorded(root, addresses):
+        served = ServedConfig(folder, default, Path(temporary) / "models.config", ports.grpc)
+        with ProcessGroup(poll=served.update) as group:
+            program = _start(group, folder, served, ports)
+            is_ready = readiness(ports.url, click.echo)
+            if not group.wait(is_ready):
+                return
+            click.echo(f"Model server  {addresses.model_server}  (gRPC; {program})")
+            click.echo(f"              http://127.0.0.1:{ports.rest}/v1/models/{default}  (REST)")
+            if len(names := {default, *_permitted_models(folder)} - {"*"}) > 1:
+                click.echo(f"Models        {', '.join(sorted(names))}; default: {default}, the others follow")
+            click.echo(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
+            page = ports.url.replace("//127.0.0.1:", "//localhost:")
+            click.echo(f"Open {page}: draw or drop a picture")
+            Thread(target=_adopt_others, args=[folder], daemon=True).start()
+            group.supervise(is_ready, partial(click.echo, err=True))
+
+
+def _adopt_others(folder: ModelsFolder) -> None:
+    """Enter the models that have no entry. To verify each takes seconds, while the default answers."""
+    for name in folder.names():
+        try:
+            folder.adopt(name, click.echo)
+        except (ArtifactError, OSError) as error:
+            click.echo(str(error), err=True)
+        # Others wait for the lock.
+        time.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def publish_shipped(root: Path, report: Callable[[str], None]) -> None:
@@ -73,8 +130,8 @@ def publish_shipped(root: Path, report: Callable[[str], None]) -> None:
             # Without its output, which names the temporary folder.
             command = ["sh", "-c", 'exec "$@" >/dev/null', "sh", *python_command("train", "--if-needed")]
             with ProcessGroup(interrupt=True) as group:
-                group.start("publication", command, {"DIGITS_MODELS": temporary})
-                group.finish("publication")
+                group.start(Child("publication", command, {"DIGITS_MODELS": temporary}))
+                group.finish()
             for path in Path(temporary).glob("[!.]*"):
                 path.rename(root / path.name)
 
@@ -152,10 +209,20 @@ class ServedConfig:
         self.path = path
         self.first = (default_name, READER_NAME)
         self._folder, self._port = folder, port
-        self.restart()
+        self._begin()
 
-    def restart(self) -> None:
-        """Write what the model server starts with."""
+    def restart(self, has_failed: bool) -> None:
+        """Take out of models.config what has been damaged, unless a promotion holds the lock, and begin anew.
+
+        After a failed start, load the versions of the start in turn, and take out those that fail, too.
+        """
+        try:
+            self._folder.prepare(click.echo, load=self.first if has_failed else (), timeout=1)
+        except (ArtifactError, OSError) as error:
+            click.echo(str(error), err=True)
+        self._begin()
+
+    def _begin(self) -> None:
         self._is_listening, self._written = False, ""
         self.update()
 
@@ -187,31 +254,22 @@ def _accepts(port: int) -> bool:
     return True
 
 
-def start(
-    group: ProcessGroup,
-    folder: ModelsFolder,
-    served: ServedConfig,
-    ports: Ports,
-    prepare: Callable[[bool], object],
-) -> str:
-    """Start both services and return the name of the model server: TensorFlow Serving or the drop-in.
-
-    `prepare` is called before each further start of the model server, as by ProcessGroup.
-    """
+def _start(group: ProcessGroup, folder: ModelsFolder, served: ServedConfig, ports: Ports) -> str:
+    """Start both services and return the name of the model server: TensorFlow Serving or the drop-in."""
     program = start_model_server(
         group,
         f"--port={ports.grpc}",
         f"--rest_api_port={ports.rest}",
         f"--model_config_file={served.path}",
         "--model_config_file_poll_wait_seconds=1",
-        prepare=prepare,
+        prepare=served.restart,
     )
     settings = {
         "DIGITS_HOST": ports.host,
         "DIGITS_PORT": str(ports.gateway),
         "DIGITS_MODEL_SERVER": f"127.0.0.1:{ports.grpc}",
         "DIGITS_MODEL_NAME": served.first[0],
-        "DIGITS_MODEL_NAMES": ",".join(permitted_models(folder)),
+        "DIGITS_MODEL_NAMES": ",".join(_permitted_models(folder)),
         # The page's menu lists models that are published later, too.
         "DIGITS_MODELS_CONFIG": str(folder.config_path.resolve()),
         **_MALLOC,
@@ -221,11 +279,11 @@ def start(
         # Without JSON, for a terminal.
         "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
     }
-    group.start("gateway", python_command("gateway"), settings)
+    group.start(Child("gateway", python_command("gateway"), settings))
     return program
 
 
-def permitted_models(folder: ModelsFolder) -> list[str]:
+def _permitted_models(folder: ModelsFolder) -> list[str]:
     """Return the models of DIGITS_MODEL_NAMES, else those of the folder, and `*` for those to come."""
     given = os.environ.get("DIGITS_MODEL_NAMES")
     return given.split(",") if given else [*folder.classifiers(), "*"]
@@ -266,7 +324,8 @@ def start_model_server(
     if program == TENSORFLOW_SERVING and not log and level["DIGITS_LOG_LEVEL"] in ("warning", "error"):
         log = _without_info()
     environment = {"TF_CPP_MIN_LOG_LEVEL": "3", **level, **_MALLOC}
-    group.start(MODEL_SERVER, [*command, *flags, *MODEL_SERVER_FLAGS], environment, log, prepare)
+    command = [*command, *flags, *MODEL_SERVER_FLAGS]
+    group.start(Child(MODEL_SERVER, command, environment, log, prepare))
     return program
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from digit_serving import processes
 from digit_serving.errors import ProcessDiedError
-from digit_serving.processes import ProcessGroup
+from digit_serving.processes import Child, ProcessGroup
 from tests.processes import wait_until
 
 SLEEP = ["sleep", "60"]
@@ -40,8 +40,8 @@ def ignoring_sigint(path: Path) -> list[str]:
 def test_wait_raises_when_a_process_ends_and_stops_the_others(script: str, end: str) -> None:
     started = time.monotonic()
     with ProcessGroup() as group:
-        group.start("process 0", SLEEP, {})
-        group.start("process 1", ["sh", "-c", script], {"DIGITS_PORT": "42"})
+        group.start(Child("process 0", SLEEP, {}))
+        group.start(Child("process 1", ["sh", "-c", script], {"DIGITS_PORT": "42"}))
         with pytest.raises(ProcessDiedError, match=f"process 1 {end}"):
             group.wait()
     assert time.monotonic() - started < 10
@@ -52,7 +52,7 @@ def test_signal_ends_the_wait_and_leaves_no_process(number: signal.Signals, tmp_
     before = signal.getsignal(number)
     path = tmp_path / "pid"
     with ProcessGroup() as group:
-        group.start("parent", ignoring_sigint(path), {})
+        group.start(Child("parent", ignoring_sigint(path), {}))
         wait_until(lambda: path.exists() and path.read_text().endswith("\n"), seconds=10)
         grandchild = int(path.read_text())
         threading.Timer(0.2, os.kill, (os.getpid(), number)).start()
@@ -87,7 +87,7 @@ for last in range(1, 15):
 def test_signal_interrupts_the_block_if_asked_to() -> None:
     def interrupted() -> None:
         with ProcessGroup(interrupt=True) as group:
-            group.start("sleep", SLEEP, {})
+            group.start(Child("sleep", SLEEP, {}))
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
 
@@ -104,7 +104,7 @@ def supervise(
 ) -> None:
     """Supervise a shell script."""
     with ProcessGroup() as group:
-        group.start("script", ["sh", "-c", script], {}, prepare=prepare)
+        group.start(Child("script", ["sh", "-c", script], {}, prepare=prepare))
         group.supervise(lambda: is_ready, report)
 
 
@@ -148,9 +148,9 @@ def test_signal_in_the_pause_starts_nothing(tmp_path: Path) -> None:
 def test_killed_parent_takes_its_processes_along(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     code = f"""
-from digit_serving.processes import ProcessGroup
+from digit_serving.processes import Child, ProcessGroup
 with ProcessGroup() as group:
-    group.start("sleep", ["sh", "-c", "echo $$ > {path}; exec sleep 60"], {{}})
+    group.start(Child("sleep", ["sh", "-c", "echo $$ > {path}; exec sleep 60"], {{}}))
     group.wait()
 """
     parent = subprocess.Popen([sys.executable, "-c", code])

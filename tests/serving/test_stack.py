@@ -176,7 +176,7 @@ def test_served_config_names_the_default_and_the_reader_until_the_model_server_l
     folder.config_path.unlink()
     assert names() == {"colors", "digits", "reader"}
     folder.config_path.write_text(text)
-    served.restart()
+    served.restart(has_failed=False)
     assert names() == {"digits", "reader"}
 
 

@@ -1,5 +1,5 @@
 """Bulk scoring: `digits score` classifies or reads every picture of a folder or bucket. (Extra `[score]`.)
 
 `files` lists the pictures, the Scorer of `scorer` makes their rows, `pools` runs it in processes or on a Ray
-cluster, `results` keeps the rows, `job` is a run of all that, and `cli` the command.
+cluster, `rows` keeps the rows, `job` is a run of all that, and `cli` the command.
 """

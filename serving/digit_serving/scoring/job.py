@@ -28,7 +28,7 @@ from digit_serving.errors import DigitServingError, ProcessDiedError, SettingErr
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files
 from digit_serving.scoring.pools import processes, ray_tasks
-from digit_serving.scoring.results import FINAL_CODES, ResultsFolder, Run
+from digit_serving.scoring.rows import FINAL_CODES, ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
 from digit_serving.stack import start_model_server
 

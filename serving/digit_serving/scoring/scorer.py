@@ -1,7 +1,7 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from operator import itemgetter
 from typing import Any
@@ -13,7 +13,7 @@ from digit_client import ModelServerClient
 from digit_core.errors import DigitError
 from digit_core.results import Prediction, Reading
 from digit_serving.scoring.files import open_folder
-from digit_serving.scoring.results import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE, to_value
+from digit_serving.scoring.rows import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
 
 _CALLS = 2
 """Calls at a time: images are read and prepared for one while the model server answers the other."""
@@ -27,7 +27,7 @@ class Scorer:
 
     The images lie on the filesystem of `source`, a path or URL; `target` is the model server's gRPC address,
     `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
-    are readings, in the columns of `results.READINGS`, else predictions, in those of `results.PREDICTIONS`.
+    are readings, in the columns of `rows.READINGS`, else predictions, in those of `rows.PREDICTIONS`.
 
     Errors of an image, of reading it or of the model server are rows; none is raised. Few images are in
     memory. A Scorer can be pickled: pools and Spark send it to their workers.
@@ -73,11 +73,10 @@ def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
 
 
 def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
-    """Return the outcome's columns; the others are null."""
+    """Return the values of the outcome's columns, which are null by default, and of others."""
     match outcome:
         case Prediction() | Reading():
-            columns = PREDICTIONS if isinstance(outcome, Prediction) else READINGS
-            return {field.name: to_value(getattr(outcome, field.name, None), field.type) for field in columns}
+            return asdict(outcome)
         case DigitError():
             return {"error_code": outcome.code, "error": outcome.message}
         case FileNotFoundError():

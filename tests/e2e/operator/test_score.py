@@ -18,7 +18,7 @@ from pyarrow import parquet
 from digit_core.images import to_png
 from digit_serving.scoring import files
 from digit_serving.scoring.files import open_folder
-from digit_serving.scoring.results import FINAL_CODES
+from digit_serving.scoring.rows import FINAL_CODES
 from tests.core.linear_model_server import LinearModelServer
 from tests.processes import DIGITS, inheriting, wait_until
 from tests.s3 import S3Server

@@ -13,7 +13,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_serving.scoring.cli import score
 from digit_serving.scoring.files import list_images
-from digit_serving.scoring.results import ResultsFolder, Run
+from digit_serving.scoring.rows import ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
 from tests.core.artifact.folders import write_files
 from tests.core.linear_model_server import LinearModelServer

@@ -15,7 +15,7 @@ from digit_core.images import to_png
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring.files import list_images
 from digit_serving.scoring.pools import Batch, Pool, processes, score_batch
-from digit_serving.scoring.results import ResultsFolder
+from digit_serving.scoring.rows import ResultsFolder
 from digit_serving.scoring.scorer import Scorer
 from tests.core.linear_model_server import LinearModelServer
 from tests.processes import wait_until

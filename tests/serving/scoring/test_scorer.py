@@ -13,7 +13,7 @@ from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.errors import ImageError
 from digit_core.images import to_png
 from digit_serving.scoring import files
-from digit_serving.scoring.results import PREDICTIONS, READINGS
+from digit_serving.scoring.rows import PREDICTIONS, READINGS
 from digit_serving.scoring.scorer import Scorer
 from tests.core.drawn_numbers import draw_lines
 from tests.core.linear_model_server import LinearModelServer

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring.files import LISTING
-from digit_serving.scoring.results import PREDICTIONS, READINGS, ResultsFolder, Run
+from digit_serving.scoring.rows import PREDICTIONS, READINGS, ResultsFolder, Run
 
 RUN = Run("/photos", "digits", 7, False)
 

@@ -64,17 +64,6 @@ PREDICTIONS, READINGS = _schema(Prediction), _schema(Reading)
 answered. A row with an error has no values but the picture's, `model` and `version`."""
 
 
-def to_value(value: Any, kind: pa.DataType) -> Any:
-    """Return a result, or a value in it, as a value of this type."""
-    is_list = pa.types.is_list(kind)
-    if value is None or not pa.types.is_nested(kind.value_type if is_list else kind):
-        return value
-    if is_list:
-        return [to_value(item, kind.value_type) for item in value]
-    values = value if isinstance(value, tuple) else [getattr(value, field.name) for field in kind]
-    return {field.name: to_value(item, field.type) for field, item in zip(kind, values, strict=True)}
-
-
 FINAL_CODES = {ImageError.code, *(error.code for error in ImageError.__subclasses__())}
 """Error codes of pictures that can't be taken. All others are retryable: the next run scores again."""
 
@@ -156,7 +145,7 @@ class ResultsFolder:
             if name.endswith(_UNFINISHED):
                 with suppress(FileNotFoundError):
                     self._files.rm_file(name)
-        rows = self._read_keys()
+        rows = self._read([*_KEYS, "error_code"], PREDICTIONS)
         numbers = pa.array(np.arange(len(rows)))
         is_final = pc.or_(
             pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], pa.array(sorted(FINAL_CODES)))
@@ -199,10 +188,6 @@ class ResultsFolder:
         csv.write_csv(doubtful, buffer)
         self._write(_DOUBTFUL_FILE, buffer.getvalue())
         return f"{self.url}/{_DOUBTFUL_FILE}", len(doubtful)
-
-    def _read_keys(self) -> pa.Table:
-        """Return path, etag and error_code of all rows, and the name of their file."""
-        return self._read([*_KEYS, "error_code"], PREDICTIONS)
 
     def _read(self, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
         """Return columns of all rows, and the name of their file as `file`."""
