@@ -243,14 +243,16 @@ def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
     }
     for name, option in query.items():
         schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
+        if option.default:
+            # Bodies state no defaults: generated clients send these, and an option is said in one place.
+            schema["default"] = option.default
         listed = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
         yield {"name": name, "in": "query", "description": option.description, "schema": schema, **listed}
 
 
 def _option_schema(option: Option, in_text: bool) -> _Json:
     """Return the schema of an option, in a query or a form, or in JSON."""
-    schema = (option.text_schema if in_text else None) or option.schema
-    return {**schema, "default": option.default} if option.default else {**schema}
+    return {**((option.text_schema if in_text else None) or option.schema)}
 
 
 def _examples() -> _Json:
