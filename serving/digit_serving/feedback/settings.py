@@ -18,7 +18,7 @@ class FeedbackSettings(BaseModel):
     """Share of the requests whose pictures are stored, to be labelled by hand at /label, or by request ID:
     0.01 is one in a hundred."""
     feedback_days: float = Field(default=30, gt=0)
-    """Days after which such a picture is deleted unless it has got a label."""
+    """Days after which a stored picture without a label is deleted."""
 
     @field_validator("feedback")
     @classmethod

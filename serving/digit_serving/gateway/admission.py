@@ -119,7 +119,7 @@ class Admission:
         return self._held >= self._capacity
 
     def _forwarded_address(self, scope: Scope) -> str:
-        """Return the address that the outermost trusted proxy names, or else the caller's own."""
+        """Return the address that the outermost trusted proxy names, or the caller's own."""
         fields = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
         names = b",".join(fields).split(b",")
         if len(names) >= self._proxies and (name := names[-self._proxies].strip()):

@@ -61,7 +61,7 @@ class Key:
     def parse(cls, line: str) -> "Key":
         """Return the key of a line. Raise ValueError."""
         if not (match := _LINE.fullmatch(line)):
-            raise ValueError("not a name and a hash")
+            raise ValueError("expected a name and a hash")
         name, digest, label, until, limits = match.groups()
         if limits:
             parse_many(limits)
@@ -209,9 +209,9 @@ def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter |
 
 def _refusal(key: Key | None) -> str:
     if key and key.until:
-        return f"The key {key.name} ended at {key.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC: ask for another."
+        return f"The key {key.name} ended at {key.until.astimezone(UTC):%Y-%m-%d %H:%M} UTC. Ask for another."
     if "Authorization" in request.headers:
-        return "This is no key of the service: it is misspelt, or was revoked."
+        return "This service has no such key. Check its spelling, or ask the operator for another."
     return "Send a key of this service as `Authorization: Bearer <key>`."
 
 

@@ -65,7 +65,7 @@ class Batcher:
         """
         seconds = wait.deadline - time.monotonic()
         if seconds <= 0:
-            raise DeadlineExceededError("no time is left")
+            raise DeadlineExceededError("the request has no time left")
         self._breaker.check(served.model)
         loop = asyncio.get_running_loop()
         request = _Waiting(batch, wait, loop.create_future())

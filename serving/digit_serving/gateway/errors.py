@@ -44,7 +44,7 @@ _MODEL_SERVER_ERRORS: dict[type[DigitError], tuple[int, str]] = {
     ModelNotFoundError: (404, "There is no such model, version or label."),
     ReaderMissingError: (
         404,
-        "The service has no reader, which finds digits on a page: digits train adds it.",
+        "This service has no reader model, so it can't find digits on a page. `digits train` publishes one.",
     ),
     ReadingNotSupportedError: (404, "The model reads no numbers. Send the image to /v1/predict."),
     OverloadedError: (429, "The service is overloaded. Try again later."),
@@ -57,7 +57,7 @@ _HTTP_ERRORS = {
     400: ("bad_request", "The request is malformed."),
     404: ("not_found", "There is nothing at this path; GET /openapi.json describes the paths."),
     405: ("method_not_allowed", "The path does not support this method."),
-    413: ("body_too_large", "The body is larger than this service takes."),
+    413: ("body_too_large", "The body is larger than this service accepts."),
     415: ("unsupported_media_type", "The body's media type or content encoding is not supported."),
 }
 

@@ -13,7 +13,7 @@ _TIMEOUT_SECONDS = 5.0
 
 
 def main() -> str | None:
-    """Return None if /readyz succeeds, else the reason."""
+    """Return None if /readyz succeeds, or the reason why it failed."""
     host, port = os.environ.get("DIGITS_HOST", "127.0.0.1"), os.environ.get("DIGITS_PORT", "8080")
     with closing(_connection(host, int(port))) as connection:
         try:

@@ -116,7 +116,7 @@ class GatewaySettings(BaseSettings):
     model, and shorten DIGITS_DEADLINE."""
 
     max_inflight_calls: int = Field(default=1, ge=1)
-    """Calls that a worker keeps in flight per model version; what arrives meanwhile shares the next."""
+    """Calls that a worker keeps in flight per model version; later requests share the next call."""
     deadline: float = Field(default=5.0, gt=0)
     """Seconds from a request's complete arrival to its answer; after half of them without admission, 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
@@ -136,10 +136,10 @@ class GatewaySettings(BaseSettings):
     api_keys: _File = None
     """File of API keys, managed with `digits keys`: every request under /v1 needs one of them."""
     rate_limit: str = ""
-    """Requests under /v1 that each caller, an API key or else an IP address, may send: 100/minute, or several
+    """Requests under /v1 that each caller, an API key or an IP address, may send: 100/minute, or several
     limits such as 10/second;1000/hour."""
     rate_limit_store: str = "memory://"
-    """Where these are counted: memory:// in each worker separately; redis://host:port, with the extra redis,
+    """Store of the counts: memory:// in each worker separately; redis://host:port, with the extra redis,
     over all workers and gateways."""
     trusted_proxies: int = Field(default=0, ge=0)
     """Number of reverse proxies in front of the gateway; each must append to X-Forwarded-For."""

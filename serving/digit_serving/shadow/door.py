@@ -98,18 +98,17 @@ class Shadow(Feature, Observer):
             return
         if not in_share(model.shadow_share, context.request_id, b"shadow"):
             return
-        size = asked.batch.nbytes + sum(_size(picture) for picture in asked.pictures)
         reason, since = self._pauses.get(route.served.model.name, ("", -math.inf))
         if time.monotonic() >= since + _RECHECK_SECONDS:
-            is_busy = self._pending_bytes + size > _MAX_PENDING_BYTES
+            is_busy = self._pending_bytes + _size(asked) > _MAX_PENDING_BYTES
             reason = "busy" if is_busy or len(self._tasks) >= _MAX_PENDING else ""
         if reason:
             self._drop(route.served.model.name, reason)
             return
-        self._pending_bytes += size
+        self._pending_bytes += _size(asked)
         # An empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
-            self._compare(context.request_id, route, shadow, asked, answers, size),
+            self._compare(context.request_id, route, shadow, asked, answers),
             context=contextvars.Context(),
         )
         self._tasks.add(task)
@@ -127,13 +126,7 @@ class Shadow(Feature, Observer):
         await self._model_server.close()
 
     async def _compare(
-        self,
-        request_id: str,
-        route: Route,
-        shadow: ModelRef,
-        asked: Classify,
-        answers: Sequence[Answer],
-        size: int,
+        self, request_id: str, route: Route, shadow: ModelRef, asked: Classify, answers: Sequence[Answer]
     ) -> None:
         """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
         now, version = time.monotonic(), answers[0].model_version
@@ -153,7 +146,7 @@ class Shadow(Feature, Observer):
             else:
                 self._count(route.served.model.name, answers, predictions, wait.call)
         finally:
-            self._pending_bytes -= size
+            self._pending_bytes -= _size(asked)
 
     async def _predict(
         self, served: ServedVersion, card: TaskCard, asked: Classify, wait: Wait
@@ -168,11 +161,7 @@ class Shadow(Feature, Observer):
         return answered
 
     def _count(
-        self,
-        model: str,
-        answers: Sequence[Answer],
-        predictions: Sequence[Answer],
-        call: Call | None,
+        self, model: str, answers: Sequence[Answer], predictions: Sequence[Answer], call: Call | None
     ) -> None:
         answered, version = answers[0].model_version, predictions[0].model_version
         self._failures.pop(model, None)
@@ -213,5 +202,5 @@ def _prepare(asked: Classify, card: TaskCard, other: TaskCard) -> Batch:
     return np.stack([np.asarray(Prepare(picture, other)()) for picture in pictures])
 
 
-def _size(picture: object) -> int:
-    return len(picture) if isinstance(picture, bytes) else 0
+def _size(asked: Classify) -> int:
+    return asked.batch.nbytes + sum(len(each) for each in asked.pictures if isinstance(each, bytes))

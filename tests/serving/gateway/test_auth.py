@@ -47,7 +47,7 @@ def test_request_without_valid_key_gets_401(
     posts = [http.post(path, headers=headers) for path in ("/v1/predict", "/v1/read")]
     for answer in (http.get("/v1/models", headers=headers), *posts):
         problem = assert_problem(answer, 401, "unauthorized")
-        assert problem["detail"].startswith("This is no key" if headers else "Send a key")
+        assert problem["detail"].startswith("This service has no such key" if headers else "Send a key")
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
 
 
@@ -66,7 +66,7 @@ def test_key_that_has_ended_gets_401_with_the_reason_and_its_name_in_the_metrics
     ended, ending = bearer(key_file.add("shop", until=now)), bearer(key_file.add("shop-2", until=now + DAY))
     http = start_gateway(api_keys=key_file.path)
     problem = assert_problem(http.get("/v1/models", headers=ended), 401, "unauthorized")
-    assert problem["detail"] == f"The key shop ended at {now:%Y-%m-%d %H:%M} UTC: ask for another."
+    assert problem["detail"] == f"The key shop ended at {now:%Y-%m-%d %H:%M} UTC. Ask for another."
     assert http.post("/v1/predict", headers=ended, data=b"x" * 10**6).status_code == 401
     assert http.get("/v1/models", headers=ending).status_code == 200
     metrics = http.get("/metrics").text

@@ -140,7 +140,7 @@ def test_malformed_file_is_rejected(pair: Pair, tmp_path: Path) -> None:
     garbage = tmp_path / "garbage"
     garbage.write_bytes(b"\xff neither keys nor a certificate\n")
     message = rejection(DIGITS_API_KEYS=garbage)
-    assert f"DIGITS_API_KEYS: {garbage}: line 1: not a name and a hash" in message
+    assert f"DIGITS_API_KEYS: {garbage}: line 1: expected a name and a hash" in message
     message = rejection(DIGITS_TLS_CERTIFICATE=garbage, DIGITS_TLS_KEY=pair.key)
     assert f"DIGITS_TLS_KEY: {garbage} and {pair.key} are not a certificate and its private key" in message
     assert f"{garbage} contains no certificate in PEM" in rejection(DIGITS_MODEL_SERVER_CA=garbage)
