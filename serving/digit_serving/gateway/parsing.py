@@ -109,7 +109,8 @@ def parse_options(kind: Any, request: Request, body: Mapping[str, Any] = Mapping
 def _values(texts: MultiDict[str, str]) -> dict[str, str | list[str]]:
     """Return the text of each name, or a list of those of a name that comes several times."""
     lists = dict(texts.lists())
-    return {name: values if len(values) > 1 else values[0] for name, values in lists.items()}
+    # A field of a form may have no name.
+    return {name or "": values if len(values) > 1 else values[0] for name, values in lists.items()}
 
 
 @cache
@@ -249,9 +250,10 @@ class BodyParser:
         images = files.getlist("image")
         if not images:
             raise MalformedBodyError("The form has no file part named `image`.")
-        if others := files.keys() - {"image"}:
+        # A part may have no name.
+        if others := {str(name or "")[:MAX_QUOTED] for name in files if name != "image"}:
             raise MalformedBodyError(
-                f"The form has a file part named `{min(others)[:MAX_QUOTED]}`; name each picture `image`."
+                f"The form has a file part named `{min(others)}`; name each picture `image`."
             )
         self._check_count(len(images))
         return [image.read() for image in images], fields

@@ -272,6 +272,16 @@ def test_read_fields_of_a_form_are_options(
     assert (reading["text"], reading["refusal"]) == (text, refusal)
 
 
+@pytest.mark.parametrize("filename", ['; filename="a.png"', ""], ids=["file", "field"])
+def test_form_with_a_part_without_a_name_is_refused(http: FlaskClient, digits: Any, filename: str) -> None:
+    picture = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r\n\r\n'
+    unnamed = f"\r\n--b\r\nContent-Disposition: form-data{filename}\r\n\r\nx\r\n--b--\r\n"
+    body = picture + to_png(digits.one(3)) + unnamed.encode()
+    response = http.post("/v1/read", data=body, content_type="multipart/form-data; boundary=b")
+    code = "malformed_body" if filename else "invalid_selection"
+    assert "``" in assert_problem(response, 400, code)["detail"]
+
+
 def test_form_with_an_unknown_field_or_file_is_refused(http: FlaskClient, digits: Any) -> None:
     for name, value, code, message in (
         ("expct", "####", "invalid_selection", "did you mean `expect`?"),
