@@ -7,7 +7,7 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from digit_serving.gateway.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
 from tests.serving.gateway.helpers import echo
 
 _LOOP = asyncio.new_event_loop()

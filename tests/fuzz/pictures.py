@@ -16,11 +16,11 @@ from digit_core.errors import ImageError
 from digit_core.images import Page
 from digit_core.recognition import Prepare
 from digit_serving.gateway import bridge
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.errors import GatewayError
 from digit_serving.gateway.parsing import Body, BodyParser
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 _MAX_PIXELS = 50_000
 _SETTINGS = Settings(max_images=4, max_pixels=_MAX_PIXELS, max_body=100_000)

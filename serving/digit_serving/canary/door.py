@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from digit_core.artifact.task_card import TaskCard
 from digit_serving.canary.traffic_file import TrafficFile
 from digit_serving.gateway.door import Feature, in_share
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 
 class Canary(Feature):

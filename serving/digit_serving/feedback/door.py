@@ -15,10 +15,10 @@ from digit_serving.feedback.sampler import Sampler
 from digit_serving.feedback.views import FeedbackViews
 from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.door import Feature
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
-from digit_serving.gateway.work import Work
 
 
 class Feedback(Feature):

@@ -16,11 +16,11 @@ from digit_core.results import Digit, Prediction, Reading
 from digit_serving.feedback.parts import cut, to_records, to_whole
 from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.door import in_share
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.parsing import Body
 from digit_serving.gateway.request import RequestContext, Route
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 _MAX_PENDING_BYTES = 32 * 2**20
 """Bytes of pictures that may wait for the thread. Further pictures are not stored."""

@@ -36,6 +36,7 @@ from digit_serving.feedback.schemas import (
     LabellingRecords,
 )
 from digit_serving.feedback.worker_store import WorkerStore
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.errors import ForbiddenError, MalformedBodyError
 from digit_serving.gateway.parsing import (
     BodyParser,
@@ -47,7 +48,6 @@ from digit_serving.gateway.parsing import (
 from digit_serving.gateway.request import RequestContext, Route, json_response
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
-from digit_serving.gateway.work import Work
 
 _POOL = 10
 """Candidates for each picture that is shown: the random choice seldom gives two people the same one."""

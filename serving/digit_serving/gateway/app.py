@@ -10,7 +10,6 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 from digit_core.errors import DigitError, UnavailableError
 from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import errors, openapi, ops
-from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.auth import protect
 from digit_serving.gateway.bridge import (
     DEADLINE,
@@ -21,6 +20,7 @@ from digit_serving.gateway.bridge import (
     Send,
     WsgiAdapter,
 )
+from digit_serving.gateway.edge.admission import Admission
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.parsing import MAX_FIELDS
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, Facts, RequestContext

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 from flask import Blueprint
 
 from digit_core.artifact.task_card import TaskCard
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.features import FEATURES
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
-from digit_serving.gateway.work import Work
 
 _log = logging.getLogger(__name__)
 

@@ -40,6 +40,7 @@ from digit_core.options import (
 )
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.errors import (
     MAX_QUOTED,
     InvalidSelectionError,
@@ -49,7 +50,6 @@ from digit_serving.gateway.errors import (
 )
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 _MAX_INLINE_JSON = 1_000_000
 """Bytes of JSON above which a thread parses the body."""

@@ -17,8 +17,8 @@ from gunicorn.app.base import BaseApplication
 from uvicorn_worker import UvicornWorker
 
 from digit_serving.gateway import tls
-from digit_serving.gateway.http_limits import LimitedHttpProtocol
-from digit_serving.gateway.memory import MemoryBudget
+from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.gateway.settings import Settings
 
 _GRACE_SECONDS = 10

@@ -4,13 +4,13 @@ from digit_core.tfserving.connection import AsyncConnection
 from digit_serving.gateway import tls
 from digit_serving.gateway.auth import KeyVerifier
 from digit_serving.gateway.door import contained, features
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.observers.log import RequestLog
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.settings import Settings
 from digit_serving.gateway.upstream import Upstream
-from digit_serving.gateway.work import Work
 
 
 class Services:

@@ -21,8 +21,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from digit_core.artifact.models_config import LABELS
 from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
+from digit_serving.gateway.edge.memory import container_memory
 from digit_serving.gateway.features import FeatureModelSettings, FeatureSettings
-from digit_serving.gateway.memory import container_memory
 
 _BODY_MEMORY = 128 * 2**20
 _WORKER_MEMORY = 150 * 2**20

@@ -19,11 +19,11 @@ from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 from digit_serving.gateway import tls
 from digit_serving.gateway.batching import MAX_CALL_BYTES, Batcher, CircuitBreaker
 from digit_serving.gateway.door import Feature, in_share
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import REQUEST_SECONDS, Metrics
 from digit_serving.gateway.request import Call, Deadlines, RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 _MAX_PENDING = 32
 """Calls of a worker that wait for the shadow version's answer. Further ones are not compared."""

@@ -12,11 +12,11 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from werkzeug import Request
 
 from digit_serving.gateway.door import Feature
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.request import Facts, RequestContext
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 
 _ATTRIBUTES = {"version": "digits.model_version"}
 """Attributes of facts with another name in the log."""

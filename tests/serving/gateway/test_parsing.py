@@ -22,6 +22,7 @@ from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import ImageError, ImageShapeError, OverloadedError, PixelValueError
 from digit_core.images import to_png
 from digit_core.tfserving.codec import ModelRef
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.errors import (
     GatewayError,
     InvalidSelectionError,
@@ -39,7 +40,6 @@ from digit_serving.gateway.parsing import (
     parse_selection,
 )
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 from tests import greenlet_loop
 from tests.serving.gateway.helpers import npy, request_context
 from tests.serving.gateway.stub_model_server import SHAPES

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from digit_serving.gateway import settings as settings_module
 from digit_serving.gateway.cli import gateway
-from digit_serving.gateway.memory import container_memory
+from digit_serving.gateway.edge.memory import container_memory
 from digit_serving.gateway.settings import Settings
 from tests import certificates
 from tests.certificates import Pair

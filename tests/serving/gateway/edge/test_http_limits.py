@@ -15,8 +15,8 @@ import pytest
 from uvicorn import Config, Server
 
 from digit_serving.gateway.bridge import Receive, Scope, Send
-from digit_serving.gateway.http_limits import LimitedHttpProtocol
-from digit_serving.gateway.memory import MemoryBudget
+from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.edge.memory import MemoryBudget
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.helpers import echo
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from digit_serving.gateway.admission import Admission
 from digit_serving.gateway.bridge import Message, Receive, Scope, Send
+from digit_serving.gateway.edge.admission import Admission
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.helpers import echo
 

@@ -17,9 +17,9 @@ from digit_core.errors import DeadlineExceededError, OverloadedError
 from digit_core.images import to_png
 from digit_core.recognition import Prepare
 from digit_serving.gateway import bridge
+from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.work import Work
 from tests import greenlet_loop
 from tests.serving.gateway.helpers import request_context
 

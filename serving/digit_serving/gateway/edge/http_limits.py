@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from digit_serving.gateway.memory import MemoryBudget
+from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.sockets import network
 
 _MAX_HEAD = 16 * 1024

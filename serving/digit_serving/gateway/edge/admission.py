@@ -20,7 +20,7 @@ from digit_serving.gateway.bridge import (
     Scope,
     Send,
 )
-from digit_serving.gateway.memory import MemoryBudget
+from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, request_id_or_new
 from digit_serving.gateway.settings import Settings
 from digit_serving.sockets import network
