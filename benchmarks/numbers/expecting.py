@@ -24,7 +24,11 @@ class WithRemainder:
 
     inner: Expectation
     remainder: int
-    start: Any = (None, 0, 0)
+
+    @property
+    def start(self) -> Any:
+        """Return the state before the first symbol, with both sums."""
+        return self.inner.start, 0, 0
 
     def steps(self, state: Any, symbol: int) -> Iterator[Step]:
         """Yield the states that may follow, with the sums if the last digit counts once, and if twice."""

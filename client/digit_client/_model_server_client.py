@@ -1,5 +1,6 @@
 """gRPC clients of TensorFlow Serving, with the interface of the HTTP clients and without a gateway."""
 
+import operator
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -35,7 +36,6 @@ from digit_core.recognition import (
     Find,
     Outcome,
     PictureError,
-    Prepare,
     Recognition,
     Steps,
     answer,
@@ -256,7 +256,7 @@ def _advance(steps: Steps[Result], answered: Any, outcomes: list[Outcome[Result]
                 outcomes.append(step)
                 step = next(steps)
             else:
-                step = answer(steps, step, Prepare.__call__)
+                step = answer(steps, step, operator.call)
         return step
     return None
 

@@ -6,16 +6,21 @@ Query, form fields, members of a JSON body, OpenAPI, the clients' keyword argume
 
 import difflib
 import math
+import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 from digit_core.results import MIN_IS_DIGIT, Box, parse_box
-from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
+from digit_core.schema import MAX_BOXES, MAX_NUMBERS, MAX_PATTERN
 
 if TYPE_CHECKING:
     from digit_core.reading.expectations import Expectation
+
+
+_MAX_NAME = 40
+"""Characters of an unknown name that are compared with the known ones."""
 
 
 class OptionError(ValueError):
@@ -99,7 +104,13 @@ def whole_number(low: int, high: int) -> dict[str, Any]:
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
-_BOXES = {"type": "array", "items": _BOX, "minItems": 1, "examples": [[[12, 8, 200, 40]]]}
+_BOXES = {
+    "type": "array",
+    "items": _BOX,
+    "minItems": 1,
+    "maxItems": MAX_BOXES,
+    "examples": [[[12, 8, 200, 40]]],
+}
 _BOX_TEXTS = {"type": "array", "items": {"type": "string", "examples": ["12,8,200,40"]}, "minItems": 1}
 _PATTERN = {"type": "string", "maxLength": MAX_PATTERN, "examples": ["##/##/####"]}
 _NUMBERS = {
@@ -129,6 +140,8 @@ def _to_boxes(value: Any) -> tuple[Box, ...]:
     several = [value] if isinstance(value, str) else [*value] if isinstance(value, Iterable) else [value]
     if several and not isinstance(several[0], (str, Iterable)):
         several = [several]
+    if len(several) > MAX_BOXES:
+        raise ValueError(f"a call has at most {MAX_BOXES:,} boxes, not {len(several):,}")
     texts = [
         box if isinstance(box, str) or not isinstance(box, Iterable) else ",".join(map(str, box))
         for box in several
@@ -284,15 +297,15 @@ def parse(kind: Any, given: Mapping[str, Any]) -> Options:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a clause with the known names, and the one that was probably meant."""
     listed = [*known]
-    close = difflib.get_close_matches(name, listed, 1)
+    # The comparison takes time for each character.
+    close = difflib.get_close_matches(name[:_MAX_NAME], listed, 1)
     meant = f"did you mean `{close[0]}`? " if close else ""
     return f"{meant}{'K' if meant else 'k'}nown: {', '.join(listed) or 'none'}"
 
 
 def quoted(value: Any) -> str:
-    """Return a value for a message, shortened."""
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}…"
+    """Return a value for a message, shortened before it is formatted, since it may be large."""
+    return reprlib.Repr(maxstring=60, maxother=60).repr(value)
 
 
 def _parse_expectation(expect: str | list[str] | None, check: str | None) -> "Expectation | None":

@@ -1,4 +1,4 @@
-"""Keywords of JSON Schema at the types of described dataclasses, and bounds of what is expected."""
+"""Keywords of JSON Schema at the types of described dataclasses, and bounds of what a call may say."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -21,3 +21,5 @@ MAX_PATTERN = 200
 """Longest pattern, in characters."""
 MAX_NUMBERS = 100_000
 """Largest number of valid numbers."""
+MAX_BOXES = 1000
+"""Largest number of boxes."""

@@ -69,7 +69,7 @@ def body(data: bytes) -> None:
             with suppress(ImageError, images.NoInkError):
                 if not isinstance(picture, Exception):
                     prepare = bridge.run(
-                        _WORK.prepare, context, Prepare(picture, None if task is DIGITS else task)
+                        _WORK.answer, context, Prepare(picture, None if task is DIGITS else task)
                     )
                     prepared = _LOOP.run_until_complete(prepare)
                     assert not isinstance(prepared, list)

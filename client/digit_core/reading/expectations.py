@@ -19,10 +19,10 @@ from typing import Any, NamedTuple, Protocol
 
 from digit_core.reading.peaks import SIGN
 
-MAX_ALTERNATIVES = 16
-"""Largest number of alternatives of a pattern: each adds states to every place of a line."""
-MAX_LENGTH = 64
-"""Largest number of digits and signs of an expected number."""
+MAX_STEPS = 500
+"""Largest number of steps of a pattern, from each of its places to those of the next symbol."""
+_MAX_LENGTH = 64
+"""Largest number of digits of a number in a list."""
 
 _YEARS = range(1000, 3000)
 """Years of dates: other years are misread days or signs."""
@@ -74,12 +74,18 @@ class _Token(NamedTuple):
     """None if there may be any number."""
 
 
-class _Place(NamedTuple):
-    """Place in a pattern: the alternative, the token, how many symbols it has, and the state of the check."""
+class _Position(NamedTuple):
+    """Position in a pattern: the alternative, the token, and how many symbols it has."""
 
     alternative: int
     token: int
     taken: int
+
+
+class _State(NamedTuple):
+    """Position in a pattern, None before the number, and the state of the check."""
+
+    position: _Position | None
     checked: Any
 
 
@@ -89,43 +95,58 @@ class _Pattern:
 
     alternatives: Sequence[Sequence[_Token]]
     check: _Check
-    start: None = None
+
+    @cached_property
+    def start(self) -> _State:
+        return _State(None, self.check.start)
 
     @cached_property
     def has_signs(self) -> bool:
         """True if a text has a sign."""
         return any(SIGN in token.symbols for tokens in self.alternatives for token in tokens)
 
-    def steps(self, state: _Place | None, symbol: int) -> Iterator[Step]:
-        for place, text, missed in self._places(state):
-            tokens = self.alternatives[place.alternative]
-            if place.token < len(tokens) and symbol in tokens[place.token].symbols:
-                token = tokens[place.token]
-                written = text + (token.text if symbol == SIGN else str(symbol))
-                taken = place.taken + 1 if token.most else min(place.taken + 1, token.least)
-                checked = self._check(place.checked, written)
-                if checked is not None:
-                    yield Step(place._replace(taken=taken, checked=checked), written, missed)
+    def steps(self, state: _State, symbol: int) -> Iterator[Step]:
+        for position, text, missed in self._arcs(state.position, symbol):
+            checked = self._check(state.checked, text)
+            if checked is not None:
+                yield Step(_State(position, checked), text, missed)
         if symbol == SIGN:
             # Signs around the number do not belong to it.
-            yield Step(state, "", int(self.has_signs and state is not None))
+            yield Step(state, "", int(self.has_signs and state.position is not None))
             if self.has_signs and (ended := self.end(state)):
                 yield ended
 
-    def end(self, state: _Place | None) -> Step | None:
-        if state is None:
+    def end(self, state: _State) -> Step | None:
+        if state.position is None:
             return None
-        for place, text, missed in self._places(state):
-            is_last = place.token == len(self.alternatives[place.alternative])
-            checked = self._check(place.checked, text)
+        for position, text, missed in self._places(state.position):
+            is_last = position.token == len(self.alternatives[position.alternative])
+            checked = self._check(state.checked, text)
             if is_last and checked is not None and self.check.accepts(checked):
-                return Step(place._replace(checked=checked), text, missed)
+                return Step(_State(position, checked), text, missed)
         return None
 
-    def _places(self, state: _Place | None) -> Iterator[tuple[_Place, str, int]]:
-        """Yield the places where the next symbol may stand, with the text and number of signs before it."""
-        places = [_Place(index, 0, 0, self.check.start) for index in range(len(self.alternatives))]
-        for place in places if state is None else [state]:
+    def _arcs(self, position: _Position | None, symbol: int) -> list[Step]:
+        """Return the steps by a symbol to other positions, which don't depend on the check."""
+        if (arcs := self._known_arcs.get((position, symbol))) is None:
+            arcs = self._known_arcs[position, symbol] = []
+            for place, text, missed in self._places(position):
+                tokens = self.alternatives[place.alternative]
+                if place.token < len(tokens) and symbol in tokens[place.token].symbols:
+                    token = tokens[place.token]
+                    taken = place.taken + 1 if token.most else min(place.taken + 1, token.least)
+                    written = text + (token.text if symbol == SIGN else str(symbol))
+                    arcs.append(Step(place._replace(taken=taken), written, missed))
+        return arcs
+
+    @cached_property
+    def _known_arcs(self) -> dict[tuple[_Position | None, int], list[Step]]:
+        return {}
+
+    def _places(self, position: _Position | None) -> Iterator[tuple[_Position, str, int]]:
+        """Yield where the next symbol may stand, with the text and number of signs before it."""
+        first = [_Position(index, 0, 0) for index in range(len(self.alternatives))]
+        for place in first if position is None else [position]:
             tokens, text, missed = self.alternatives[place.alternative], "", 0
             while True:
                 if place.token == len(tokens):
@@ -140,7 +161,7 @@ class _Pattern:
                     elif token.symbols:
                         break
                     text += token.text
-                place = place._replace(token=place.token + 1, taken=0)
+                place = _Position(place.alternative, place.token + 1, 0)
 
     def _check(self, checked: Any, text: str) -> Any:
         for character in text:
@@ -220,18 +241,33 @@ def _pattern(text: str, check: _Check) -> _Pattern:
                 f"character {place + 1} of the pattern, {text[place]!r}, is not allowed; "
                 "use #, digits, signs, {n} or |"
             )
-        alternatives[-1].append(_token(match, place))
+        token, last = _token(match, place), alternatives[-1][-1:]
+        if last and token.symbols == _DIGITS == last[0].symbols:
+            # Optional digits beside each other would be states that mean the same.
+            least = last[0].least + token.least
+            token = _Token(_DIGITS, least=least, most=(last[0].most or 0) + (token.most or 0))
+            alternatives[-1].pop()
+        alternatives[-1].append(token)
         place = match.end()
-    if len(alternatives) > MAX_ALTERNATIVES:
-        raise ValueError(f"a pattern has at most {MAX_ALTERNATIVES} alternatives, not {len(alternatives)}")
     for number, tokens in enumerate(alternatives, 1):
         if not any(token.symbols - {SIGN} for token in tokens):
             raise ValueError(f"alternative {number} of the pattern has no digit")
-        if sum(token.most or 0 for token in tokens) > MAX_LENGTH:
-            raise ValueError(
-                f"alternative {number} of the pattern has more than {MAX_LENGTH} digits and signs"
-            )
+    if (steps := sum(map(_steps, alternatives))) > MAX_STEPS:
+        raise ValueError(
+            f"the pattern has {steps:,} steps from a digit or sign to the next; it may have {MAX_STEPS}. "
+            "Use fewer alternatives, or fewer digits and signs that may be missing"
+        )
     return _Pattern(alternatives, check)
+
+
+def _steps(tokens: Sequence[_Token]) -> int:
+    """Return the number of steps from the places of an alternative to those of the next symbol."""
+    steps, following = 0, 0
+    for token in reversed(tokens):
+        steps += (token.most or token.least + 1) * (following + 1)
+        # A sign may be missed.
+        following = following + 1 if token.least == 0 or not token.symbols - {SIGN} else 1
+    return steps + following
 
 
 _DIGITS = frozenset(range(10))
@@ -246,7 +282,7 @@ def _token(match: re.Match[str], place: int) -> _Token:
         return _Token(frozenset({symbol}), character)
     low = int(least) if least else 1
     high = int(most) if comma else low
-    if not low <= high or not 0 < high <= MAX_LENGTH:
+    if not low <= high or not high:
         raise ValueError(f"character {place + 1} of the pattern: {match[0]!r} allows no number of digits")
     return _Token(_DIGITS, least=low, most=high)
 
@@ -254,9 +290,9 @@ def _token(match: re.Match[str], place: int) -> _Token:
 def _among(numbers: Sequence[str]) -> _Among:
     for place, number in enumerate(numbers, 1):
         if not (
-            isinstance(number, str) and number.isascii() and number.isdigit() and len(number) <= MAX_LENGTH
+            isinstance(number, str) and number.isascii() and number.isdigit() and len(number) <= _MAX_LENGTH
         ):
-            raise ValueError(f"number {place} of the list must be a text of 1 to {MAX_LENGTH} digits")
+            raise ValueError(f"number {place} of the list must be a text of 1 to {_MAX_LENGTH} digits")
     return _Among(sorted({*numbers}))
 
 
@@ -273,9 +309,11 @@ def _parse_check(check: str | None) -> _Check:
     low, high = int(match[1] or 0), int(match[2]) if match[2] else None
     if high is not None and high < low:
         raise ValueError(f"the range {check} holds no number")
+    # Larger values are all the same to the check.
+    largest = low if high is None else high + 1
     return _Check(
         0,
-        lambda value, character: value * 10 + int(character),
+        lambda value, character: min(value * 10 + int(character), largest),
         lambda value: low <= value and (high is None or value <= high),
     )
 

@@ -5,6 +5,7 @@ The reader says where digits are. Both networks say which digits: their probabil
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from heapq import nlargest
 from itertools import chain
 
 import cv2
@@ -156,16 +157,19 @@ def find_lines(
 def find_places(found: FoundLines, line: Sequence[int]) -> Places:
     """Return the places of a line that may have a digit or a sign, from left to right.
 
-    They are the line's own digits, weaker and suppressed peaks, slashes, and signs, which may be 1s.
+    They are the line's own digits, weaker and suppressed peaks, slashes, and signs, which may be 1s. Of other
+    peaks than its own, a line has its share of `max_others`, the best ones.
     """
     detected = found.detected
     digits, signs = detected.digits, detected.signs
+    most = THRESHOLDS.max_others // (len(found.lines) + len(found.omitted_lines))
     taken = {*chain.from_iterable(found.lines), *chain.from_iterable(each for each, _ in found.omitted_lines)}
     is_near = are_near(digits.boxes, digits.boxes[line])
     weak = np.flatnonzero(is_near & (digits.scores >= THRESHOLDS.min_weak_score))
     others = [index for index in weak.tolist() if index not in taken]
     marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= THRESHOLDS.min_weak_score)
-    chosen, marked = [*line, *others], np.flatnonzero(marks)
+    chosen = [*line, *sorted(nlargest(most, others, digits.scores.__getitem__))]
+    marked = np.array(sorted(nlargest(most, np.flatnonzero(marks), signs.scores.__getitem__)), np.intp)
     present = THRESHOLDS.weak_share * digits.scores[chosen].astype(float)
     present[: len(line)] = THRESHOLDS.max_present
     present[[place for place, index in enumerate(chosen) if index in found.slashes]] = THRESHOLDS.max_present

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.errors import TooManyDigitsError
 from digit_core.images.crops import crop_digit
 from digit_core.options import DEFAULTS, Options
 from digit_core.reading.boxes import common_rows, enclose
@@ -27,14 +28,20 @@ _CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
 
 
 def read(
-    detected: Detected, answers: Sequence[Answer], options: Options = DEFAULTS
+    detected: Detected,
+    answers: Sequence[Answer],
+    options: Options = DEFAULTS,
+    max_digits: int | None = None,
 ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
     """Return the numbers on the page, the crop of each digit, in the same order, and if a line is left out.
 
     Takes one answer for each crop, and settles rivals. The options are those of ReadOptions. With an
-    expectation, the reading has the one line that fits best, and is refused if no line fits.
+    expectation, the reading has the one line that fits best, and is refused if no line fits. Raise
+    TooManyDigitsError if the lines have more than `max_digits`.
     """
     found = find_lines(detected, answers, options["min_is_digit"])
+    if max_digits is not None and (count := sum(map(len, found.lines))) > max_digits:
+        raise TooManyDigitsError(f"the image shows {count} digits; at most {max_digits} are read")
     version, opinions = answers[0].model_version, "opinions" in options["include"]
     if options.expectation:
         reading, glyphs = _read_expected(found, options.expectation, version, opinions)

@@ -55,8 +55,12 @@ class Thresholds:
     """Probability that a sign is not seen, or that one is seen which the text does not have."""
     max_cost: float = 10.0
     """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
-    max_states: int = 50
+    max_others: int = 128
+    """Largest number of weak peaks, and of signs, that the lines of a page share."""
+    max_states: int = 20
     """Largest number of states at a place, the best ones: noise could be anything."""
+    max_arcs: int = 250
+    """Largest number of arcs that are followed from the states of a place, from the best state on."""
     max_candidates: int = 5
     """Largest number of texts that are found, and of candidates of a reading."""
     max_candidate_cost: float = 5.0

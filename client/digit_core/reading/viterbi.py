@@ -1,14 +1,16 @@
 """Viterbi's algorithm: the most probable texts of a line, among those that a caller expects."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, starmap
+from heapq import nsmallest
+from operator import itemgetter
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from digit_core.reading.expectations import Expectation, Step
+from digit_core.reading.peaks import SIGN
 from digit_core.reading.thresholds import THRESHOLDS
 
 
@@ -60,6 +62,8 @@ class Path(NamedTuple):
 
 _State: TypeAlias = tuple[Any, int]
 """State of the expectation, and the last place that has a symbol, up to its last rival; then -1."""
+_Arrival: TypeAlias = tuple[float, Path, list[Path]]
+"""Least cost of the paths that arrive at a state by a step, the step, and the paths before it."""
 
 
 def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -> list[Path]:
@@ -68,17 +72,25 @@ def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -
     Viterbi's algorithm, with the best paths of each state of the expectation. The probability of a text is
     exp(-cost), as a multiple of that of the most probable symbols. A. J. Viterbi, "Error bounds for
     convolutional codes", IEEE Trans. Information Theory 13, 1967.
+
+    Beam search bounds the work for any expectation: each place keeps `max_states` states, the best ones, and
+    of these only the first `max_arcs` arcs are followed.
     """
     trellis = _Trellis(places, expectation, search)
     states: dict[_State, list[Path]] = {(expectation.start, -1): [Path()]}
     for place in range(len(places.indexes)):
-        following: dict[_State, list[Path]] = {}
+        arrivals: dict[_State, list[_Arrival]] = {}
+        left = THRESHOLDS.max_arcs
         for state, paths in states.items():
             for next_state, step in trellis.steps(place, state, paths[0].cost):
-                following.setdefault(next_state, []).extend(path.then(step) for path in paths)
-        best = [(state, kept) for state, paths in following.items() if (kept := _best(paths, search))]
-        states = dict(sorted(best, key=lambda each: each[1][0].cost)[: THRESHOLDS.max_states])
-    return _best(chain.from_iterable(starmap(trellis.end, states.items())), search)
+                arrivals.setdefault(next_state, []).append((paths[0].cost + step.cost, step, paths))
+                left -= 1
+            if left <= 0:
+                break
+        cheapest = nsmallest(THRESHOLDS.max_states, arrivals.items(), key=_least_cost)
+        states = {state: _best(arrived, search) for state, arrived in cheapest}
+    ends = [arrival for state, paths in states.items() for arrival in trellis.end(state, paths)]
+    return _best(ends, search)
 
 
 class _Trellis:
@@ -90,35 +102,60 @@ class _Trellis:
         self._costs = places.costs().tolist()
         self._rivals = np.triu(places.rivals, 1)
         self._last_rivals = [int(row.nonzero()[0].max(initial=-1)) for row in self._rivals]
+        self._arcs: dict[Any, list[tuple[int, float, Step]]] = {}
+        """Symbol, cost of missed signs and step of each arc from a state of the expectation."""
 
     def steps(self, place: int, state: _State, cost: float) -> Iterator[tuple[_State, Path]]:
         """Yield the next states, of paths of this cost and more, each with its step: nothing, or a symbol."""
         expected, last = state
-        *symbols, nothing = self._costs[place]
-        if cost + nothing <= self._max_cost:
+        symbols, left = self._costs[place], self._max_cost - cost
+        if (nothing := symbols[-1]) <= left:
             yield (expected, last if last >= 0 and self._last_rivals[last] > place else -1), Path(nothing)
         if last >= 0 and self._rivals[last, place]:
             return
         kept = place if self._last_rivals[place] > place else -1
-        for symbol, symbol_cost in enumerate(symbols):
-            if cost + symbol_cost <= self._max_cost:
-                for step in self._expectation.steps(expected, symbol):
-                    total = symbol_cost + self._missed(step)
-                    yield (step.state, kept), Path(total, step.text, ((place, symbol),))
+        for symbol, missed, step in self._arcs_from(expected):
+            if (total := symbols[symbol] + missed) <= left:
+                yield (step.state, kept), Path(total, step.text, ((place, symbol),))
 
-    def end(self, state: _State, paths: list[Path]) -> list[Path]:
-        """Return the paths that may end in this state."""
-        step = self._expectation.end(state[0])
-        return [path.then(Path(self._missed(step), step.text)) for path in paths] if step else []
+    def _arcs_from(self, expected: Any) -> list[tuple[int, float, Step]]:
+        if (arcs := self._arcs.get(expected)) is None:
+            arcs = self._arcs[expected] = [
+                (symbol, self._missed(step), step)
+                for symbol in range(SIGN + 1)
+                for step in self._expectation.steps(expected, symbol)
+            ]
+        return arcs
+
+    def end(self, state: _State, paths: list[Path]) -> Iterator[_Arrival]:
+        """Yield the arrivals of the paths that may end in this state."""
+        if step := self._expectation.end(state[0]):
+            missed = self._missed(step)
+            yield paths[0].cost + missed, Path(missed, step.text), paths
 
     def _missed(self, step: Step) -> float:
         return self._missed_cost * step.missed if step.missed else 0.0
 
 
-def _best(paths: Iterable[Path], search: Search) -> list[Path]:
+def _least_cost(arrivals: tuple[_State, list[_Arrival]]) -> float:
+    return min(cost for cost, _, _ in arrivals[1])
+
+
+def _best(arrivals: list[_Arrival], search: Search) -> list[Path]:
     """Return the best path of each text, at most `search.count`, the best one first."""
+    found: list[Path] = []
+    texts: set[str] = set()
+    limit = search.max_cost
+    for cost, step, paths in sorted(arrivals, key=itemgetter(0)):
+        # Enough texts cost less than any path of the arrivals that follow.
+        if cost > limit:
+            break
+        found += [path.then(step) for path in paths]
+        texts.add(found[-len(paths)].text)
+        if len(texts) == search.count:
+            limit = cost
     best: dict[str, Path] = {}
-    for path in sorted(paths):
+    for path in sorted(found):
         if path.cost > search.max_cost or len(best) == search.count:
             break
         best.setdefault(path.text, path)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from typing_extensions import TypedDict
 
 from digit_core import results
+from digit_core.schema import MAX_BOXES
 from digit_serving.gateway.schemas import EncodedFile, Png, RequestId
 
 _MAX_INDEX = 2**31 - 1
@@ -20,6 +21,13 @@ _MAX_LABEL = 1000
 def _to_integer(value: object) -> object:
     """Convert 1.0 to 1: both are integers in JSON Schema."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _count(boxes: object) -> object:
+    """Refuse too many boxes before each is validated."""
+    if isinstance(boxes, Sequence) and len(boxes) > MAX_BOXES:
+        raise ValueError(f"a picture has at most {MAX_BOXES:,} boxes, not {len(boxes):,}")
+    return boxes
 
 
 Position = Annotated[int, Field(ge=0, le=_MAX_INDEX, json_schema_extra={"format": "int32"})]
@@ -42,7 +50,9 @@ class FeedbackPicture(_Body):
     """One of the model's labels, or a number; empty if the picture shows none of the classes, or no digit.
     Signs and white space of a number don't count. One with a digit for each box labels each of these, another
     one all that is around the boxes."""
-    boxes: Sequence[Annotated[Sequence[_Place], Field(min_length=4, max_length=4)]] = ()
+    boxes: Annotated[
+        Sequence[Annotated[Sequence[_Place], Field(min_length=4, max_length=4)]], BeforeValidator(_count)
+    ] = ()
     """Parts that the label is about, as answers have them: left, top, width and height. Without any, it is
     the whole picture, or the digit that the service finds."""
 

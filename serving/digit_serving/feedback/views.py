@@ -180,7 +180,7 @@ class FeedbackViews:
     def _parse(self, context: RequestContext) -> _Given | FeedbackLabel:
         """Return the parsed body. Raise MalformedBodyError, ImageError or HTTPException."""
         if request.mimetype == "multipart/form-data":
-            files, fields = self._parser.parse_form(request)
+            files, fields = self._parser.parse_form(request, context)
             texts = fields.getlist("label")
             if len(files) != 1 or len(texts) != 1:
                 raise MalformedBodyError("The form must have one file part `image` and one field `label`.")
@@ -231,8 +231,7 @@ class FeedbackViews:
         asking = self._upstream.asking(context, route)
         steps = Recognition(card).predict(pictures)
         predictions: list[Prediction] = [
-            _or_raise(outcome.result)
-            for outcome in drive(steps, asking, partial(self._work.prepare, context))
+            _or_raise(outcome.result) for outcome in drive(steps, asking, partial(self._work.answer, context))
         ]
         card = asking.route.served.card
         parts = parts or self._work.run_in_thread(context, cutting, [predictions[0].box])

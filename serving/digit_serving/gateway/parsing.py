@@ -51,10 +51,10 @@ from digit_serving.gateway.errors import (
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 
-_MAX_INLINE_JSON = 1_000_000
-"""Bytes of JSON above which a thread parses the body."""
-_MAX_INLINE_NUMBERS = 250_000
-"""Numbers of instances above which a thread converts them."""
+_NUMBER_COST = 4
+"""Cost of a number of an instance to convert, in bytes that are parsed in the same time."""
+_ITEM_COST = 100
+"""Cost of an item of an option's list to check, such as a valid number."""
 MAX_FIELDS = 80
 """Most fields of a form beside its pictures: 64 boxes, and some options."""
 
@@ -190,7 +190,7 @@ def silence_library_warnings() -> None:
 
 
 class BodyParser:
-    """Parses request bodies; long JSON texts one at a time in a thread."""
+    """Parses request bodies, and the options in them; long ones one at a time in a thread."""
 
     def __init__(self, settings: Settings, work: Work) -> None:
         self._max_body, self._max_images = settings.max_body, settings.max_images
@@ -212,13 +212,11 @@ class BodyParser:
                 return self._from_npy(data)
             return Body([data], is_image=True)
         if media_type == "multipart/form-data":
-            files, fields = self.parse_form(request)
+            files, fields = self.parse_form(request, context)
             return Body(files, options=_values(fields))
         if media_type == "application/json":
             data = read_body(request, self._max_body)
-            if len(data) <= _MAX_INLINE_JSON:
-                return self._from_json(data)
-            return self._work.run_in_thread(context, self._from_json, data)
+            return self._work.run(context, len(data), self._from_json, data)
         raise UnsupportedMediaType(
             "Unsupported media type. Send one image as image/*, "
             "several as multipart/form-data, application/json or application/x-npy."
@@ -226,16 +224,25 @@ class BodyParser:
 
     def to_inputs(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
         """Return the body with its instances as inputs of a model of the task."""
-        numbers = len(body.instances) * math.prod(task.instance_shape)
-        if numbers <= _MAX_INLINE_NUMBERS:
-            return _to_inputs(body.instances, task)
-        return self._work.run_in_thread(context, _to_inputs, body.instances, task)
+        cost = len(body.instances) * math.prod(task.instance_shape) * _NUMBER_COST
+        return self._work.run(context, cost, _to_inputs, body.instances, task)
 
-    def parse_form(self, request: Request) -> tuple[list[bytes], MultiDict[str, str]]:
+    def options(self, kind: Any, request: Request, body: Body, context: RequestContext) -> Options:
+        """Return the options of query and body. Raise InvalidSelectionError, and as `parse` does."""
+        items = sum(len(value) for value in body.options.values() if isinstance(value, list))
+        return self._work.run(context, _ITEM_COST * items, parse_options, kind, request, body.options)
+
+    def parse_form(
+        self, request: Request, context: RequestContext
+    ) -> tuple[list[bytes], MultiDict[str, str]]:
         """Return the files of the parts `image`, at least one, and the fields. Raise what `parse` does."""
+        body = read_body(request, self._max_body)
+        return self._work.run(context, len(body), self._parse_form, request, body)
+
+    def _parse_form(self, request: Request, body: bytes) -> tuple[list[bytes], MultiDict[str, str]]:
         boundary = request.mimetype_params.get("boundary", "").encode()
         # Each part follows a delimiter, and a last one ends the form.
-        parts = read_body(request, self._max_body).count(b"--" + boundary) - 1
+        parts = body.count(b"--" + boundary) - 1
         if parts > self._max_images + MAX_FIELDS:
             self._check_count(parts)
         request.environ["wsgi.input"].seek(0)

@@ -18,7 +18,7 @@ from digit_core import images
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import ArtifactError
-from digit_core.errors import ImageError, ModelNotFoundError, TooManyDigitsError, UnavailableError
+from digit_core.errors import ImageError, ModelNotFoundError, UnavailableError
 from digit_core.options import Options
 from digit_core.recognition import Outcome, Recognition, Steps, drive, to_pixels
 from digit_core.results import Models, ModelVersion, Network, Prediction, Reading, add_images, to_json
@@ -35,7 +35,6 @@ from digit_serving.gateway.parsing import (
     ModelQuery,
     PredictQuery,
     ReadQuery,
-    parse_options,
     parse_selection,
     select_model,
 )
@@ -125,7 +124,7 @@ class Views:
         options, context.requested = parse_selection(kind, received, self._settings)
         body = self._parser.parse(received, context)
         if body.options:
-            options = parse_options(kind, received, body.options)
+            options = self._parser.options(kind, received, body, context)
             context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
         if body.instances:
@@ -161,8 +160,8 @@ class Views:
         card = route.served.card
         limit = min(self._max_images, max(1, MAX_CALL_BYTES // math.prod(card.shape)))
         ask = self._upstream.asking(context, route)
-        recognition = Recognition(card, limit, options)
-        outcomes = drive(recognise(recognition, body.content), ask, partial(self._work.prepare, context))
+        recognition = Recognition(card, limit, options, self._max_digits)
+        outcomes = drive(recognise(recognition, body.content), ask, partial(self._work.answer, context))
         if options.get("box"):
             # A result for each part, in the place of a picture.
             parts = [picture for picture in body.content for _ in options["box"]]
@@ -171,9 +170,6 @@ class Views:
         results: dict[int, Prediction | Reading] = {}
         for index, outcome in enumerate(_with_errors(outcomes, body) if body.errors else outcomes):
             result: Any = outcome.result
-            if isinstance(result, Reading) and (count := len(result.digits)) > self._max_digits:
-                message = f"the image shows {count} digits; at most {self._max_digits} are read"
-                result = TooManyDigitsError(message)
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue

@@ -95,10 +95,11 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
     [
         ("##x#", None, r"character 3 of the pattern, 'x', is not allowed; .*signs, \{n\} or \|"),
         ("#{3,2}", None, r"character 1 of the pattern: '#\{3,2\}' allows no number of digits"),
-        ("##|#{65}", None, "character 4 of the pattern"),
-        ("##|#{60}#####", None, "alternative 2 of the pattern has more than 64"),
+        ("##|#{0}", None, r"character 4 of the pattern: '#\{0\}' allows no number of digits"),
         ("##|//", None, "alternative 2 of the pattern has no digit"),
-        ("|".join("#" * 17), None, "at most 16 alternatives, not 17"),
+        ("#{0,1} " * 28, None, "1,652 steps from a digit or sign to the next; it may have 500. Use fewer"),
+        ("|".join(["#{0,64}"] * 16), None, "1,040 steps"),
+        (f"#{{{10**9}}}", "luhn", "1,000,000,001 steps"),
         ("", None, "alternative 1 of the pattern has no digit"),
         (["12", "1a"], None, "number 2 of the list"),
         (["12", ""], None, "number 2 of the list"),
@@ -113,6 +114,15 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
 def test_expectation_mistake_is_an_error_with_its_place(expect: Any, check: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         parse_expectation(expect, check)
+
+
+@pytest.mark.parametrize("pattern", ["#{0,1}" * 33, "#{2}#{0,64}", "######"])
+def test_expectation_digits_beside_each_other_are_one_part_of_a_pattern(pattern: str) -> None:
+    expectation = parse_expectation(pattern)
+    state = expectation.start
+    for digit in range(6):
+        (step,) = expectation.steps(state, digit)
+        state = step.state
 
 
 def test_expectation_of_many_numbers_takes_no_tree() -> None:

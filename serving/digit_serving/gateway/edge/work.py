@@ -8,15 +8,19 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from digit_core import recognition
 from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
 from digit_core.images import ImageFile, Pixels
-from digit_core.recognition import Prepare, Prepared
+from digit_core.recognition import Compute, Prepare, Prepared
 from digit_serving.gateway.bridge import SLICE_SECONDS, await_
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 
-_MAX_INLINE_PIXELS = 1_000_000
-"""Cost of a picture above which it is read in a thread, since it would block the event loop."""
+_MAX_INLINE = 1_000_000
+"""Largest cost of work in the event loop, some 10 ms; what costs more would block it, and runs in the thread.
+
+The unit is the time in which a pixel is decoded. A byte of JSON costs as much to parse.
+"""
 
 _WEIGHT = 0.25
 """Weight of the latest call in the average duration of calls in the thread."""
@@ -41,21 +45,29 @@ class Work:
         self._seconds = 0.0
         """Moving average of a call's duration (EWMA)."""
 
-    def prepare(self, context: RequestContext, request: Prepare) -> Prepared:
-        """Answer a request of recognition.
+    def answer(self, context: RequestContext, request: recognition.Work) -> Any:
+        """Answer a request of recognition. Raise its errors, and those of `run`."""
+        if isinstance(request, Compute):
+            return self.run(context, request.cost, request)
+        opened = self.run(context, 0, request.open, self._max_pixels)
+        cost = opened.cost if isinstance(opened, ImageFile) else opened.size
+        return self.run(context, cost, _finish, context, request, opened)
 
-        Raise its errors; OverloadedError if reading begins too late, DeadlineExceededError if it takes too
-        long.
+    def run(
+        self, context: RequestContext, cost: int, function: Callable[..., _Result], *arguments: Any
+    ) -> _Result:
+        """Call the function: in the event loop, which gets its turn between two calls, or in the thread.
+
+        Raise OverloadedError if the reading of a request begins too late, DeadlineExceededError if it takes
+        too long.
         """
+        if cost > _MAX_INLINE:
+            return self.run_in_thread(context, function, *arguments)
         if time.monotonic() - context.slice_began > SLICE_SECONDS:
             self._check_time(context)
             await_(asyncio.sleep(0))
             context.slice_began = time.monotonic()
-        opened = request.open(self._max_pixels)
-        cost = opened.cost if isinstance(opened, ImageFile) else opened.size
-        if cost <= _MAX_INLINE_PIXELS:
-            return _finish(context, request, opened)
-        return self.run_in_thread(context, _finish, context, request, opened)
+        return function(*arguments)
 
     def run_in_thread(
         self, context: RequestContext, function: Callable[..., _Result], *arguments: Any

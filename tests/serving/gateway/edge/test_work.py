@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from digit_core.artifact.task_card import DIGITS, TaskCard
 from digit_core.errors import DeadlineExceededError, OverloadedError
 from digit_core.images import to_png
-from digit_core.recognition import Prepare
+from digit_core.recognition import Compute, Prepare
 from digit_serving.gateway import bridge
 from digit_serving.gateway.edge.work import Work
 from digit_serving.gateway.request import RequestContext
@@ -40,7 +40,7 @@ def prepare(
     """Prepare pictures of a request that arrived `waited` seconds ago; deadline 60 s, queue time 30 s."""
     work = Work(Settings(deadline=60))
     context = context or request_context(waited=waited)
-    return [greenlet_loop.call(work.prepare, context, Prepare(picture, task)) for picture in pictures]
+    return [greenlet_loop.call(work.answer, context, Prepare(picture, task)) for picture in pictures]
 
 
 @pytest.mark.parametrize("picture", [to_png(LARGE), LARGE], ids=["file", "array"])
@@ -62,6 +62,24 @@ def test_prepare_later_large_picture_may_wait_until_deadline(task: TaskCard | No
         context.decode_started_at = context.slice_began = time.monotonic()
         with pytest.raises(error) if error else nullcontext():
             prepare(LARGE, task=task, context=context)
+
+
+def test_run_costly_work_leaves_the_thread_of_the_loop() -> None:
+    work, context = Work(Settings()), request_context()
+    threads = [
+        greenlet_loop.call(work.run, context, cost, threading.current_thread) for cost in (10**6, 10**6 + 1)
+    ]
+    assert threads == [greenlet_loop.call(threading.current_thread), threads[1]]
+    assert threads[0] != threads[1]
+
+
+def test_answer_page_with_many_peaks_is_read_in_the_thread() -> None:
+    work, context = Work(Settings()), request_context()
+    threads = {
+        cost: greenlet_loop.call(work.answer, context, Compute(threading.current_thread, cost))
+        for cost in (1, 10**7)
+    }
+    assert threads[1] != threads[10**7]
 
 
 def test_run_in_thread_behind_long_calls_is_refused_at_once() -> None:
@@ -106,7 +124,7 @@ def test_run_in_thread_during_an_endless_call_ends_in_time() -> None:
 def test_prepare_many_pictures_yields_to_event_loop(picture: Any) -> None:
     work, context, request = Work(Settings()), request_context(), Prepare(picture, PREPARED)
     # Normalising a diagonal off the centre takes some 0.2 ms.
-    assert iterations_beside(lambda: [work.prepare(context, request) for _ in range(200)]) >= 2
+    assert iterations_beside(lambda: [work.answer(context, request) for _ in range(200)]) >= 2
 
 
 def iterations_beside(function: Callable[[], object]) -> int:

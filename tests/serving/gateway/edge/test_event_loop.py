@@ -1,0 +1,141 @@
+"""Event loop: no request that is permitted, and none that is refused, keeps it from others for long."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+
+from digit_core.images import to_png
+from digit_core.reading.expectations import MAX_STEPS
+from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
+from digit_serving.gateway import bridge
+from digit_serving.gateway.settings import Settings
+from tests import greenlet_loop
+from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
+
+LONGEST = 0.1
+"""CPU time of an iteration, in seconds, after which other callers notice it."""
+MEBIBYTE = 2**20
+
+
+@pytest.fixture
+def http(stub: StubModelServer, digits: Any) -> FlaskClient:
+    """Test client of a gateway with the default limits, on a machine that may be busy."""
+    stub.answer = TemplateModel(digits)
+    return greenlet_loop.client(Settings(model_server=stub.target, default_label="", deadline=120))
+
+
+def post(http: FlaskClient, path: str, body: bytes, content_type: str) -> tuple[Any, float]:
+    """Return the response, and the CPU time of the loop's thread in its longest iteration, in seconds.
+
+    CPU time, unlike time, does not grow with what else runs on the machine.
+    """
+
+    def send() -> Any:
+        # The method of the base class: the loop's thread can't wait for itself.
+        return FlaskClient.open(http, path, method="POST", data=body, content_type=content_type)
+
+    async def measure() -> tuple[Any, float]:
+        call, longest = asyncio.create_task(bridge.run(send)), 0.0
+        while not call.done():
+            started = time.thread_time()
+            await asyncio.sleep(0)
+            longest = max(longest, time.thread_time() - started)
+        return await call, longest
+
+    return greenlet_loop.run(measure())
+
+
+def scribbles(rows: int, columns: int) -> bytes:
+    """Return a picture of as many scribbles, which could be any digit."""
+    rng = np.random.default_rng(7)
+    picture: NDArray[np.uint8] = np.full((rows * 30, columns * 30), 255, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        points = np.array([column, row]) * 30 + rng.uniform(6, 24, (6, 2))
+        cv2.polylines(picture, [points.astype(np.int32)], False, 0, 2)
+    return to_png(picture)
+
+
+def as_json(**members: Any) -> bytes:
+    return json.dumps(members).encode()
+
+
+def encoded(*files: bytes) -> list[str]:
+    return [base64.b64encode(file).decode() for file in files]
+
+
+SCRIBBLES = scribbles(6, 10)
+OPTIONAL = "#{0,1}" * (MAX_PATTERN // 6)
+LARGEST = "|".join(["#{0,64}"] * (MAX_STEPS // 65))
+"""Pattern of as many steps as are permitted, about."""
+NUMBERS = [f"{number:08}" for number in range(MAX_NUMBERS)]
+
+
+@pytest.mark.parametrize(
+    ("members", "files"),
+    [
+        ({"expect": OPTIONAL}, [SCRIBBLES]),
+        ({"expect": OPTIONAL, "check": "mod97"}, [SCRIBBLES]),
+        ({"expect": LARGEST, "check": "luhn"}, [SCRIBBLES]),
+        ({"check": "mod97"}, [SCRIBBLES] * 20),
+        ({}, [SCRIBBLES] * 20),
+        ({"expect": NUMBERS}, [SCRIBBLES]),
+        ({"expect": OPTIONAL, "turn": "auto"}, [scribbles(12, 24)]),
+    ],
+    ids=["optional", "optional, check", "largest", "check", "no expectation", "list", "288 digits"],
+)
+def test_reading_of_what_could_be_anything_leaves_the_loop_to_others(
+    http: FlaskClient, members: dict[str, Any], files: list[bytes]
+) -> None:
+    body = as_json(images=encoded(*files), **members)
+    response, longest = post(http, "/v1/read", body, "application/json")
+    assert response.status_code == 200, response.text
+    assert len(response.get_json()["readings"]) == len(files)
+    assert longest < LONGEST
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        (lambda: as_json(images=encoded(SCRIBBLES), box=[[1, 2, 3, 4]] * 500_000), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), box=list(range(MEBIBYTE))), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), expect=["1"] * 1_500_000), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), expect=["1" * 7 * MEBIBYTE]), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), turn=[[[7] * 1_000_000]]), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), **{"expect" * MEBIBYTE: 1}), 400),
+        (lambda: as_json(images=[1] * 2_000_000), 413),
+        (lambda: as_json(instances=[[0.5] * 784] * 256, min_confidence=[0] * 100_000), 400),
+    ],
+    ids=["boxes", "a box", "numbers", "a number", "nested", "a name", "pictures", "instances"],
+)
+def test_options_of_any_size_leave_the_loop_to_others(
+    http: FlaskClient, make: Callable[[], bytes], status: int
+) -> None:
+    response, longest = post(http, "/v1/read", make(), "application/json")
+    assert response.status_code == status, response.text
+    assert len(response.data) < 2000
+    assert longest < LONGEST
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"\r\n--" * 2 * MEBIBYTE + b"\r\n--x--",
+        b"--x\r\n\r\n" + b"\r" * 7 * MEBIBYTE,
+        b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n1\r\n--x--' % (b"a;" * 3 * MEBIBYTE),
+        b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 80 + b"--x--",
+    ],
+    ids=["delimiters", "line ends", "a name", "fields"],
+)
+def test_form_of_any_size_leaves_the_loop_to_others(http: FlaskClient, body: bytes) -> None:
+    response, longest = post(http, "/v1/read", body, "multipart/form-data; boundary=x")
+    assert 400 <= response.status_code < 500
+    assert longest < LONGEST
