@@ -165,7 +165,8 @@ def main() -> None:
 def run(attack: Attack, arguments: argparse.Namespace) -> str:
     """Run the attack in a process of its own, and return the cells of its row."""
     body = attack.body()
-    before, statuses = worker_exits(arguments.url), multiprocessing.SimpleQueue[Counter[str]]()
+    before = worker_exits(arguments.url)
+    statuses: multiprocessing.SimpleQueue[Counter[str]] = multiprocessing.SimpleQueue()
     attacking = multiprocessing.Process(target=repeat, args=(attack, body, arguments, statuses))
     attacking.start()
     answered, slowest = asyncio.run(others(arguments.url, arguments.seconds))
