@@ -290,7 +290,9 @@ class Recognition:
         yield from self._predict_pages(group)
 
     def _predict_pages(self, pages: Sequence[Page | PictureError]) -> Steps[Prediction]:
-        crops = [_crop(page) if isinstance(page, Page) else None for page in pages]
+        crops: list[NDArray[np.uint8] | None] = []
+        for page in pages:
+            crops.append((yield from _crop(page)) if isinstance(page, Page) else None)
         answers = iter((yield from self._classify([crop for crop in crops if crop is not None])))
         for page, crop in zip(pages, crops, strict=True):
             whole = None if crop is None else self._decide(next(answers), crop)
@@ -350,7 +352,7 @@ class Recognition:
         )
 
     def _ask_whole(self, page: Page) -> _Asking[Outcome[Prediction]]:
-        crop = images.crop_picture(page)
+        crop = yield Compute(partial(images.crop_picture, page), page.levels.size)
         (answer,) = yield from self._classify([crop])
         return self._decide(answer, crop)
 
@@ -548,8 +550,10 @@ def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Predicti
     return _certainty(answer) >= THRESHOLDS.sure_alone
 
 
-def _crop(page: Page) -> NDArray[np.uint8] | None:
+def _crop(page: Page) -> _Asking[NDArray[np.uint8] | None]:
     """Return the digit of a drawing, or None for a picture on which the reader has to look for it."""
     if page.digit is not None:
         return page.digit
-    return images.crop_picture(page) if page.is_input else images.crop_drawing(page)
+    crop = images.crop_picture if page.is_input else images.crop_drawing
+    digit: NDArray[np.uint8] | None = yield Compute(partial(crop, page), page.levels.size)
+    return digit

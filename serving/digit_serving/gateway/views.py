@@ -173,7 +173,8 @@ class Views:
             if isinstance(result, (ImageError, OSError)):
                 documents.append(_describe_failure(context, body, result))
                 continue
-            documents.append(describe(result, outcome.inputs, ask.route.served.card, options))
+            card = ask.route.served.card
+            documents.append(self._work.run(context, 0, describe, result, outcome.inputs, card, options))
             results[index] = result
         context.results = [*results.values()]
         for watch in self._answered:

@@ -139,3 +139,18 @@ def test_form_of_any_size_leaves_the_loop_to_others(http: FlaskClient, body: byt
     response, longest = post(http, "/v1/read", body, "multipart/form-data; boundary=x")
     assert 400 <= response.status_code < 500
     assert longest < LONGEST
+
+
+def drawing(side: int) -> bytes:
+    """Return a drawing of a digit, of which the model is not sure."""
+    picture: NDArray[np.uint8] = np.full((side, side), 255, np.uint8)
+    cv2.polylines(picture, [np.array([[side // 3, side // 4], [side // 2, side // 2]])], False, 0, side // 20)
+    return to_png(picture)
+
+
+@pytest.mark.parametrize(("side", "count"), [(28, 256), (100, 256), (280, 256), (1000, 100)])
+@pytest.mark.parametrize("path", ["/v1/predict?include=image", "/v1/read?include=image"])
+def test_many_pictures_leave_the_loop_to_others(http: FlaskClient, path: str, side: int, count: int) -> None:
+    response, longest = post(http, path, as_json(images=encoded(drawing(side)) * count), "application/json")
+    assert response.status_code == 200, response.text
+    assert longest < LONGEST
