@@ -77,14 +77,9 @@ def encode_feedback(
     Raise ValueError without a label or a picture.
     """
     image: Any = picture
-    if isinstance(picture, Reading):
-        label = picture.text if label is None else label
-        box = box or [digit.box for digit in picture.digits]
-    elif isinstance(picture, Prediction):
-        label = picture.label or "" if label is None else label
-        box = box or picture.box
     if isinstance(picture, (Prediction, Reading)):
-        image = picture.picture
+        image, (answered, found) = picture.picture, _label_and_boxes(picture)
+        label, box = answered if label is None else label, box or found
         if image is None and picture.request_id:
             sent = {"request_id": picture.request_id, "index": picture.request_index}
             return {"json": sent | {"label": str(label)}}
@@ -96,6 +91,13 @@ def encode_feedback(
     boxes: Any = (box,) if box and isinstance(box[0], int) else box or ()
     fields = {"label": str(label), "box": [",".join(map(str, each)) for each in boxes]}
     return {"data": fields, "files": [("image", ("image", data, _inputs.media_type(data)))]}
+
+
+def _label_and_boxes(answer: Prediction | Reading) -> tuple[str, Boxes]:
+    """Return the label that confirms an answer, and the parts of the picture that it is about."""
+    if isinstance(answer, Reading):
+        return answer.text, [digit.box for digit in answer.digits]
+    return answer.label or "", answer.box
 
 
 def split(images: Iterable[ImageSource], max_files: int, options: Options) -> Iterator[Batch]:

@@ -127,14 +127,8 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
         image for argument in given["images"] for image in _expand_argument(argument, given["recursive"])
     ]
     parts = [image for image in found for _ in options.get("box") or (None,)]
-    show, save_boxes = given.get("show"), None
-    if show and len(parts) > 1:
-        raise click.UsageError("--show takes one image, and one box")
-    if show:
-        # Before anything is asked: Pillow and OpenCV are optional.
-        from digit_client import _drawing
-
-        save_boxes = partial(_drawing.save_boxes, target=show)
+    # Load the drawing before anything is asked: Pillow and OpenCV are optional.
+    save_boxes = _choose_drawing(given.get("show"), len(parts))
     gateway = _find_gateway(given["url"])
     output = make_output(given["output_format"], len(parts) == 1)
     try:
@@ -154,6 +148,17 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
     if failures and len(parts) > 1:
         click.echo(f"{failures} of {len(parts)} images failed", err=True)
     sys.exit(1 if failures else 0)
+
+
+def _choose_drawing(target: Path | None, parts: int) -> Callable[[Path | bytes, Reading], None] | None:
+    """Return the function that writes the image of --show, if it is given."""
+    if not target:
+        return None
+    if parts > 1:
+        raise click.UsageError("--show takes one image, and one box")
+    from digit_client import _drawing
+
+    return partial(_drawing.save_boxes, target=target)
 
 
 def _find_gateway(url: str | None) -> Address:

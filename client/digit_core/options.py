@@ -50,40 +50,29 @@ class Option:
         schema = self.schema
         match schema.get("const", schema.get("type")):
             case "number":
-                if (number := _to_number(float, value)) is not None and 0 <= number <= schema["maximum"]:
-                    return number
-                kind = f"a number from {schema['minimum']} to {schema['maximum']}"
+                parsed = _to_number(float, value, schema)
+                expected = f"a number from {schema['minimum']} to {schema['maximum']}"
             case "integer":
-                low, high = schema["minimum"], schema["maximum"]
-                if (number := _to_number(_to_whole, value)) is not None and low <= number <= high:
-                    return number
-                kind = f"a whole number from {low} to {high}"
+                parsed = _to_number(_to_whole, value, schema)
+                expected = f"a whole number from {schema['minimum']} to {schema['maximum']}"
             case "string":
                 longest = schema.get("maxLength", math.inf)
-                if isinstance(value, str) and len(value) <= longest:
-                    return value
-                kind = "a text" if longest == math.inf else f"a text of at most {longest} characters"
+                parsed = _to_text(value, longest)
+                expected = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
             case "array":
-                known, given = schema["items"]["enum"], value.split(",") if isinstance(value, str) else value
-                chosen = tuple(given) if isinstance(given, Iterable) else ()
-                if chosen and all(each in known for each in chosen):
-                    return chosen
-                kind = f"one or more of {', '.join(known)}"
+                parsed = _to_names(value, known := schema["items"]["enum"])
+                expected = f"one or more of {', '.join(known)}"
             case None:
-                if isinstance(value, str) and len(value) <= MAX_PATTERN:
-                    return value
-                if isinstance(value, Iterable) and not isinstance(value, str):
-                    if 0 < len(numbers := [*value]) <= MAX_NUMBERS:
-                        return numbers
-                    raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
-                kind = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
+                parsed = _to_pattern(value)
+                expected = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
             case only:
-                if value == only:
-                    return only
-                kind = f'"{only}"'
-        raise ValueError(f"must be {kind}, not {quoted(value)}")
+                parsed = only if value == only else None
+                expected = f'"{only}"'
+        if parsed is None:
+            raise ValueError(f"must be {expected}, not {quoted(value)}")
+        return parsed
 
 
 def names(*known: str) -> dict[str, Any]:
@@ -110,18 +99,39 @@ _NUMBERS = {
 }
 
 
-def _to_number(convert: Callable[[Any], Any], value: Any) -> Any:
-    """Return a number, or None of what is none."""
+def _to_number(convert: Callable[[Any], Any], value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return the number, or None if the value is not one within the schema's bounds."""
     try:
-        return None if isinstance(value, bool) else convert(value)
+        number = None if isinstance(value, bool) else convert(value)
     except (TypeError, ValueError):
         return None
+    return number if number is not None and schema["minimum"] <= number <= schema["maximum"] else None
 
 
 def _to_whole(value: Any) -> int | None:
     """Refuse other notations of integers, such as "+1" and "1_0", and texts that take long to convert."""
     digits = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
+
+
+def _to_text(value: Any, longest: float) -> str | None:
+    return value if isinstance(value, str) and len(value) <= longest else None
+
+
+def _to_names(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
+    given = value.split(",") if isinstance(value, str) else value
+    chosen = tuple(given) if isinstance(given, Iterable) else ()
+    return chosen if chosen and all(each in known for each in chosen) else None
+
+
+def _to_pattern(value: Any) -> str | list[Any] | None:
+    """Return a pattern, or the list of valid numbers. Raise ValueError for a list of another length."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return _to_text(value, MAX_PATTERN)
+    numbers = [*value]
+    if not 0 < len(numbers) <= MAX_NUMBERS:
+        raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
+    return numbers
 
 
 def _to_boxes(value: Any) -> tuple[Box, ...]:

@@ -143,6 +143,7 @@ Request: TypeAlias = Prepare | Classify | Find
 Steps: TypeAlias = Generator[Request | Outcome[_Result], Any, None]
 """Recognition of pictures: its requests are sent answers, or have errors thrown into them."""
 _Asking: TypeAlias = Generator[Request, Any, _Answer]
+_Read: TypeAlias = tuple[Reading, list[NDArray[np.uint8]], bool]
 
 
 def drive(
@@ -357,16 +358,7 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs, is_part = read(found, answers, self._options)
-        is_unsure = len(reading.digits) <= 1 and all(
-            _certainty(each) < THRESHOLDS.sure_alone for each in reading.digits
-        )
-        if is_unsure and found.is_anything and found.page.digit is None:
-            whole = yield from self._ask_whole(found.page)
-            if _is_sure_of_all_ink(whole.result):
-                lone = read(lone_digit(found.page, whole.inputs[0]), [whole.result], self._options)
-                # All ink may be another digit than the one that is expected.
-                reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
+        reading, inputs, is_part = yield from self._read_lines(found, answers)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
             least = max(THRESHOLDS.sure_number, reading.confidence)
@@ -380,6 +372,19 @@ class Recognition:
         if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
+
+    def _read_lines(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
+        """Return the reading of a page, or of all its ink as one digit, if only the model is sure of that."""
+        lines = read(found, answers, self._options)
+        digits = lines[0].digits
+        is_unsure = len(digits) <= 1 and all(_certainty(each) < THRESHOLDS.sure_alone for each in digits)
+        if is_unsure and found.is_anything and found.page.digit is None:
+            whole = yield from self._ask_whole(found.page)
+            if _is_sure_of_all_ink(whole.result):
+                lone = read(lone_digit(found.page, whole.inputs[0]), [whole.result], self._options)
+                # All ink may be another digit than the one that is expected.
+                return lone if lone[0].digits else lines
+        return lines
 
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.

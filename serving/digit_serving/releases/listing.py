@@ -11,7 +11,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.traffic import Shares
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
-from digit_serving.commands import NONE, format_fields, format_size, format_time
+from digit_serving.commands import NONE, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
@@ -105,7 +105,9 @@ def format_history(changes: Iterable[Change]) -> str:
 
 def format_card(card: Mapping[str, Any]) -> str:
     """Return the model card with one entry per line; nested entries are indented."""
-    return format_fields(_entries(card, ""))
+    entries = [*_entries(card, "")]
+    width = max((len(name) for name, _ in entries), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)
 
 
 def _cells(row: Row, shares: Shares, mark: str) -> tuple[str, ...]:
