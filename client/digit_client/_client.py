@@ -54,6 +54,15 @@ class ClientSettings(TypedDict, total=False):
     keep_picture: bool | None
 
 
+class _Secret(str):
+    """API key that the repr of a client's settings does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 @dataclass(frozen=True, slots=True)
 class _Route(Generic[_Answer]):
     """Route of the gateway, and the parser of its responses' documents.
@@ -90,7 +99,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         self._check_names("__init__", settings, ClientSettings)
         url = _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL)
         api_key = settings.get("api_key") or os.environ.get("DIGITS_API_KEY")
-        self._set_up({**given(settings), "url": url, "api_key": api_key}, http_client)
+        self._set_up({**given(settings), "url": url, "api_key": api_key or ""}, http_client)
 
     @property
     def url(self) -> str:
@@ -123,9 +132,11 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         self._start(settings, self._connect)
 
     def _configure(self, settings: Mapping[str, Any]) -> None:
-        super()._configure(settings)
+        default_headers = httpx.Headers(settings.get("default_headers"))
+        own = {"api_key": _Secret(settings["api_key"]), "default_headers": default_headers}
+        super()._configure({**settings, **own})
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings["api_key"]))
-        self._headers.update(settings.get("default_headers", {}))
+        self._headers.update(default_headers)
 
     def _http(self) -> _HttpClient:
         """Return the caller's HTTP client, or that of this client. Raise ClientClosedError."""

@@ -168,6 +168,19 @@ def test_api_key_that_no_header_can_hold_raises_value_error_without_it() -> None
         with pytest.raises(ValueError, match="API key has") as raised:
             Client(api_key=key)
         assert key not in str(raised.value)
+def test_settings_show_no_api_key_and_keep_the_headers_that_were_given(client_type: Any) -> None:
+    requests, transport = record_requests()
+    headers = {"X-Tenant": "a"}
+    with connect(client_type, transport, api_key="secret-1", default_headers=headers) as client:
+        headers["X-Tenant"] = "b"
+        other = client.with_options(timeout=1)
+        other.predict(b"image")
+        other.with_options(api_key="secret-2").predict(b"image")
+        assert not [each for each in (client, other) if "secret" in repr(vars(each))]
+    sent = [(each.headers["authorization"], each.headers["x-tenant"]) for each in requests]
+    assert sent == [("Bearer secret-1", "a"), ("Bearer secret-2", "a")]
+
+
 
 
 def test_requests_name_package_python_and_a_request_id(client_type: Any) -> None:
