@@ -185,11 +185,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _send_batch(
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        images: dict[int, Any] = dict(enumerate(batch.images, batch.start))
-        parts = options.parts
-        sent = [
-            index for index, image in images.items() if not isinstance(image, Exception) for _ in range(parts)
-        ]
+        images: Iterator[tuple[int, Any]] = enumerate(batch.images, batch.start)
+        parts = [each for each in images for _ in range(options.parts)]
+        sent = [index for index, image in parts if not isinstance(image, Exception)]
         results: list[Any] = []
         if sent:
             arguments = await self._backend.to_thread(_api.encode_batch, batch, options)
@@ -199,23 +197,13 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
                 results = [without_tracebacks(error)] * len(sent)
         remaining = iter(results)
         outcomes: list[tuple[int, Any]] = [
-            (
-                index * parts + part,
-                image if isinstance(image, Exception) else self._with_picture(next(remaining), image),
-            )
-            for index, image in images.items()
-            for part in range(parts)
+            (place, image if isinstance(image, Exception) else self._with_picture(next(remaining), image))
+            for place, (_, image) in enumerate(parts, batch.start * options.parts)
         ]
         return outcomes
 
-    async def _give_feedback(
-        self,
-        picture: "ImageSource | Prediction | Reading",
-        label: str | int | None,
-        box: Boxes,
-        options: Options,
-    ) -> Feedback:
-        arguments = await self._backend.to_thread(_api.encode_feedback, picture, label, box)
+    async def _give_feedback(self, options: Options, *labelled: Any) -> Feedback:
+        arguments = await self._backend.to_thread(_api.encode_feedback, *labelled)
         return await self._call(_FEEDBACK, options, arguments)
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
@@ -331,7 +319,7 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
         label does not suit the model, and "not_found" if the service takes no feedback; ValueError for
         an image without a label, and an answer without picture and request ID.
         """
-        return run(self._give_feedback(picture, label, box, self._options("feedback", options)))
+        return run(self._give_feedback(self._options("feedback", options), picture, label, box))
 
     def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models.
@@ -375,7 +363,7 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
         **options: Unpack[RequestOptions],
     ) -> Feedback:
         """Tell the service which `label` a picture has, as Client.feedback does."""
-        return await self._give_feedback(picture, label, box, self._options("feedback", options))
+        return await self._give_feedback(self._options("feedback", options), picture, label, box)
 
     async def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, and its task card, as Client.models does."""

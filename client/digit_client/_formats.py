@@ -82,8 +82,7 @@ def prediction_output(name: str, is_only: bool) -> Output:
 def reading_output(name: str, is_only: bool) -> Output:
     """Return the output of readings; as a table that of the only image has no name."""
     table = partial(format_lines, with_name=not is_only)
-    formats: dict[str, Callable[..., str]]
-    formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
+    formats: Any = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
     return Output(name, formats[name], READING_COLUMNS)
 
 

@@ -184,7 +184,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     is_digits = _decode_is_digit(response, len(probabilities))
     if is_digits is not None:
         is_valid &= (is_digits >= 0) & (is_digits <= 1)
-    version = int(response.model_spec.version.value)
+    version = version_of(response)
     return [
         Prediction(
             index,

@@ -105,7 +105,7 @@ class AsyncConnection:
                 if current != served or current.card != served.card:
                     return current.pinned(current.version)
             raise
-        answered = int(response.model_spec.version.value)
+        answered = codec.version_of(response)
         _logger.debug(
             "%s: Predict of %d images by %s, version %d in %.1f ms (request %s)",
             self.target,
