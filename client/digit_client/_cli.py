@@ -120,7 +120,7 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
 
     from digit_client import AsyncClient
 
-    if given["version"] is not None and given["label"] is not None:
+    if None not in (given["version"], given["label"]):
         raise click.UsageError("--version and --version-label are mutually exclusive")
     options = {name: given[name] for name in given.keys() & _DESCRIBED}
     found = [
@@ -141,10 +141,13 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
 
     async def ask() -> int:
         async with client, aclosing(answers):
-            return await _print_answers(parts, answers, output, gateway, save_boxes)
+            return await _print_answers(parts, answers, output, save_boxes)
 
     # Unlike those of a blocking client, requests of an asyncio client end with Ctrl-C.
-    failures = asyncio.run(ask())
+    try:
+        failures = asyncio.run(ask())
+    except DigitError as error:
+        raise click.ClickException(_describe_failure(error, gateway)) from error
     if failures and len(parts) > 1:
         click.echo(f"{failures} of {len(parts)} images failed", err=True)
     sys.exit(1 if failures else 0)
@@ -213,7 +216,6 @@ async def _print_answers(
     images: Sequence[_Image],
     answers: AsyncIterator[tuple[int, _Answer]],
     output: Output,
-    gateway: Address,
     save_boxes: Callable[[Path | bytes, Reading], None] | None,
 ) -> int:
     """Print the answer or the error of each image, in their order, and return the number of errors."""
@@ -235,7 +237,7 @@ async def _print_answers(
                 except (DigitError, OSError) as error:
                     answer = error
             if isinstance(answer, _SERVICE_FAILURES):
-                raise click.ClickException(_describe_failure(answer, gateway))
+                raise answer
             if isinstance(answer, (DigitError, OSError)):
                 failures += 1
                 text = output.format_error(name, answer)
