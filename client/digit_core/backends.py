@@ -1,6 +1,6 @@
-"""Backends of coroutines, asyncio and blocking: what waits is written once, for both.
+"""Backends of coroutines, asyncio and blocking: code that waits is written once, for both.
 
-A coroutine of the blocking backend awaits only what ends at once, so that `run` needs no event loop.
+A coroutine of the blocking backend never has to wait when it awaits, so that `run` needs no event loop.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ class Backend:
     """Functions in which asyncio and blocking code differ."""
 
     awaitable: Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]
-    """Makes a library's function, an asyncio or a blocking one, a function that can be awaited."""
+    """Wraps a library's function, an asyncio or a blocking one, so that it can be awaited."""
     sleep: Callable[[float], Awaitable[None]]
     to_thread: Callable[..., Awaitable[Any]]
-    """Calls a function that reads files or computes for long: in a thread of asyncio, else at once."""
+    """Calls a function that reads files or computes for long, with asyncio in a thread."""
     loop: Callable[[], object]
     """Returns the running event loop; None without one."""
 

@@ -64,8 +64,8 @@ _Answer = TypeVar("_Answer")
 class Outcome(Generic[_Result]):
     """Result for a picture, or the error in its place.
 
-    `inputs` are the model's inputs that showed the result, in the model's form: one of a prediction, black if
-    nothing is written on the picture; one for each digit of a reading; none of an error.
+    `inputs` are the model's inputs behind the result, in its form: one for a prediction, black if nothing is
+    written on the picture; one for each digit of a reading; none for an error.
     """
 
     result: _Result | PictureError
@@ -120,8 +120,8 @@ class Prepare:
 class Classify:
     """Request for the model's answers to a batch in its form, in order. Errors end the recognition.
 
-    An InvalidOutputError in the place of a row is that of its picture. A TaskCard in place of the answers is
-    that of another version, which answers from now on: it is asked next, with the pictures as it takes them.
+    An InvalidOutputError in place of a row is its picture's error. A TaskCard in place of the answers is that
+    of another version, which answers from now on: the pictures are prepared for it, and sent again.
     """
 
     batch: Batch
@@ -133,7 +133,7 @@ class Classify:
 class Find:
     """Request for the reader's peaks on a grey page, uint8 [h, w].
 
-    The answer is Peaks; ReaderMissingError says that there is no reader, other errors end the recognition.
+    The answer is Peaks; ReaderMissingError says that there is no reader; other errors end the recognition.
     """
 
     page: NDArray[np.uint8]
@@ -202,8 +202,8 @@ class Recognition:
     def predict(self, pictures: Pictures) -> Steps[Prediction]:
         """Yield the class of each picture, in order, or its refusal or error.
 
-        Cascade for digits: the model decides on a drawing as it is. Where it refuses that, and on other
-        pictures, the reader looks for the digit, if there is one.
+        Cascade for digits: the model alone decides on a drawing. If it refuses the drawing, and on other
+        pictures, the reader looks for the digit, if the service has one.
         """
         task, size = self._task, max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
         for start in range(0, len(pictures), size):
@@ -280,7 +280,7 @@ class Recognition:
                 yield (yield from _or_invalid(self._look(page, whole)))
 
     def _mix(self, page: Page, whole: Outcome[Prediction]) -> _Asking[Outcome[Prediction]]:
-        """Return the answer on a drawing; where the model is not sure, its class is that of both networks."""
+        """Return the answer on a drawing; if the model is not sure, both networks decide on the class."""
         answer = whole.result
         if isinstance(answer, Prediction) and _certainty(answer) < THRESHOLDS.sure_alone:
             with suppress(ReaderMissingError):
@@ -290,8 +290,8 @@ class Recognition:
     def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        Without a reader, and where neither is sure of a part but the model is of all ink of the picture, that
-        decides: `whole` is its answer, if it was asked before.
+        The model's answer to all ink decides without a reader, and if the model is sure of all ink while
+        neither network is sure of a part. `whole` is this answer, if it is known already.
         """
         count: int | None = None
         part: Outcome[Prediction] | None = None
@@ -398,7 +398,7 @@ class Recognition:
             scores = digits_and_signs(peaks)[0].scores
             turns.append((float(scores[scores >= THRESHOLDS.sure].sum()), orientation, turned, peaks))
         total, orientation, turned, peaks = max(turns, key=itemgetter(0))
-        # A score is at most 1: one digit is no number.
+        # A score is at most 1: one digit does not make a number.
         if total <= 1:
             return None
         found = detect(turned, peaks)
@@ -476,7 +476,7 @@ class Recognition:
 
 
 def _ask(rows: Sequence[Any], pictures: Any) -> _Asking[Any]:
-    """Return the answers to inputs, with errors that stand in place of some of them, or a TaskCard."""
+    """Return the answers to inputs, with errors in place of some of them, or a TaskCard."""
     inputs = [row for row in rows if not isinstance(row, Exception)]
     if not inputs:
         return rows
@@ -508,7 +508,7 @@ def _certainty(answer: Prediction | Digit) -> float:
 
 
 def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Prediction]:
-    """True if the model alone is sure of the digit, of which the reader sees parts."""
+    """True if the model alone is sure of the digit whose parts the reader sees."""
     if not isinstance(answer, Prediction) or answer.is_digit is None:
         return False
     return _certainty(answer) >= THRESHOLDS.sure_alone

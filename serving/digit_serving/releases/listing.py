@@ -24,7 +24,7 @@ class Row:
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
     from the model card, None if the card lacks them. `state` is "missing" without a folder, "not entered" if
     models.config does not list the version, "damaged" if a file of a version that is not loaded has changed,
-    or else the model server's, None if it does not know the version or does not answer. `bytes` is the size
+    or the model server's, None if it does not know the version or does not answer. `bytes` is the size
     on disk. `reason` says why the version can't be served, "" if it can.
     """
 
