@@ -172,8 +172,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         data = await self._backend.to_thread(read_source, image)
         arguments = _api.encode_image(data, options.numbers)
-        route: _Route[list[Result | DigitError]] = _ROUTES[kind]
-        (result,) = await self._call(route, options, arguments)
+        (result,) = await self._call(_ROUTES[kind], options, arguments)
         if isinstance(result, DigitError):
             raise result
         kept: Result = self._with_picture(result, data)

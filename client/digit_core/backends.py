@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -35,16 +36,9 @@ def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     raise RuntimeError("a blocking coroutine waits for an event loop")
 
 
-def _awaitable(function: Callable[..., _Result]) -> Callable[..., Awaitable[_Result]]:
-    async def call(*arguments: Any, **options: Any) -> _Result:
-        return function(*arguments, **options)
-
-    return call
-
-
-async def _call(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    return function(*arguments)
+async def _call(function: Callable[..., _Result], *arguments: Any, **options: Any) -> _Result:
+    return function(*arguments, **options)
 
 
 ASYNCIO = Backend(lambda function: function, asyncio.sleep, asyncio.to_thread, asyncio.get_running_loop)
-BLOCKING = Backend(_awaitable, _awaitable(time.sleep), _call, lambda: None)
+BLOCKING = Backend(lambda function: partial(_call, function), partial(_call, time.sleep), _call, lambda: None)

@@ -319,10 +319,7 @@ class ModelsFolder:
 
     def _prepare_model(self, config: ModelsConfig, name: str, report: Report, load: bool) -> ModelsConfig:
         published, listed = self.versions(name), config.listed(name)
-        failures = {}
-        for number in sorted(listed):
-            if failure := self._failure(self.place(name, number), load):
-                failures[number] = failure
+        failures = {n: why for n in sorted(listed) if (why := self._failure(self.place(name, n), load))}
         for number, failure in failures.items():
             others = published.keys() - failures.keys()
             other = next((each for each in others if each in listed or not published[each].defect()), None)

@@ -111,8 +111,7 @@ class VersionStatus(ModelVersion):
 def check_target(target: str) -> str:
     """Return the target. Raise ValueError for an HTTP URL."""
     if target.startswith(("http://", "https://")):
-        form = "host:port, such as 127.0.0.1:8500"
-        raise ValueError(f"the model server's gRPC address must be {form}, not {target!r}")
+        raise ValueError(f"the gRPC address must be host:port, such as 127.0.0.1:8500, not {target!r}")
     return target
 
 
