@@ -25,14 +25,14 @@ from digit_core.errors import (
 from digit_core.inputs import ImageSource
 from digit_core.results import Models, Prediction, Reading, Result
 
-# Within the gateway's default limit of 8 MiB a request.
+# Largest body of a request, within the gateway's default limit of 8 MiB.
 _MAX_BYTES = 6 * 1024 * 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
 _SERVICE_ERRORS: dict[str, type[ServiceError]] = {
     error.code: error for error in ServiceError.__subclasses__()
 }
-# A proxy's error has no code of ours.
+# The status decides on a proxy's error, which lacks the gateway's `code`.
 _STATUS_ERRORS: dict[int, type[ServiceError]] = {
     401: AuthenticationError,
     403: AuthenticationError,
@@ -62,7 +62,7 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
 def encode_image(data: bytes, numbers: Sequence[str] | None = None) -> dict[str, Any]:
     """Return httpx's keyword arguments for the body of a request for one image file.
 
-    `numbers` are those of which one is expected.
+    `numbers` are the valid numbers, one of which is expected.
     """
     if numbers is not None:
         return _encode_expecting([data], numbers)
@@ -77,32 +77,34 @@ def encode_feedback(
     Raise ValueError without a label or a picture.
     """
     image: Any = picture
-    if isinstance(picture, Reading):
-        label = picture.text if label is None else label
-        box = box or [digit.box for digit in picture.digits]
-    elif isinstance(picture, Prediction):
-        label = picture.label or "" if label is None else label
-        box = box or picture.box
     if isinstance(picture, (Prediction, Reading)):
-        image = picture.picture
+        image, (answered, found) = picture.picture, _label_and_boxes(picture)
+        label, box = answered if label is None else label, box or found
         if image is None and picture.request_id:
             sent = {"request_id": picture.request_id, "index": picture.request_index}
             return {"json": sent | {"label": str(label)}}
         if image is None:
-            raise ValueError("the answer has no picture and no request ID: take a client with keep_picture")
+            raise ValueError("the answer has no picture and no request ID; use a client with keep_picture")
     if label is None:
-        raise ValueError("an image needs its label")
+        raise ValueError("an image needs a label: pass `label`")
     data = _inputs.read_source(image)
     boxes: Any = (box,) if box and isinstance(box[0], int) else box or ()
     fields = {"label": str(label), "box": [",".join(map(str, each)) for each in boxes]}
     return {"data": fields, "files": [("image", ("image", data, _inputs.media_type(data)))]}
 
 
+def _label_and_boxes(answer: Prediction | Reading) -> tuple[str, Boxes]:
+    """Return the label that confirms an answer, and the parts of the picture that it is about."""
+    if isinstance(answer, Reading):
+        return answer.text, [digit.box for digit in answer.digits]
+    return answer.label or "", answer.box
+
+
 def split(images: Iterable[ImageSource], max_files: int, options: Options) -> Iterator[Batch]:
     """Yield the images of each request, of at most `max_files` files."""
     numbers, size = options.numbers, _MAX_BYTES
     if numbers is not None:
-        # JSON: a number has two quotes and a comma, and base64 takes four bytes for three.
+        # JSON adds two quotes and a comma to a number, and base64 takes four bytes for three.
         size = max(1, (size - sum(len(number) + 3 for number in numbers)) * 3 // 4)
     return _batches.split(images, _inputs.read_source, max_files, size)
 
@@ -115,7 +117,7 @@ def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[st
 def encode_batch(batch: Batch, options: Options) -> dict[str, Any]:
     """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files.
 
-    With valid numbers it is JSON; an array of which a part is read is sent as files.
+    The body is JSON if there are valid numbers. An array is sent as files if only parts of it are read.
     """
     images: Any = batch.images
     if isinstance(images, np.ndarray):
@@ -135,7 +137,7 @@ def parse_response(
 ) -> _Answer:
     """Return what `parse` makes of the JSON object in a response.
 
-    Raise the DigitError that an error response describes, ServiceError for what is no response of a gateway.
+    Raise the DigitError that an error response describes, or ServiceError if no gateway sent the response.
     """
     try:
         document = msgspec.json.decode(content)
@@ -152,12 +154,14 @@ def parse_response(
     try:
         return parse(document)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ServiceError("the response does not come from a Digits gateway", status=status) from error
+        raise ServiceError(
+            f"the response does not come from a Digits gateway: {_HINT}", status=status
+        ) from error
 
 
 def parse_models(document: dict[str, Any]) -> Models:
     """Return the model in a response's document."""
-    # Services before `version_labels` have `labels` only.
+    # Older services have `labels` only.
     return msgspec.convert({"version_labels": document["labels"], **document}, Models)
 
 
@@ -171,7 +175,7 @@ def _parse_items(
 ) -> list[Result | DigitError]:
     """Return the result of each image in a response's document, or its error.
 
-    `indices` are the positions of the request's images among all of the call, for the index of an ImageError.
+    `indices` are the positions of the request's images in the call, for the index of an ImageError.
     """
     items: list[Any] = document[key]
     model, request_id = document["model"], document.get("request_id")
@@ -182,7 +186,7 @@ def _parse_items(
     for position, (index, item) in enumerate(zip(indices, items, strict=True)):
         if "error" in item:
             error = _parse_problem(200, {"x-request-id": request_id}, item["error"])
-            # The response's status, 200, is not that of the picture.
+            # The picture has a status of its own; the response's is 200.
             error.status = item["error"].get("status")
             if isinstance(error, ImageError):
                 error.index = index
@@ -196,7 +200,7 @@ def _parse_items(
 
 
 def _widen(item: dict[str, Any]) -> None:
-    """Widen the model's numbers: float32, written as the shortest decimals that read back the same."""
+    """Restore the model's float32 numbers: JSON has the shortest decimals that read back the same."""
     for name in ("probabilities", "confidence", "is_digit"):
         if item.get(name) is not None:
             item[name] = np.array(item[name], np.float32).tolist()

@@ -11,9 +11,9 @@ from digit_core.errors import ImageError, without_tracebacks
 from digit_core.inputs import ImageSource, is_batch
 
 _MAX_ARRAY_ITEMS = 256
-"""Default limits of the gateway, and of TensorFlow Serving's batching."""
+"""Images of a request: the default limit of the gateway, and of TensorFlow Serving's batching."""
 _SMALL = 64 * 64 * 3
-"""Bytes of the largest picture in an array that is no photograph or page, which takes as long as a file."""
+"""Bytes of the largest picture of an array that counts as small; a larger one takes as long as a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Batch:
 def split(
     images: Iterable[ImageSource], read: Callable[[ImageSource], Any], max_items: int, max_bytes: int
 ) -> Iterator[Batch]:
-    """Yield the images in batches of at most `max_items`, and `max_bytes` in memory unless one has more.
+    """Yield batches of at most `max_items` images, and `max_bytes` in memory unless one image has more.
 
     `read` returns an image as it is sent, or raises its ImageError or OSError, which takes its place. An
     array that may be a batch in the model's form is split, not read; small images are 256 to a batch.

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 _DESCRIBED = described(PredictOptions).keys() | described(ReadOptions).keys()
-"""Options of a command that the client takes."""
+"""Names of the commands' options that the client takes."""
 _shared_options = adding(
     click.argument("images", metavar="IMAGE...", nargs=-1, required=True),
     click.option("-r", "--recursive", is_flag=True, help="Include the images in subfolders."),
@@ -58,20 +58,20 @@ _shared_options = adding(
         "--url",
         envvar="DIGITS_URL",
         show_envvar=True,
-        help=f"URL of the gateway.  [default: that of `digits up`, else {DEFAULT_URL}]",
+        help=f"URL of the gateway.  [default: that of `digits up`, or {DEFAULT_URL}]",
     ),
     click.option(
         "--api-key",
         metavar="KEY",
         envvar="DIGITS_API_KEY",
         show_envvar=True,
-        help="API key of the gateway; other users see it in `ps`, but not the variable.",
+        help="API key of the gateway; prefer the variable: other users see options in `ps`.",
     ),
     click.option(
         "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
     ),
     click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]"),
-    # Above --format: in click 8.2 the default of the option that comes last counts.
+    # Keep this above --format: click 8.2 takes the default of the last option.
     click.option("--json", "output_format", flag_value="jsonl", help="Short for --format jsonl."),
     click.option(
         "--format",
@@ -79,7 +79,7 @@ _shared_options = adding(
         type=click.Choice(["table", "csv", "jsonl"]),
         default="table",
         show_default=True,
-        help="Output for people, for spreadsheets, or a JSON object for each image.",
+        help="A table for people, CSV for spreadsheets, or a JSON object for each image.",
     ),
 )
 """Argument and options that `predict` and `read` share."""
@@ -91,7 +91,7 @@ _shared_options = adding(
 def predict(**given: Any) -> None:
     """Classify each IMAGE: a file, folder, glob pattern, or - for standard input.
 
-    An image that shows no digit, or several, gets a line with what the model made of it.
+    An image that shows no digit, or several, gets a line with the reason and the most similar class.
     """
     _ask("iter_predict", prediction_output, given)
 
@@ -114,27 +114,21 @@ def read(**given: Any) -> None:
 
 
 def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping[str, Any]) -> None:
-    """Print what this method of the client answers to the images; exit with status 1 after an error."""
+    """Print the answers of this method of the client to the images; exit with status 1 after an error."""
     # Lazy imports: they take longer than the rest of the command line.
     import asyncio
 
     from digit_client import AsyncClient
 
-    if given["version"] is not None and given["label"] is not None:
+    if None not in (given["version"], given["label"]):
         raise click.UsageError("--version and --version-label are mutually exclusive")
     options = {name: given[name] for name in given.keys() & _DESCRIBED}
     found = [
         image for argument in given["images"] for image in _expand_argument(argument, given["recursive"])
     ]
     parts = [image for image in found for _ in options.get("box") or (None,)]
-    show, save_boxes = given.get("show"), None
-    if show and len(parts) > 1:
-        raise click.UsageError("--show takes one image, and one box")
-    if show:
-        # Before anything is asked: Pillow and OpenCV are optional.
-        from digit_client import _drawing
-
-        save_boxes = partial(_drawing.save_boxes, target=show)
+    # Load the drawing before anything is asked: Pillow and OpenCV are optional.
+    save_boxes = _choose_drawing(given.get("show"), len(parts))
     gateway = _find_gateway(given["url"])
     output = make_output(given["output_format"], len(parts) == 1)
     try:
@@ -147,20 +141,31 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
 
     async def ask() -> int:
         async with client, aclosing(answers):
-            return await _print_answers(parts, answers, output, gateway, save_boxes)
+            return await _print_answers(parts, answers, output, save_boxes)
 
     # Unlike those of a blocking client, requests of an asyncio client end with Ctrl-C.
-    failures = asyncio.run(ask())
+    try:
+        failures = asyncio.run(ask())
+    except DigitError as error:
+        raise click.ClickException(_describe_failure(error, gateway)) from error
     if failures and len(parts) > 1:
         click.echo(f"{failures} of {len(parts)} images failed", err=True)
     sys.exit(1 if failures else 0)
 
 
-def _find_gateway(url: str | None) -> Address:
-    """Return the gateway of --url or DIGITS_URL, else of `digits up` with the models folder, or the default.
+def _choose_drawing(target: Path | None, parts: int) -> Callable[[Path | bytes, Reading], None] | None:
+    """Return the function that writes the image of --show, if it is given."""
+    if not target:
+        return None
+    if parts > 1:
+        raise click.UsageError("--show takes one image, and one box")
+    from digit_client import _drawing
 
-    The folder is that of DIGITS_MODELS, or ./models.
-    """
+    return partial(_drawing.save_boxes, target=target)
+
+
+def _find_gateway(url: str | None) -> Address:
+    """Return the gateway of --url or DIGITS_URL, that of `digits up` with DIGITS_MODELS, or the default."""
     if url:
         source = click.get_current_context().get_parameter_source("url")
         return Address(url, "DIGITS_URL" if source is ParameterSource.ENVIRONMENT else "--url")
@@ -186,7 +191,7 @@ def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
         # Path.glob rejects absolute patterns.
         found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
     if not found:
-        raise click.UsageError(f"no image at {argument!r}")
+        raise click.UsageError(f"there is no image at {argument!r}")
     yield from ((click.format_filename(path), path) for path in found)
 
 
@@ -208,10 +213,9 @@ async def _print_answers(
     images: Sequence[_Image],
     answers: AsyncIterator[tuple[int, _Answer]],
     output: Output,
-    gateway: Address,
     save_boxes: Callable[[Path | bytes, Reading], None] | None,
 ) -> int:
-    """Print the answer or the error of each image, in their order, and return the number of errors."""
+    """Print the answers and errors, in order. Return the number of errors; raise one that all images meet."""
     failures = 0
     if output.name == "csv":
         click.echo(format_csv(output.columns))
@@ -230,13 +234,13 @@ async def _print_answers(
                 except (DigitError, OSError) as error:
                     answer = error
             if isinstance(answer, _SERVICE_FAILURES):
-                raise click.ClickException(_describe_failure(answer, gateway))
+                raise answer
             if isinstance(answer, (DigitError, OSError)):
                 failures += 1
                 text = output.format_error(name, answer)
             else:
                 text = output.format_answer(name, answer)
-            # The text of the only image is for a program or a file: an error is none.
+            # Standard output of the only image is for a program or a file, which expects no error.
             is_lone_error = failures == len(images) == 1 and output.name == "table"
             # Overwrite the progress bar's line; click redraws the bar below the text.
             start = "\r\x1b[K" if sys.stdout.isatty() and sys.stderr.isatty() else ""
@@ -257,7 +261,7 @@ async def _in_order(answers: AsyncIterator[tuple[int, _Answer]]) -> AsyncIterato
 
 
 def _describe_failure(error: DigitError, gateway: Address) -> str:
-    """Return the message, with the address that was asked, and where that came from."""
+    """Return the message, with the address that was asked, and its source."""
     if isinstance(error, ConnectionFailedError) and gateway.value == DEFAULT_URL:
         return f"{error.message}; `digits up` starts a service there"
     return gateway.explain(error.message)

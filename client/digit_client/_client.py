@@ -54,12 +54,21 @@ class ClientSettings(TypedDict, total=False):
     keep_picture: bool | None
 
 
+class _Secret(str):
+    """API key that the repr of a client's settings does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
 @dataclass(frozen=True, slots=True)
 class _Route(Generic[_Answer]):
     """Route of the gateway, and the parser of its responses' documents.
 
-    `max_files` is the largest number of files in a request. The gateway has 5 seconds for a request by
-    default, also beside others. A photograph takes 30 ms of a core, the digits on a page 120 ms.
+    `max_files` is the largest number of files in a request. By default the gateway must answer it
+    within 5 seconds, even under load; a photograph takes 30 ms of a core, the digits on a page 120 ms.
     """
 
     method: str
@@ -90,7 +99,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         self._check_names("__init__", settings, ClientSettings)
         url = _check_url(url or os.environ.get("DIGITS_URL") or DEFAULT_URL)
         api_key = settings.get("api_key") or os.environ.get("DIGITS_API_KEY")
-        self._set_up({**given(settings), "url": url, "api_key": api_key}, http_client)
+        self._set_up({**given(settings), "url": url, "api_key": api_key or ""}, http_client)
 
     @property
     def url(self) -> str:
@@ -123,9 +132,11 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         self._start(settings, self._connect)
 
     def _configure(self, settings: Mapping[str, Any]) -> None:
-        super()._configure(settings)
+        default_headers = httpx.Headers(settings.get("default_headers"))
+        own = {"api_key": _Secret(settings["api_key"]), "default_headers": default_headers}
+        super()._configure({**settings, **own})
         self._headers = httpx.Headers({"User-Agent": _user_agent()} | _api.auth_headers(settings["api_key"]))
-        self._headers.update(settings.get("default_headers", {}))
+        self._headers.update(default_headers)
 
     def _http(self) -> _HttpClient:
         """Return the caller's HTTP client, or that of this client. Raise ClientClosedError."""
@@ -146,7 +157,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _send(
         self, http: _HttpClient, request: Mapping[str, Any], timeout: float, deadline: Deadline
     ) -> tuple[httpx.Response, bytes]:
-        """Send a request, httpx's arguments; return the response, and its content by the deadline.
+        """Send a request with httpx's arguments; return the response, and its content by the deadline.
 
         httpx's timeout bounds each wait: for a connection, the headers, a chunk of the body.
         """
@@ -161,8 +172,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         data = await self._backend.to_thread(read_source, image)
         arguments = _api.encode_image(data, options.numbers)
-        route: _Route[list[Result | DigitError]] = _ROUTES[kind]
-        (result,) = await self._call(route, options, arguments)
+        (result,) = await self._call(_ROUTES[kind], options, arguments)
         if isinstance(result, DigitError):
             raise result
         kept: Result = self._with_picture(result, data)
@@ -174,11 +184,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _send_batch(
         self, kind: type[Result], batch: Batch, options: Options, stopped: Event
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        images: dict[int, Any] = dict(enumerate(batch.images, batch.start))
-        parts = options.parts
-        sent = [
-            index for index, image in images.items() if not isinstance(image, Exception) for _ in range(parts)
-        ]
+        images: Iterator[tuple[int, Any]] = enumerate(batch.images, batch.start)
+        parts = [each for each in images for _ in range(options.parts)]
+        sent = [index for index, image in parts if not isinstance(image, Exception)]
         results: list[Any] = []
         if sent:
             arguments = await self._backend.to_thread(_api.encode_batch, batch, options)
@@ -188,27 +196,17 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
                 results = [without_tracebacks(error)] * len(sent)
         remaining = iter(results)
         outcomes: list[tuple[int, Any]] = [
-            (
-                index * parts + part,
-                image if isinstance(image, Exception) else self._with_picture(next(remaining), image),
-            )
-            for index, image in images.items()
-            for part in range(parts)
+            (place, image if isinstance(image, Exception) else self._with_picture(next(remaining), image))
+            for place, (_, image) in enumerate(parts, batch.start * options.parts)
         ]
         return outcomes
 
-    async def _give_feedback(
-        self,
-        picture: "ImageSource | Prediction | Reading",
-        label: str | int | None,
-        box: Boxes,
-        options: Options,
-    ) -> Feedback:
-        arguments = await self._backend.to_thread(_api.encode_feedback, picture, label, box)
+    async def _give_feedback(self, options: Options, *labelled: Any) -> Feedback:
+        arguments = await self._backend.to_thread(_api.encode_feedback, *labelled)
         return await self._call(_FEEDBACK, options, arguments)
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
-        """Return the result, of a client with `keep_picture` with its picture, a file or an array."""
+        """Return the result; with `keep_picture`, add its picture, a file or an array."""
         if not self._settings.get("keep_picture") or isinstance(result, Exception):
             return result
         return replace(result, picture=read_source(picture))
@@ -267,7 +265,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             yield
         except (TimeoutError, httpx.TimeoutException) as error:
             url = _without_password(self.url)
-            raise DeadlineExceededError(f"no answer from {url} within {timeout:g} s") from error
+            raise DeadlineExceededError(f"{url} did not answer within {timeout:g} s") from error
         except httpx.LocalProtocolError as error:
             raise ValueError(f"a header of the request is invalid: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -306,26 +304,26 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
     ) -> Feedback:
         """Tell the service which `label` a picture has: it stores both for training.
 
-        `label` is one of the model's labels, or "" for a picture of none of them. `box` is the part that it
-        is about, or several for the digits of a number, of which signs and white space don't count; one of
-        another length labels what is around them. Without a box it is the whole picture, or the digit that
-        the service finds.
+        `label` is one of the model's labels, or "" if none of them fits. `box` is the labelled part of the
+        picture, or several parts for the digits of a number; signs and white space of the number don't count.
+        A number of another length labels the part around all boxes. Without a box, the label is about the
+        whole picture, or the digit that the service finds.
 
-        `picture` is an image as of `predict`, or an answer: from a client with `keep_picture` that brings its
-        picture and boxes, else its request ID, which labels a picture of the service's sample. Without a
-        label the answer is confirmed. The options are `timeout` and `request_id`, as of CallOptions.
+        `picture` is an image as for `predict`, or an answer. An answer brings its picture and boxes if the
+        client has `keep_picture`; otherwise its request ID names a picture of the service's sample. Without a
+        label, the answer is confirmed. The options are `timeout` and `request_id`, as in CallOptions.
 
-        Later feedback on the same picture replaces earlier one. Raise ServiceError with `reason`
+        Later feedback on the same picture replaces the earlier one. Raise ServiceError with `reason`
         "feedback_unknown" if the service has not stored the answer's picture, "feedback_mismatch" if the
-        label does not suit the model, and "not_found" if the service takes no feedback; ValueError for
-        an image without a label, and an answer without picture and request ID.
+        label does not suit the model, or "not_found" if the service takes no feedback; ValueError for
+        an image without a label, or an answer without picture and request ID.
         """
-        return run(self._give_feedback(picture, label, box, self._options("feedback", options)))
+        return run(self._give_feedback(self._options("feedback", options), picture, label, box))
 
     def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, its task card, and the names of all models.
 
-        The options are `timeout` and `request_id`, as of CallOptions.
+        The options are `timeout` and `request_id`, as in CallOptions.
         """
         return run(self._call(_MODELS, self._options("models", options)))
 
@@ -348,11 +346,13 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
 
 class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
-    """asyncio client of a gateway, for any task, with the arguments of Client.
+    """asyncio client of a gateway, for any task.
 
-    async with AsyncClient() as client:
-        prediction = await client.predict("five.png")
-        print(prediction.digit)
+        async with AsyncClient() as client:
+            prediction = await client.predict("five.png")
+            print(prediction.digit)
+
+    The arguments are those of Client.
     """
 
     async def feedback(
@@ -364,7 +364,7 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
         **options: Unpack[RequestOptions],
     ) -> Feedback:
         """Tell the service which `label` a picture has, as Client.feedback does."""
-        return await self._give_feedback(picture, label, box, self._options("feedback", options))
+        return await self._give_feedback(self._options("feedback", options), picture, label, box)
 
     async def models(self, **options: Unpack[RequestOptions]) -> Models:
         """Return the model's versions, their labels, and its task card, as Client.models does."""
@@ -390,7 +390,7 @@ def _check_url(url: str) -> str:
     except httpx.InvalidURL as error:
         raise ValueError(f"the gateway's URL {url!r} is invalid: {error}") from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError(f"the gateway's URL begins with http:// or https://, unlike {url!r}")
+        raise ValueError(f"the gateway's URL must begin with http:// or https://, unlike {url!r}")
     return url.rstrip("/")
 
 

@@ -1,4 +1,4 @@
-"""Commands of `digits`: a click group of entry points, of which only the one that runs is imported."""
+"""Commands of `digits`: a click group of entry points, each imported on first use."""
 
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -29,13 +29,13 @@ _EXTRA_MODULES = {
     "serve": "flask,waitress",
     "training": "matplotlib",
 }
-"""Modules that each extra brings, and no other extra that a command needs."""
+"""Modules whose presence shows that an extra is installed."""
 _STOPPED = 130
-"""Exit status of a command that Ctrl-C has ended, as a shell has it: 128 and the signal's number."""
+"""Exit status after Ctrl-C, as in a shell: 128 plus the signal's number."""
 
 
 class RegisteredCommands(click.Group):
-    """Group of the commands registered as entry points `digits.commands`, each imported on first use.
+    """Group of the commands that are registered as entry points `digits.commands`.
 
     The help lists the commands whose extras are installed, and names the others.
     """
@@ -76,6 +76,6 @@ class RegisteredCommands(click.Group):
 
 
 def _can_run(command: str) -> bool:
-    """True if the extra is installed without which the command does nothing."""
+    """True if the extra that the command needs is installed."""
     extra = REQUIRED_EXTRAS.get(command) if command != "read" else None
     return extra is None or all(map(find_spec, _EXTRA_MODULES[extra].split(",")))

@@ -29,17 +29,17 @@ def check_many(images: object, concurrency: int) -> None:
     is_one = isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "read")
     if is_one or not isinstance(images, Iterable):
         raise TypeError(
-            f"images are an iterable of images or an array, not one {type(images).__name__}; "
+            f"images must be an iterable of images or an array, not one {type(images).__name__}; "
             "put it in a list, or use the method for one image"
         )
     if concurrency < 1:
-        raise ValueError(f"concurrency is at least 1, not {concurrency}")
+        raise ValueError(f"concurrency must be at least 1, not {concurrency}")
 
 
 async def async_send_many(
     batches: Iterable[_Batch], send: Callable[[_Batch, Event], Awaitable[Iterable[_Item]]], concurrency: int
 ) -> AsyncGenerator[_Item, None]:
-    """Send each batch as `send_many` does, in tasks, which the end cancels. Batches are taken in a thread."""
+    """Send the batches as `send_many` does, in tasks, which the end cancels. A thread takes the batches."""
     stopped = Event()
     remaining = iter(batches)
     pending: set[asyncio.Future[Iterable[_Item]]] = set()
@@ -85,8 +85,7 @@ def send_many(
                 yield from future.result()
     finally:
         stopped.set()
-        # Without waiting for requests in flight: the garbage collector may end the generator in a thread of
-        # the pool.
+        # Don't wait for requests: the garbage collector may end the generator in a thread of the pool.
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -20,7 +20,7 @@ _TEXT_HEIGHT, _MIN_TEXT_HEIGHT = 0.4, 10
 def save_boxes(source: ImageSource, reading: Reading, target: Path) -> None:
     """Write the picture with the boxes of its reading to `target`, as PNG.
 
-    Raise ImageError if the source is no image, OSError if it can't be read or the target can't be written.
+    Raise ImageError if the source is not an image, OSError if it can't be read or `target` not be written.
     """
     draw_boxes(_decode_full_size(_inputs.read_source(source)), reading).save(target, "PNG")
 

@@ -16,7 +16,7 @@ _WITHOUT_COLUMN = {"digit", "index", "predicted_labels", "probabilities", "box",
 
 
 def _with_new(columns: str, *kinds: type) -> tuple[str, ...]:
-    """Append a column for each field that these lack, so that programs can read columns by position."""
+    """Append a column for each field that has none, so that programs can read columns by position."""
     names = [each.name for kind in kinds for each in members(kind) if each.name not in _WITHOUT_COLUMN]
     return tuple(dict.fromkeys([*columns.split(), *names]))
 
@@ -24,8 +24,8 @@ def _with_new(columns: str, *kinds: type) -> tuple[str, ...]:
 PREDICTION_COLUMNS = _with_new(
     "image label refusal best confidence is_digit count left top width height model_version error", Prediction
 )
-"""Columns of `predict --format csv`: a row for each image. `best` is the most probable class, of a refused
-image too."""
+"""Columns of `predict --format csv`: a row for each image. `best` is the most probable class, even of
+a refused image."""
 READING_COLUMNS = _with_new(
     "image line text left top width height confidence refusal candidates orientation is_turned separators "
     "model_version error",
@@ -39,7 +39,7 @@ READING_COLUMNS = _with_new(
 _FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters of a cell that a spreadsheet takes for a formula."""
 
-# Labels of a chart, the most probable ones; the ten digits are shown in order.
+# Number of the most probable labels in a chart; the ten digits are all shown, in order.
 _CHART_LABELS = 5
 # Largest number of classes that a line shows as bars.
 _MAX_LINE_BARS = 10
@@ -73,17 +73,16 @@ class Output:
 
 
 def prediction_output(name: str, is_only: bool) -> Output:
-    """Return the output of predictions; as a table that of the only image is a chart."""
+    """Return the output of predictions; the table of the only image is a chart."""
     table = format_chart if is_only else format_line
     formats = {"csv": format_prediction_row, "jsonl": format_json, "table": table}
     return Output(name, formats[name], PREDICTION_COLUMNS)
 
 
 def reading_output(name: str, is_only: bool) -> Output:
-    """Return the output of readings; as a table that of the only image has no name."""
+    """Return the output of readings; the table of the only image has no name."""
     table = partial(format_lines, with_name=not is_only)
-    formats: dict[str, Callable[..., str]]
-    formats = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
+    formats: Any = {"csv": format_reading_rows, "jsonl": format_json, "table": table}
     return Output(name, formats[name], READING_COLUMNS)
 
 
@@ -164,7 +163,7 @@ def format_chart(name: str, prediction: Prediction) -> str:
 
 
 def format_line(name: str, prediction: Prediction) -> str:
-    """Return one line: label, confidence, a small bar for each class unless they are many, and name.
+    """Return one line: label, confidence, a small bar for each class unless there are many, and name.
 
     A refused image has no label; the refusal follows its name.
     """
@@ -183,7 +182,7 @@ def _named(prediction: Prediction) -> str | None:
 
 
 def _has_confidence(prediction: Prediction) -> bool:
-    """True unless the picture shows no digit or several: the confidence is given that it shows one."""
+    """True unless the picture shows no digit or several: the confidence presumes one digit."""
     return prediction.refusal not in ("no_digit", "several_digits")
 
 
@@ -196,13 +195,13 @@ def _describe_refusal(prediction: Prediction) -> str | None:
 
 
 def _reason(result: Prediction | Reading) -> str | None:
-    """Return why there is no answer, in the service's word if it is a newer one."""
+    """Return why there is no answer; an unknown reason of a newer service stays as it is."""
     if result.refusal == "several_digits" and isinstance(result, Prediction):
         return f"{result.count} digits, which `digits read` reads"
     if result.refusal in ("unexpected", "unsure") and isinstance(result, Reading):
         texts = [(each.text.replace("\n", " / "), _percent(each.probability)) for each in result.candidates]
         seen = ", ".join(f"{text} ({share})" for text, share in texts)
-        return f"{'nothing that fits' if result.refusal == 'unexpected' else 'unsure'}; seen: {seen}"
+        return f"{'nothing fits' if result.refusal == 'unexpected' else 'unsure'}; seen: {seen}"
     return "no digit" if result.refusal == "no_digit" else result.refusal
 
 

@@ -60,7 +60,7 @@ class BaseClient(ABC):
         self._settings = {**settings, "timeout": seconds}
 
     def _copy(self, changes: Mapping[str, Any]) -> Self:
-        """Return a client with the changes that are not None, which shares connection and retry budget."""
+        """Return a client with the changes that are not None; it shares this one's connection and budget."""
         client = object.__new__(type(self))
         client.__dict__.update(self.__dict__)
         client._configure({**self._settings, **given(changes)})
@@ -68,7 +68,7 @@ class BaseClient(ABC):
         return client
 
     def _check_names(self, method: str, names: Iterable[str], known: Any) -> None:
-        """Raise TypeError, as Python does, for a keyword argument that is none of a TypedDict's."""
+        """Raise TypeError, as Python does, for a keyword argument that the TypedDict lacks."""
         for name in {*names} - known.__annotations__.keys():
             raise TypeError(
                 f"{type(self).__name__}.{method}() got an unexpected keyword argument {name!r}; "
@@ -126,7 +126,7 @@ class ImageClient(BaseClient):
     def predict_many(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
     ) -> list[Prediction | DigitError | OSError]:
-        """Classify each image, in their order, with few requests, `concurrency` of them at a time.
+        """Classify the images, in their order, with few requests, `concurrency` of them at a time.
 
         Every image has a prediction or an error in its place: an ImageError, the OSError of a path that can't
         be read, or the error of its request. `timeout` bounds each request, not the call. `images` are those
@@ -150,8 +150,8 @@ class ImageClient(BaseClient):
     def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
 
-        `image` is as of `predict`; the options are those of ReadOptions: also `expect` and `check`, what the
-        number must look like, `min_confidence`, `box` and `turn`.
+        `image` is as for `predict`. The options are those of ReadOptions: also `expect` and `check`, the
+        form of the number, `min_confidence`, `box` and `turn`.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
@@ -161,7 +161,7 @@ class ImageClient(BaseClient):
     def read_many(
         self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
     ) -> list[Reading | DigitError | OSError]:
-        """Read all digits on each image, in the images' order; arguments and errors are as of `predict_many`.
+        """Read all digits on each image, in order; arguments and errors are as for `predict_many`.
 
         With several boxes, each image has as many readings or errors, one after another.
         """
@@ -186,7 +186,7 @@ class ImageClient(BaseClient):
         return run(self._ready(timeout))
 
     def close(self) -> None:
-        """Close the connections, except those of an `http_client` of the caller. End of the client's use."""
+        """Close the connections, except the caller's `http_client`. The client can't be used afterwards."""
         run(self._close())
 
     def __enter__(self) -> Self:

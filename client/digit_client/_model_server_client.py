@@ -47,7 +47,7 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
-# Bytes of files and pixels in memory, at which a batch ends. Files at paths are read one after the other.
+# Most bytes of files and pixels in a batch. Paths don't count: their files are read one after the other.
 _BATCH_BYTES = 32 * 1024 * 1024
 
 
@@ -162,7 +162,7 @@ class GrpcClient(BaseClient):
             try:
                 return await self._retrier.run(attempt, Deadline(timeout, waited))
             finally:
-                # Of many images, each call has the timeout: their calls follow one another.
+                # With many images, the timeout bounds each call: the calls follow one another.
                 if len(batch.images) == 1:
                     waited += time.monotonic() - started
 
@@ -182,7 +182,7 @@ class GrpcClient(BaseClient):
                 return await call(connection.find, page=request.page, model=reader, request_id=request_id)
             except ModelNotFoundError as error:
                 raise ReaderMissingError(
-                    f"{error.message}: there is no model {READER_NAME}, which `digits train` publishes"
+                    f"{error.message}; `digits train` publishes the model {READER_NAME}"
                 ) from error
 
         with adding_request_id(request_id):
@@ -206,9 +206,9 @@ class ModelServerClient(ImageClient, GrpcClient):
     `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
     name. Calls that name no version and no label are answered by the version labelled `label`; None stands
     for the newest one, on a model server without labels. The model's task card says how images are prepared;
-    the client asks for it once a version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
-    time that an image waits for the model server, over all calls and attempts; of many images, it bounds each
-    call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials
+    the client asks for it once per version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
+    time that an image waits for the model server, over all calls and attempts; with many images, it bounds
+    each call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials
     enable TLS.
 
     Images, results, errors and options are those of Client. The client connects at its first call, an asyncio
@@ -218,11 +218,13 @@ class ModelServerClient(ImageClient, GrpcClient):
 
 
 class AsyncModelServerClient(AsyncImageClient, GrpcClient):
-    """asyncio gRPC client of TensorFlow Serving, with the arguments of ModelServerClient.
+    """asyncio gRPC client of TensorFlow Serving.
 
-    async with AsyncModelServerClient("127.0.0.1:8500", name="flowers") as client:
-        prediction = await client.predict("rose.jpg")
-        print(prediction.label)
+        async with AsyncModelServerClient("127.0.0.1:8500", name="flowers") as client:
+            prediction = await client.predict("rose.jpg")
+            print(prediction.label)
+
+    The arguments are those of ModelServerClient.
     """
 
 
@@ -234,7 +236,7 @@ def _read_once(image: ImageSource) -> ImageSource:
 async def _drive(
     steps: Steps[Result], ask: Callable[[Classify | Find], Awaitable[Any]], backend: Backend
 ) -> list[Outcome[Result]]:
-    """Return the outcomes, in order. asyncio computes in threads."""
+    """Return the outcomes, in order. With asyncio, threads prepare the pictures."""
     outcomes: list[Outcome[Result]] = []
     request = await backend.to_thread(_advance, steps, None, outcomes)
     while request is not None:
@@ -248,7 +250,7 @@ async def _drive(
 
 
 def _advance(steps: Steps[Result], answered: Any, outcomes: list[Outcome[Result]]) -> Classify | Find | None:
-    """Continue up to the next request for a model, None at the end; pictures are prepared on the way."""
+    """Return the next request for a model, None at the end; prepare pictures on the way."""
     with suppress(StopIteration):
         step = steps.throw(answered) if isinstance(answered, Exception) else steps.send(answered)
         while not isinstance(step, (Classify, Find)):
@@ -264,7 +266,7 @@ def _advance(steps: Steps[Result], answered: Any, outcomes: list[Outcome[Result]
 def _to_results(
     outcomes: Iterable[Outcome[Result]], task: TaskCard, start: int, request_id: str, options: Options
 ) -> list[tuple[int, Result | PictureError]]:
-    """Return the position and the result of each picture, from that at `start` on, with the request's ID."""
+    """Return the position and the result of each picture, counted from `start`, with the request's ID."""
     results: list[tuple[int, Result | PictureError]] = []
     for index, outcome in enumerate(outcomes, start * options.parts):
         result = outcome.result

@@ -71,7 +71,7 @@ def parse(kind: Any, given: Mapping[str, Any]) -> Options:
 def check_timeout(seconds: float) -> float:
     """Return the timeout. Raise ValueError unless it is positive and at most a day."""
     if not 0 < seconds <= _MAX_TIMEOUT:
-        raise ValueError(f"a timeout is a positive number of seconds, up to a day, not {seconds:g}")
+        raise ValueError(f"a timeout must be a positive number of seconds, up to a day, not {seconds:g}")
     return seconds
 
 

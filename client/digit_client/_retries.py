@@ -57,18 +57,18 @@ class RetryPolicy:
 
 
 def default_timeout() -> float:
-    """Return DIGITS_TIMEOUT, or 10 seconds. Raise ValueError if it is no timeout."""
+    """Return DIGITS_TIMEOUT, or 10 seconds. Raise ValueError if it is not a timeout."""
     text = os.environ.get("DIGITS_TIMEOUT")
     try:
         return check_timeout(float(text)) if text else _DEFAULT_TIMEOUT
     except ValueError as error:
-        raise ValueError(f"DIGITS_TIMEOUT is a number of seconds, up to a day, not {text!r}") from error
+        raise ValueError(f"DIGITS_TIMEOUT must be a number of seconds, up to a day, not {text!r}") from error
 
 
 class Deadline:
     """End of a call, `seconds` after the creation of this object; bounds all attempts together.
 
-    `spent` seconds have passed before: those in which earlier requests of the call waited for an answer.
+    `spent` is the time, in seconds, that earlier requests of the call have waited for an answer.
     """
 
     def __init__(self, seconds: float, spent: float = 0.0) -> None:
@@ -79,7 +79,7 @@ class Deadline:
         """Return the seconds left. Raise DeadlineExceededError if none are left."""
         remaining = self.end - time.monotonic()
         if remaining <= 0:
-            raise DeadlineExceededError(f"no answer within {self._seconds:g} s")
+            raise DeadlineExceededError(f"the service did not answer within {self._seconds:g} s")
         return remaining
 
 

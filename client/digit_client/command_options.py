@@ -1,4 +1,4 @@
-"""Options of commands that predict or read, made from the descriptions of what a call may say."""
+"""Options of commands that predict or read, made from the descriptions of a call's options."""
 
 import functools
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ Command: TypeAlias = Callable[..., None]
 
 
 class _Value(click.ParamType[Any]):
-    """Value of an option in its one form, or the valid numbers of @FILE."""
+    """Type of a described option for click; a pattern may also be @FILE, a file of valid numbers."""
 
     name = "text"
 
@@ -31,7 +31,7 @@ class _Value(click.ParamType[Any]):
 
 
 def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Return the decorator of these arguments and options, in their order."""
+    """Return one decorator that adds these arguments and options, in their order."""
     return lambda command: functools.reduce(lambda made, add: add(made), reversed(options), command)
 
 
@@ -41,11 +41,11 @@ def described_options(kind: Any, without: Collection[str] = ("include",)) -> Cal
 
 
 def _make(name: str, option: Option) -> Callable[[Command], Command]:
-    # `--label` would be taken for a class.
+    # Users would take `--label` for a class.
     declared = ("--version-label", "label") if name == "label" else (f"--{name.replace('_', '-')}", name)
     text = option.description
     if option.metavar == "PATTERN":
-        text += " @FILE names a file with these, one a line."
+        text += " @FILE names a file with these numbers, one per line."
     if only := option.schema.get("const"):
         return click.option(*declared, is_flag=True, flag_value=only, default=None, help=text)
     if option.repeats:

@@ -1,12 +1,13 @@
-"""Backends of coroutines, asyncio and blocking: what waits is written once, for both.
+"""Backends of coroutines, asyncio and blocking: code that waits is written once, for both.
 
-A coroutine of the blocking backend awaits only what ends at once, so that `run` needs no event loop.
+A coroutine of the blocking backend never has to wait when it awaits, so that `run` needs no event loop.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -17,10 +18,10 @@ class Backend:
     """Functions in which asyncio and blocking code differ."""
 
     awaitable: Callable[[Callable[..., Any]], Callable[..., Awaitable[Any]]]
-    """Makes a library's function, an asyncio or a blocking one, a function that can be awaited."""
+    """Wraps a library's function, an asyncio or a blocking one, so that it can be awaited."""
     sleep: Callable[[float], Awaitable[None]]
     to_thread: Callable[..., Awaitable[Any]]
-    """Calls a function that reads files or computes for long: in a thread of asyncio, else at once."""
+    """Calls a function that reads files or computes for long, with asyncio in a thread."""
     loop: Callable[[], object]
     """Returns the running event loop; None without one."""
 
@@ -35,16 +36,9 @@ def run(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     raise RuntimeError("a blocking coroutine waits for an event loop")
 
 
-def _awaitable(function: Callable[..., _Result]) -> Callable[..., Awaitable[_Result]]:
-    async def call(*arguments: Any, **options: Any) -> _Result:
-        return function(*arguments, **options)
-
-    return call
-
-
-async def _call(function: Callable[..., _Result], *arguments: Any) -> _Result:
-    return function(*arguments)
+async def _call(function: Callable[..., _Result], *arguments: Any, **options: Any) -> _Result:
+    return function(*arguments, **options)
 
 
 ASYNCIO = Backend(lambda function: function, asyncio.sleep, asyncio.to_thread, asyncio.get_running_loop)
-BLOCKING = Backend(_awaitable, _awaitable(time.sleep), _call, lambda: None)
+BLOCKING = Backend(lambda function: partial(_call, function), partial(_call, time.sleep), _call, lambda: None)

@@ -22,7 +22,7 @@ class DigitError(Exception):
         │   ├── ImageShapeError      an array without the shape of an image
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
         │   ├── TooManyDigitsError   an image with more digits than are read
-        │   └── InvalidOutputError   the model's numbers for the image are no probabilities
+        │   └── InvalidOutputError   the model's numbers for the image are not probabilities
         ├── NoInkError               nothing is written on the image; only functions of `images` raise it
         ├── ClientClosedError        the client was closed, or belongs to another event loop
         ├── ConnectionFailedError    the service can't be reached
@@ -36,8 +36,8 @@ class DigitError(Exception):
             └── UnavailableError          the service is temporarily unavailable; retry later
 
     `code` is the stable, machine-readable name, the same as in the HTTP API. `request_id` is the ID to report
-    to the service's operator, None if no request was sent. `response` is the HTTP response to the request, of
-    a client with `keep_response`. `str` adds the HTTP status and the request ID to the `message`.
+    to the service's operator, None if no request was sent. `response` is the HTTP response, from a
+    client with `keep_response`. `str` adds the HTTP status and the request ID to the `message`.
     """
 
     code: ClassVar[str] = "error"
@@ -59,8 +59,8 @@ class DigitError(Exception):
 class ImageError(DigitError):
     """The image can't be decoded, taken or answered.
 
-    `index` is its position among several images, else None. `status` is the HTTP status of the image alone,
-    also among others; None over gRPC, and if the image was not sent.
+    `index` is its position among several images, or None. `status` is the HTTP status of the image alone,
+    even among others; None over gRPC, and if the image was not sent.
     """
 
     code = "invalid_image"
@@ -104,7 +104,7 @@ class TooManyDigitsError(ImageError):
 
 
 class InvalidOutputError(ImageError):
-    """The model's numbers for the image are no probabilities: NaN, infinite or out of range.
+    """The model's numbers for the image are not probabilities: NaN, infinite or out of range.
 
     `model_version` is the version that answered, 0 if it is unknown.
     """
@@ -198,7 +198,7 @@ class UnavailableError(ServiceError):
 
 
 def how_to_install(extra: str) -> str:
-    """Return the end of a message about a missing module: the command that brings it."""
+    """Return the end of a message about a missing module: the command that installs it."""
     return f"install it: pip install 'digits[{extra}]', or '.[{extra}]' in a clone"
 
 

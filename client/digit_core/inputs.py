@@ -54,10 +54,10 @@ def is_url(text: str) -> bool:
 def read_source(image: ImageSource) -> bytes:
     """Return the image as an encoded file.
 
-    Raise OSError if a path can't be read, ImageError if the source is no image.
+    Raise OSError if a path can't be read, ImageError if the source is not an image.
     """
     if isinstance(image, str) and is_url(image):
-        raise NotAnImageError(f"an image is no URL: download {image} and pass its bytes")
+        raise NotAnImageError(f"an image can't be a URL; download {image} and pass its bytes")
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     if isinstance(image, np.ndarray):
@@ -66,7 +66,7 @@ def read_source(image: ImageSource) -> bytes:
         try:
             data = image.read() if hasattr(image, "read") else Path(image).read_bytes()
         except ValueError as error:
-            # A path with a null character, or a closed file.
+            # The path has a null character, or the file is closed.
             raise NotAnImageError(f"the image can't be read: {error}") from error
         if not isinstance(data, bytes):
             raise NotAnImageError("an open image file must be in binary mode")
@@ -74,7 +74,7 @@ def read_source(image: ImageSource) -> bytes:
     if hasattr(image, "save"):
         return _encode_pillow_image(image)
     raise NotAnImageError(
-        f"an image is a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
+        f"an image must be a path, bytes, a file, a Pillow image or an array, not {type(image).__name__}"
     )
 
 
@@ -122,7 +122,7 @@ def to_png(pixels: Pixels) -> bytes:
     channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     color_type = {1: 0, 3: 2, 4: 6}[channels]
     header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
-    # Each row starts with its filter type; 0 is no filter. np.pad would take as long as the compression.
+    # Each row starts with its filter type; 0 means no filter. np.pad would take as long as the compression.
     rows = np.zeros((height, 1 + width * channels), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
@@ -139,13 +139,13 @@ def _encode_pillow_image(image: "Image") -> bytes:
 
 def _scale_numbers(image: NDArray[np.generic]) -> Pixels:
     if not np.issubdtype(image.dtype, np.number) or np.issubdtype(image.dtype, np.complexfloating):
-        raise PixelValueError(f"pixels are numbers, not {image.dtype}")
+        raise PixelValueError(f"pixels must be numbers, not {image.dtype}")
     values = image.astype(np.float32)
     if not np.isfinite(values).all():
         raise PixelValueError("a pixel is not a finite number")
     low, high = float(values.min()), float(values.max())
     if low < 0 or high > 255:
-        raise PixelValueError(f"pixels lie in 0..1 or 0..255, not in {low:g}..{high:g}")
+        raise PixelValueError(f"pixels must lie in 0..1 or 0..255, not in {low:g}..{high:g}")
     is_unit_range = np.issubdtype(image.dtype, np.floating) and high <= 1
     return to_uint8(values * 255 if is_unit_range else values)
 

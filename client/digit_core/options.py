@@ -1,4 +1,4 @@
-"""Options: what a call may say, each described once, in the annotation of its field.
+"""Options of a call, each described once, in the annotation of its field.
 
 Query, form fields, members of a JSON body, OpenAPI, the clients' keyword arguments, the command line and
 `digits score` follow from these fields. A value may be a text, as in a query, or what Python and JSON have.
@@ -43,7 +43,7 @@ class Option:
     metavar: str | None = None
     """Name of the value in the help of a command."""
     text_schema: Mapping[str, Any] | None = None
-    """JSON Schema of the value in a query or a form, if it is another there."""
+    """JSON Schema of the value in a query or a form, if it differs."""
 
     @property
     def repeats(self) -> bool:
@@ -51,48 +51,37 @@ class Option:
         return self.text_schema is _BOX_TEXTS
 
     def parse(self, value: Any) -> Any:
-        """Return the value in its one form: lists are tuples but for numbers. Raise ValueError."""
+        """Return the value in its one form: lists become tuples, except valid numbers. Raise ValueError."""
         schema = self.schema
         match schema.get("const", schema.get("type")):
             case "number":
-                if (number := _to_number(float, value)) is not None and 0 <= number <= schema["maximum"]:
-                    return number
-                kind = f"a number from {schema['minimum']} to {schema['maximum']}"
+                parsed = _to_number(float, value, schema)
+                expected = f"a number from {schema['minimum']} to {schema['maximum']}"
             case "integer":
-                low, high = schema["minimum"], schema["maximum"]
-                if (number := _to_number(_to_whole, value)) is not None and low <= number <= high:
-                    return number
-                kind = f"a whole number from {low} to {high}"
+                parsed = _to_number(_to_whole, value, schema)
+                expected = f"a whole number from {schema['minimum']} to {schema['maximum']}"
             case "string":
                 longest = schema.get("maxLength", math.inf)
-                if isinstance(value, str) and len(value) <= longest:
-                    return value
-                kind = "a text" if longest == math.inf else f"a text of at most {longest} characters"
+                parsed = _to_text(value, longest)
+                expected = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
             case "array":
-                known, given = schema["items"]["enum"], value.split(",") if isinstance(value, str) else value
-                chosen = tuple(given) if isinstance(given, Iterable) else ()
-                if chosen and all(each in known for each in chosen):
-                    return chosen
-                kind = f"one or more of {', '.join(known)}"
+                parsed = _to_names(value, known := schema["items"]["enum"])
+                expected = f"one or more of {', '.join(known)}"
             case None:
-                if isinstance(value, str) and len(value) <= MAX_PATTERN:
-                    return value
-                if isinstance(value, Iterable) and not isinstance(value, str):
-                    if 0 < len(numbers := [*value]) <= MAX_NUMBERS:
-                        return numbers
-                    raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
-                kind = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
+                parsed = _to_pattern(value)
+                expected = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
             case only:
-                if value == only:
-                    return only
-                kind = f'"{only}"'
-        raise ValueError(f"must be {kind}, not {quoted(value)}")
+                parsed = only if value == only else None
+                expected = f'"{only}"'
+        if parsed is None:
+            raise ValueError(f"must be {expected}, not {quoted(value)}")
+        return parsed
 
 
 def names(*known: str) -> dict[str, Any]:
-    """Return the schema of a list of some of these values, which are parted by commas in a text."""
+    """Return the schema of a list of some of these values, separated by commas in a text."""
     return {"type": "array", "items": {"enum": [*known], "type": "string"}, "minItems": 1}
 
 
@@ -121,22 +110,43 @@ _NUMBERS = {
 }
 
 
-def _to_number(convert: Callable[[Any], Any], value: Any) -> Any:
-    """Return a number, or None of what is none."""
+def _to_number(convert: Callable[[Any], Any], value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return the number, or None if the value is not one within the schema's bounds."""
     try:
-        return None if isinstance(value, bool) else convert(value)
+        number = None if isinstance(value, bool) else convert(value)
     except (TypeError, ValueError):
         return None
+    return number if number is not None and schema["minimum"] <= number <= schema["maximum"] else None
 
 
 def _to_whole(value: Any) -> int | None:
-    """Refuse other notations of integers, such as "+1" and "1_0", and texts that take long to convert."""
+    """Return the whole number, or None for notations such as "+1" and "1_0", and for very long texts."""
     digits = str(int(value) if isinstance(value, float) and value.is_integer() else value)
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
 
 
+def _to_text(value: Any, longest: float) -> str | None:
+    return value if isinstance(value, str) and len(value) <= longest else None
+
+
+def _to_names(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
+    given = value.split(",") if isinstance(value, str) else value
+    chosen = tuple(given) if isinstance(given, Iterable) else ()
+    return chosen if chosen and all(each in known for each in chosen) else None
+
+
+def _to_pattern(value: Any) -> str | list[Any] | None:
+    """Return a pattern, or the list of valid numbers. Raise ValueError for a list of another length."""
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return _to_text(value, MAX_PATTERN)
+    numbers = [*value]
+    if not 0 < len(numbers) <= MAX_NUMBERS:
+        raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
+    return numbers
+
+
 def _to_boxes(value: Any) -> tuple[Box, ...]:
-    """Return one box or several. Numbers are checked as a query has them."""
+    """Return one box or several; their numbers are checked as in a query."""
     several = [value] if isinstance(value, str) else [*value] if isinstance(value, Iterable) else [value]
     if several and not isinstance(several[0], (str, Iterable)):
         several = [several]
@@ -159,8 +169,8 @@ class VersionOptions(TypedDict, total=False):
     min_is_digit: Annotated[
         float | None,
         Option(
-            "Least `is_digit` of a digit: models of digits refuse what has less. A higher value refuses more "
-            "of what is no digit, and more digits.",
+            "Least `is_digit` of a digit; models of digits refuse a picture with less. A higher value "
+            "refuses more pictures without a digit, and more digits.",
             _SHARE,
             MIN_IS_DIGIT,
             "SHARE",
@@ -187,8 +197,8 @@ class ReadOptions(VersionOptions, total=False):
     include: Annotated[
         _ReadInclude | Sequence[_ReadInclude] | None,
         Option(
-            "`image` adds the model's input of each digit, as a PNG file; `opinions` adds what each network "
-            "alone takes the digit for.",
+            "`image` adds the model's input of each digit, as a PNG file; `opinions` adds the digit that "
+            "each network alone sees.",
             names("image", "opinions"),
             (),
         ),
@@ -196,9 +206,9 @@ class ReadOptions(VersionOptions, total=False):
     expect: Annotated[
         str | Sequence[str] | None,
         Option(
-            "Pattern of the number, of which the most probable one is read, or none: `#` stands for a digit, "
-            "`#{4}` and `#{4,6}` for so many, digits and signs stand for themselves, `|` parts alternatives; "
-            "`date` and `amount` name common patterns. A list has the valid numbers, each a text of digits.",
+            "Pattern of the number; the most probable number that fits is read, if there is one. `#` stands "
+            "for a digit, `#{4}` and `#{4,6}` for that many, digits and signs stand for themselves, `|` "
+            "separates alternatives; `date` and `amount` name common patterns. A list has the valid numbers.",
             {"oneOf": [_PATTERN, _NUMBERS]},
             metavar="PATTERN",
             text_schema=_PATTERN,
@@ -215,13 +225,13 @@ class ReadOptions(VersionOptions, total=False):
     ]
     min_confidence: Annotated[
         float | None,
-        Option("Least confidence of a reading, which is `unsure` below it.", _SHARE, metavar="SHARE"),
+        Option("Least confidence of a reading; one with less is `unsure`.", _SHARE, metavar="SHARE"),
     ]
     box: Annotated[
         Box | Sequence[Box] | None,
         Option(
-            "Part of each image that is read: left, top, width and height in pixels of the image. Of several "
-            "parts each has a reading, those of an image after another.",
+            "Part of each image that is read: left, top, width and height in pixels of the image. Each of "
+            "several parts has a reading, in order, image by image.",
             _BOXES,
             (),
             "LEFT,TOP,WIDTH,HEIGHT",
@@ -231,7 +241,7 @@ class ReadOptions(VersionOptions, total=False):
     turn: Annotated[
         Literal["auto"] | None,
         Option(
-            "`auto` reads an image that is not upright as its `orientation` says.",
+            "`auto` turns an image that is not upright before it is read, by its `orientation`.",
             {"type": "string", "const": "auto"},
         ),
     ]
@@ -258,7 +268,7 @@ class Options(dict[str, Any]):
         return expect if isinstance(expect, list) else None
 
     def to_texts(self) -> list[tuple[str, str]]:
-        """Return the options that the call has as a query has them, without a list of valid numbers."""
+        """Return the options of the call as texts for a query, without a list of valid numbers."""
         texts = []
         for name in self.given:
             value = self[name]
@@ -325,4 +335,4 @@ def _parse_expectation(expect: str | list[str] | None, check: str | None) -> "Ex
 
 
 DEFAULTS = parse(ReadOptions, {})
-"""Options of a call that says nothing."""
+"""Options of a call that names none."""

@@ -70,8 +70,8 @@ _Answer = TypeVar("_Answer")
 class Outcome(Generic[_Result]):
     """Result for a picture, or the error in its place.
 
-    `inputs` are the model's inputs that showed the result, in the model's form: one of a prediction, black if
-    nothing is written on the picture; one for each digit of a reading; none of an error.
+    `inputs` are the model's inputs behind the result, in its form: one for a prediction, black if nothing is
+    written on the picture; one for each digit of a reading; none for an error.
     """
 
     result: _Result | PictureError
@@ -142,8 +142,8 @@ class Compute:
 class Classify:
     """Request for the model's answers to a batch in its form, in order. Errors end the recognition.
 
-    An InvalidOutputError in the place of a row is that of its picture. A TaskCard in place of the answers is
-    that of another version, which answers from now on: it is asked next, with the pictures as it takes them.
+    An InvalidOutputError in place of a row is its picture's error. A TaskCard in place of the answers is that
+    of another version, which answers from now on: the pictures are prepared for it, and sent again.
     """
 
     batch: Batch
@@ -155,7 +155,7 @@ class Classify:
 class Find:
     """Request for the reader's peaks on a grey page, uint8 [h, w].
 
-    The answer is Peaks; ReaderMissingError says that there is no reader, other errors end the recognition.
+    The answer is Peaks; ReaderMissingError says that there is no reader; other errors end the recognition.
     """
 
     page: NDArray[np.uint8]
@@ -166,6 +166,7 @@ Request: TypeAlias = Work | Classify | Find
 Steps: TypeAlias = Generator[Request | Outcome[_Result], Any, None]
 """Recognition of pictures: its requests are sent answers, or have errors thrown into them."""
 _Asking: TypeAlias = Generator[Request, Any, _Answer]
+_Read: TypeAlias = tuple[Reading, list[NDArray[np.uint8]], bool]
 
 
 def drive(
@@ -226,8 +227,8 @@ class Recognition:
     def predict(self, pictures: Pictures) -> Steps[Prediction]:
         """Yield the class of each picture, in order, or its refusal or error.
 
-        Cascade for digits: the model decides on a drawing as it is. Where it refuses that, and on other
-        pictures, the reader looks for the digit, if there is one.
+        Cascade for digits: the model alone decides on a drawing. If it refuses the drawing, and on other
+        pictures, the reader looks for the digit, if the service has one.
         """
         task, size = self._task, max(1, min(self._max_batch, _GROUP_BYTES // math.prod(self._task.shape)))
         for start in range(0, len(pictures), size):
@@ -306,7 +307,7 @@ class Recognition:
                 yield (yield from _or_error(self._look(page, whole)))
 
     def _mix(self, page: Page, whole: Outcome[Prediction]) -> _Asking[Outcome[Prediction]]:
-        """Return the answer on a drawing; where the model is not sure, its class is that of both networks."""
+        """Return the answer on a drawing; if the model is not sure, both networks decide on the class."""
         answer = whole.result
         if isinstance(answer, Prediction) and _certainty(answer) < THRESHOLDS.sure_alone:
             with suppress(ReaderMissingError):
@@ -316,8 +317,8 @@ class Recognition:
     def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        Without a reader, and where neither is sure of a part but the model is of all ink of the picture, that
-        decides: `whole` is its answer, if it was asked before.
+        The model's answer to all ink decides without a reader, and if the model is sure of all ink while
+        neither network is sure of a part. `whole` is this answer, if it is known already.
         """
         count: int | None = None
         part: Outcome[Prediction] | None = None
@@ -384,16 +385,7 @@ class Recognition:
 
     def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs, is_part = yield from self._read_text(found, answers)
-        is_unsure = len(reading.digits) <= 1 and all(
-            _certainty(each) < THRESHOLDS.sure_alone for each in reading.digits
-        )
-        if is_unsure and found.is_anything and found.page.digit is None:
-            whole = yield from self._ask_whole(found.page)
-            if _is_sure_of_all_ink(whole.result):
-                lone = yield from self._read_text(lone_digit(found.page, whole.inputs[0]), [whole.result])
-                # All ink may be another digit than the one that is expected.
-                reading, inputs, is_part = lone if lone[0].digits else (reading, inputs, is_part)
+        reading, inputs, is_part = yield from self._read_lines(found, answers)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
             least = max(THRESHOLDS.sure_number, reading.confidence)
@@ -408,6 +400,19 @@ class Recognition:
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
 
+    def _read_lines(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
+        """Return the reading of a page, or of all its ink as one digit, if only the model is sure of that."""
+        lines = yield from self._read_text(found, answers)
+        digits = lines[0].digits
+        is_unsure = len(digits) <= 1 and all(_certainty(each) < THRESHOLDS.sure_alone for each in digits)
+        if is_unsure and found.is_anything and found.page.digit is None:
+            whole = yield from self._ask_whole(found.page)
+            if _is_sure_of_all_ink(whole.result):
+                lone = yield from self._read_text(lone_digit(found.page, whole.inputs[0]), [whole.result])
+                # All ink may be another digit than the one that is expected.
+                return lone if lone[0].digits else lines
+        return lines
+
     def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.
 
@@ -420,7 +425,7 @@ class Recognition:
             scores = digits_and_signs(peaks)[0].scores
             turns.append((float(scores[scores >= THRESHOLDS.sure].sum()), orientation, turned, peaks))
         total, orientation, turned, peaks = max(turns, key=itemgetter(0))
-        # A score is at most 1: one digit is no number.
+        # A score is at most 1: one digit does not make a number.
         if total <= 1:
             return None
         found = yield from _detect(turned, peaks)
@@ -431,12 +436,9 @@ class Recognition:
                 return orientation
         return None
 
-    def _read_text(
-        self, found: Detected, answers: Sequence[Answer]
-    ) -> _Asking[tuple[Reading, list[NDArray[np.uint8]], bool]]:
+    def _read_text(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
         reading = partial(read, found, answers, self._options, self._max_digits)
-        answered: tuple[Reading, list[NDArray[np.uint8]], bool]
-        answered = yield Compute(reading, _PEAK_COST * len(found.digits))
+        answered: _Read = yield Compute(reading, _PEAK_COST * len(found.digits))
         return answered
 
     def _find(self, page: Page) -> _Asking[Detected]:
@@ -507,7 +509,7 @@ class Recognition:
 
 
 def _ask(rows: Sequence[Any], pictures: Any) -> _Asking[Any]:
-    """Return the answers to inputs, with errors that stand in place of some of them, or a TaskCard."""
+    """Return the answers to inputs, with errors in place of some of them, or a TaskCard."""
     inputs = [row for row in rows if not isinstance(row, Exception)]
     if not inputs:
         return rows
@@ -544,7 +546,7 @@ def _certainty(answer: Prediction | Digit) -> float:
 
 
 def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Prediction]:
-    """True if the model alone is sure of the digit, of which the reader sees parts."""
+    """True if the model alone is sure of the digit whose parts the reader sees."""
     if not isinstance(answer, Prediction) or answer.is_digit is None:
         return False
     return _certainty(answer) >= THRESHOLDS.sure_alone

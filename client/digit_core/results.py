@@ -1,4 +1,4 @@
-"""Results: what an answer says, each member described once, by a field and its docstring.
+"""Results of calls: each member of an answer is described once, by a field and its docstring.
 
 JSON, the client's parser, the OpenAPI document, and the columns of Parquet and CSV follow from these fields.
 """
@@ -25,7 +25,7 @@ else:
 MIN_IS_DIGIT = 0.345
 """Default of the least `is_digit` of a digit. Training shifts the output so that 0.5 keeps 99.5 % of MNIST's
 digits. Other people write less neatly: of 443 real digits 0.5 keeps 98.9 %, 0.345 keeps 99.5 %, and still
-refuses 94.0 % of what is no digit (0.5: 95.1 %)."""
+refuses 94.0 % of other pictures (0.5: 95.1 %)."""
 MIN_CONFIDENCE = 0.15
 """Least confidence of a digit from a model without the output `is_digit`; ten digits have 0.1 by chance. Such
 a model gives a letter the digit that it resembles most, often with high confidence: a higher bar would refuse
@@ -49,7 +49,7 @@ Orientation = Annotated[int, Schema(enum=[90, 180, 270])]
 """Degrees by which a picture has to be turned clockwise to be upright."""
 
 _NULL = {"null": True}
-"""Metadata of a field that is null in JSON if it is None; JSON leaves out others."""
+"""Metadata of a field that is null in JSON if it is None; JSON omits other fields then."""
 _OF_CALL = {"of_call": True}
 """Metadata of a field that the gateway's answers say once for all results, or not at all."""
 _ON_REQUEST = {"on_request": True}
@@ -67,12 +67,12 @@ def parse_box(text: str) -> Box:
 
 
 class _Result:
-    """Base of what has a JSON object."""
+    """Base of results that have a JSON object."""
 
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without response, picture and what is None; files are base64."""
+        """Return the fields as JSON values, without response, picture and None; files are base64."""
         return to_json(self)
 
 
@@ -90,14 +90,14 @@ class Prediction(_Result):
     """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
     the confidence is below the task card's `refuse_below`. Later services may have other reasons."""
     index: ClassIndex = field(repr=False)
-    """Position of the most probable class in the model's labels, of a refused image, too."""
+    """Position of the most probable class in the model's labels, also of a refused image."""
     confidence: Share
-    """Probability of the class at `index`; of digits, given that the image shows one."""
+    """Probability of the class at `index`; for digits, given that the image shows one."""
     is_digit: Share | None = field(default=None, kw_only=True)
-    """Measure of whether the image shows a digit at all, of a model that learns it, and of the reader where
-    that looked: what has less than `min_is_digit` is refused. 0 if nothing is written."""
+    """Measure of whether the image shows a digit at all, by a model that learns it, and by the reader if it
+    was asked. An image with less than `min_is_digit` is refused; one on which nothing is written has 0."""
     count: Annotated[int, Schema(minimum=2)] | None = field(default=None, kw_only=True)
-    """Number of digits on the image, of `several_digits`; `/v1/read` reads them."""
+    """Number of digits on an image that is refused as `several_digits`; `/v1/read` reads them."""
     predicted_labels: tuple[str, ...] | None = field(default=None, kw_only=True)
     """Labels whose probabilities reach their thresholds, of a multi-label model only."""
     box: Box | None = field(default=None, kw_only=True)
@@ -139,12 +139,12 @@ class Prediction(_Result):
         return self.labels == DIGIT_LABELS
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """Return the `count` most probable classes, each label with its probability, the first one first."""
+        """Return the `count` most probable classes, each label with its probability, the best one first."""
         ranked = sorted(zip(self.labels, self.probabilities, strict=True), key=lambda pair: -pair[1])
         return ranked[:count]
 
     def looks_like_digit(self, min_is_digit: float = MIN_IS_DIGIT) -> bool:
-        """True if `is_digit` is at least `min_is_digit`; where that is None, by the confidence."""
+        """True if `is_digit` is at least `min_is_digit`; without `is_digit`, the confidence decides."""
         if self.is_digit is None:
             return self.confidence >= MIN_CONFIDENCE
         return self.is_digit >= min_is_digit
@@ -173,7 +173,7 @@ class Opinions:
     classifier: Opinion
     """By the classifier, the model that the request names, on the digit's crop."""
     reader: Opinion | None = None
-    """By the reader, on the page; none of a drawing, which the reader does not look at."""
+    """By the reader, on the page; missing for a drawing, on which the reader is not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class Digit(_Result):
     opinions: Opinions | None = field(
         default=None, kw_only=True, compare=False, repr=False, metadata=_ON_REQUEST
     )
-    """What each network alone takes the digit for, if requested by `include=opinions`."""
+    """Digit that each network alone sees, if requested by `include=opinions`."""
     image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False, metadata=_ON_REQUEST)
     """The model's input, if requested by `include=image`: a PNG, 28×28, light ink on dark."""
 
@@ -203,8 +203,8 @@ class Line(_Result):
     """A line of digits, from left to right."""
 
     text: Annotated[str, Schema(examples=["2026", "9 10 11"])]
-    """The digits, with a space where a wide gap parts two numbers; with the signs of a pattern that was
-    expected."""
+    """The digits, with a space where a wide gap separates two numbers, and with the signs of an expected
+    pattern."""
     confidence: Share = field(kw_only=True)
     """Probability that `text` is right."""
     box: Box
@@ -216,10 +216,10 @@ class Line(_Result):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A text that a reading may be."""
+    """A text that an image may show."""
 
     text: str
-    """Text as of a reading."""
+    """Text in the form of a reading's."""
     probability: Share
     """Probability that the text is right."""
 
@@ -238,8 +238,8 @@ class Reading(_Result):
     fits what was expected, `unsure` if the confidence is below the least one, or several texts fit. Later
     services may have other reasons."""
     candidates: tuple[Candidate, ...] = field(default=(), kw_only=True)
-    """The most probable texts, up to five, the best one first: that of the reading, and what else it may be;
-    of an `unexpected` one what was seen."""
+    """The most probable texts, up to five, the best one first: that of the reading and its alternatives, or
+    the texts that were seen if the reading is `unexpected`."""
     orientation: Orientation | None = field(default=None, kw_only=True)
     """Degrees by which the image has to be turned clockwise to be read; only if it is not upright, and shows
     a number that way up."""
@@ -275,7 +275,7 @@ class Network:
     """A version's network, from its model card."""
 
     name: str | None = field(default=None, metadata=_NULL)
-    """Name of the network; null if the model card does not say it."""
+    """Name of the network; null if the model card does not give it."""
     accuracy: Share | None = field(default=None, metadata=_NULL)
     """Accuracy on its test set; null if it was not tested."""
 
@@ -288,7 +288,7 @@ class ModelVersion:
     state: Annotated[str, Schema(enum=["UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"])]
     """State in the version's life cycle."""
     network: Network | None = field(default=None, kw_only=True)
-    """The network, if the version says it."""
+    """The network, if the version names it."""
 
     @property
     def is_available(self) -> bool:
@@ -311,8 +311,8 @@ class Models:
     models: Annotated[tuple[str, ...], Schema(minItems=1)]
     """Names of the models that the service lists, the default one first, and of this one."""
     traffic: Mapping[str, Share] = field(default_factory=dict)
-    """Share of the requests without version and label that a version label answers; the default's has the
-    rest."""
+    """Share of the requests without version and label that a version label answers; the default version
+    answers the rest."""
     feedback: bool = False
     """True if /v1/feedback takes labels of pictures for this model."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)

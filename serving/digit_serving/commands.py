@@ -1,6 +1,6 @@
 """Parts that commands share: options, click's errors, and text for terminals."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -49,13 +49,6 @@ def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers
         ).rstrip()
         for cells in [headings, *rows]
     )
-
-
-def format_fields(fields: Iterable[tuple[str, str]]) -> str:
-    """Return names and values, one field a line."""
-    listed = list(fields)
-    width = max((len(name) for name, _ in listed), default=0)
-    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in listed)
 
 
 def format_time(time: datetime) -> str:

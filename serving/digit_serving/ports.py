@@ -26,7 +26,7 @@ class Ports:
         return f"http://{self.host}:{self.gateway}"
 
     def conflict(self) -> str:
-        """Return a sentence about the ports that are in use, with the ways to choose others; "" without."""
+        """Return a sentence on the ports in use, with the ways to choose others; "" if all are free."""
         taken = [
             (f"{port} ({name})", f"{option} PORT", f"{variable}=PORT")
             for name, option, variable, host, port in (
@@ -58,7 +58,7 @@ def _is_free(host: str, port: int) -> bool:
 
 if __name__ == "__main__":
     _given = (os.environ.get(f"DIGITS_{name}", "") for name in ("PORT", "GRPC_PORT", "REST_PORT"))
-    # `digits up` reports a number that is none.
+    # `digits up` reports an invalid number.
     _numbers = [int(given) if given.isdigit() else 0 for given in _given]
     _defaults = (DEFAULTS.gateway, DEFAULTS.grpc, DEFAULTS.rest)
     _chosen = [number or default for number, default in zip(_numbers, _defaults, strict=True)]

@@ -125,9 +125,9 @@ def publish_shipped(root: Path, report: Callable[[str], None]) -> None:
         if not _is_empty(root):
             return
         remove_leftovers(root)
-        # In the folder itself, which may be a mount point: a rename stays on one file system.
+        # Use the folder itself, which may be a mount point: a rename stays on one file system.
         with TemporaryDirectory(prefix=STAGING_PREFIX, dir=root) as temporary:
-            # Without its output, which names the temporary folder.
+            # Drop the output, which names the temporary folder.
             command = ["sh", "-c", 'exec "$@" >/dev/null', "sh", *python_command("train", "--if-needed")]
             with ProcessGroup(interrupt=True) as group:
                 group.start(Child("publication", command, {"DIGITS_MODELS": temporary}))
@@ -276,7 +276,7 @@ def _start(group: ProcessGroup, folder: ModelsFolder, served: ServedConfig, port
         # Loopback connections need no TLS.
         **dict.fromkeys(_MODEL_SERVER_TLS, ""),
         **_log_level(),
-        # Without JSON, for a terminal.
+        # A terminal shows lines, not JSON.
         "DIGITS_LOG_FORMAT": os.environ.get("DIGITS_LOG_FORMAT", "pretty"),
     }
     group.start(Child("gateway", python_command("gateway"), settings))
@@ -284,17 +284,17 @@ def _start(group: ProcessGroup, folder: ModelsFolder, served: ServedConfig, port
 
 
 def _permitted_models(folder: ModelsFolder) -> list[str]:
-    """Return the models of DIGITS_MODEL_NAMES, else those of the folder, and `*` for those to come."""
+    """Return the models of DIGITS_MODEL_NAMES, or those of the folder and `*` for later ones."""
     given = os.environ.get("DIGITS_MODEL_NAMES")
     return given.split(",") if given else [*folder.classifiers(), "*"]
 
 
 def choose_default(folder: ModelsFolder, report: Callable[[str], None]) -> str:
-    """Return the model of DIGITS_MODEL_NAME, else the folder's default, and enter it in models.config.
+    """Return the model of DIGITS_MODEL_NAME, or the folder's default, and enter it in models.config.
 
-    The first start chooses that, the digits or the first by name, and a later one if it is gone: a model that
-    is published afterwards must not take over the callers who name none. An empty folder's default is not
-    entered. Raise DigitServingError if no version can be served.
+    The first start chooses the digits or the first model by name, and later ones keep it while it exists: a
+    model that is published afterwards must not take over the callers who name none. An empty folder's default
+    is not entered. Raise DigitServingError if no version can be served.
     """
     names, default, named = folder.classifiers(), folder.default(), os.environ.get("DIGITS_MODEL_NAME")
     if not folder.names():
@@ -330,9 +330,9 @@ def start_model_server(
 
 
 def _without_info() -> int:
-    """Return a pipe whose lines go to standard error, but for those of TensorFlow's severity INFO.
+    """Return a pipe whose lines go to standard error, except those of TensorFlow's severity INFO.
 
-    TensorFlow Serving writes several a second while it polls, also with TF_CPP_MIN_LOG_LEVEL. The pipe stays
+    TensorFlow Serving writes several a second while it polls, even with TF_CPP_MIN_LOG_LEVEL. The pipe stays
     open for further starts.
     """
     reading, writing = os.pipe()
@@ -353,7 +353,7 @@ def _log_level() -> dict[str, str]:
 
 
 def find_model_server() -> tuple[str, list[str]]:
-    """Return name and command of `tensorflow_model_server` if it is installed, else of the drop-in.
+    """Return the name and command of `tensorflow_model_server` if it is installed, or of the drop-in.
 
     DIGITS_MODEL_PUBLIC_KEY needs the drop-in: TensorFlow Serving does not verify signatures.
     """

@@ -205,7 +205,7 @@ def test_encode_feedback_on_an_answer_without_its_picture_names_its_request() ->
         assert document == {"request_id": "r", "index": 7, "label": text}
     with pytest.raises(ValueError, match="no picture and no request ID"):
         _api.encode_feedback(replace(ANSWERED, request_id=None), None, None)
-    with pytest.raises(ValueError, match="needs its label"):
+    with pytest.raises(ValueError, match="needs a label"):
         _api.encode_feedback(b"file", None, None)
 
 

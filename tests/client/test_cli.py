@@ -224,7 +224,7 @@ def test_read_options_reach_the_gateway(
 @pytest.mark.parametrize(
     ("fields", "printed"),
     [
-        ({"refusal": "unexpected"}, "{}: nothing that fits; seen: 12 (61.0%), 17 (3.0%)\n"),
+        ({"refusal": "unexpected"}, "{}: nothing fits; seen: 12 (61.0%), 17 (3.0%)\n"),
         ({"refusal": "no_digit", "orientation": 90}, "{}: turn the image by 90° clockwise\n"),
         ({"refusal": "blurred"}, "{}: blurred\n"),
         (
@@ -469,7 +469,7 @@ def test_predict_api_key_is_taken_from_option_or_environment(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("predict", "missing.png"), "no image at 'missing.png'"),
+        (("predict", "missing.png"), "there is no image at 'missing.png'"),
         (("predict", "-", "--version", "1", "--version-label", "stable"), "mutually exclusive"),
         (("predict", "https://a.test/5.png"), "https://a.test/5.png is a URL: download it first"),
         (("predict", "-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),

@@ -254,7 +254,7 @@ def test_client_of_another_address_raises_value_error() -> None:
     for url in ("localhost:8080", "ftp://127.0.0.1", "http://", "http://x:y"):
         with pytest.raises(ValueError, match="gateway's URL"):
             Client(url)
-    with pytest.raises(ValueError, match=r"gRPC address is host:port, as 127\.0\.0\.1:8500"):
+    with pytest.raises(ValueError, match=r"gRPC address must be host:port, such as 127\.0\.0\.1:8500"):
         ModelServerClient("http://127.0.0.1:8501")
 
 

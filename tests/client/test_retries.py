@@ -86,5 +86,5 @@ def test_default_timeout_is_ten_seconds_or_the_variable(monkeypatch: pytest.Monk
     assert default_timeout() == 2.5
     for text in ("abc", "-1", "inf"):
         monkeypatch.setenv("DIGITS_TIMEOUT", text)
-        with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT is .* not '{text}'"):
+        with pytest.raises(ValueError, match=f"DIGITS_TIMEOUT must be .* not '{text}'"):
             default_timeout()

@@ -91,7 +91,9 @@ def test_read_source_pillow_image_of_every_mode_returns_file(mode: str) -> None:
 
 @pytest.mark.parametrize("source", [None, 5, object(), ["a.png"]])
 def test_read_source_other_type_raises_not_an_image(source: object) -> None:
-    with pytest.raises(NotAnImageError, match=rf"an image is a path, bytes, .* not {type(source).__name__}"):
+    with pytest.raises(
+        NotAnImageError, match=rf"an image must be a path, bytes, .* not {type(source).__name__}"
+    ):
         _inputs.read_source(source)  # type: ignore[arg-type]
 
 

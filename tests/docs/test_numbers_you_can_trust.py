@@ -42,7 +42,7 @@ def test_tutorial_reads_what_is_expected(service: Copy) -> None:
         if name in READ:
             assert line == f"{path}: {number}"
         else:
-            assert line.startswith(f"{path}: nothing that fits; seen: ")
+            assert line.startswith(f"{path}: nothing fits; seen: ")
             assert f"{number} (" in line
 
 

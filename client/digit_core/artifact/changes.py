@@ -1,4 +1,4 @@
-"""Changes of labels: who moved which label, one change a line, in JSON; and the way back."""
+"""Changes of labels, with their time and user, as one JSON object a line; and the way back."""
 
 import getpass
 import json
@@ -55,7 +55,7 @@ def parse(text: str) -> Iterator[Change]:
 
 
 def previous(changes: Iterable[Change], current: int | None) -> int | None:
-    """Return the version that had a label before its current one, None if none is known.
+    """Return the version that had a label before its current one, or None if that is unknown.
 
     `changes` are those of this label, oldest first. A change back to the version before undoes the change
     between, so that rollbacks go ever further back. The last change is missing if its process was killed.

@@ -14,7 +14,7 @@ from digit_core.tfserving.protos import ModelServerConfig
 STABLE = "stable"
 """Label of the version that answers callers who name none."""
 LABELS = (STABLE, "canary")
-"""Labels that releases use: the second one is that of a version on trial."""
+"""Labels that releases use; a version on trial has the second one."""
 
 _MARK = "# Written by Digits: change it with `digits models`.\n"
 _LABEL = re.compile(r"\w+", re.ASCII)
@@ -34,7 +34,7 @@ class ModelsConfig:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse the text of a file. Raise ArtifactError if it is no ModelServerConfig."""
+        """Parse the text of a file. Raise ArtifactError if it is not a ModelServerConfig."""
         try:
             message = text_format.Parse(text, ModelServerConfig())
         except text_format.ParseError as error:

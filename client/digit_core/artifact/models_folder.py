@@ -100,7 +100,7 @@ class ModelsFolder:
         return sentences
 
     def default(self) -> str | None:
-        """Return the model that answers callers who name none, None if none has been chosen."""
+        """Return the model that answers callers who name none, or None if no model has been chosen."""
         try:
             return self.default_path.read_text().strip()
         except (FileNotFoundError, UnicodeDecodeError):
@@ -124,7 +124,7 @@ class ModelsFolder:
                 f"{self.root} has several models; choose one with --model: {', '.join(names)}"
             )
         if name is not None and name not in names:
-            raise ArtifactError(f"{self.root} has no model named {name}, but {', '.join(names)}")
+            raise ArtifactError(f"{self.root} has no model named {name}; it has {', '.join(names)}")
         return name or choices[0]
 
     def versions(self, name: str) -> dict[int, Version]:
@@ -144,7 +144,7 @@ class ModelsFolder:
         return self.versions(name).get(number, place)
 
     def labelled(self, name: str, label: str = STABLE) -> Version | None:
-        """Return the version with a label, None without one. Raise ArtifactError if its folder is missing."""
+        """Return the version with a label, if one has it. Raise ArtifactError if its folder is missing."""
         number = self.read_config().labels(name).get(label)
         return None if number is None else self.version(name, number)
 
@@ -169,17 +169,14 @@ class ModelsFolder:
         _write(self.traffic_path, json.dumps(shares, indent=2) + "\n")
 
     def write_config(self, config: ModelsConfig) -> None:
-        """Replace models.config as a whole, and record the changes of labels.
-
-        The caller holds the lock.
-        """
+        """Replace models.config, and record the changes of labels. The caller holds the lock."""
         try:
             old = self.read_config()
         except ArtifactError:
             old = config  # a damaged file names no labels
         _write(self.config_path, str(config))
         if lines := [f"{change}\n" for change in changes.between(old, config)]:
-            # Written anew, as models.config is: another user may not append to this one's file.
+            # Rewrite the file, as models.config: another user may not append to this one's file.
             _write(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
 
     def changes(self) -> list[Change]:
@@ -240,10 +237,10 @@ class ModelsFolder:
     def prepare(self, report: Report, load: Collection[str] = (), timeout: float = _LOCK_SECONDS) -> bool:
         """Bring models.config up to date for a model server that starts on this machine; True if it changed.
 
-        Correct the folders of the models, which may have been copied from elsewhere. Name no version and no
-        model whose files are missing or damaged: the server would not start. Load each version of the models
-        `load` in turn, and name none that fails. `report` gets a sentence for each. `timeout` in seconds
-        bounds the wait for the lock.
+        Correct the folders of the models, which may have been copied from elsewhere. Omit versions and models
+        whose files are missing or damaged: the server would not start. Load each version of the models `load`
+        in turn, and omit those that fail. `report` gets a sentence for each. `timeout` in seconds bounds the
+        wait for the lock.
         """
         ignored = self._folders() - {*self.names()}
         for name in sorted(ignored):
@@ -286,7 +283,7 @@ class ModelsFolder:
             self.write_traffic({key: value for key, value in shares.items() if key != name})
 
     def previous(self, name: str, label: str, current: int | None) -> int | None:
-        """Return the version that had a label before its current one, None if none is known."""
+        """Return the version that had a label before its current one, or None if that is unknown."""
         own = (change for change in self.changes() if (change.model, change.label) == (name, label))
         return changes.previous(own, current)
 
@@ -300,7 +297,7 @@ class ModelsFolder:
         return {path.name for path in self.root.glob("*/") if list_versions(path)}
 
     def _enter(self, config: ModelsConfig, version: Version) -> ModelsConfig:
-        """Enter a verified version, unless somebody else keeps the file. The caller holds the lock."""
+        """Enter a verified version, unless the file is not ours. The caller holds the lock."""
         if config.is_ours:
             config = self._with_entry(config, version)
             self.write_config(config)
@@ -322,10 +319,7 @@ class ModelsFolder:
 
     def _prepare_model(self, config: ModelsConfig, name: str, report: Report, load: bool) -> ModelsConfig:
         published, listed = self.versions(name), config.listed(name)
-        failures = {}
-        for number in sorted(listed):
-            if failure := self._failure(self.place(name, number), load):
-                failures[number] = failure
+        failures = {n: why for n in sorted(listed) if (why := self._failure(self.place(name, n), load))}
         for number, failure in failures.items():
             others = published.keys() - failures.keys()
             other = next((each for each in others if each in listed or not published[each].defect()), None)

@@ -31,7 +31,7 @@ NAME_RULE = (
     f"number nor {READER_NAME!r}"
 )
 MAX_LABELS = 25_000
-"""Most labels of a card; ImageNet-21k has 21,843."""
+"""Largest number of labels of a card; ImageNet-21k has 21,843."""
 MAX_SIDE = 2048
 """Largest height and width of a model's input, in pixels."""
 DIGIT_LABELS = tuple("0123456789")

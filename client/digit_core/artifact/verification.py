@@ -1,7 +1,7 @@
 """Verification of a version: it is loaded, and answers its warm-up requests, in a process of its own.
 
-TensorFlow Serving reports a version as available whose weights are missing, and ends if a version fails to
-load at its start. Only verified versions are named to a model server. The process runs this module; exit
+TensorFlow Serving reports a version without weights as available, and exits if a version fails to load at
+its start. Only verified versions are named to a model server. The process runs this module; exit
 status 1 means that the version fails, for the reason in the last line of standard error.
 """
 
@@ -43,7 +43,7 @@ def verify(version: Path) -> None:
             timeout=_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise ArtifactError(f"{version} can't be served: no answer within {_SECONDS:g} s") from None
+        raise ArtifactError(f"{version} can't be served: it did not answer within {_SECONDS:g} s") from None
     if done.returncode == 0:
         return
     if done.returncode in (-signal.SIGINT, -signal.SIGTERM):

@@ -59,7 +59,7 @@ class Version:
 
     @property
     def is_complete(self) -> bool:
-        """True if the files that every SavedModel with weights has are there."""
+        """True if the folder has the files of every SavedModel with weights."""
         variables = self.path / "variables"
         return (self.path / "saved_model.pb").is_file() and (
             (variables / "variables.index").is_file() and any(variables.glob("variables.data-*"))
@@ -139,7 +139,7 @@ def sha256(path: Path) -> str:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what interrupted publications and removals have left. No other process may publish meanwhile."""
+    """Delete the remains of interrupted publications and removals. No process may publish meanwhile."""
     for prefix in (STAGING_PREFIX, _REMOVED_PREFIX):
         for leftover in folder.glob(f"{prefix}*/"):
             shutil.rmtree(leftover)
@@ -162,7 +162,7 @@ def check_writable(folder: Path) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with TemporaryFile(dir=existing) as probe:
-            # Random: no file system stores it in less space.
+            # Use random bytes: no file system can compress them.
             probe.write(os.urandom(_PROBE_BYTES))
             probe.flush()
             os.fsync(probe.fileno())

@@ -1,1 +1,1 @@
-"""Feedback: what gateways write into a store, and training reads. Needs the extra feedback."""
+"""Feedback store, which gateways write and training reads. Needs the extra feedback."""

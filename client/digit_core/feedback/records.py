@@ -8,7 +8,7 @@ from typing import TypedDict
 from digit_core.results import Box
 
 WHOLE = -1
-"""Position of a whole reading, which is before its digits."""
+"""Position of a whole reading, which precedes its digits."""
 
 
 def digest_of(picture: bytes, box: Box | None, *, is_whole: bool = False) -> str:
@@ -26,7 +26,7 @@ class Seen(TypedDict):
     boxes: list[Box]
     """Boxes of the digits in the record's picture."""
     candidates: list[str]
-    """Texts that the reading may be, without probabilities; empty if there is only one."""
+    """Texts that the picture may show, without probabilities; empty if there is only one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Record:
     confidence: float
     """Probability of the most probable label, 0..1."""
     request_id: str
-    """Latest sampled request, or the first one that brought the picture. Callers may use an ID again."""
+    """ID of the latest sampled request, or the first with the picture. Callers may use an ID again."""
     sent_at: datetime
     """Time of that request, with a time zone."""
     index: int = 0

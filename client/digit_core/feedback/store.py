@@ -1,4 +1,4 @@
-"""Feedback store: pictures with labels, and those that wait for one. Alike for SQLite and PostgreSQL."""
+"""Feedback store: pictures with labels, and those that wait for one, in SQLite or PostgreSQL."""
 
 import random
 import secrets
@@ -55,7 +55,7 @@ class Criteria(TypedDict, total=False):
     since: datetime | None
     """Earliest time at which the picture was sent."""
     before: datetime | None
-    """End of the times, itself excluded."""
+    """Time before which the picture was sent."""
     request_id: str | None
     index: int | None
     caller: str | None
@@ -78,14 +78,14 @@ class FeedbackStore:
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        """Open the store. Raise StoreError, also for one without tables unless `create` is true."""
+        """Open the store. Raise StoreError if it has no tables, unless `create` is true."""
         parsed = parse_url(url)
         self.name = without_password(parsed)
         """URL without a password."""
         self._file = sqlite_file(parsed)
         # A mistyped name would become an empty store.
         if self._file and not create and not self._file.exists():
-            raise StoreError(f"{self._file} does not exist")
+            raise StoreError(f"{self._file} does not exist; check the store's URL")
         # Build the statement once: that takes longer than writing a row.
         self._upsert = _upsert(self._file is not None)
         self._engine = _create_engine(parsed)
@@ -96,8 +96,8 @@ class FeedbackStore:
     def save(self, records: Sequence[Record], known: Sequence[Record] = ()) -> None:
         """Write the records in one transaction, which is on disk at the return.
 
-        A picture that the same caller has sent before takes the new answer, and the new label if there is
-        one, else the new request ID. Records in `known` are only relabelled; a label of None clears theirs.
+        A picture that the same caller has sent before takes the new answer, and its new label or, without
+        one, the new request ID. Records in `known` are only relabelled; a label of None clears theirs.
         """
         if not records:
             return
@@ -190,13 +190,13 @@ class FeedbackStore:
     def delete(self, **given: Unpack[Criteria]) -> int:
         """Delete the records that meet all criteria, and return their number.
 
-        No byte of them remains: SQLite overwrites them; PostgreSQL writes the table anew, which needs its
-        owner, and keeps copies in its write-ahead log until they are recycled. Backups and replicas are not
+        No byte of them remains: SQLite overwrites them; PostgreSQL rewrites the table, which only its owner
+        may do, and keeps copies in its write-ahead log until this is recycled. Backups and replicas are not
         reached. Raise ValueError without a criterion.
         """
         count = self._delete_rows(**given)
         if not self._file:
-            # Do so even if nothing was deleted: an earlier deletion may have been interrupted before its end.
+            # Rewrite it even if nothing was deleted: an earlier deletion may have been interrupted.
             with self._translated_errors(), self._engine.connect() as connection:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sa.text(f"VACUUM FULL {pictures.name}"))
@@ -207,7 +207,7 @@ class FeedbackStore:
         """Yield a connection in a transaction, which is committed at the end. Raise StoreError."""
         with self._translated_errors():
             if self._file and not self._file.exists():
-                # Readable by its owner only.
+                # Only its owner may read the file.
                 self._file.touch(mode=0o600)
             with self._engine.begin() as connection:
                 yield connection
@@ -237,7 +237,7 @@ class FeedbackStore:
 
     def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
         """Create the tables; raise StoreError unless `create`, and for those of another release."""
-        # Without the lock first: a process that writes for long must not delay others that open the store.
+        # Look before locking: a process that writes for long must not delay others that open the store.
         if self._has_schema(connection):
             return
         if not create:

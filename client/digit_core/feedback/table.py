@@ -17,7 +17,7 @@ class StoreError(Exception):
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """Times with a time zone, of which SQLite has none: stored and returned in UTC."""
+    """Time with a time zone, stored and returned in UTC: SQLite has no time zones."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
@@ -58,8 +58,8 @@ pictures = sa.Table(
 """Pictures with a label, and those that wait for one; `Record` explains the columns."""
 revision = sa.Table("feedback_schema", metadata, sa.Column("version_num", sa.String(32), primary_key=True))
 REVISION = "1"
-"""Revision of this schema, the only one that is read. Releases may add tables, and columns with a default or
-without a value, and leave it: after a rollback the earlier release goes on to write what it knows."""
+"""Revision of this schema, the only one that is read. A release that only adds tables or
+optional columns keeps it, so that the earlier release can still write after a rollback."""
 secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary_key=True))
 """Key of this store, which decides what is held out: callers can't know it."""
 
@@ -67,8 +67,7 @@ secret = sa.Table("feedback_secret", metadata, sa.Column("key", sa.Text, primary
 def is_held_out(key: str, digest: str) -> bool:
     """True for a fifth of all pictures, which test a model and never train it.
 
-    A keyed hash of the picture: neither a request ID nor an attempt with other pictures tells a caller the
-    side.
+    A keyed hash of the picture decides: callers can't learn the side from request IDs or other pictures.
     """
     return int.from_bytes(hmac.digest(key.encode(), digest.encode(), "sha256")[:8]) % HELD_OUT_PART == 0
 
@@ -97,5 +96,5 @@ def sqlite_file(url: sa.URL) -> Path | None:
 
 
 def without_password(url: sa.URL) -> str:
-    """Return the URL for messages, without its passwords, of which the query may have one."""
+    """Return the URL for messages, without passwords; the query may have one, too."""
     return url.set(query={}).render_as_string()

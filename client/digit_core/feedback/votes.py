@@ -1,4 +1,4 @@
-"""Votes: which label counts of a picture that several callers label."""
+"""Votes: the label of a picture that several callers label."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ HELD_OUT_PART = 5
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """Labels of pictures by their digest, and the number of pictures on whose label callers don't agree."""
+    """Labels of pictures by their digest, and the number of pictures whose callers don't agree."""
 
     labels: dict[str, str]
     conflicts: int
@@ -20,8 +20,8 @@ class Votes:
 def count_votes(rows: Iterable[Any]) -> Votes:
     """Return the label of each picture.
 
-    The rows have `digest`, `label`, a caller's vote or None, and `hand_label`, that of a person who may label
-    or None. A label by hand decides; otherwise at least two thirds of the callers who voted have to agree.
+    Each row has a `digest`, a `label`, a caller's vote or None, and a `hand_label`, that of a person who may
+    label, or None. A hand label decides; otherwise at least two thirds of the callers who voted must agree.
     """
     given: dict[str, list[str]] = {}
     by_hand: dict[str, str] = {}

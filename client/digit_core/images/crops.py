@@ -26,7 +26,7 @@ class CropConfig:
     min_speck: float = 0.03
     """Area of a figure, as a share of the largest one's, below which it is a speck."""
     min_cut: float = 0.3
-    """The same for a figure at the edge of a digit's box, below which it is a part of the digit beside it."""
+    """The same for a figure at the edge of a digit's box: a smaller one belongs to the digit beside it."""
     ink_threshold: float = 0.2
     """Ink, in 0..1, above which a pixel belongs to the drawing."""
     side: int = 96

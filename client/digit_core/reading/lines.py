@@ -28,7 +28,7 @@ _TINY = float(np.finfo(float).eps)
 _DATE = parse_expectation("#{1,2}/#{1,2}/##|#{1,2}/#{1,2}/####|####/##/##")
 _ONE_DATE = Search(count=1, missed=0)
 _MAX_DATE = 10
-"""Most digits and signs of a date."""
+"""Largest number of digits and signs of a date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class FoundLines:
     `detected` has all n peaks of digits, and the signs without a better rival; `predictions` are the n of the
     model, `probabilities` float32 [n, 10] and `is_digit` [n] those by both networks. `lines` has the indexes
     of the digits of each line, `slashes` those of signs that look like 1s; `omitted_lines` those of lines
-    that are no numbers, each with its `is_digit`.
+    that are not numbers, each with its `is_digit`.
     """
 
     detected: Detected

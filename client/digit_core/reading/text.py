@@ -33,7 +33,7 @@ def read(
     options: Options = DEFAULTS,
     max_digits: int | None = None,
 ) -> tuple[Reading, list[NDArray[np.uint8]], bool]:
-    """Return the numbers on the page, the crop of each digit, in the same order, and if a line is left out.
+    """Return the numbers on the page, the crop of each digit, in order, and whether a line is left out.
 
     Takes one answer for each crop, and settles rivals. The options are those of ReadOptions. With an
     expectation, the reading has the one line that fits best, and is refused if no line fits. Raise
@@ -108,7 +108,7 @@ def _read_expected(
 
 
 def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
-    """Return the fit of the places of a line, of which `is_digit` is the probability that it is one.
+    """Return the fit of the places of a line; `is_digit` is the probability that it shows digits.
 
     Bayes' rule: a text that fits weighs as much as its evidence, any other text `unknown` of that.
     """
@@ -173,7 +173,7 @@ def _glyph(found: FoundLines, index: int) -> NDArray[np.uint8]:
 
 
 def _opinions(found: FoundLines, index: int) -> Opinions:
-    """Return the digit that each network alone sees. Uniform classes, of a lone digit, are no opinion."""
+    """Return the digit that each network alone sees. The uniform classes of a lone digit don't count."""
     classes = found.detected.digits.classes[index, :SIGN]
     by_reader = _opinion((classes / classes.sum()).tolist()) if np.ptp(classes) else None
     return Opinions(_opinion(found.predictions[index].probabilities), by_reader)

@@ -21,7 +21,7 @@ class Thresholds:
     neutral_score: float = 0.92
     """Score of a digit that leaves the model's odds as they are; a higher one raises them."""
     least_doubt: float = 1e-4
-    """Least doubt of a network: no probability is taken for nearer to 0 or 1."""
+    """Least doubt of a network: probabilities are clipped to this distance from 0 and 1."""
     min_same_overlap: float = 0.7
     """Intersection over union above which two peaks are one thing, seen at two levels of the pyramid."""
     max_covered: float = 0.6
@@ -52,7 +52,7 @@ class Thresholds:
     max_present: float = 0.97
     """Largest probability that a digit of a line is there."""
     missed_sign: float = 0.2
-    """Probability that a sign is not seen, or that one is seen which the text does not have."""
+    """Probability that a sign is missed, or is seen although the text has none."""
     max_cost: float = 10.0
     """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
     max_others: int = 128
@@ -66,7 +66,7 @@ class Thresholds:
     max_candidate_cost: float = 5.0
     """Largest cost of a candidate beside a line's text: exp(-5) is about `min_candidate`."""
     min_candidate: float = 0.005
-    """Least probability of a candidate that is no line's text."""
+    """Least probability of a candidate other than a line's text."""
     unknown: float = 0.01
     """Prior probability that a line is not as expected, or is none of the texts that were found."""
     min_expected: float = 0.5

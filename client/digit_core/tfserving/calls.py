@@ -1,4 +1,4 @@
-"""Calls to a model server without their sending: channels, methods, answers, and errors.
+"""Parts of calls to a model server: channels, methods, answers and errors; `connection` sends the calls.
 
 A channel balances the load over all addresses of a name, retries, keeps connections alive and reconnects.
 """
@@ -37,8 +37,8 @@ _SERVICE_CONFIG = {
         {
             "name": [{}],
             # Predictions are idempotent: a call that a terminating server drops goes to another one at once.
-            # RESOURCE_EXHAUSTED is not: it may have cost the server work, or come again. Connection retries
-            # the one refusal of this status that did not, which gRPC can't tell from others.
+            # A call with RESOURCE_EXHAUSTED may have cost the server work, or fail again. Connection retries
+            # those that the server refused before any work; gRPC can't tell them from the others.
             "retryPolicy": {
                 # 15, 60 and 240 ms: as long as a reconnection takes after a restart.
                 "maxAttempts": 4,
@@ -109,9 +109,9 @@ class VersionStatus(ModelVersion):
 
 
 def check_target(target: str) -> str:
-    """Return the target. Raise ValueError for a URL of HTTP."""
+    """Return the target. Raise ValueError for an HTTP URL."""
     if target.startswith(("http://", "https://")):
-        raise ValueError(f"the model server's gRPC address is host:port, as 127.0.0.1:8500, not {target!r}")
+        raise ValueError(f"the gRPC address must be host:port, such as 127.0.0.1:8500, not {target!r}")
     return target
 
 
@@ -128,7 +128,7 @@ def connect(target: str, credentials: grpc.ChannelCredentials | None, api: Any) 
 
 
 class Stub:
-    """gRPC stub of the three methods, which `awaitable` makes functions that can be awaited."""
+    """gRPC stub of the three methods, wrapped by `awaitable` so that they can be awaited."""
 
     def __init__(self, channel: Any, awaitable: Callable[[Any], Any]) -> None:
         def method(name: str, request: Any, response: Any) -> Any:

@@ -46,7 +46,7 @@ Batch = NDArray[np.uint8] | NDArray[np.float32]
 
 
 LayerValues = tuple[str, NDArray[np.float32], NDArray[np.float32] | None]
-"""Kind, activations [...] and weights [h, w, units] of a layer; None where it has none on the pixels."""
+"""Kind, activations [...] and weights [h, w, units] of a layer; None if it has none on the pixels."""
 Network = dict[str, Any]
 """A version's network: its `name`, and its `accuracy` on the test set, or None."""
 
@@ -84,8 +84,7 @@ def encode(batch: Batch, model: ModelRef) -> PredictRequest:
 
 def encode_input(values: Batch, name: str, signature: str, model: ModelRef) -> PredictRequest:
     """Convert an array to a request for a signature of `model` with one input."""
-    # No output filter: TensorFlow Serving refuses a filter that names an output which the model lacks, and
-    # gives all outputs without one.
+    # Send no output filter: TensorFlow Serving refuses one that names an output which the model lacks.
     request = PredictRequest(model_spec=model_spec(model))
     request.model_spec.signature_name = signature
     tensor = request.inputs[name]
@@ -148,7 +147,7 @@ def decode_peaks(response: PredictResponse) -> Peaks:
             raise ValueError(f"expected {name} float32 {[1, 'k', *sizes]}, got shape {list(values.shape)}")
         arrays.append(values[0])
     if len({len(values) for values in arrays}) != 1:
-        raise ValueError("the response has other numbers of scores, classes and boxes")
+        raise ValueError("the numbers of scores, classes and boxes differ in the response")
     scores, classes, boxes = arrays
     weights = response.outputs.get(LINE_WEIGHTS_OUTPUT)
     return Peaks(scores, classes, boxes, None if weights is None else _decode_tensor(weights)[0])
@@ -175,7 +174,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
         raise ValueError(
             f"expected probabilities float32 [n, {len(labels)}], got shape {list(probabilities.shape)}"
         )
-    # NaN fails the comparisons. The sum leaves out what they refuse: NumPy would warn about infinities.
+    # NaN fails the comparisons. The sum omits refused values, because NumPy would warn about infinities.
     in_range = (probabilities >= 0) & (probabilities < 1.001)
     is_valid = in_range.all(axis=1)
     is_one_label = not task.threshold
@@ -184,7 +183,7 @@ def decode(response: PredictResponse, task: TaskCard) -> list[Answer]:
     is_digits = _decode_is_digit(response, len(probabilities))
     if is_digits is not None:
         is_valid &= (is_digits >= 0) & (is_digits <= 1)
-    version = int(response.model_spec.version.value)
+    version = version_of(response)
     return [
         Prediction(
             index,

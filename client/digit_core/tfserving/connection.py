@@ -32,7 +32,7 @@ class ServedVersion:
     """Version that a reference named when it was last asked, with the version's task card and network."""
 
     model: ModelRef
-    """Reference that calls name: a label's may move to another version."""
+    """Reference that calls use; the label in it may move to another version."""
     version: int
     card: TaskCard = field(compare=False)
     network: codec.Network | None = field(compare=False)
@@ -98,14 +98,14 @@ class AsyncConnection:
             self.known.pop(model, None)
             raise
         except ServiceError as error:
-            # A version of another shape may have got the label, and refuses the batch.
+            # The label may have moved to a version of another shape, which refuses the batch.
             if error.reason == grpc.StatusCode.INVALID_ARGUMENT.name:
                 self.known.pop(model, None)
                 current = await self.served(model, deadline=deadline)
                 if current != served or current.card != served.card:
                     return current.pinned(current.version)
             raise
-        answered = int(response.model_spec.version.value)
+        answered = codec.version_of(response)
         _logger.debug(
             "%s: Predict of %d images by %s, version %d in %.1f ms (request %s)",
             self.target,
@@ -143,7 +143,7 @@ class AsyncConnection:
         inputs = pixels[np.newaxis]
         request = codec.encode_input(inputs, codec.IMAGES_INPUT, codec.LAYERS_SIGNATURE, model)
         response = await self._ask_signature(request, deadline)
-        return _decoded("layers", codec.decode_layers, response) if response else []
+        return _decoded("answer with layers", codec.decode_layers, response) if response else []
 
     async def versions(self, model: ModelRef, *, deadline: float) -> list[VersionStatus]:
         """Return the status of every version of the model, newest first."""
@@ -188,7 +188,7 @@ class Connection:
         self._connection = AsyncConnection(target, credentials, BLOCKING)
 
     def served(self, model: ModelRef, *, timeout: float) -> ServedVersion:
-        """Return the version that the reference names, as of the first call for it."""
+        """Return the version that the reference named at the first call for it."""
         return run(self._connection.served(model, deadline=time.monotonic() + timeout))
 
     def versions(self, model: ModelRef, *, timeout: float) -> list[VersionStatus]:
@@ -205,11 +205,11 @@ class Connection:
 
 
 def _decoded(name: str, decode: Callable[..., _Result], *arguments: Any) -> _Result:
-    """Return what `decode` makes of a response. Raise ServiceError that names an unusable one."""
+    """Return what `decode` makes of a response. Raise ServiceError if the response is unusable."""
     try:
         return decode(*arguments)
     except (ValueError, RecursionError) as error:
-        raise ServiceError(f"unusable {name}: {error}") from error
+        raise ServiceError(f"the {name} is unusable: {error}") from error
 
 
 def _metadata(request_id: str | None, trace: Mapping[str, str] | None = None) -> calls.Metadata:

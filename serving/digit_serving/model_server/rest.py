@@ -113,7 +113,7 @@ class RestApi:
 
 
 def _parse(body: bytes) -> dict[str, Any]:
-    """Return the body's object. Raises ServingError for other JSON, or if `signature_name` is no string."""
+    """Return the body's object. Raises ServingError for other JSON, or a `signature_name` of another type."""
     try:
         document, _ = _DECODER.raw_decode(body.decode("utf-8-sig").lstrip())
         # Only an escape can be half of a surrogate pair, which is in no name, and can't be encoded.
@@ -178,7 +178,7 @@ def _to_array(value: Any, type_number: int) -> Array:
     types = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
     for leaf in flat:
         if isinstance(leaf, list):
-            raise ServingError("lists of different lengths or depths")
+            raise ServingError("the lists have different lengths or depths")
         if type(leaf) not in types:
             raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
     try:

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 # Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 _MAX_WARMUP_REQUESTS = 1000
-# glibc's; other C libraries have none.
+# Only glibc has this function.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 # TensorProto's value field of each type; an array of any other type is always written as `tensor_content`.
 _VALUE_FIELDS = {
@@ -178,13 +178,13 @@ def decode(name: str, proto: TensorProto) -> Array:
         raise ServingError(f"tensor parsing error: {name}")
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
-    # KeyError: of a type that NumPy lacks, such as a variant.
+    # KeyError: NumPy lacks the type, such as a variant.
     except (KeyError, MemoryError, OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 
 def encode(array: Array, proto: TensorProto, as_content: bool) -> None:
-    """Write the array into the empty `proto`: as `tensor_content` if `as_content`, else as typed values.
+    """Write the array into the empty `proto`: as `tensor_content` if `as_content`, or as typed values.
 
     Strings are always typed values: TensorProto has no other form for them.
     """

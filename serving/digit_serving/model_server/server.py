@@ -77,7 +77,7 @@ def _poll_config(options: Options, core: ServerCore) -> None:
     while (seconds := options.model_config_file_poll_wait_seconds) > 0:
         time.sleep(seconds)
         try:
-            # Without waiting for new models: a label of another model may move meanwhile.
+            # Don't wait for new models: a label of another model may move meanwhile.
             core.configure(config.read_models(options))
         except ServingError as error:
             log.error("Failed to reload %s: %s", options.model_config_file, error)

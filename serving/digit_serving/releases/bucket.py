@@ -60,7 +60,7 @@ class Bucket:
         for _ in range(_WRITE_ATTEMPTS):
             config, condition = self.read_config()
             if not config.is_ours:
-                raise ArtifactError(f"Digits did not write {self.url}/models.config")
+                raise ArtifactError(f"Digits did not write {self.url}/models.config; use another folder")
             moved = {STABLE: min(numbers)} | config.labels(name) | dict(labels)
             newest = sorted(config.listed(name) | numbers)[-KEPT_VERSIONS:]
             changed = config.with_versions(name, {*newest, *numbers, *moved.values()}, _SERVED_FOLDER / name)
@@ -99,20 +99,20 @@ class Bucket:
                     if (there := self._read_manifest(place)) is None:
                         raise
             if _parse(there) != sums:
-                raise ArtifactError(f"it has other files than {version.path}, and a version never changes")
+                raise ArtifactError(f"it has other files than {version.path}; publish another version")
         self.report(f"{self.url}/{place} is complete.")
 
     def pull(self, version: Version, check: Callable[[Path], None]) -> None:
         """Copy a version into its folder, which appears when it is complete. The caller holds a lock.
 
-        `check` gets the folder of the complete files, and raises UnsignedError to refuse them. It is an error
-        if the folder exists with other files.
+        `check` gets the folder of the complete files, and raises UnsignedError to refuse them. Raise
+        ArtifactError if the folder exists with other files.
         """
         path, place = version.path, f"{version.model}/{version.number}"
         with _artifact_errors(f"{self.url}/{place}"):
             manifest = self._read_manifest(place)
             if manifest is None:
-                raise ArtifactError("there is no such version, or no complete one")
+                raise ArtifactError("the version is missing or incomplete; push it again")
             staged = path if path.exists() else path.with_name(f"{_STAGED_PREFIX}{path.name}")
             wanted, present = _parse(manifest), _checksums(staged)
             if present != wanted:
@@ -214,7 +214,7 @@ class Pull:
         folder = self.folder
         old = changed = folder.read_config()
         if not old.is_ours:
-            raise ArtifactError(f"Digits did not write {folder.config_path}")
+            raise ArtifactError(f"Digits did not write {folder.config_path}; use another folder")
         refusals = {name: self._pull_listed(config, name) for name in names}
         errors = [error for refused in refusals.values() for error in refused.values()]
         if errors and all(config.listed(name) == refusals[name].keys() for name in names):

@@ -301,7 +301,7 @@ def default(name: str | None, folder: "ModelsFolder") -> None:
     Without NAME, print the model that does.
     """
     if name is None:
-        click.echo(folder.default() or "none; the next `digits up` chooses one")
+        click.echo(folder.default() or "No model is the default; the next `digits up` chooses one.")
     elif folder.choose(name) == READER_NAME:
         raise DigitServingError(f"{READER_NAME} can't be the default: it answers no callers")
     else:

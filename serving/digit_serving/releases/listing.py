@@ -11,7 +11,7 @@ from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.traffic import Shares
 from digit_core.tfserving.calls import VersionStatus
 from digit_serving import commands
-from digit_serving.commands import NONE, format_fields, format_size, format_time
+from digit_serving.commands import NONE, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
 _HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
@@ -24,7 +24,7 @@ class Row:
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
     from the model card, None if the card lacks them. `state` is "missing" without a folder, "not entered" if
     models.config does not list the version, "damaged" if a file of a version that is not loaded has changed,
-    or else the model server's, None if it does not know the version or does not answer. `bytes` is the size
+    or the model server's, None if it does not know the version or does not answer. `bytes` is the size
     on disk. `reason` says why the version can't be served, "" if it can.
     """
 
@@ -105,7 +105,9 @@ def format_history(changes: Iterable[Change]) -> str:
 
 def format_card(card: Mapping[str, Any]) -> str:
     """Return the model card with one entry per line; nested entries are indented."""
-    return format_fields(_entries(card, ""))
+    entries = [*_entries(card, "")]
+    width = max((len(name) for name, _ in entries), default=0)
+    return "\n".join(f"{name.ljust(width)}  {value}".rstrip() for name, value in entries)
 
 
 def _cells(row: Row, shares: Shares, mark: str) -> tuple[str, ...]:

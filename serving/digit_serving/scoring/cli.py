@@ -32,7 +32,7 @@ _PINNED = ("version", "label", "include")
 @click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Ray cluster: HOST:PORT on one of its nodes, else ray://HOST:PORT.  "
+    help="Ray cluster: HOST:PORT on one of its nodes, or ray://HOST:PORT.  "
     "[default: processes on this machine]",
 )
 @click.option("--workers", type=_COUNT, help="Number of workers.  [default: all CPUs]")
@@ -43,8 +43,8 @@ _PINNED = ("version", "label", "include")
     "--doubtful",
     type=click.FloatRange(min=0, max=100, min_open=True),
     metavar="PERCENT",
-    help="Also write what was refused as unexpected or unsure, then the least sure answers, this part of "
-    "all, to OUT/_doubtful.csv.",
+    help="Also write the pictures refused as unexpected or unsure, and then this part of the answers, the "
+    "least sure ones, to OUT/_doubtful.csv.",
 )
 @option("--timeout", type=POSITIVE, default=60.0, help="Timeout of a call with its retries, in seconds.")
 @click.pass_context

@@ -67,7 +67,7 @@ def absolute(url: str) -> str:
 
 @contextlib.contextmanager
 def as_os_errors(path: str) -> Iterator[None]:
-    """Turn other errors into OSError: filesystems raise those of their libraries, for credentials say."""
+    """Turn other errors into OSError: filesystems raise those of their libraries, such as for credentials."""
     try:
         yield
     except OSError:
@@ -85,7 +85,7 @@ def _to_row(filesystem: Any, info: Mapping[str, Any]) -> dict[str, str]:
         # The listing has the link's own time. A broken link stays as listed; reading it fails.
         with contextlib.suppress(OSError):
             info = filesystem.info(info["name"])
-    # A name that is no UTF-8 can't be in a table. Its escaped form can, and makes an error row.
+    # A name that is not UTF-8 can't be in a table. Its escaped form can, and makes an error row.
     path = _to_url(filesystem, info["name"]).encode(errors="surrogateescape")
     modified = next((info[key] for key in _MODIFIED if info.get(key)), "")
     etag = info.get("ETag") or info.get("etag") or f"{modified}-{info.get('size')}"

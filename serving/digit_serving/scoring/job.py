@@ -39,7 +39,7 @@ _PROBE_SECONDS = 2.0
 class Job:
     """Arguments of the command, and counts of its run as far as it has come.
 
-    An argument that is None stands for what the earlier results have, or else for the default.
+    An argument that is None has the value of the earlier results, or the default.
     """
 
     source: str
@@ -112,7 +112,7 @@ class Job:
         images, self.others = files.list_images(self.source)
         if not len(images):
             others = f", but other files: {_by_name(self.others)}" if self.others else ""
-            raise DigitServingError(f"no image in {self.source}{others}")
+            raise DigitServingError(f"there is no image in {self.source}{others}")
         pending, self.removed = results.tidy(images)
         self.scored = len(images) - len(pending)
         if len(pending):
@@ -152,29 +152,17 @@ class Job:
                     batch.check()
 
     def _pin(self, earlier: Run | None) -> tuple[Run, Version | None]:
-        """Return what the rows of this run have in common, and the version to serve unless there is a server.
+        """Return what the rows of this run have in common, and the version to serve unless a server is given.
 
         Raise SettingError if the earlier rows have something else in common.
         """
-        model, number, read, local = self.model, self.version, self.read, None
+        model, number, read = self.model, self.version, self.read or False
         if earlier:
-            model, read = model or earlier.model, earlier.read if read is None else read
+            model, read = model or earlier.model, earlier.read if self.read is None else read
             number = earlier.version if number is None and not self.label else number
-        label = self.label or STABLE
-        if not self.target:
-            folder = ModelsFolder(self.root)
-            model = folder.choose(model)
-            local = folder.labelled(model, label) if number is None else folder.version(model, number)
-            if local is None:
-                raise ArtifactError(f"no version of {model} is {label}; see `digits models ls`")
-            number = local.number
-        elif number is None:
-            with closing(Connection(self.target)) as server:
-                number = server.resolve(
-                    ModelRef(model or DIGITS.name, version_label=label), timeout=self.timeout
-                )
-        options = self._options(earlier.options if earlier else {}, read or False)
-        run = Run(files.absolute(self.source), model or DIGITS.name, number, read or False, options)
+        model, number, local = self._resolve(model, number)
+        options = self._options(earlier.options if earlier else {}, read)
+        run = Run(files.absolute(self.source), model, number, read, options)
         now, then = ({**asdict(each), **each.options} for each in (run, earlier or run))
         for name in sorted((now.keys() | then.keys()) - {"options"}):
             if now.get(name) != then.get(name):
@@ -183,6 +171,22 @@ class Job:
                     "use another folder"
                 )
         return run, local
+
+    def _resolve(self, model: str | None, number: int | None) -> tuple[str, int, Version | None]:
+        """Return the model's name, the version's number, and the version itself unless a server is given."""
+        label = self.label or STABLE
+        if not self.target:
+            folder = ModelsFolder(self.root)
+            model = folder.choose(model)
+            local = folder.labelled(model, label) if number is None else folder.version(model, number)
+            if local is None:
+                raise ArtifactError(f"no version of {model} has the label {label}; see `digits models ls`")
+            return model, local.number, local
+        model = model or DIGITS.name
+        if number is None:
+            with closing(Connection(self.target)) as server:
+                number = server.resolve(ModelRef(model, version_label=label), timeout=self.timeout)
+        return model, number, None
 
     def _options(self, earlier: Mapping[str, Any], read: bool) -> dict[str, Any]:
         """Return the options of all pictures as Run has them. Raise SettingError."""

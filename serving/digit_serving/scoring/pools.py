@@ -106,8 +106,8 @@ def processes(workers: int | None) -> Iterator[Pool]:
 def ray_tasks(address: str, workers: int | None) -> Iterator[Pool]:
     """Connect to the Ray cluster at an address, whose CPUs each run a task by default.
 
-    Ray repeats a task three times whose process dies. Raise DigitServingError if there is no Ray, no cluster
-    answers, or a task fails.
+    Ray repeats a task up to three times if its process dies. Raise DigitServingError if there is no Ray, no
+    cluster answers, or a task fails.
     """
     with needs_extra("ray"):
         import ray
@@ -117,7 +117,7 @@ def ray_tasks(address: str, workers: int | None) -> Iterator[Pool]:
         socket.create_connection((host, port), _CONNECT_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise DigitServingError(f"no Ray cluster at {address}: {_one_line(error)}") from error
+        raise DigitServingError(f"there is no Ray cluster at {address}: {_one_line(error)}") from error
     try:
         task: Any = ray.remote(score_batch)
         cpus = int(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]

@@ -171,7 +171,7 @@ class ResultsFolder:
         return pending, len(pc.unique(removed["path"]))
 
     def write_doubtful(self, share: float, read: bool) -> tuple[str, int]:
-        """Write what was refused as unexpected or unsure, then the least sure share, 0 to 1, of the answers.
+        """Write the rows refused as unexpected or unsure, then the least sure share, 0 to 1, of the answers.
 
         Both begin with the least sure one. Return the path of the CSV file and its number of rows.
         """

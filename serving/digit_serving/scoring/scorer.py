@@ -27,7 +27,7 @@ class Scorer:
 
     The images lie on the filesystem of `source`, a path or URL; `target` is the model server's gRPC address,
     `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
-    are readings, in the columns of `rows.READINGS`, else predictions, in those of `rows.PREDICTIONS`.
+    are readings, in the columns of `rows.READINGS`, or predictions, in those of `rows.PREDICTIONS`.
 
     Errors of an image, of reading it or of the model server are rows; none is raised. Few images are in
     memory. A Scorer can be pickled: pools and Spark send it to their workers.

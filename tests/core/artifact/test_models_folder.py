@@ -203,7 +203,7 @@ def test_choose_names_the_models(folder: ModelsFolder) -> None:
     assert folder.choose("fashion") == "fashion"
     with pytest.raises(ArtifactError, match=r"choose .*: digits, fashion, reader"):
         folder.choose(None)
-    with pytest.raises(ArtifactError, match=r"has no model named shapes, but digits, fashion, reader"):
+    with pytest.raises(ArtifactError, match=r"has no model named shapes; it has digits, fashion, reader"):
         folder.choose("shapes")
 
 

@@ -63,5 +63,5 @@ def test_verify_error_of_tensorflow_is_told_and_without_it_the_extra(
 
 def test_verify_version_that_takes_too_long_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verification, "_SECONDS", 0.1)
-    with pytest.raises(ArtifactError, match=r"can't be served: no answer within 0\.1 s"):
+    with pytest.raises(ArtifactError, match=r"can't be served: it did not answer within 0\.1 s"):
         verify(tmp_path)

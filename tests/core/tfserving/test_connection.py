@@ -213,8 +213,8 @@ def test_served_other_failure_is_raised_and_not_remembered(to_colors: Any, color
 def test_unusable_card_or_answer_raises_service_error(to_colors: Any, colors: LinearModelServer) -> None:
     colors.card = b"[]"
     for _ in range(2):
-        with pytest.raises(errors.ServiceError, match="unusable task card"):
+        with pytest.raises(errors.ServiceError, match="task card from the model server is unusable"):
             to_colors.served(COLORS, deadline=soon())
     colors.card = json.dumps(CARD.to_document() | {"labels": ["a", "b", "c"]}).encode()
-    with pytest.raises(errors.ServiceError, match="unusable answer"):
+    with pytest.raises(errors.ServiceError, match="answer from the model server is unusable"):
         predict(to_colors, dark_and_light(CARD), COLORS)

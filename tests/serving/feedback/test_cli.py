@@ -237,7 +237,11 @@ def test_export_leaves_out_pictures_without_a_majority_or_of_a_caller(
 def test_commands_without_what_they_need_are_errors(run: Run, store: FeedbackStore, tmp_path: Path) -> None:
     missing = tmp_path / "missing.db"
     for arguments, status, message in (
-        (("ls", "--store", f"sqlite:///{missing}"), 1, f"Error: {missing} does not exist\n"),
+        (
+            ("ls", "--store", f"sqlite:///{missing}"),
+            1,
+            f"Error: {missing} does not exist; check the store's URL\n",
+        ),
         (
             ("delete", "--yes"),
             2,

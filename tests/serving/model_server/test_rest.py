@@ -22,7 +22,7 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
     return http.post(path, data=body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-LENGTHS = "lists of different lengths or depths"
+LENGTHS = "the lists have different lengths or depths"
 KEYS = "expected an object with the keys "
 WHICH = "the body must have either 'instances' or 'inputs'"
 LIST = "'instances' must be a list with at least one entry"

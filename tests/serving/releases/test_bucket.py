@@ -216,7 +216,7 @@ def test_push_goes_on_with_the_missing_files(s3: Any, folder: Path, to: Path) ->
     # A push that was interrupted has written no manifest.
     s3.rm("bucket/models/digits/11/manifest.json")
     s3.rm(files_of(s3, 11)["saved_model.pb"])
-    assert "there is no such version" in pull(to, status=1)
+    assert "the version is missing or incomplete" in pull(to, status=1)
     assert "Pushing 1 of 4 files" in push(folder)
     pull(to)
     assert contents(to / "digits" / "11") == contents(folder / "digits" / "11")
@@ -316,7 +316,7 @@ def test_concurrent_pushers_one_of_different_files_wins(s3: Any, folder: Path, t
     publish(tmp_path / "others", 11, b"others")
     errors = push_at_once(folder, tmp_path / "others")
     (loser,) = (versions for versions, error in errors.items() if error)
-    reason = f"it has other files than {loser}/digits/11, and a version never changes"
+    reason = f"it has other files than {loser}/digits/11; publish another version"
     assert errors[loser] == f"{URL}/digits/11: {reason}"
     (winner,) = errors.keys() - {loser}
     Bucket(URL, print).pull(version(tmp_path / "pulled", 11), lambda _: None)
@@ -335,7 +335,7 @@ def test_missing_things_are_errors(s3: Any, folder: Path, to: Path) -> None:
     none = f"Error: {URL}/models.config names no version"
     assert f"{none}; `digits models push` enters one" in pull(to, status=1)
     assert f"{none} of x;" in pull(to, "--model", "x", status=1)
-    assert f"{URL}/digits/7: there is no such version" in pull(
+    assert f"{URL}/digits/7: the version is missing or incomplete" in pull(
         to, "--model", "digits", "--version", 7, status=1
     )
     assert "s3://none/digits/11: The specified bucket does not exist" in run(

@@ -97,7 +97,7 @@ def test_score_complete_results_start_nothing(output: Path, photos: Path, server
     for path in photos.glob("*.png"):
         path.unlink()
     error = run(*arguments, status=1)
-    assert error == f"Error: no image in {photos}, but other files: 2 .svg, 1 .txt\n"
+    assert error == f"Error: there is no image in {photos}, but other files: 2 .svg, 1 .txt\n"
     assert sorted(output.iterdir()) == before
 
 
@@ -143,7 +143,7 @@ def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
     assert error == f"Error: [Errno 2] No such file or directory: '{tmp_path / 'none'}'\n"
     for address in ("127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"):
         error = run(photos, *options, "--ray", address, status=1)
-        assert error.startswith(f"Error: no Ray cluster at {address}: ")
+        assert error.startswith(f"Error: there is no Ray cluster at {address}: ")
         assert error.count("\n") == 1
     monkeypatch.setitem(sys.modules, "ray", None)
     error = run(photos, *options, "--ray", "127.0.0.1:1", status=1)
@@ -187,7 +187,7 @@ def test_score_model_or_version_that_no_folder_has_is_an_error(photos: Path, tmp
     folder.publish("digits", lambda _: None)
     for option, message in (
         (("--version", 5), "version 5 does not exist"),
-        (("--version-label", "canary"), "no version of digits is canary; see `digits models ls`"),
+        (("--version-label", "canary"), "no version of digits has the label canary; see `digits models ls`"),
         (("--model", "flowers"), "flowers"),
     ):
         assert message in run(*arguments, *option, status=1)
