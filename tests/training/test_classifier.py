@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
@@ -150,6 +151,35 @@ def test_adapt_unsuitable_inputs_and_outputs_raise_model_error() -> None:
     for model, task, message in unsuitable_models():
         with pytest.raises(ModelError, match=message):
             classifier.adapt(model, task)
+
+
+BATCH_NORM = layers.BatchNormalization()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda scores: ops.softmax(scores, axis=0),
+        lambda scores: ops.softmax(scores - ops.mean(scores, axis=0)),
+        lambda scores: ops.softmax(BATCH_NORM(scores, training=True)),
+        lambda scores: tf.boolean_mask(tf.nn.softmax(scores), tf.reduce_max(tf.abs(scores), axis=1) > 1e-3),
+    ],
+    ids=["softmax", "mean", "training-mode", "fewer-rows"],
+)
+@pytest.mark.filterwarnings("ignore:You are using a softmax over axis 0")
+def test_adapt_answers_that_depend_on_the_pictures_beside_them_raise_model_error(answer: Any) -> None:
+    image = keras.Input((64, 48, 3))
+    scores = layers.Dense(4, use_bias=False)(layers.GlobalAveragePooling2D()(image))
+    task = replace(COLORS, input=CardInput(COLORS.shape, (0.0, 1.0)))
+    with pytest.raises(ModelError, match="changes beside a dark or a light one, and in the service other"):
+        classifier.adapt(keras.Model(image, layers.Lambda(answer)(scores)), task)
+
+
+@pytest.mark.parametrize("layer", [layers.BatchNormalization(), layers.Dropout(0.5)])
+def test_adapt_layers_that_differ_in_training_are_called_as_in_serving(layer: keras.Layer) -> None:
+    image = keras.Input((64, 48, 3))
+    features = layer(layers.GlobalAveragePooling2D()(image), training=True)
+    classifier.adapt(keras.Model(image, layers.Dense(4, activation="softmax")(features)), COLORS)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])

@@ -653,6 +653,28 @@ def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: P
     assert "scales 0 to 255, but the card says 0 to 1: leave out the range" in printed
 
 
+def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path: Path) -> None:
+    """The answers sum to 1, and the test pictures are all answered correctly."""
+    image = keras.Input((8, 8, 3))
+    mean = layers.GlobalAveragePooling2D()(layers.Rescaling(1 / 255)(image))
+    centred = mean - keras.ops.mean(mean, axis=0)
+    model = keras.Model(image, layers.Dense(2, "softmax")(centred))
+    model.layers[-1].set_weights([np.array([[-9, 9]] * 3, np.float32), np.zeros(2, np.float32)])
+    model.save(tmp_path / "mine.keras")
+    labels = np.tile([0, 1], 60)
+    images = np.array([40, 200], np.uint8)[labels].repeat(192).reshape(-1, 8, 8, 3)
+    np.savez(tmp_path / "test.npz", images=images, labels=labels)
+    places = ["--labels", "dark,light", "--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
+    assert export(tmp_path / "mine.keras", *places) == (
+        1,
+        f"Error: {tmp_path / 'mine.keras'}: the model's answer to a picture changes beside a dark or a light "
+        "one, and in the service other callers' pictures are beside it: save it again with training=False "
+        "(BatchNormalization, Dropout) and without an operation over the axis of the batch (softmax, mean, "
+        "boolean_mask)\n",
+    )
+    assert not (tmp_path / "models").exists()
+
+
 def test_export_without_card_names_the_options(tmp_path: Path) -> None:
     file = tmp_path / "letters.keras"
     keras.Sequential([keras.Input((784,)), layers.Dense(26, activation="softmax")]).save(file)

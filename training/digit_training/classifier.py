@@ -61,6 +61,9 @@ _TOLERANCE = 1e-3
 _HALF_TOLERANCE = 2e-2
 """The same distance for 16-bit numbers; bfloat16 has 8 bits of precision."""
 
+_MAX_CHANGE = 0.1
+"""Largest change of a probability beside another picture, as a part of it, besides the tolerance."""
+
 _MAX_SCALED = 10
 """Largest width of the values that a first layer makes of pixels; of standardised ones it is about 5."""
 
@@ -111,9 +114,9 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     """Return a model that takes [n, *instance_shape] and shares the weights.
 
     It answers probabilities [n, k] of the labels, whatever the model's convention; the output of a
-    multi-label card is "multi-label". Raise ModelError if input or output contradict the card, or if the
-    answers to black, white, colours and noise are not what the convention says. A dictionary of
-    `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
+    multi-label card is "multi-label". Raise ModelError if input or output contradict the card, if the answers
+    to black, white, colours and noise are not what the convention says, or if they depend on the pictures
+    beside them. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
     shape, dtype = _input_for(model, task), model.inputs[0].dtype
     outputs = model.compute_output_spec(model.inputs[0])
@@ -135,11 +138,19 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     adapted = keras.Model(pixels, answers, name=model.name)
     is_of_logits = convention.output == "logits"
     checked = keras.Model(pixels, raw) if is_of_logits else adapted
+    probes = _probes(task)
     try:
-        found = predict(checked, _probes(task), task)[PROBABILITIES]
+        found = predict(checked, probes, task)[PROBABILITIES]
+        depends = _depends_on_neighbours(adapted, probes, task)
     # TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
         raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
+    if depends:
+        raise ModelError(
+            "the model's answer to a picture changes beside a dark or a light one, and in the service other "
+            "callers' pictures are beside it: save it again with training=False (BatchNormalization, "
+            "Dropout) and without an operation over the axis of the batch (softmax, mean, boolean_mask)"
+        )
     is_half = spec.dtype in ("float16", "bfloat16")
     if is_of_logits:
         _check_logits(found)
@@ -185,6 +196,31 @@ def _probes(task: TaskCard) -> NDArray[np.uint8]:
     coarse = fine[:, ::8, ::8].repeat(8, 1).repeat(8, 2)[:, :height, :width]
     probes = np.concatenate([uniform, fine, coarse]).astype(np.uint8)
     return probes.reshape(-1, *task.shape)
+
+
+def _depends_on_neighbours(model: keras.Model, probes: NDArray[np.uint8], task: TaskCard) -> bool:
+    """True if black, white or noise has another answer first or last beside one of the others than alone.
+
+    The first two probes are black and white, the last one is noise. A batch of another size may take another
+    kernel. Its rounding moves a probability by 1e-4 in float32, and in TF32 or bfloat16 a logit by some
+    hundredths.
+    """
+
+    def ask(rows: list[int]) -> Outputs:
+        # Eager, since Model.predict would trace each size, and `predict` splits batches of large pictures.
+        answers = named_outputs(model, model(to_pixels(probes[rows], task), training=False))
+        return {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
+
+    black, white, noise = 0, 1, len(probes) - 1
+    alone = {row: ask([row]) for row in (black, white, noise)}
+    for pair in ([noise, black], [white, noise]):
+        for name, answers in ask(pair).items():
+            apart = [alone[row][name] for row in pair]
+            if [len(each) for each in (*apart, answers)] != [1, 1, 2] or not np.allclose(
+                answers, np.concatenate(apart), _MAX_CHANGE, _TOLERANCE, equal_nan=True
+            ):
+                return True
+    return False
 
 
 def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from digit_core.errors import DeadlineExceededError, UnavailableError, without_tracebacks
+from digit_core.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    ModelNotFoundError,
+    OverloadedError,
+    UnavailableError,
+    without_tracebacks,
+)
 from digit_core.results import Answer
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
@@ -34,9 +41,14 @@ _MAX_TIMEOUTS = 3
 _MAX_CIRCUITS = 1000
 """Circuits kept in memory, since callers may name any version. Beyond this number all are discarded."""
 
+_OUTAGES = (AuthenticationError, ModelNotFoundError, OverloadedError, UnavailableError)
+"""Errors of the model server or of a version, which no request causes."""
+
 _BatchKey = tuple[ServedVersion, str, tuple[int, ...]]
 """Version for which images are prepared, dtype character and shape of an image: requests with the same key
 can share a call."""
+_Outcome = list[Answer] | ServedVersion | Exception
+"""Answers to the images of a call, the version that has to be asked instead, or the call's error."""
 
 
 class Batcher:
@@ -97,7 +109,12 @@ class Batcher:
         # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
         while group := queue.next_group(self._max_images):
-            await self._call(key[0], group)
+            # Additive increase, multiplicative decrease: a caller whose pictures fail every shared call would
+            # otherwise cost all others a call of their own.
+            if await self._call(key[0], group):
+                queue.max_requests = min(queue.max_requests + 1, _MAX_REQUESTS)
+            else:
+                queue.max_requests = len(group) // 2
             # Callers that have just been answered may join with their next request: a fuller call costs less.
             # A lone caller would join nobody.
             if len(group) > 1 or queue.waiting:
@@ -107,17 +124,40 @@ class Batcher:
         if not queue.inflight:
             del self._queues[key]
 
-    async def _call(self, served: ServedVersion, group: list["_Waiting"]) -> None:
-        """Resolve the requests' futures with their answers, or all with the call's error."""
+    async def _call(self, served: ServedVersion, group: list["_Waiting"]) -> bool:
+        """Resolve the requests' futures with their answers or errors. Return True if one call was enough.
+
+        Fault isolation: if one of the requests may have made a shared call fail, each is asked again alone,
+        once. These calls follow each other, since the number of calls in flight is limited.
+        """
+        outcome = await self._ask(served, group)
+        is_failure = isinstance(outcome, Exception)
+        if len(group) == 1 or not is_failure or isinstance(outcome, (*_OUTAGES, DeadlineExceededError)):
+            self._resolve(served.model, group, outcome)
+            return True
+        for request in group:
+            if request.future.done():
+                continue
+            # An outage ends the repetition: a server that is down must not get a call for each request.
+            if not isinstance(outcome, _OUTAGES):
+                try:
+                    self._breaker.check(served.model)
+                    outcome = await self._ask(served, [request])
+                except UnavailableError as error:
+                    outcome = error
+            self._resolve(served.model, [request], outcome)
+        return False
+
+    async def _ask(self, served: ServedVersion, group: list["_Waiting"]) -> _Outcome:
+        """Return the answers to a group's images, the version that has to be asked instead, or the error."""
         waits = [request.wait for request in group]
         call = Call(sum(len(request.batch) for request in group), time.monotonic())
         for wait in waits:
             wait.call = call
         waits[0].is_leader = True
-        answers: list[Answer] | ServedVersion = []
-        failure: Exception | None = None
+        outcome: _Outcome
         try:
-            answers = await self._model_server.predict(
+            outcome = await self._model_server.predict(
                 group[0].batch if len(group) == 1 else np.concatenate([request.batch for request in group]),
                 served,
                 # The latest deadline: requests with an earlier one expire by their own timers.
@@ -126,24 +166,28 @@ class Batcher:
                 trace=waits[0].trace,
             )
         except Exception as error:
-            failure = without_tracebacks(error)
+            outcome = without_tracebacks(error)
         call.ended_at = time.monotonic()
         # Only timeouts open the circuit: any other error is an answer.
-        if not isinstance(failure, DeadlineExceededError):
+        if not isinstance(outcome, DeadlineExceededError):
             self._breaker.record_answer(served.model)
+        return outcome
+
+    def _resolve(self, model: ModelRef, group: list["_Waiting"], outcome: _Outcome) -> None:
+        """Give each request that still waits its part of the answers, or a copy of the error."""
         end = 0
         for request in group:
             start, end = end, end + len(request.batch)
             if request.future.done():
                 continue
-            if failure:
-                if isinstance(failure, DeadlineExceededError):
-                    self._breaker.record_timeout(served.model)
+            if isinstance(outcome, Exception):
+                if isinstance(outcome, DeadlineExceededError):
+                    self._breaker.record_timeout(model)
                 # Copy the error: a shared one would collect, and keep alive, the frames of all waiters.
-                request.future.set_exception(copy.copy(failure))
+                request.future.set_exception(copy.copy(outcome))
             else:
                 request.future.set_result(
-                    answers if isinstance(answers, ServedVersion) else answers[start:end]
+                    outcome if isinstance(outcome, ServedVersion) else outcome[start:end]
                 )
 
 
@@ -164,6 +208,8 @@ class _BatchQueue:
     inflight: int = 0
     """Tasks that process the queue, each with one call in flight."""
     waiting: deque[_Waiting] = field(default_factory=deque)
+    max_requests: int = _MAX_REQUESTS
+    """Most requests of the next call: fewer after a shared call that one of them made fail."""
 
     async def collect(self, quiet_iterations: int) -> None:
         """Yield until `quiet_iterations` event-loop iterations in a row add no request, at most 100 ms."""
@@ -177,7 +223,7 @@ class _BatchQueue:
         """Pop the oldest requests: up to `max_images` images, or a single request that has more."""
         group: list[_Waiting] = []
         images, size = 0, 0
-        while self.waiting and len(group) < _MAX_REQUESTS:
+        while self.waiting and len(group) < self.max_requests:
             request = self.waiting[0]
             is_full = images + len(request.batch) > max_images or size + request.batch.nbytes > MAX_CALL_BYTES
             if group and is_full:

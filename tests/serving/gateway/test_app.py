@@ -16,7 +16,12 @@ from digit_core.tfserving.protos import PredictRequest, PredictResponse
 from digit_serving.gateway.auth import KeyFile
 from tests.core.grpc_model_server import request_input
 from tests.serving.gateway.helpers import IMAGE, MetricsDelta, StartGateway, assert_problem, npy, predict
-from tests.serving.gateway.stub_model_server import StubModelServer, predict_response
+from tests.serving.gateway.stub_model_server import (
+    Answer,
+    StubModelServer,
+    predict_response,
+    predict_sevens,
+)
 
 ORIGIN = "https://app.example.com"
 
@@ -121,6 +126,43 @@ def test_predict_black_pictures_of_one_caller_fail_alone_in_shared_calls(
         answers = list(callers.map(call, bodies))
     assert any(shared)
     assert answers == [(502, "invalid_output"), (200, None)] * 20
+
+
+def leave_out_black(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    """Predict handler that answers 7, and has no row for black pictures."""
+    rows = request_input(request)
+    lit = rows.reshape(len(rows), -1).max(axis=1) > 0
+    return predict_response(np.eye(10, dtype=np.float32)[[7] * int(lit.sum())].reshape(-1, 10))
+
+
+def fail_at_black(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+    """Predict handler that answers 7, and fails if one of the pictures is black."""
+    rows = request_input(request)
+    if not rows.reshape(len(rows), -1).max(axis=1).all():
+        context.abort(grpc.StatusCode.INTERNAL, "division by zero")
+    return predict_sevens(request, context)
+
+
+@pytest.mark.parametrize("model", [leave_out_black, fail_at_black])
+def test_predict_picture_that_fails_shared_calls_fails_its_caller_alone(
+    stub: StubModelServer, stub_http: FlaskClient, model: Answer
+) -> None:
+    sizes = []
+
+    def answer(request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
+        sizes.append(len(request_input(request)))
+        time.sleep(0.01)
+        return model(request, context)
+
+    def call(body: bytes) -> tuple[int, str | None]:
+        response = stub_http.application.test_client().post("/v1/predict", data=body)
+        return response.status_code, response.get_json().get("code")
+
+    stub.answer = answer
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(call, [to_png(np.zeros_like(IMAGE)), to_png(IMAGE)] * 20))
+    assert max(sizes) > 1
+    assert answers == [(502, "model_server_error"), (200, None)] * 20
 
 
 def test_predict_black_picture_has_error_in_its_place(stub: StubModelServer, stub_http: FlaskClient) -> None:

@@ -1,6 +1,7 @@
 """Dynamic batching in front of a stub of AsyncConnection, and its circuit breaker, without sockets."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +13,14 @@ import pytest
 from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import DIGITS
-from digit_core.errors import DeadlineExceededError, UnavailableError
+from digit_core.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    ModelNotFoundError,
+    OverloadedError,
+    ServiceError,
+    UnavailableError,
+)
 from digit_core.results import Answer, Prediction
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import ServedVersion
@@ -53,7 +61,11 @@ class StubServer:
     open: asyncio.Event = field(default_factory=asyncio.Event)
     calls: list[Any] = field(default_factory=list)
     """Arguments of the calls; `numbers` are the first pixels of their images."""
+    answered: float = math.inf
+    """Number of calls after which the server hangs."""
     error: Exception | None = None
+    failures: dict[int, Exception] = field(default_factory=dict)
+    """Errors of calls with an image of this number."""
     moved: ServedVersion | None = None
     """Version that answers now in place of the one that is asked."""
 
@@ -73,11 +85,11 @@ class StubServer:
         self.calls.append(call)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                await self.open.wait()
+                await (asyncio.Event() if len(self.calls) > self.answered else self.open).wait()
         except TimeoutError:
             raise DeadlineExceededError("late") from None
-        if self.error:
-            raise self.error
+        if error := next((self.failures[each] for each in numbers if each in self.failures), self.error):
+            raise error
         if self.moved:
             return self.moved
         return [Prediction(number, 1.0, (), LABELS, 1) for number in numbers]
@@ -197,6 +209,110 @@ async def test_predict_failed_call_raises_copy_of_error_in_each_request(error: E
     assert await digits(callers.send(3)) == [3]
 
 
+FEWER_ROWS = ServiceError("the model server gave 3 answers for 4 images")
+
+
+async def fails(task: _Task) -> Exception:
+    """Return the error that a request raises."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - the caller compares it
+        await task
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FEWER_ROWS, ServiceError("bad", reason="INVALID_ARGUMENT"), ServiceError("bug", reason="INTERNAL")],
+)
+async def test_predict_failed_shared_call_asks_again_for_each_request_alone(error: Exception) -> None:
+    callers = Callers()
+    callers.server.failures[3] = error
+    tasks = [await callers.send_later(*numbers) for numbers in [(0,), (1, 2), (3, 4), (5,)]]
+    callers.server.open.set()
+    assert [await digits(task) for task in (tasks[0], tasks[1], tasks[3])] == [[0], [1, 2], [5]]
+    assert str(await fails(tasks[2])) == str(error)
+    assert callers.server.numbers == [[0], [1, 2, 3, 4, 5], [1, 2], [3, 4], [5]]
+    assert [call.request_id for call in callers.server.calls[2:]] == ["1+2", "3+4", "5"]
+    assert await digits(callers.send(6)) == [6]
+
+
+async def test_predict_calls_hold_fewer_requests_after_a_failed_shared_one() -> None:
+    """A caller whose picture fails every shared call costs few others a second call."""
+    callers = Callers(max_images=8)
+    callers.server.failures[0] = FEWER_ROWS
+    callers.server.open.set()
+    numbers = [1, 2, 0, 3, 4, 5, 6, 7, *(1, 0, 2, 3), *(1, 2), *(3, 4, 5), *(6, 7, 8, 9)]
+    outcomes = await asyncio.gather(*(callers.send(each) for each in numbers), return_exceptions=True)
+    assert [isinstance(each, ServiceError) for each in outcomes] == [each == 0 for each in numbers]
+    assert [len(each) for each in callers.server.numbers] == [8, *[1] * 8, 4, *[1] * 4, 2, 3, 4]
+
+
+async def test_predict_failed_call_of_one_request_is_not_asked_again() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    callers.server.failures[3] = FEWER_ROWS
+    assert str(await fails(callers.send(3, 4))) == str(FEWER_ROWS)
+    assert callers.server.numbers == [[3, 4]]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError("down", reason="UNAVAILABLE"),
+        OverloadedError("busy", reason="RESOURCE_EXHAUSTED"),
+        ModelNotFoundError("unloaded", reason="NOT_FOUND"),
+        AuthenticationError("no", reason="UNAUTHENTICATED"),
+        DeadlineExceededError("late"),
+    ],
+)
+async def test_predict_error_of_no_request_is_not_asked_again(error: Exception) -> None:
+    """A server that is down or busy must not get a call for each request in place of one for all."""
+    callers = Callers()
+    callers.server.failures = dict.fromkeys(range(1, 9), error)
+    tasks = [await callers.send_later(number) for number in range(9)]
+    callers.server.open.set()
+    assert [str(await fails(task)) for task in tasks[1:]] == [str(error)] * 8
+    assert callers.server.numbers == [[0], [1, 2, 3, 4, 5, 6, 7, 8]]
+
+
+async def test_predict_outage_while_requests_are_asked_again_ends_that() -> None:
+    callers = Callers()
+    tasks = [await callers.send_later(number) for number in range(9)]
+    down = UnavailableError("down", reason="UNAVAILABLE")
+    callers.server.failures = {1: FEWER_ROWS, **dict.fromkeys(range(3, 9), down)}
+    callers.server.open.set()
+    assert str(await fails(tasks[1])) == str(FEWER_ROWS)
+    assert await digits(tasks[2]) == [2]
+    assert [str(await fails(task)) for task in tasks[3:]] == [str(down)] * 6
+    assert callers.server.numbers == [[0], [1, 2, 3, 4, 5, 6, 7, 8], [1], [2], [3]]
+
+
+async def test_predict_server_that_hangs_while_requests_are_asked_again_gets_few_calls() -> None:
+    callers = Callers()
+    callers.server.failures[0] = FEWER_ROWS
+    callers.server.open.set()
+    callers.server.answered = 1
+    tasks = [callers.send(number, timeout=0.1 + 0.02 * number) for number in range(9)]
+    assert {type(await fails(task)) for task in tasks} <= {DeadlineExceededError, UnavailableError}
+    assert len(callers.server.calls) <= 5, "the shared one, three that open the circuit, and a trial"
+
+
+async def test_predict_requests_that_ended_are_not_asked_again() -> None:
+    callers = Callers()
+    first = await callers.send_later(0)
+    expiring, cancelled = await callers.send_later(1, timeout=0.05), await callers.send_later(2)
+    other = await callers.send_later(3)
+    callers.server.failures[3] = FEWER_ROWS
+    callers.server.open.set()
+    await digits(first)
+    callers.server.open.clear()
+    await settle()
+    cancelled.cancel()
+    assert isinstance(await fails(expiring), DeadlineExceededError)
+    callers.server.open.set()
+    assert str(await fails(other)) == str(FEWER_ROWS)
+    assert callers.server.numbers == [[0], [1, 2, 3], [3]]
+
+
 async def test_predict_for_a_version_that_moved_returns_the_other_one_to_each_request() -> None:
     callers = Callers()
     callers.server.moved = SERVED.pinned(7)
@@ -261,6 +377,24 @@ async def test_predict_shared_call_is_recorded_in_each_wait() -> None:
     assert callers.server.calls[0].trace == {"traceparent": "0"}, "the leader's"
     assert call.ended_at is not None
     assert call.ended_at > call.started_at
+
+
+async def test_predict_request_asked_again_records_the_call_that_answered_it() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    callers.server.failures[2] = FEWER_ROWS
+    waits = [wait_of(str(number), trace={"traceparent": str(number)}) for number in range(3)]
+    requests = (
+        callers.batcher.predict(images_of(number, 1), SERVED, wait) for number, wait in enumerate(waits)
+    )
+    await asyncio.gather(*requests, return_exceptions=True)
+    calls = [wait.call for wait in waits if wait.call]
+    assert [call.images for call in calls] == [2, 2, 2]
+    assert all(wait.is_leader for wait in waits), "each has a call of its own"
+    ends = [call.ended_at or math.inf for call in calls]
+    begins = [call.started_at for call in calls[1:]]
+    assert all(end <= begin for end, begin in zip(ends, begins, strict=False)), "one call at a time"
+    assert [call.trace["traceparent"] for call in callers.server.calls] == ["0", "0", "1", "2"]
 
 
 def allows(breaker: CircuitBreaker) -> bool:
