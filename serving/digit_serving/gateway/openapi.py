@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import MISSING
 from functools import cache
 from importlib.metadata import version
@@ -69,6 +69,13 @@ _HEADERS = {
     },
     "WWW-Authenticate": {"description": "The authentication scheme, Bearer.", **_TEXT},
     "Allow": {"description": "The supported methods.", **_TEXT},
+}
+_ID_PARAMETER: _Json = {
+    "name": _REQUEST_ID,
+    "in": "header",
+    "description": "The request's ID. The gateway generates one if the header is missing or does not match "
+    f"`{REQUEST_ID_PATTERN}`.",
+    **_TEXT,
 }
 
 
@@ -139,27 +146,27 @@ def _operations(settings: Settings) -> _Json:
             "Classify each image.",
             json_content("Predictions"),
             _RECOGNITION,
-            "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
-            f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-            parsing.PredictQuery,
-            ref("requestBodies", "PredictPictures"),
+            description="A model of digits refuses an image without a digit, or with several: `refusal` says "
+            f"why, and `is_digit` and `probabilities` what the model saw. {common} per image.",
+            parameters=parameters(parsing.PredictQuery),
+            requestBody=ref("requestBodies", "PredictPictures"),
         ),
         "/v1/read": operation(
             "read",
             "Read all digits in each image, in lines, by a model of digits.",
             json_content("Readings"),
             (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
-            "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
-            f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-            parsing.ReadQuery,
-            ref("requestBodies", "ReadPictures"),
+            description="Signs between digits are left out. An image on which nothing looks like a digit has "
+            f"an empty reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
+            parameters=parameters(parsing.ReadQuery),
+            requestBody=ref("requestBodies", "ReadPictures"),
         ),
         "/v1/models": operation(
             "listModels",
             "Describe a model: its task, versions and labels.",
             json_content("Models"),
             (*KEYED, *UPSTREAM, errors.UnknownModelError),
-            query=parsing.ModelQuery,
+            parameters=parameters(parsing.ModelQuery),
         ),
     }
     for feature in features(settings):
@@ -185,26 +192,16 @@ def _operations(settings: Settings) -> _Json:
 
 
 def operation(
-    name: str,
-    summary: str,
-    answer: _Json,
-    kinds: Iterable[type[Exception]] = _ANY,
-    description: str = "",
-    query: Any = None,
-    body: _Json | None = None,
+    name: str, summary: str, answer: _Json, kinds: Iterable[type[Exception]] = _ANY, **members: Any
 ) -> _Json:
-    """Return an operation: `answer` has media types, `kinds` the classes of its errors."""
-    return {
-        "operationId": name,
-        "summary": summary,
-        "description": description,
-        "parameters": [*_parameters(described(query) if query else {})],
-        **({"requestBody": body} if body else {}),
-        "responses": {
-            "200": {"description": "Success.", "headers": _headers(200), "content": answer},
-            **_error_responses(kinds),
-        },
-    }
+    """Return an operation: `answer` has media types, `kinds` the classes of its errors.
+
+    `members` are other members of OpenAPI's operation object.
+    """
+    success = {"description": "Success.", "headers": _headers(200), "content": answer}
+    responses = {"200": success, **_error_responses(kinds)}
+    operation = {"operationId": name, "summary": summary, "description": "", "parameters": [_ID_PARAMETER]}
+    return {**operation, **members, "responses": responses}
 
 
 def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
@@ -232,22 +229,18 @@ def _headers(status: int) -> _Json:
     return {name: ref("headers", name) for name in names}
 
 
-def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
-    """Yield the header of the request's ID and the query parameters."""
-    yield {
-        "name": _REQUEST_ID,
-        "in": "header",
-        "description": "The request's ID. The gateway generates one if the header is missing or does not "
-        f"match `{REQUEST_ID_PATTERN}`.",
-        "schema": {"type": "string"},
-    }
-    for name, option in query.items():
+def parameters(query: Any) -> list[_Json]:
+    """Return the header of the request's ID, and the parameters of a query."""
+    listed = [_ID_PARAMETER]
+    for name, option in described(query).items():
         schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
         if option.default:
             # Bodies state no defaults: generated clients send these, and an option is said in one place.
             schema["default"] = option.default
-        listed = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
-        yield {"name": name, "in": "query", "description": option.description, "schema": schema, **listed}
+        style = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
+        parameter = {"name": name, "in": "query", "description": option.description, "schema": schema}
+        listed.append(parameter | style)
+    return listed
 
 
 def _option_schema(option: Option, in_text: bool) -> _Json:

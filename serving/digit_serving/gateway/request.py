@@ -5,9 +5,10 @@ Times are those of one clock, time.monotonic.
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import parse_qsl
@@ -181,44 +182,53 @@ class RequestContext:
 
 
 class Facts:
-    """Facts of a request that has ended, in the form in which metrics, log line and span need them.
+    """Facts of a request that has ended, as metrics, log line and span need them.
 
-    `images` has the numbers of images by their result: `answered`, a refusal, or the code of an error.
-    `answers` are predictions that are no refusal, and digits of all readings. `queue_seconds` is the time in
-    the admission queue and in batch queues, `model_server_seconds` that of calls; a call in flight counts up
-    to the end of the request. `stages` has the seconds of each stage, `outcome` the facts that log line and
-    span share.
+    `model_server_seconds` is the time of all calls; a call in flight counts up to the end of the request.
+    `stages` has the seconds of each stage; `queue` is the time in the admission queue and in batch queues.
     """
 
     def __init__(self, context: RequestContext) -> None:
-        self.context = context
-        self.model = context.requested.name
+        self.context, self.model = context, context.requested.name
         self.seconds = context.ended_at - context.arrived_at
-        results = [result.refusal or "answered" for result in context.results] + context.image_errors
-        self.images = {result: results.count(result) for result in dict.fromkeys(results)}
         self.readings = [result for result in context.results if isinstance(result, Reading)]
-        self.answers: Sequence[Prediction | Digit] = [
-            each for each in context.results if isinstance(each, Prediction) and not each.refusal
-        ] or [digit for reading in self.readings for digit in reading.digits]
-        self.queue_seconds = context.dequeued_at - context.arrived_at
-        self.model_server_seconds = 0.0
+        self.model_server_seconds, queue_seconds = 0.0, context.dequeued_at - context.arrived_at
         for wait in context.waits:
             call = wait.call
-            self.queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
+            queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
             if call:
                 self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
-        self.stages: dict[str, float] = dict(context.stages)
+        self.stages: dict[str, float] = {**context.stages}
         if context.waits:
-            self.stages["queue"] = self.queue_seconds
-        self.outcome: dict[str, Any] = {}
-        if context.model_version is not None:
-            self.outcome |= {"model": self.model, "version": context.model_version}
-        if context.results:
-            self.outcome["images"] = len(context.results)
-        self.outcome |= {result: count for result, count in self.images.items() if result != "answered"}
+            self.stages["queue"] = queue_seconds
+
+    @cached_property
+    def images(self) -> Mapping[str, int]:
+        """Number of images by their result: `answered`, a refusal, or the code of an error."""
+        return Counter(
+            [result.refusal or "answered" for result in self.context.results] + self.context.image_errors
+        )
+
+    @cached_property
+    def answers(self) -> Sequence[Prediction | Digit]:
+        """Predictions that are not refused, or the digits of all readings."""
+        results = self.context.results
+        predictions = [each for each in results if isinstance(each, Prediction) and not each.refusal]
+        return predictions or [digit for reading in self.readings for digit in reading.digits]
+
+    @cached_property
+    def outcome(self) -> Mapping[str, Any]:
+        """Facts that log line and span share."""
+        outcome: dict[str, Any] = {}
+        if self.context.model_version is not None:
+            outcome |= {"model": self.model, "version": self.context.model_version}
+        if self.context.results:
+            outcome["images"] = len(self.context.results)
+        outcome |= {result: count for result, count in self.images.items() if result != "answered"}
         if self.readings:
             # The count only: a number, such as a card's, may be confidential.
-            self.outcome["digits"] = len(self.answers)
+            outcome["digits"] = len(self.answers)
+        return outcome
 
 
 def request_id_or_new(given: str) -> str:

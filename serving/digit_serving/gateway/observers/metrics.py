@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from digit_core.errors import OverloadedError
 from digit_core.results import Digit, Prediction
 from digit_serving.gateway.observers import Observer
-from digit_serving.gateway.request import Facts
+from digit_serving.gateway.request import Call, Facts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -140,18 +140,25 @@ class Metrics(Observer):
                 amounts[self._predictions(model, label, version)] += 1
         for reading in facts.readings:
             self._reading_digits().observe(len(reading.digits))
-        # A shared call is counted once.
-        for call in (wait.call for wait in context.waits if wait.call and wait.is_leader):
-            self._call_images().observe(call.images)
-            if version is not None and call.ended_at is not None:
-                self._model_seconds(model, version).observe(call.ended_at - call.started_at)
+        for wait in context.waits:
+            # The batch leader alone counts a shared call.
+            if wait.call and wait.is_leader:
+                self._observe_call(wait.call, model, version)
         if self._sampled < _SAMPLED_REQUESTS:
             self._sampled += 1
-            for stage, seconds in facts.stages.items():
-                if seconds:
-                    self._stage_seconds(stage).observe(seconds)
-            for answer in facts.answers:
-                self._confidence(model, version).observe(answer.confidence)
+            self._observe_sample(facts)
+
+    def _observe_call(self, call: Call, model: str, version: int | None) -> None:
+        self._call_images().observe(call.images)
+        if version is not None and call.ended_at is not None:
+            self._model_seconds(model, version).observe(call.ended_at - call.started_at)
+
+    def _observe_sample(self, facts: Facts) -> None:
+        for stage, seconds in facts.stages.items():
+            if seconds:
+                self._stage_seconds(stage).observe(seconds)
+        for answer in facts.answers:
+            self._confidence(facts.model, facts.context.model_version).observe(answer.confidence)
 
     def write(self) -> None:
         """Write the counters, in the event loop: once a second, and before the process exits."""
