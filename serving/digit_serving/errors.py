@@ -2,7 +2,6 @@
 
     DigitServingError          a command fails with exit status 1
     ├── SettingError           an option or environment variable can't be used: exit status 2
-    │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
     ├── NoServiceError         a command does not know which service to ask
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`

@@ -21,7 +21,12 @@ from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_core.artifact.versions import STAGING_PREFIX, ArtifactError, remove_leftovers
+from digit_core.artifact.versions import (
+    STAGING_PREFIX,
+    ArtifactError,
+    remove_leftovers,
+    write_atomically,
+)
 from digit_serving.errors import DigitServingError, ProcessDiedError
 from digit_serving.ports import Ports
 from digit_serving.processes import Child, ProcessGroup, python_command
@@ -239,9 +244,7 @@ class ServedConfig:
         except (ArtifactError, OSError, UnicodeDecodeError):
             return
         if text != self._written:
-            new = self.path.with_suffix(".new")
-            new.write_text(text)
-            new.replace(self.path)
+            write_atomically(self.path, text)
             self._written = text
 
 

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 import time
@@ -19,6 +18,7 @@ from flask import Blueprint, g, request
 from limits import parse_many
 from werkzeug.datastructures import Authorization
 
+from digit_core.artifact.versions import write_atomically
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
@@ -132,12 +132,7 @@ class KeyFile:
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = self.read() if self.path.exists() else {}
             yield keys
-            new = self.path.with_name(f".{self.path.name}.new")
-            with new.open("w") as file:
-                file.writelines(f"{key}\n" for key in keys.values())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
+            write_atomically(self.path, "".join(f"{key}\n" for key in keys.values()))
 
 
 class KeyVerifier:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digit_serving import sockets
-from digit_serving.commands import click_errors, format_time
+from digit_serving.commands import PATH, click_errors, format_time, option
 from digit_serving.errors import DigitServingError, SettingError
 
 if TYPE_CHECKING:
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
     from digit_serving.gateway.settings import Settings
 
-_file_option = click.option(
-    "--file",
-    required=True,
-    envvar="DIGITS_API_KEYS",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    help="The gateway's file of API keys.",
+_file_option = option(
+    "--file", required=True, envvar="DIGITS_API_KEYS", type=PATH, help="The gateway's file of API keys."
 )
 
 

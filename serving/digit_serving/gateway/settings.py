@@ -43,10 +43,6 @@ _File = Annotated[FilePath | None, BeforeValidator(_empty_to_none)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 
 
-class ModelsFileError(SettingError):
-    """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
-
-
 class GatewayModelSettings(BaseModel):
     """Settings that models may have of their own, as `Settings` describes them."""
 
@@ -155,7 +151,7 @@ class GatewaySettings(BaseSettings):
     def by_model(self) -> Mapping[str, ModelSettings]:
         """Return the settings of each model with a table in DIGITS_MODELS_FILE, which is read once.
 
-        Raise ModelsFileError.
+        Raise SettingError, which names the table and the key.
         """
         file, common = self.models_file, self.common.model_dump()
         tables = _read_tables(file, self.models) if file else {}
@@ -225,14 +221,14 @@ class Settings(FeatureSettings, GatewaySettings):
 
 
 def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the tables of a TOML file by model. Raise ModelsFileError."""
+    """Return the tables of a TOML file by model. Raise SettingError."""
     try:
         tables = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelsFileError(f"{file}: {error}") from error
+        raise SettingError(f"{file}: {error}") from error
     for name, table in tables.items():
         if name not in models or not isinstance(table, dict):
-            raise ModelsFileError(f"{file}: {name} is not the table of a model; models: {', '.join(models)}")
+            raise SettingError(f"{file}: {name} is not the table of a model; models: {', '.join(models)}")
     return tables
 
 
@@ -245,7 +241,7 @@ def _model_settings(
         (key, *_), message = error.errors()[0]["loc"], error.errors()[0]["msg"]
         if key not in ModelSettings.model_fields:
             message = f"unknown key; known keys: {', '.join(ModelSettings.model_fields)}"
-        raise ModelsFileError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
+        raise SettingError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
     if settings.deadline > common["deadline"]:
-        raise ModelsFileError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE, of all models")
+        raise SettingError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE, of all models")
     return settings
