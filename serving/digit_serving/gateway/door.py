@@ -31,7 +31,7 @@ class Feature:
     """A feature in a worker that the settings turn on; a subclass overrides what it brings."""
 
     name: ClassVar[str] = ""
-    """Reason for which a version is asked that the feature chooses."""
+    """Reason that is recorded for a version that the feature chooses."""
     links: ClassVar[Mapping[str, str]] = {}
     """Endpoints in the JSON index at /, by name."""
     schemas: ClassVar[Mapping[str, Any]] = {}
@@ -77,7 +77,7 @@ class Feature:
 
 @contextmanager
 def contained(feature: Feature) -> Iterator[None]:
-    """Log an error of a feature, without which the gateway goes on."""
+    """Log an error of a feature; the gateway goes on without it."""
     try:
         yield
     except Exception:
@@ -90,7 +90,7 @@ def features(settings: Settings) -> list[type[Feature]]:
 
 
 def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
-    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
+    """True for a share, 0..1, of the request IDs. Their hash decides, so an ID always gets the same answer.
 
     The shares of different purposes, of at most 16 bytes, are independent of each other.
     """

@@ -83,7 +83,7 @@ def blueprint(settings: Settings) -> Blueprint:
     """Return the route /openapi.json."""
     documents = Blueprint("openapi", __name__)
 
-    # Lazy, because it would delay every start, and few callers ask for the document.
+    # Build the document on demand: it would delay every start, and few callers ask for it.
     @cache
     def content() -> bytes:
         return orjson.dumps(describe(settings))
@@ -135,10 +135,9 @@ def describe(settings: Settings) -> _Json:
 def _operations(settings: Settings) -> _Json:
     """Return the operation of each path."""
     common = (
-        "Of several images, one that can't be used has an error in its place; the error of an image that is "
-        "the whole body is that of the request. Without `model`, the default model answers; without "
-        f"`version` and `label`, its default version. Limits: {settings.max_body:,} bytes per body, "
-        f"{settings.max_pixels:,} pixels"
+        "An image that can't be used has an error in its place; if it is the whole body, the request fails "
+        "with this error. Without `model`, the default model answers; without `version` and `label`, its "
+        f"default version. Limits: {settings.max_body:,} bytes per body, {settings.max_pixels:,} pixels"
     )
     operations = {
         "/v1/predict": operation(
@@ -147,7 +146,7 @@ def _operations(settings: Settings) -> _Json:
             json_content("Predictions"),
             _RECOGNITION,
             description="A model of digits refuses an image without a digit, or with several: `refusal` says "
-            f"why, and `is_digit` and `probabilities` what the model saw. {common} per image.",
+            f"why, `is_digit` and `probabilities` say what the model saw. {common} per image.",
             parameters=parameters(parsing.PredictQuery),
             requestBody=ref("requestBodies", "PredictPictures"),
         ),
@@ -235,7 +234,7 @@ def parameters(query: Any) -> list[_Json]:
     for name, option in described(query).items():
         schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
         if option.default:
-            # Bodies state no defaults: generated clients send these, and an option is said in one place.
+            # Bodies state no defaults: generated clients would send them in addition to the query's options.
             schema["default"] = option.default
         style = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
         parameter = {"name": name, "in": "query", "description": option.description, "schema": schema}
@@ -264,15 +263,15 @@ def _pictures(settings: Settings, prefix: str) -> _Json:
     file_or_array = (
         "An image file: PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it. Or a "
         f".npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
-        "digits [n, 28, 28], light ink on dark. The first bytes tell which it is; its own media type, "
-        "`image/*` or `application/x-npy`, is as good."
+        "digits [n, 28, 28], light ink on dark. The first bytes identify the format; the media types "
+        "`image/*` and `application/x-npy` are accepted as well."
     )
     pictures = json_content(f"{prefix}Images", f"{prefix}Instances")
     pictures["application/json"]["examples"] = {name: ref("examples", name) for name in ("file", "pixels")}
     return {
         **pictures,
         "multipart/form-data": {"schema": ref("schemas", f"{prefix}Form")},
-        # Generators of clients know no media range, and no other type of binary bodies.
+        # Client generators support neither media ranges nor other types of binary bodies.
         "application/octet-stream": {
             "schema": {"type": "string", "format": "binary", "description": file_or_array}
         },
@@ -301,7 +300,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _schemas(settings: Settings, operations: _Json) -> _Json:
-    """Return the schemas that the operations name, and those that these consist of."""
+    """Return the schemas to which the operations refer, directly or through other schemas."""
     named = {*re.findall(r"#/components/schemas/(\w+)", str(operations))} - {"ModelName"}
     sources = [vars(schemas), *(feature.schemas for feature in features(settings)), vars(results)]
     kinds = [source.get(name) for name in sorted(named) for source in sources]

@@ -1,4 +1,4 @@
-"""Request: its context, facts for those who watch, with one deadline for all of it.
+"""Request: its context, its facts for observers, and its one deadline.
 
 Times are those of one clock, time.monotonic.
 """
@@ -44,7 +44,7 @@ class Deadline:
 
 
 class Deadlines:
-    """Deadlines of requests: DIGITS_DEADLINE, or what the model's table in DIGITS_MODELS_FILE has."""
+    """Deadlines of requests: DIGITS_DEADLINE, or that of the model's table in DIGITS_MODELS_FILE."""
 
     def __init__(self, settings: Settings) -> None:
         self._default_model, self._seconds = settings.model_name, settings.deadline
@@ -125,11 +125,11 @@ class RequestContext:
     deadline: float
     """End of the request's time: for reading pictures, and for all calls to the model server."""
     client: str = ""
-    """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
+    """Address of the caller; behind DIGITS_TRUSTED_PROXIES, the address that the proxies name."""
     key: str = ""
     """Name of the caller's API key, "" if no keys are required."""
     may_label: bool = False
-    """True if the caller's API key shows stored answers and labels them."""
+    """True if the caller's API key may show stored answers and label them."""
     ended_at: float = 0.0
     status: int = 0
     problem_code: str | None = None
@@ -142,11 +142,11 @@ class RequestContext:
     decode_started_at: float = 0.0
     """Start of decoding the first image."""
     stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Seconds spent over all images on `decode`; on `normalise`, the preparation as the model takes them; and
-    on `find`, the search for digits on pages, with the reader's calls."""
+    """Seconds of each stage, over all images: `decode`; `normalise`, the preparation of the model's inputs;
+    and `find`, the search for digits on pages, with the reader's calls."""
 
     requested: ModelRef = _NO_MODEL
-    """Model of the settings that is asked, with the version or the label that the request names, if any."""
+    """Model that is asked, with the version or the label that the request names, if any."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""

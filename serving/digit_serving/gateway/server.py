@@ -85,7 +85,7 @@ class _Server(BaseApplication):  # type: ignore[misc]
         from digit_serving.gateway.observers.metrics import Metrics
         from digit_serving.gateway.parsing import silence_library_warnings
 
-        # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
+        # The supervisor's metrics have a file beside those of the workers; the exposition is their sum.
         self._metrics = Metrics()
         if self._settings.tls_certificate:
             _expose_expiry(self._settings.tls_certificate, self._settings.tls_key)

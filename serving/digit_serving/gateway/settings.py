@@ -70,9 +70,9 @@ class GatewaySettings(BaseSettings):
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory: receiving, waiting and in flight. Further ones get 429."""
     address_connections: int = Field(default=8192, ge=0)
-    """Connections of a caller's address, of IPv6 the first 64 bits, on which a worker waits for a request;
-    one more closes the oldest. Behind DIGITS_TRUSTED_PROXIES: requests in a worker from the address that they
-    name; one more gets 429. 0 sets no limit."""
+    """Connections from an address, or from a /64 network of IPv6, on which a worker waits for a request; one
+    more closes the oldest. Behind DIGITS_TRUSTED_PROXIES, this limits the requests that a worker holds for
+    the address that the proxies name; one more gets 429. 0 sets no limit."""
     tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM: the gateway accepts TLS 1.3 only."""
     tls_key: _File = Field(default=None, validate_default=True)
@@ -86,7 +86,7 @@ class GatewaySettings(BaseSettings):
     """TensorFlow Serving's gRPC address: host:port, unix:path, or dns:///name:port, which balances calls over
     all addresses of the name."""
     model_server_ca: _File = None
-    """Authority of the model server's certificate, in PEM: the connection uses TLS."""
+    """Certificate authority of the model server, in PEM; the connection then uses TLS."""
     model_server_certificate: _File = None
     """Client certificate for a model server that requires one, in PEM."""
     model_server_key: _File = Field(default=None, validate_default=True)
@@ -114,7 +114,8 @@ class GatewaySettings(BaseSettings):
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls that a worker keeps in flight per model version; later requests share the next call."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds from a request's complete arrival to its answer; after half of them without admission, 429."""
+    """Seconds from a request's complete arrival to its answer; a request that waits for admission longer than
+    half of them gets 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest request body, in bytes."""
     max_images: int = Field(default=256, ge=1)
@@ -176,7 +177,7 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _fit_container(cls, value: int, info: ValidationInfo) -> int:
         if not {"workers", "max_body", "max_pixels"} <= info.data.keys():
-            # Another error is reported.
+            # One of these fields has an error, which is reported.
             return value
         workers, largest, limit = info.data["workers"], info.data["max_body"], container_memory()
         value = value or max(limit // workers // 8 if limit else _BODY_MEMORY, largest)
@@ -243,5 +244,5 @@ def _model_settings(
             message = f"unknown key; known keys: {', '.join(ModelSettings.model_fields)}"
         raise SettingError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
     if settings.deadline > common["deadline"]:
-        raise SettingError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE, of all models")
+        raise SettingError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE")
     return settings

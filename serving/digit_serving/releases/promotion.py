@@ -62,11 +62,11 @@ class Releases:
     def promote(self, number: int, label: str, share: float | None = None) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it.
 
-        `share`, 0..1, is the share of the requests without version and label that the label answers from then
-        on; None keeps the present one.
+        `share`, 0..1, is the share of the requests without version and label that the label answers from now
+        on; None keeps the present share.
         """
         if share is not None and label == STABLE:
-            raise ArtifactError(f"--share needs another --version-label than {STABLE}, which has the rest")
+            raise ArtifactError(f"--share needs another --version-label: {STABLE} answers the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
             self._move(config, label, number)

@@ -30,7 +30,7 @@ _MAX_PENDING = 32
 _MAX_PENDING_BYTES = 2 * MAX_CALL_BYTES
 """Model inputs of these calls. Further calls are not compared."""
 _RECHECK_SECONDS = 1.0
-"""Time between two calls while no version has the label, or the version that answers the requests anyway."""
+"""Time between two calls while no version has the shadow's label, or the default version has it."""
 _RETRY_SECONDS = 60.0
 """Time between two trial calls to a version that times out. A call may hold a thread of the model server for
 much longer than the gateway waits, and an answer is not urgent."""
@@ -89,7 +89,7 @@ class Shadow(Feature, Observer):
     ) -> None:
         """Compare the answers in the background, unless too many comparisons are pending.
 
-        Requests that name a version are left out, and those whose version has the shadow's label.
+        Skip requests that name a version, and requests that the version with the shadow's label answers.
         """
         model = self._settings.for_model(route.chosen.name)
         is_named = context.requested.version is not None or context.requested.version_label is not None
@@ -181,7 +181,7 @@ class Shadow(Feature, Observer):
         if self._failures.get(shadow.name) != reason:
             self._failures[shadow.name] = reason
             traceback = None if isinstance(error, DigitError) else error
-            _log.warning("no comparison with %s: %s", shadow, error, exc_info=traceback)
+            _log.warning("answers were not compared with %s: %s", shadow, error, exc_info=traceback)
 
 
 def _verdict(prediction: Answer) -> object:
