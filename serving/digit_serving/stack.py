@@ -61,7 +61,7 @@ _READY_ANSWERS = 8
 _REASON_SECONDS = 10.0
 """Time after which the reason that /readyz gives is printed: a start takes as long."""
 _LOCK_PAUSE_SECONDS = 0.5
-"""Time between two locks of the models folder, in which a promotion gets it."""
+"""Time between two locks of the models folder, in which a promotion can get the lock."""
 
 
 def run(root: Path, ports: Ports, empty: bool) -> None:

@@ -71,6 +71,8 @@ _SCRIPTS = ("main.js", "share.js", "why.js")
 """Scripts that the page names, or imports on demand; the others are modules that it imports at once."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_etag = cache(generate_etag)
+_compress = cache(partial(gzip.compress, mtime=0))
 
 
 def probes(services: Services) -> Blueprint:
@@ -262,13 +264,3 @@ def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> 
     response.set_etag(_etag(content))
     response.make_conditional(request)
     return response
-
-
-@cache
-def _etag(content: bytes) -> str:
-    return generate_etag(content)
-
-
-@cache
-def _compress(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)

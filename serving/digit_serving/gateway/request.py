@@ -8,7 +8,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import parse_qsl
@@ -182,43 +181,37 @@ class RequestContext:
 
 
 class Facts:
-    """Facts of a request that has ended, as metrics, log line and span need them.
-
-    `model_server_seconds` is the time of all calls; a call in flight counts up to the end of the request.
-    `stages` has the seconds of each stage; `queue` is the time in the admission queue and in batch queues.
-    """
+    """Facts of a request that has ended, as metrics, log line and span need them."""
 
     def __init__(self, context: RequestContext) -> None:
         self.context, self.model = context, context.requested.name
         self.seconds = context.ended_at - context.arrived_at
-        self.readings = [result for result in context.results if isinstance(result, Reading)]
         self.model_server_seconds, queue_seconds = 0.0, context.dequeued_at - context.arrived_at
         for wait in context.waits:
             call = wait.call
             queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
             if call:
+                # A call in flight counts up to the end of the request.
                 self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
         self.stages: dict[str, float] = {**context.stages}
+        """Seconds of each stage; `queue` is the time in the admission queue and in batch queues."""
         if context.waits:
             self.stages["queue"] = queue_seconds
-
-    @cached_property
-    def images(self) -> Mapping[str, int]:
+        results = [result.refusal or "answered" for result in context.results] + context.image_errors
+        self.images = Counter(results)
         """Number of images by their result: `answered`, a refusal, or the code of an error."""
-        return Counter(
-            [result.refusal or "answered" for result in self.context.results] + self.context.image_errors
-        )
-
-    @cached_property
-    def answers(self) -> Sequence[Prediction | Digit]:
+        self.readings = [result for result in context.results if isinstance(result, Reading)]
+        self.answers = self._list_answers()
         """Predictions that are not refused, or the digits of all readings."""
+        self.outcome = self._describe_outcome()
+        """Facts that log line and span share."""
+
+    def _list_answers(self) -> Sequence[Prediction | Digit]:
         results = self.context.results
         predictions = [each for each in results if isinstance(each, Prediction) and not each.refusal]
         return predictions or [digit for reading in self.readings for digit in reading.digits]
 
-    @cached_property
-    def outcome(self) -> Mapping[str, Any]:
-        """Facts that log line and span share."""
+    def _describe_outcome(self) -> Mapping[str, Any]:
         outcome: dict[str, Any] = {}
         if self.context.model_version is not None:
             outcome |= {"model": self.model, "version": self.context.model_version}

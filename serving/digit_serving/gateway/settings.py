@@ -31,15 +31,11 @@ _PIXEL_MEMORY = 30
 """Memory of a pixel while a picture is decoded; a worker decodes one large picture at a time."""
 
 
-def _empty_to_none(value: object) -> object:
-    return value or None
-
-
 def _split_at_commas(value: object) -> object:
     return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
 
 
-_File = Annotated[FilePath | None, BeforeValidator(_empty_to_none)]
+_File = Annotated[FilePath | None, BeforeValidator(lambda value: value or None)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
 
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +30,19 @@ from digit_serving.gateway.request import RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
 
 
-class Chooser(Protocol):
-    """Feature that chooses a version, by its label, for some of the requests that name none."""
+class Chooser:
+    """Chooses a version, by its label, for some of the requests that name none; by default for none."""
 
-    @property
-    def name(self) -> str:
-        """Reason for which the version is asked."""
+    name: ClassVar[str] = ""
+    """Reason that is recorded for the version."""
 
     def choose_label(self, model: str, request_id: str) -> str | None:
-        """Return the label of the version that is asked, if the feature chooses one."""
+        """Return the label of the version that is asked, or None."""
+        return None
 
     def version_labels(self, model: str) -> Collection[str]:
-        """Return the labels of a model's versions that the feature uses."""
+        """Return the version labels that are used, for /v1/models."""
+        return ()
 
 
 class Upstream:

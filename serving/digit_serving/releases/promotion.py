@@ -55,7 +55,7 @@ class Releases:
     gateway: "Client | None" = None
     timeout: float = 60.0
     server_name: str = "the model server"
-    """Words for the model server in messages, with its address."""
+    """Name of the model server in messages, with its address."""
     force: bool = False
     """True to rewrite a models.config that Digits did not write."""
 
@@ -130,7 +130,7 @@ class Releases:
                     folder.write_config(config.without(self.name))
                 self._wait_until_unloaded(folder.versions(self.name), self.name)
             folder.remove(self.name)
-        self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
+        self.report(f"Removed {self.name}. The folder now has {', '.join(others) or 'no model'}.")
 
     def _defaults(self) -> Iterator[tuple[str | None, str]]:
         """Yield each model that answers callers who name none, and the way to let another one do so."""

@@ -105,14 +105,8 @@ class Metrics(Observer):
             "rate_limit_store_failures", "Failed calls to the store of rate limits."
         )
         self.worker_exits = self.counter("worker_exits", "Worker processes that ended and were replaced.")
-        build = Gauge(
-            "digits_build_info",
-            "Always 1; the labels are the versions of the gateway and of Python.",
-            ["version", "python"],
-            # All workers set the same value; the default mode would add a label per process.
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
+        about = "Always 1; the labels are the versions of the gateway and of Python."
+        build = self.gauge("build_info", about, "version", "python")
         build.labels(version("digits"), platform.python_version()).set(1)
         self._amounts: Multiset[Any] = Multiset()
         """Amounts that are not written yet, by child of a counter."""
@@ -180,14 +174,10 @@ class Metrics(Observer):
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def timestamp(self, name: str, event: str) -> Gauge:
-        """Return the gauge of the time of an event."""
-        return Gauge(
-            f"digits_{name}_timestamp_seconds",
-            f"Unix time of {event}, 0 before the first.",
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Return a gauge: of several processes, the exposition has the largest value."""
+        # The default mode would add a label for each process.
+        return Gauge(f"digits_{name}", text, labels, multiprocess_mode="max", registry=self._registry)
 
     def counter(self, name: str, text: str, *labels: str) -> Any:
         """Return a counter, as a function from label values."""
