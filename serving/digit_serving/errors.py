@@ -25,7 +25,7 @@ class SettingError(DigitServingError):
 
 
 class NoServiceError(DigitServingError):
-    """No option or variable names a service, and none of `digits up` runs for the folder."""
+    """No option or variable names a service, and no `digits up` runs for the folder."""
 
 
 class ProcessDiedError(DigitServingError):

@@ -235,7 +235,7 @@ def pages(settings: Settings) -> Blueprint:
 
 @cache
 def _read(folder: Path, library: Path | None = None, *names: str) -> dict[str, bytes]:
-    """Return the contents of a folder's files, and of these of a library's, by name."""
+    """Return the contents of a folder's files, and of the named files of a library, by name."""
     paths = [*folder.iterdir(), *(library / name for name in names if library)]
     return {path.name: path.read_bytes() for path in paths}
 

@@ -151,8 +151,8 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "access_log": False,
         "ssl_context_factory": (lambda *_: tls.server_context(certificate, key)) if certificate else None,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
-        # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and would
-        # send none for as long as that was set back.
+        # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and
+        # would send none for a while after that was set back.
         "timeout_notify": -math.inf,
     }
     return type("GatewayWorker", (_Worker,), {"CONFIG_KWARGS": options})

@@ -98,7 +98,7 @@ class GatewaySettings(BaseSettings):
     reader: str = READER_NAME
     """Name of the model that finds digits on a page."""
     labels: _Names = LABELS
-    """Version labels that /v1/models looks up, separated by commas, besides those of the next settings."""
+    """Version labels that /v1/models looks up, separated by commas, besides those in other settings."""
 
     default_label: str = "stable"
     """Version label that serves requests which name neither version nor label. While no version has it, they

@@ -242,7 +242,7 @@ def default_version(settings: Settings, name: str) -> ModelRef:
 
 
 def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> str:
-    """Return a sentence for a default that does not answer: versions are loading, or the label has none.
+    """Return a sentence on why a default does not answer: versions are loading, or none has the label.
 
     The command that sets the label is named only if nothing is loading, since it could move the label.
     """

@@ -51,7 +51,7 @@ class Releases:
     name: str
     report: Callable[[str], None]
     server: Connection | None = None
-    """Connection to the model server, None if none runs."""
+    """Connection to the model server, or None if no server runs."""
     gateway: "Client | None" = None
     timeout: float = 60.0
     server_name: str = "the model server"
@@ -263,7 +263,7 @@ class Releases:
             raise
 
     def _own_config(self) -> ModelsConfig:
-        """Return models.config. Rewrite one that Digits did not write, if forced, or raise ArtifactError."""
+        """Return models.config. If Digits did not write it, rewrite it if forced, or raise ArtifactError."""
         folder, config = self.folder, self.folder.read_config()
         if config.is_ours:
             return config

@@ -1,4 +1,4 @@
-"""Shadow: a second version answers a share of the calls as well, unseen by the callers, and is compared."""
+"""Shadow: a second version answers a share of the calls, unseen by the callers, and is compared."""
 
 import asyncio
 import contextvars
@@ -115,7 +115,7 @@ class Shadow(Feature, Observer):
         task.add_done_callback(self._tasks.discard)
 
     def version_labels(self, model: str) -> Collection[str]:
-        """Return the label whose version is asked as well."""
+        """Return the shadow's label."""
         return (self._settings.for_model(model).shadow_label,)
 
     async def close(self) -> None:
@@ -126,7 +126,7 @@ class Shadow(Feature, Observer):
         await self._model_server.close()
 
     async def _compare(self, route: Route, asked: Classify, answers: Sequence[Answer], wait: Wait) -> None:
-        """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
+        """Ask the shadow version, and count its agreement and time, or the reason of a failure."""
         name, version = route.chosen.name, answers[0].model_version
         shadow = ModelRef(name, version_label=self._settings.for_model(name).shadow_label)
         try:
@@ -185,7 +185,7 @@ class Shadow(Feature, Observer):
 
 
 def _verdict(prediction: Answer) -> object:
-    """Return the label, those of a multi-label model, or None if a model of digits sees no digit."""
+    """Return the label, the labels of a multi-label model, or None if a model of digits sees no digit."""
     if isinstance(prediction, InvalidOutputError):
         return InvalidOutputError
     if prediction.has_digit_labels and not prediction.looks_like_digit():
