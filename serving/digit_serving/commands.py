@@ -40,7 +40,7 @@ def click_errors() -> Iterator[None]:
 
 
 def format_table(headings: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collection[str]) -> str:
-    """Return aligned columns; those of `numbers` to the right."""
+    """Return aligned columns; those of `numbers` are right-aligned."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     return "\n".join(
         "  ".join(

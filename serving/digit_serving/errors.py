@@ -2,7 +2,6 @@
 
     DigitServingError          a command fails with exit status 1
     ├── SettingError           an option or environment variable can't be used: exit status 2
-    │   └── ModelsFileError    in the file of DIGITS_MODELS_FILE
     ├── NoServiceError         a command does not know which service to ask
     ├── ProcessDiedError       a child process has ended by itself
     ├── GatewayError           the gateway refuses a request; its tree is in `gateway.errors`
@@ -26,7 +25,7 @@ class SettingError(DigitServingError):
 
 
 class NoServiceError(DigitServingError):
-    """No option or variable names a service, and none of `digits up` runs for the folder."""
+    """No option or variable names a service, and no `digits up` runs for the folder."""
 
 
 class ProcessDiedError(DigitServingError):

@@ -27,7 +27,7 @@ class Child:
     """Process of a group, which can be started again, with additional environment variables.
 
     Its output goes to the file `log`, or to this process's output streams. `prepare` is called before each
-    further start, with True if the process has ended before it was ready.
+    restart, with True if the process has ended before it was ready.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Child:
     failures: int = 0
 
     def start(self) -> None:
-        """Start the process, also once more."""
+        """Start the process, or restart it."""
         # A session of its own keeps Ctrl-C from the child, so that this process stops the children in order.
         self.process = subprocess.Popen(
             _ending_with_parent(self.command),
@@ -94,7 +94,7 @@ class ProcessGroup:
     def wait(self, until: Callable[[], bool] = lambda: False) -> bool:
         """Wait until the condition holds (True) or a signal arrives (False).
 
-        Raises ProcessDiedError if a process of the group ends first.
+        Raise ProcessDiedError if a process of the group ends first.
         """
         while not self._stop:
             self.check()

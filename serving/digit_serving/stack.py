@@ -21,7 +21,12 @@ from digit_core.artifact.addresses import Addresses, recorded
 from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_core.artifact.versions import STAGING_PREFIX, ArtifactError, remove_leftovers
+from digit_core.artifact.versions import (
+    STAGING_PREFIX,
+    ArtifactError,
+    remove_leftovers,
+    write_atomically,
+)
 from digit_serving.errors import DigitServingError, ProcessDiedError
 from digit_serving.ports import Ports
 from digit_serving.processes import Child, ProcessGroup, python_command
@@ -35,7 +40,7 @@ _MODEL_SERVER_TLS = (
 # pages for the next request. With these settings glibc keeps up to 16 MiB, in blocks of at most 4 MiB.
 _MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(16 * 2**20), "MALLOC_MMAP_THRESHOLD_": str(4 * 2**20)}
 MODEL_SERVER_FLAGS = (
-    # Metrics for Prometheus, where those of the containers are.
+    # Metrics for Prometheus, at the same path as in containers.
     f"--monitoring_config_file={Path(__file__).with_name('monitoring.config')}",
     "--enable_profiler=false",
     # The server refuses calls beyond this number, by default four for each core. Threads start on demand.
@@ -56,7 +61,7 @@ _READY_ANSWERS = 8
 _REASON_SECONDS = 10.0
 """Time after which the reason that /readyz gives is printed: a start takes as long."""
 _LOCK_PAUSE_SECONDS = 0.5
-"""Time between two locks of the models folder, in which a promotion gets it."""
+"""Time between two locks of the models folder, in which a promotion can get the lock."""
 
 
 def run(root: Path, ports: Ports, empty: bool) -> None:
@@ -101,13 +106,13 @@ def _run(root: Path, folder: ModelsFolder, ports: Ports) -> None:
 
 
 def _adopt_others(folder: ModelsFolder) -> None:
-    """Enter the models that have no entry. To verify each takes seconds, while the default answers."""
+    """Enter the models that have no entry. Verifying takes seconds each; the default answers meanwhile."""
     for name in folder.names():
         try:
             folder.adopt(name, click.echo)
         except (ArtifactError, OSError) as error:
             click.echo(str(error), err=True)
-        # Others wait for the lock.
+        # Leave the lock to others who wait for it.
         time.sleep(_LOCK_PAUSE_SECONDS)
 
 
@@ -201,8 +206,8 @@ def readiness(url: str, report: Callable[[str], None]) -> Callable[[], bool]:
 class ServedConfig:
     """models.config for the model server: the default model and the reader until it listens, then all models.
 
-    A model server listens once every model of its file is loaded, and ends if one can't be. So the others
-    neither delay nor prevent the answers of the default.
+    A model server listens once every model of its file is loaded, and ends if one can't be loaded. The
+    others are added later, so that they neither delay nor prevent the default's answers.
     """
 
     def __init__(self, folder: ModelsFolder, default_name: str, path: Path, port: int) -> None:
@@ -212,9 +217,9 @@ class ServedConfig:
         self._begin()
 
     def restart(self, has_failed: bool) -> None:
-        """Take out of models.config what has been damaged, unless a promotion holds the lock, and begin anew.
+        """Remove damaged versions from models.config, unless a promotion holds the lock, and begin anew.
 
-        After a failed start, load the versions of the start in turn, and take out those that fail, too.
+        After a failed start, also load each version of the start in turn, and remove those that fail.
         """
         try:
             self._folder.prepare(click.echo, load=self.first if has_failed else (), timeout=1)
@@ -227,7 +232,7 @@ class ServedConfig:
         self.update()
 
     def update(self) -> None:
-        """Follow models.config. A file that can't be read changes nothing."""
+        """Follow models.config; ignore it while it can't be read."""
         self._is_listening = self._is_listening or _accepts(self._port)
         try:
             text = self._folder.config_path.read_text()
@@ -239,9 +244,7 @@ class ServedConfig:
         except (ArtifactError, OSError, UnicodeDecodeError):
             return
         if text != self._written:
-            new = self.path.with_suffix(".new")
-            new.write_text(text)
-            new.replace(self.path)
+            write_atomically(self.path, text)
             self._written = text
 
 

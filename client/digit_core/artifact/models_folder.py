@@ -28,7 +28,13 @@ from digit_core.artifact.changes import Change
 from digit_core.artifact.models_config import STABLE, ModelsConfig
 from digit_core.artifact.task_card import NAME_RULE, READER_NAME, is_name
 from digit_core.artifact.traffic import Traffic
-from digit_core.artifact.versions import ArtifactError, Version, fsync, list_versions, write_version
+from digit_core.artifact.versions import (
+    ArtifactError,
+    Version,
+    list_versions,
+    write_atomically,
+    write_version,
+)
 
 KEPT_VERSIONS = 10
 """Newest versions of a model that stay loaded, in addition to those that a label or a rollback needs."""
@@ -109,7 +115,7 @@ class ModelsFolder:
     def set_default(self, name: str) -> None:
         """Choose the model that answers callers who name none."""
         with self.lock():
-            _write(self.default_path, f"{name}\n")
+            write_atomically(self.default_path, f"{name}\n")
 
     def choose(self, name: str | None) -> str:
         """Return the name of a model that has a version; if it is None, of the only one beside the reader."""
@@ -166,7 +172,7 @@ class ModelsFolder:
 
     def write_traffic(self, shares: Traffic) -> None:
         """Replace models.traffic.json as a whole. The caller holds the lock."""
-        _write(self.traffic_path, json.dumps(shares, indent=2) + "\n")
+        write_atomically(self.traffic_path, json.dumps(shares, indent=2) + "\n")
 
     def write_config(self, config: ModelsConfig) -> None:
         """Replace models.config, and record the changes of labels. The caller holds the lock."""
@@ -174,10 +180,10 @@ class ModelsFolder:
             old = self.read_config()
         except ArtifactError:
             old = config  # a damaged file names no labels
-        _write(self.config_path, str(config))
+        write_atomically(self.config_path, str(config))
         if lines := [f"{change}\n" for change in changes.between(old, config)]:
             # Rewrite the file, as models.config: another user may not append to this one's file.
-            _write(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
+            write_atomically(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
 
     def changes(self) -> list[Change]:
         """Return the changes of labels, oldest first."""
@@ -366,16 +372,3 @@ def _is_servable(name: str, versions: Mapping[int, Version]) -> bool:
     """True if a model may have this name. The reader's is not for classifiers, which have a task card."""
     is_reader = name == READER_NAME
     return is_name(name) and not (is_reader and any("task" in each.card() for each in versions.values()))
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file beside its place, fsync it, and rename it: readers see the old text or the new one."""
-    new = path.with_name(f".{path.name}.new")
-    try:
-        new.write_text(text)
-        fsync(new)
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)

@@ -154,6 +154,19 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file beside its place, fsync it, and rename it: readers see the old text or the new one."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        new.write_text(text)
+        fsync(new)
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
 def check_writable(folder: Path) -> None:
     """Probe the folder, or the nearest one above it that exists: write a megabyte to disk, and remove it.
 

@@ -33,5 +33,5 @@ class Canary(Feature):
         return self._file.shares(model)
 
     def model_members(self, name: str, task: TaskCard | None) -> Mapping[str, Any]:
-        """Say the share of each label."""
+        """Return the share of each label."""
         return {"traffic": self._file.shares(name)}

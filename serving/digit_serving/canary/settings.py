@@ -12,8 +12,8 @@ class CanarySettings(BaseModel):
     """Each field is set by the environment variable DIGITS_<FIELD>."""
 
     models_traffic: Annotated[Path | None, BeforeValidator(lambda value: value or None)] = None
-    """File with the share of a model's requests without version and label that another label than the default
-    one serves, as `digits models promote --share` writes it: by default models.traffic.json beside
+    """File that gives other labels than the default one a share of a model's requests without version and
+    label. `digits models promote --share` writes it. The default is models.traffic.json beside
     DIGITS_MODELS_CONFIG. A change is read within a second. The same request ID is always routed the same
     way."""
 

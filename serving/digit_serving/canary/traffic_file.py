@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrafficFile:
-    """Shares in a file, which is read again every second. Without a file there are none.
+    """Shares in a file, which is read again every second; a missing file has none.
 
     `clock` returns seconds, like time.monotonic.
     """
@@ -32,7 +32,7 @@ class TrafficFile:
         return self._traffic.get(model, {})
 
     def _read(self, path: Path) -> None:
-        """Read the file. One that is damaged, or can't be read, changes nothing and is logged once."""
+        """Read the file. If it is damaged or can't be read, keep the shares and log the error once."""
         try:
             text = path.read_text()
         except FileNotFoundError:
@@ -45,4 +45,4 @@ class TrafficFile:
         try:
             self._traffic = traffic.parse(text)
         except ArtifactError as error:
-            _log.warning("the shares stay as they were: %s: %s: %.200s", path, error, text)
+            _log.warning("the shares of requests stay as they were: %s: %s: %.200s", path, error, text)

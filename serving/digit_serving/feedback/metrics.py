@@ -16,4 +16,5 @@ class FeedbackMetrics:
             *("model", "version"),
         )
         self.dropped = metrics.counter("feedback_dropped", "Pictures of the sample that could not be stored.")
-        self.written = metrics.timestamp("feedback_written", "the latest use of the store")
+        about = "Unix time of the latest use of the store, 0 before the first."
+        self.written = metrics.gauge("feedback_written_timestamp_seconds", about)

@@ -96,7 +96,7 @@ def create_app(services: Services) -> Flask:
     app = BridgedFlask(__name__, static_folder=None)
     # Werkzeug merges slashes by a redirect to the Host header, which the caller chooses.
     app.url_map.merge_slashes = False
-    # Werkzeug's limit of parts is that of BodyParser, which counts them first.
+    # Werkzeug's limit of parts equals that of BodyParser, which counts them first.
     app.config.update(MAX_CONTENT_LENGTH=settings.max_body, MAX_FORM_PARTS=settings.max_images + MAX_FIELDS)
     if settings.trusted_proxies:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
@@ -117,7 +117,7 @@ def _observe_requests(app: Flask, settings: Settings, observers: Observers) -> N
     deadlines = Deadlines(settings)
 
     def begin() -> None:
-        # The object behind the proxy, which looks it up at each access.
+        # Unwrap the proxy, which looks the object up at each access.
         received: Request = request._get_current_object()  # type: ignore[attr-defined]
         now = time.monotonic()
         # Tests call the application without Admission.

@@ -4,7 +4,6 @@ import fcntl
 import hashlib
 import hmac
 import logging
-import os
 import re
 import secrets
 import time
@@ -19,6 +18,7 @@ from flask import Blueprint, g, request
 from limits import parse_many
 from werkzeug.datastructures import Authorization
 
+from digit_core.artifact.versions import write_atomically
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
@@ -35,14 +35,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """API key as stored: without its text, of which `digest` is the SHA-256."""
+    """API key as stored: `digest` is the SHA-256 of its text, which is not stored."""
 
     name: str
     digest: str
     may_label: bool = False
-    """True if the key shows stored answers and labels them."""
+    """True if the key may show stored answers and label them."""
     until: datetime | None = None
-    """End of the key, with a time zone, itself excluded; None if it has none."""
+    """First moment at which the key is no longer valid, with a time zone; None if the key does not end."""
     limits: str = ""
     """Limits of this key's requests in place of DIGITS_RATE_LIMIT, "" if it has none."""
 
@@ -103,7 +103,7 @@ class KeyFile:
         """Create a key, store its hash and return the key itself."""
         if not re.fullmatch(_NAME_PATTERN, name):
             raise DigitServingError(
-                f"{name!r} is not a valid name: up to 64 letters, digits, dots, hyphens, underscores"
+                f"{name!r} is not a valid name; use up to 64 letters, digits, dots, hyphens and underscores"
             )
         with self._locked_update() as keys:
             if name in keys:
@@ -132,12 +132,7 @@ class KeyFile:
             fcntl.flock(lock, fcntl.LOCK_EX)
             keys = self.read() if self.path.exists() else {}
             yield keys
-            new = self.path.with_name(f".{self.path.name}.new")
-            with new.open("w") as file:
-                file.writelines(f"{key}\n" for key in keys.values())
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
+            write_atomically(self.path, "".join(f"{key}\n" for key in keys.values()))
 
 
 class KeyVerifier:
@@ -165,7 +160,7 @@ class KeyVerifier:
         return found[0] if found else None
 
     def authenticate(self, given: Authorization | None) -> Key | None:
-        """Return the key of the header Authorization, which may have ended, None without one of the file."""
+        """Return the key of the header Authorization, which may have ended, or None if the file has none."""
         return self.find(given.token) if given and given.type == "bearer" and given.token else None
 
     def has_key(self, scope: Scope) -> bool:
@@ -180,13 +175,13 @@ class KeyVerifier:
             if fingerprint != self._fingerprint:
                 self._keys, self._fingerprint = self._file.read(), fingerprint
         except (OSError, DigitServingError) as error:
-            _log.error("key file is unusable, the previous keys remain valid: %s", error)
+            _log.error("the key file is unusable; the previous keys remain valid: %s", error)
 
 
 def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter | None) -> None:
     """Require a key on every route of the API, and limit each caller's rate; None switches either off.
 
-    The name of the key gets into `g.context`. A caller is a key, or without a valid one a network.
+    `g.context` gets the key's name. A caller is identified by its key, or without a valid one by its network.
     """
 
     @api.before_request
@@ -196,7 +191,7 @@ def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter |
         # CORS preflight requests carry no credentials.
         if verifier and request.method != "OPTIONS":
             key = verifier.authenticate(request.authorization)
-            # Log and metrics name the key that has ended, too.
+            # Log and metrics name a key even after its end.
             context.key = key.name if key else ""
             if key is None or key.has_ended:
                 if limiter:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from digit_serving import sockets
-from digit_serving.commands import click_errors, format_time
+from digit_serving.commands import PATH, click_errors, format_time, option
 from digit_serving.errors import DigitServingError, SettingError
 
 if TYPE_CHECKING:
@@ -17,13 +17,8 @@ if TYPE_CHECKING:
 
     from digit_serving.gateway.settings import Settings
 
-_file_option = click.option(
-    "--file",
-    required=True,
-    envvar="DIGITS_API_KEYS",
-    show_envvar=True,
-    type=click.Path(path_type=Path),
-    help="The gateway's file of API keys.",
+_file_option = option(
+    "--file", required=True, envvar="DIGITS_API_KEYS", type=PATH, help="The gateway's file of API keys."
 )
 
 
@@ -90,7 +85,7 @@ def _setting_errors(names: str, *errors: type[Exception]) -> Iterator[None]:
 
 
 def _parse_end(_ctx: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """Return the time in ISO 8601, local without a time zone. Raise BadParameter for one that has passed."""
+    """Parse a time in ISO 8601, local if it has no time zone. Raise BadParameter if it has passed."""
     if value is None:
         return None
     try:
@@ -98,7 +93,7 @@ def _parse_end(_ctx: click.Context, _option: click.Parameter, value: str | None)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a date, such as 2027-01-31") from error
     if end <= datetime.now(UTC):
-        raise click.BadParameter(f"{value} has passed")
+        raise click.BadParameter(f"{value} has passed; choose a later time")
     return end
 
 
@@ -154,7 +149,7 @@ def change(name: str, file: Path, **given: Any) -> None:
     from digit_serving.gateway.auth import KeyFile
 
     if not (chosen := {field: value for field, value in given.items() if value is not None}):
-        raise click.UsageError("give --until, --rate-limit or both")
+        raise click.UsageError("Nothing would change; give --until, --rate-limit or both.")
     with click_errors():
         KeyFile(file).change(name, **chosen)
 
@@ -162,7 +157,7 @@ def change(name: str, file: Path, **given: Any) -> None:
 @keys.command()
 @_file_option
 def ls(file: Path) -> None:
-    """List the names of the keys, with their end and limits; "label": it may label stored answers."""
+    """List the keys by name, with their end and limits; "label" marks those that may label answers."""
     from digit_serving.gateway.auth import KeyFile
 
     with click_errors():

@@ -1,6 +1,6 @@
 """Door of features: what a feature may bring to the gateway, all of it optional.
 
-    pages, operations ─ __init__ ─ routes, observer, warnings, members of a model ─ close
+    pages, operations ─ __init__ ─ routes, observer, choice of a version, warnings, members of a model ─ close
 
 `features.FEATURES` names the features. Services, routes, pages, the OpenAPI document and probes loop over
 them, and know none by name.
@@ -8,7 +8,7 @@ them, and know none by name.
 
 import hashlib
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pkgutil import resolve_name
@@ -22,16 +22,14 @@ from digit_serving.gateway.features import FEATURES
 from digit_serving.gateway.observers import Observer
 from digit_serving.gateway.observers.metrics import Metrics
 from digit_serving.gateway.settings import Settings
-from digit_serving.gateway.upstream import Upstream
+from digit_serving.gateway.upstream import Chooser, Upstream
 
 _log = logging.getLogger(__name__)
 
 
-class Feature:
+class Feature(Chooser):
     """A feature in a worker that the settings turn on; a subclass overrides what it brings."""
 
-    name: ClassVar[str] = ""
-    """Reason for which a version is asked that the feature chooses."""
     links: ClassVar[Mapping[str, str]] = {}
     """Endpoints in the JSON index at /, by name."""
     schemas: ClassVar[Mapping[str, Any]] = {}
@@ -55,14 +53,6 @@ class Feature:
     def routes(self, api: Blueprint, upstream: Upstream) -> None:
         """Add routes below /v1."""
 
-    def choose_label(self, model: str, request_id: str) -> str | None:
-        """Return the label of the version that is asked, for a request that names none."""
-        return None
-
-    def version_labels(self, model: str) -> Collection[str]:
-        """Return the version labels that the feature uses, for /v1/models."""
-        return ()
-
     def model_members(self, name: str, task: TaskCard | None) -> Mapping[str, Any]:
         """Return members of the answer of /v1/models to a model."""
         return {}
@@ -77,7 +67,7 @@ class Feature:
 
 @contextmanager
 def contained(feature: Feature) -> Iterator[None]:
-    """Log an error of a feature, without which the gateway goes on."""
+    """Log an error of a feature; the gateway goes on without it."""
     try:
         yield
     except Exception:
@@ -90,7 +80,7 @@ def features(settings: Settings) -> list[type[Feature]]:
 
 
 def in_share(share: float, request_id: str, purpose: bytes = b"") -> bool:
-    """True for a share, 0..1, of the request IDs, by their hash: always for the same ones.
+    """True for a share, 0..1, of the request IDs. Their hash decides, so an ID always gets the same answer.
 
     The shares of different purposes, of at most 16 bytes, are independent of each other.
     """

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import MISSING
 from functools import cache
 from importlib.metadata import version
@@ -70,13 +70,20 @@ _HEADERS = {
     "WWW-Authenticate": {"description": "The authentication scheme, Bearer.", **_TEXT},
     "Allow": {"description": "The supported methods.", **_TEXT},
 }
+_ID_PARAMETER: _Json = {
+    "name": _REQUEST_ID,
+    "in": "header",
+    "description": "The request's ID. The gateway generates one if the header is missing or does not match "
+    f"`{REQUEST_ID_PATTERN}`.",
+    **_TEXT,
+}
 
 
 def blueprint(settings: Settings) -> Blueprint:
     """Return the route /openapi.json."""
     documents = Blueprint("openapi", __name__)
 
-    # Lazy, because it would delay every start, and few callers ask for the document.
+    # Build the document on demand: it would delay every start, and few callers ask for it.
     @cache
     def content() -> bytes:
         return orjson.dumps(describe(settings))
@@ -128,10 +135,9 @@ def describe(settings: Settings) -> _Json:
 def _operations(settings: Settings) -> _Json:
     """Return the operation of each path."""
     common = (
-        "Of several images, one that can't be used has an error in its place; the error of an image that is "
-        "the whole body is that of the request. Without `model`, the default model answers; without "
-        f"`version` and `label`, its default version. Limits: {settings.max_body:,} bytes per body, "
-        f"{settings.max_pixels:,} pixels"
+        "An image that can't be used has an error in its place; if it is the whole body, the request fails "
+        "with this error. Without `model`, the default model answers; without `version` and `label`, its "
+        f"default version. Limits: {settings.max_body:,} bytes per body, {settings.max_pixels:,} pixels"
     )
     operations = {
         "/v1/predict": operation(
@@ -139,27 +145,27 @@ def _operations(settings: Settings) -> _Json:
             "Classify each image.",
             json_content("Predictions"),
             _RECOGNITION,
-            "A model of digits refuses an image without a digit, or with several: `refusal` says why, and "
-            f"`is_digit` and `probabilities` what the model saw. {common} per image.",
-            parsing.PredictQuery,
-            ref("requestBodies", "PredictPictures"),
+            description="A model of digits refuses an image without a digit, or with several: `refusal` says "
+            f"why, `is_digit` and `probabilities` say what the model saw. {common} per image.",
+            parameters=parameters(parsing.PredictQuery),
+            requestBody=ref("requestBodies", "PredictPictures"),
         ),
         "/v1/read": operation(
             "read",
             "Read all digits in each image, in lines, by a model of digits.",
             json_content("Readings"),
             (*_RECOGNITION, ReaderMissingError, ReadingNotSupportedError, TooManyDigitsError),
-            "Signs between digits are left out. An image on which nothing looks like a digit has an empty "
-            f"reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
-            parsing.ReadQuery,
-            ref("requestBodies", "ReadPictures"),
+            description="Signs between digits are left out. An image on which nothing looks like a digit has "
+            f"an empty reading with a `refusal`. {common} and {settings.max_digits:,} digits per image.",
+            parameters=parameters(parsing.ReadQuery),
+            requestBody=ref("requestBodies", "ReadPictures"),
         ),
         "/v1/models": operation(
             "listModels",
             "Describe a model: its task, versions and labels.",
             json_content("Models"),
             (*KEYED, *UPSTREAM, errors.UnknownModelError),
-            query=parsing.ModelQuery,
+            parameters=parameters(parsing.ModelQuery),
         ),
     }
     for feature in features(settings):
@@ -185,26 +191,16 @@ def _operations(settings: Settings) -> _Json:
 
 
 def operation(
-    name: str,
-    summary: str,
-    answer: _Json,
-    kinds: Iterable[type[Exception]] = _ANY,
-    description: str = "",
-    query: Any = None,
-    body: _Json | None = None,
+    name: str, summary: str, answer: _Json, kinds: Iterable[type[Exception]] = _ANY, **members: Any
 ) -> _Json:
-    """Return an operation: `answer` has media types, `kinds` the classes of its errors."""
-    return {
-        "operationId": name,
-        "summary": summary,
-        "description": description,
-        "parameters": [*_parameters(described(query) if query else {})],
-        **({"requestBody": body} if body else {}),
-        "responses": {
-            "200": {"description": "Success.", "headers": _headers(200), "content": answer},
-            **_error_responses(kinds),
-        },
-    }
+    """Return an operation: `answer` has media types, `kinds` the classes of its errors.
+
+    `members` are other members of OpenAPI's operation object.
+    """
+    success = {"description": "Success.", "headers": _headers(200), "content": answer}
+    responses = {"200": success, **_error_responses(kinds)}
+    operation = {"operationId": name, "summary": summary, "description": "", "parameters": [_ID_PARAMETER]}
+    return {**operation, **members, "responses": responses}
 
 
 def _error_responses(kinds: Iterable[type[Exception]]) -> _Json:
@@ -232,22 +228,18 @@ def _headers(status: int) -> _Json:
     return {name: ref("headers", name) for name in names}
 
 
-def _parameters(query: Mapping[str, Option]) -> Iterator[_Json]:
-    """Yield the header of the request's ID and the query parameters."""
-    yield {
-        "name": _REQUEST_ID,
-        "in": "header",
-        "description": "The request's ID. The gateway generates one if the header is missing or does not "
-        f"match `{REQUEST_ID_PATTERN}`.",
-        "schema": {"type": "string"},
-    }
-    for name, option in query.items():
+def parameters(query: Any) -> list[_Json]:
+    """Return the header of the request's ID, and the parameters of a query."""
+    listed = [_ID_PARAMETER]
+    for name, option in described(query).items():
         schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
         if option.default:
-            # Bodies state no defaults: generated clients send these, and an option is said in one place.
+            # Bodies state no defaults: generated clients would send them in addition to the query's options.
             schema["default"] = option.default
-        listed = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
-        yield {"name": name, "in": "query", "description": option.description, "schema": schema, **listed}
+        style = {"style": "form", "explode": option.repeats} if schema.get("type") == "array" else {}
+        parameter = {"name": name, "in": "query", "description": option.description, "schema": schema}
+        listed.append(parameter | style)
+    return listed
 
 
 def _option_schema(option: Option, in_text: bool) -> _Json:
@@ -271,15 +263,15 @@ def _pictures(settings: Settings, prefix: str) -> _Json:
     file_or_array = (
         "An image file: PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it. Or a "
         f".npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
-        "digits [n, 28, 28], light ink on dark. The first bytes tell which it is; its own media type, "
-        "`image/*` or `application/x-npy`, is as good."
+        "digits [n, 28, 28], light ink on dark. The first bytes identify the format; the media types "
+        "`image/*` and `application/x-npy` are accepted as well."
     )
     pictures = json_content(f"{prefix}Images", f"{prefix}Instances")
     pictures["application/json"]["examples"] = {name: ref("examples", name) for name in ("file", "pixels")}
     return {
         **pictures,
         "multipart/form-data": {"schema": ref("schemas", f"{prefix}Form")},
-        # Generators of clients know no media range, and no other type of binary bodies.
+        # Client generators support neither media ranges nor other types of binary bodies.
         "application/octet-stream": {
             "schema": {"type": "string", "format": "binary", "description": file_or_array}
         },
@@ -308,7 +300,7 @@ class _Generator(GenerateJsonSchema):
 
 
 def _schemas(settings: Settings, operations: _Json) -> _Json:
-    """Return the schemas that the operations name, and those that these consist of."""
+    """Return the schemas to which the operations refer, directly or through other schemas."""
     named = {*re.findall(r"#/components/schemas/(\w+)", str(operations))} - {"ModelName"}
     sources = [vars(schemas), *(feature.schemas for feature in features(settings)), vars(results)]
     kinds = [source.get(name) for name in sorted(named) for source in sources]

@@ -47,7 +47,7 @@ _LINKS = {
 _PROBE_TIMEOUT_SECONDS = 0.9
 """Below one second, the default timeout of Kubernetes's probes."""
 _KEPT_SECONDS = 1.0
-# Explicit, because the mimetypes module reads the machine's own table.
+# Media types by suffix. The mimetypes module would read the machine's own table.
 _MIMETYPES = {
     ".css": "text/css",
     ".html": "text/html",
@@ -71,14 +71,16 @@ _SCRIPTS = ("main.js", "share.js", "why.js")
 """Scripts that the page names, or imports on demand; the others are modules that it imports at once."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_etag = cache(generate_etag)
+_compress = cache(partial(gzip.compress, mtime=0))
 
 
 def probes(services: Services) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
-    the others, and Kubernetes would withdraw it from all of them. So does a pod that has lost a store, or
-    whose certificate has expired: it is ready, with a warning.
+    the others, and Kubernetes would withdraw it from all of them. A pod that has lost a store, or whose
+    certificate has expired, is ready as well, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
     settings, model_server = services.settings, services.model_server
@@ -111,7 +113,7 @@ def probes(services: Services) -> Blueprint:
             raise NotReadyError("The model server does not answer.") from error
         warnings = await_(model_warnings.get(deadline))
         if services.limiter and not services.limiter.is_reachable():
-            warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits.")
+            warnings.append("The store of DIGITS_RATE_LIMIT_STORE does not answer, so no rate limits apply.")
         for feature in services.features:
             with contained(feature):
                 warnings += feature.warnings()
@@ -130,8 +132,8 @@ def probes(services: Services) -> Blueprint:
 class ModelWarnings:
     """Sentences on versions that failed to load, and on models that are left out.
 
-    They are kept for a second: each probe would ask the model server once a model, and list the models'
-    folder. `clock` returns seconds, like time.monotonic.
+    They are cached for a second: otherwise, each probe would ask the model server about every model, and list
+    the models' folder. `clock` returns seconds, like time.monotonic.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class ModelWarnings:
         self._kept, self._kept_until = list[str](), -math.inf
 
     async def get(self, deadline: float) -> list[str]:
-        """Return the sentences, asked for at most a second ago."""
+        """Return the sentences, which are at most a second old."""
         if self._clock() >= self._kept_until:
             self._kept = await self._ask(deadline)
             self._kept_until = self._clock() + _KEPT_SECONDS
@@ -185,10 +187,10 @@ def pages(settings: Settings) -> Blueprint:
     digest = hashlib.sha256(b"".join(page_files[name] for name in sorted(page_files))).hexdigest()[:12]
 
     def versioned(name: str) -> bytes:
-        """Return a page whose files have the digest of all in their paths, so that browsers may keep them."""
+        """Return a page whose links have the digest of all files, so that browsers may cache these."""
         return page_files[name].replace(b'"static/', b'"static/%s/' % digest.encode())
 
-    # Without it, browsers would find the modules that main.js imports only after its arrival.
+    # Preload the modules that main.js imports: browsers would find them only once it has arrived.
     modules = sorted(name for name in own_files if name.endswith(".js") and name not in _SCRIPTS)
     preload = ", ".join(f"<static/{digest}/{name}>; rel=modulepreload" for name in modules)
     page_html = versioned("index.html")
@@ -207,7 +209,7 @@ def pages(settings: Settings) -> Blueprint:
     @blueprint.get("/static/<name>")
     @blueprint.get("/static/<version>/<name>")
     def page_file(name: str, version: str | None = None) -> Response:
-        # During an update, the page may come from another worker than its files: these are then not kept.
+        # During an update, the page may come from another worker than its files: don't cache these then.
         return _file(page_files, name, is_immutable=version == digest)
 
     for path, file in html.items():
@@ -233,7 +235,7 @@ def pages(settings: Settings) -> Blueprint:
 
 @cache
 def _read(folder: Path, library: Path | None = None, *names: str) -> dict[str, bytes]:
-    """Return the contents of a folder's files, and of these of a library's, by name."""
+    """Return the contents of a folder's files, and of the named files of a library, by name."""
     paths = [*folder.iterdir(), *(library / name for name in names if library)]
     return {path.name: path.read_bytes() for path in paths}
 
@@ -247,7 +249,7 @@ def _file(contents: dict[str, bytes], name: str, *, is_immutable: bool = False) 
 def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> Response:
     """Return the content with an ETag, or 304 Not Modified if the browser's copy is current.
 
-    An immutable file is kept for a year without asking again.
+    Browsers keep an immutable file for a year without asking again.
     """
     response = Response(mimetype=mimetype)
     if mimetype in _COMPRESSIBLE:
@@ -262,13 +264,3 @@ def _cacheable(content: bytes, mimetype: str, *, is_immutable: bool = False) -> 
     response.set_etag(_etag(content))
     response.make_conditional(request)
     return response
-
-
-@cache
-def _etag(content: bytes) -> str:
-    return generate_etag(content)
-
-
-@cache
-def _compress(content: bytes) -> bytes:
-    return gzip.compress(content, mtime=0)

@@ -43,7 +43,7 @@ class RateLimiter:
     def check(self, caller: str, own_limits: str = "") -> None:
         """Count a request, in code that `bridge.run` calls. Raise RateLimitedError if it exceeds a limit.
 
-        Limits of the caller's own take the place of the others.
+        The caller's own limits replace the general ones.
         """
         if limits := own_limits or self._limits:
             self._call(lambda: self._hit(caller, _parse(limits)))
@@ -74,7 +74,7 @@ class RateLimiter:
             self._set_failing(None)
 
     def _set_failing(self, error: Exception | None) -> None:
-        """Log the first failure, not each, and the end of the failures."""
+        """Log the first of several failures, and their end."""
         if error and not self._is_failing:
             _log.error("rate limits are off until DIGITS_RATE_LIMIT_STORE answers: %s", error)
         if self._is_failing and not error:
@@ -83,7 +83,7 @@ class RateLimiter:
 
     def _ping(self) -> None:
         if not self._storage.check():
-            raise ConnectionError("no answer to a ping")
+            raise ConnectionError("the store does not answer a ping")
 
     def _hit(self, caller: str, limits: list[RateLimitItem]) -> None:
         for limit in limits:

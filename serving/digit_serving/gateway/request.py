@@ -1,11 +1,11 @@
-"""Request: its context, facts for those who watch, with one deadline for all of it.
+"""Request: its context, its facts for observers, and its one deadline.
 
 Times are those of one clock, time.monotonic.
 """
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -43,7 +43,7 @@ class Deadline:
 
 
 class Deadlines:
-    """Deadlines of requests: DIGITS_DEADLINE, or what the model's table in DIGITS_MODELS_FILE has."""
+    """Deadlines of requests: DIGITS_DEADLINE, or that of the model's table in DIGITS_MODELS_FILE."""
 
     def __init__(self, settings: Settings) -> None:
         self._default_model, self._seconds = settings.model_name, settings.deadline
@@ -124,11 +124,11 @@ class RequestContext:
     deadline: float
     """End of the request's time: for reading pictures, and for all calls to the model server."""
     client: str = ""
-    """Address of the caller, as the proxy says that DIGITS_TRUSTED_PROXIES trusts."""
+    """Address of the caller; behind DIGITS_TRUSTED_PROXIES, the address that the proxies name."""
     key: str = ""
     """Name of the caller's API key, "" if no keys are required."""
     may_label: bool = False
-    """True if the caller's API key shows stored answers and labels them."""
+    """True if the caller's API key may show stored answers and label them."""
     ended_at: float = 0.0
     status: int = 0
     problem_code: str | None = None
@@ -141,11 +141,11 @@ class RequestContext:
     decode_started_at: float = 0.0
     """Start of decoding the first image."""
     stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
-    """Seconds spent over all images on `decode`; on `normalise`, the preparation as the model takes them; and
-    on `find`, the search for digits on pages, with the reader's calls."""
+    """Seconds of each stage, over all images: `decode`; `normalise`, the preparation of the model's inputs;
+    and `find`, the search for digits on pages, with the reader's calls."""
 
     requested: ModelRef = _NO_MODEL
-    """Model of the settings that is asked, with the version or the label that the request names, if any."""
+    """Model that is asked, with the version or the label that the request names, if any."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""
@@ -181,44 +181,47 @@ class RequestContext:
 
 
 class Facts:
-    """Facts of a request that has ended, in the form in which metrics, log line and span need them.
-
-    `images` has the numbers of images by their result: `answered`, a refusal, or the code of an error.
-    `answers` are predictions that are no refusal, and digits of all readings. `queue_seconds` is the time in
-    the admission queue and in batch queues, `model_server_seconds` that of calls; a call in flight counts up
-    to the end of the request. `stages` has the seconds of each stage, `outcome` the facts that log line and
-    span share.
-    """
+    """Facts of a request that has ended, as metrics, log line and span need them."""
 
     def __init__(self, context: RequestContext) -> None:
-        self.context = context
-        self.model = context.requested.name
+        self.context, self.model = context, context.requested.name
         self.seconds = context.ended_at - context.arrived_at
-        results = [result.refusal or "answered" for result in context.results] + context.image_errors
-        self.images = {result: results.count(result) for result in dict.fromkeys(results)}
-        self.readings = [result for result in context.results if isinstance(result, Reading)]
-        self.answers: Sequence[Prediction | Digit] = [
-            each for each in context.results if isinstance(each, Prediction) and not each.refusal
-        ] or [digit for reading in self.readings for digit in reading.digits]
-        self.queue_seconds = context.dequeued_at - context.arrived_at
-        self.model_server_seconds = 0.0
+        self.model_server_seconds, queue_seconds = 0.0, context.dequeued_at - context.arrived_at
         for wait in context.waits:
             call = wait.call
-            self.queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
+            queue_seconds += (call.started_at if call else context.ended_at) - wait.started_at
             if call:
+                # A call in flight counts up to the end of the request.
                 self.model_server_seconds += (call.ended_at or context.ended_at) - call.started_at
-        self.stages: dict[str, float] = dict(context.stages)
+        self.stages: dict[str, float] = {**context.stages}
+        """Seconds of each stage; `queue` is the time in the admission queue and in batch queues."""
         if context.waits:
-            self.stages["queue"] = self.queue_seconds
-        self.outcome: dict[str, Any] = {}
-        if context.model_version is not None:
-            self.outcome |= {"model": self.model, "version": context.model_version}
-        if context.results:
-            self.outcome["images"] = len(context.results)
-        self.outcome |= {result: count for result, count in self.images.items() if result != "answered"}
+            self.stages["queue"] = queue_seconds
+        results = [result.refusal or "answered" for result in context.results] + context.image_errors
+        self.images = Counter(results)
+        """Number of images by their result: `answered`, a refusal, or the code of an error."""
+        self.readings = [result for result in context.results if isinstance(result, Reading)]
+        self.answers = self._list_answers()
+        """Predictions that are not refused, or the digits of all readings."""
+        self.outcome = self._describe_outcome()
+        """Facts that log line and span share."""
+
+    def _list_answers(self) -> Sequence[Prediction | Digit]:
+        results = self.context.results
+        predictions = [each for each in results if isinstance(each, Prediction) and not each.refusal]
+        return predictions or [digit for reading in self.readings for digit in reading.digits]
+
+    def _describe_outcome(self) -> Mapping[str, Any]:
+        outcome: dict[str, Any] = {}
+        if self.context.model_version is not None:
+            outcome |= {"model": self.model, "version": self.context.model_version}
+        if self.context.results:
+            outcome["images"] = len(self.context.results)
+        outcome |= {result: count for result, count in self.images.items() if result != "answered"}
         if self.readings:
             # The count only: a number, such as a card's, may be confidential.
-            self.outcome["digits"] = len(self.answers)
+            outcome["digits"] = len(self.answers)
+        return outcome
 
 
 def request_id_or_new(given: str) -> str:

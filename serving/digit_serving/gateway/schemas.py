@@ -100,10 +100,10 @@ class Layer(TypedDict):
     peak: float
     """Largest activation, white in `image`."""
     image: Png
-    """Maps beside each other, in rows of up to 8, a pixel apart; units as pixels, in rows of up to 16."""
+    """Maps side by side, in rows of up to 8, a pixel apart; units as pixels, in rows of up to 16."""
     weights: NotRequired[Png]
-    """Weights of the units, of a layer that takes the pixels themselves: maps as in `image`. Grey 128 is 0; a
-    higher level speaks for the unit, a lower one against it."""
+    """Weights of the units, if the layer takes the pixels directly; maps as in `image`. Grey 128 is 0;
+    lighter pixels speak for the unit, darker ones against it."""
 
 
 class PredictionMore(TypedDict, total=False):

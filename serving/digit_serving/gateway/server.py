@@ -85,10 +85,10 @@ class _Server(BaseApplication):  # type: ignore[misc]
         from digit_serving.gateway.observers.metrics import Metrics
         from digit_serving.gateway.parsing import silence_library_warnings
 
-        # The supervisor's metrics have a file beside those of the workers, whose sum the exposition is.
+        # The supervisor's metrics have a file beside those of the workers; the exposition is their sum.
         self._metrics = Metrics()
         if self._settings.tls_certificate:
-            _expose_expiry(self._settings.tls_certificate, self._settings.tls_key)
+            self._expose_expiry(self._settings.tls_certificate, self._settings.tls_key)
         # Disable OpenCV's threads: requests run in parallel already, and waking threads costs too much.
         cv2.setNumThreads(1)
         silence_library_warnings()
@@ -97,6 +97,19 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Collect garbage rarely: requests leave no reference cycles, and a full queue is slow to scan.
         gc.set_threshold(50_000)
         return Gateway(self._settings)
+
+    def _expose_expiry(self, certificate: Path, key: Path | None) -> None:
+        """Add the end of the certificate to the metrics, and log an error if callers refuse it."""
+        try:
+            expiry = tls.expiry(certificate, key)
+        except ssl.SSLCertVerificationError as error:
+            _log.error("Callers refuse %s: %s.", certificate, error.verify_message)
+            return
+        about = "Unix time at which the certificate of DIGITS_TLS_CERTIFICATE ends."
+        self._metrics.gauge("tls_certificate_expiry_timestamp_seconds", about).set(expiry)
+        if expiry < time.time():
+            date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
+            _log.error("Callers refuse %s: it expired on %s.", certificate, date)
 
     def _count_worker_exit(self, _server: object, _worker: object) -> None:
         self._metrics.worker_exits().inc()
@@ -138,32 +151,11 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "access_log": False,
         "ssl_context_factory": (lambda *_: tls.server_context(certificate, key)) if certificate else None,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
-        # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and would
-        # send none for as long as that was set back.
+        # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and
+        # would send none for a while after that was set back.
         "timeout_notify": -math.inf,
     }
     return type("GatewayWorker", (_Worker,), {"CONFIG_KWARGS": options})
-
-
-def _expose_expiry(certificate: Path, key: Path | None) -> None:
-    """Add the end of the certificate to the metrics, and log an error if callers refuse it."""
-    from prometheus_client import Gauge
-
-    try:
-        expiry = tls.expiry(certificate, key)
-    except ssl.SSLCertVerificationError as error:
-        _log.error("Callers refuse %s: %s.", certificate, error.verify_message)
-        return
-    # The exposition reads the file of the supervisor's metrics, so that no registry needs this one.
-    Gauge(
-        "digits_tls_certificate_expiry_timestamp_seconds",
-        "Unix time at which the certificate of DIGITS_TLS_CERTIFICATE ends.",
-        multiprocess_mode="max",
-        registry=None,
-    ).set(expiry)
-    if expiry < time.time():
-        date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
-        _log.error("Callers refuse %s: it expired on %s.", certificate, date)
 
 
 def _stop_on_interrupt(_: object) -> None:

@@ -31,20 +31,12 @@ _PIXEL_MEMORY = 30
 """Memory of a pixel while a picture is decoded; a worker decodes one large picture at a time."""
 
 
-def _empty_to_none(value: object) -> object:
-    return value or None
-
-
 def _split_at_commas(value: object) -> object:
     return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
 
 
-_File = Annotated[FilePath | None, BeforeValidator(_empty_to_none)]
+_File = Annotated[FilePath | None, BeforeValidator(lambda value: value or None)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
-
-
-class ModelsFileError(SettingError):
-    """DIGITS_MODELS_FILE cannot be read; the message is one sentence that names the table and the key."""
 
 
 class GatewayModelSettings(BaseModel):
@@ -74,9 +66,9 @@ class GatewaySettings(BaseSettings):
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory: receiving, waiting and in flight. Further ones get 429."""
     address_connections: int = Field(default=8192, ge=0)
-    """Connections of a caller's address, of IPv6 the first 64 bits, on which a worker waits for a request;
-    one more closes the oldest. Behind DIGITS_TRUSTED_PROXIES: requests in a worker from the address that they
-    name; one more gets 429. 0 sets no limit."""
+    """Connections from an address, or from a /64 network of IPv6, on which a worker waits for a request; one
+    more closes the oldest. Behind DIGITS_TRUSTED_PROXIES, this limits the requests that a worker holds for
+    the address that the proxies name; one more gets 429. 0 sets no limit."""
     tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM: the gateway accepts TLS 1.3 only."""
     tls_key: _File = Field(default=None, validate_default=True)
@@ -90,7 +82,7 @@ class GatewaySettings(BaseSettings):
     """TensorFlow Serving's gRPC address: host:port, unix:path, or dns:///name:port, which balances calls over
     all addresses of the name."""
     model_server_ca: _File = None
-    """Authority of the model server's certificate, in PEM: the connection uses TLS."""
+    """Certificate authority of the model server, in PEM; the connection then uses TLS."""
     model_server_certificate: _File = None
     """Client certificate for a model server that requires one, in PEM."""
     model_server_key: _File = Field(default=None, validate_default=True)
@@ -106,7 +98,7 @@ class GatewaySettings(BaseSettings):
     reader: str = READER_NAME
     """Name of the model that finds digits on a page."""
     labels: _Names = LABELS
-    """Version labels that /v1/models looks up, separated by commas, besides those of the next settings."""
+    """Version labels that /v1/models looks up, separated by commas, besides those in other settings."""
 
     default_label: str = "stable"
     """Version label that serves requests which name neither version nor label. While no version has it, they
@@ -118,7 +110,8 @@ class GatewaySettings(BaseSettings):
     max_inflight_calls: int = Field(default=1, ge=1)
     """Calls that a worker keeps in flight per model version; later requests share the next call."""
     deadline: float = Field(default=5.0, gt=0)
-    """Seconds from a request's complete arrival to its answer; after half of them without admission, 429."""
+    """Seconds from a request's complete arrival to its answer; a request that waits for admission longer than
+    half of them gets 429."""
     max_body: int = Field(default=8 * 1024 * 1024, ge=1)
     """Largest request body, in bytes."""
     max_images: int = Field(default=256, ge=1)
@@ -155,7 +148,7 @@ class GatewaySettings(BaseSettings):
     def by_model(self) -> Mapping[str, ModelSettings]:
         """Return the settings of each model with a table in DIGITS_MODELS_FILE, which is read once.
 
-        Raise ModelsFileError.
+        Raise SettingError, which names the table and the key.
         """
         file, common = self.models_file, self.common.model_dump()
         tables = _read_tables(file, self.models) if file else {}
@@ -180,7 +173,7 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _fit_container(cls, value: int, info: ValidationInfo) -> int:
         if not {"workers", "max_body", "max_pixels"} <= info.data.keys():
-            # Another error is reported.
+            # One of these fields has an error, which is reported.
             return value
         workers, largest, limit = info.data["workers"], info.data["max_body"], container_memory()
         value = value or max(limit // workers // 8 if limit else _BODY_MEMORY, largest)
@@ -225,14 +218,14 @@ class Settings(FeatureSettings, GatewaySettings):
 
 
 def _read_tables(file: Path, models: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """Return the tables of a TOML file by model. Raise ModelsFileError."""
+    """Return the tables of a TOML file by model. Raise SettingError."""
     try:
         tables = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelsFileError(f"{file}: {error}") from error
+        raise SettingError(f"{file}: {error}") from error
     for name, table in tables.items():
         if name not in models or not isinstance(table, dict):
-            raise ModelsFileError(f"{file}: {name} is not the table of a model; models: {', '.join(models)}")
+            raise SettingError(f"{file}: {name} is not the table of a model; models: {', '.join(models)}")
     return tables
 
 
@@ -245,7 +238,7 @@ def _model_settings(
         (key, *_), message = error.errors()[0]["loc"], error.errors()[0]["msg"]
         if key not in ModelSettings.model_fields:
             message = f"unknown key; known keys: {', '.join(ModelSettings.model_fields)}"
-        raise ModelsFileError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
+        raise SettingError(f"{file}: {model}.{key}: {message.removeprefix('Value error, ')}") from error
     if settings.deadline > common["deadline"]:
-        raise ModelsFileError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE, of all models")
+        raise SettingError(f"{file}: {model}.deadline: must not exceed DIGITS_DEADLINE")
     return settings

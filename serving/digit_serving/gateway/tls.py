@@ -24,12 +24,12 @@ def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
 def expiry(certificate: Path, key: Path | None) -> float:
     """Return the Unix time at which a server certificate ends.
 
-    Raise OSError if the files are unusable, and SSLCertVerificationError if it is none for a server.
+    Raise OSError if the files are unusable, and SSLCertVerificationError if it is not a server's certificate.
     The ssl module reads a certificate's fields only from a peer: this makes a handshake in memory.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
-    # Trust in the certificate itself, also without its authority, and after its end.
+    # Trust the certificate itself, even without its authority and after its end.
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     client.load_verify_locations(certificate)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -44,9 +44,9 @@ def expiry(certificate: Path, key: Path | None) -> float:
 
 
 def server_expiry(settings: Settings) -> float:
-    """Return the Unix time at which callers begin to refuse the gateway's certificate: infinity without one.
+    """Return the Unix time at which the gateway's certificate ends, infinity without a certificate.
 
-    Also infinity for a certificate that is none for a server: the supervisor logs it at the start.
+    Also return infinity if it is not a server's certificate; the supervisor logs that at the start.
     """
     with suppress(ssl.SSLCertVerificationError):
         if settings.tls_certificate:
@@ -89,6 +89,6 @@ def _load_certificate(context: ssl.SSLContext, certificate: Path, key: Path | No
 
 
 def _require_readable(*files: Path) -> None:
-    """Raise an OSError that names the file, which those of the ssl module don't."""
+    """Raise an OSError that names the file; the errors of the ssl module don't."""
     for file in files:
         file.open("rb").close()

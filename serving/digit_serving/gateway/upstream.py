@@ -1,9 +1,9 @@
-"""Upstream: the model server, as requests ask it. A request's route is resolved once."""
+"""Upstream: calls to the model server on behalf of requests. A request's route is resolved once."""
 
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +30,27 @@ from digit_serving.gateway.request import RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
 
 
-class Chooser(Protocol):
-    """Feature that chooses the version of some requests which name none, by its label."""
+class Chooser:
+    """Chooses a version, by its label, for some of the requests that name none; by default for none."""
 
-    @property
-    def name(self) -> str:
-        """Reason for which the version is asked."""
+    name: ClassVar[str] = ""
+    """Reason that is recorded for the version."""
 
     def choose_label(self, model: str, request_id: str) -> str | None:
-        """Return the label of the version that is asked, if the feature chooses one."""
+        """Return the label of the version that is asked, or None."""
+        return None
 
     def version_labels(self, model: str) -> Collection[str]:
-        """Return the labels of a model's versions that the feature uses."""
+        """Return the version labels that are used, for /v1/models."""
+        return ()
 
 
 class Upstream:
     """Model server of the gateway: sends a request to the version that it names or a feature chooses.
 
-    The request's deadline bounds its wait and all its calls; its context gets a failed call as a fact. The
-    methods that take a context raise ModelNotFoundError if the requested version or label does not exist,
-    UnknownModelError if neither the settings nor the model server have a model of the name,
+    The request's deadline bounds its wait and all its calls; its context records failed calls. The methods
+    that take a context raise ModelNotFoundError if the requested version or label does not exist,
+    UnknownModelError if neither the settings nor the model server have a model of that name,
     DefaultMissingError if no version has the default label, UnavailableError if the version was unloaded
     between two calls, and errors of the call.
     """
@@ -72,13 +73,13 @@ class Upstream:
     def route(self, context: RequestContext, requested: ModelRef) -> Route:
         """Return the version that is asked: the one named, the one that a feature chooses, or the default.
 
-        A call is needed only before the first answer to a version or label.
+        The model server is called only for a version or label that it has not answered for yet.
         """
         if requested.version is not None or requested.version_label is not None:
             return self._resolve(context, "named", requested)
         for chooser in self._choosers:
             if label := chooser.choose_label(requested.name, context.request_id):
-                # No version may have the label now.
+                # Perhaps no version has the label any more.
                 with suppress(ModelNotFoundError):
                     return self._resolve(context, chooser.name, ModelRef(requested.name, version_label=label))
         return self._default(context, requested.name)
@@ -117,7 +118,7 @@ class Upstream:
         return file is not None and not (file.parent / name).is_dir()
 
     def network(self, context: RequestContext, name: str, version: int) -> Network | None:
-        """Return name and test accuracy of a version's network, or None if they can't be known."""
+        """Return name and test accuracy of a version's network, or None if they are unknown."""
         with suppress(DigitError):
             model = ModelRef(name, version)
             return await_(self._model_server.served(model, deadline=context.deadline)).network
@@ -212,7 +213,7 @@ class Upstream:
 
 
 class Asking:
-    """Answers to the requests of one recognition; the version that answers first answers all others."""
+    """Answers the requests of one recognition: the version that answers the first one answers all."""
 
     def __init__(self, upstream: Upstream, context: RequestContext, route: Route) -> None:
         self.route = route
@@ -228,7 +229,7 @@ class Asking:
             self.route = self.route.pinned(self.route.served.pinned(self._answered))
         answered = self._upstream.predict(self._context, self.route, request)
         if isinstance(answered, Route):
-            # A label has moved, or that of the chosen version is gone.
+            # A label has moved, or the chosen version has lost its label.
             self.route = answered
             return answered.served.card
         self._answered = answered[0].model_version
@@ -241,7 +242,7 @@ def default_version(settings: Settings, name: str) -> ModelRef:
 
 
 def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> str:
-    """Return a sentence for a default that does not answer: versions are loading, or the label has none.
+    """Return a sentence on why a default does not answer: versions are loading, or none has the label.
 
     The command that sets the label is named only if nothing is loading, since it could move the label.
     """

@@ -54,7 +54,7 @@ class Bucket:
     def enter(self, versions: Sequence[Version], labels: Mapping[str, int]) -> None:
         """Enter versions of a model in models.config, and move these labels.
 
-        The first version of a model gets the label `stable`. Ten versions stay listed, and labelled ones.
+        The first version of a model gets the label `stable`. The newest ten and labelled ones stay listed.
         """
         name, numbers = versions[0].model, {version.number for version in versions}
         for _ in range(_WRITE_ATTEMPTS):
@@ -193,8 +193,8 @@ class Pull:
 
         `name` is that of the model, None for all models, or for the only one if there are numbers. A listed
         version that `check` refuses is left out, and its labels stay where they were. A version that is
-        listed no more is removed if the bucket has it, unless a rollback needs it. Raise ArtifactError, also
-        if `check` refuses every version.
+        no longer listed is removed if the bucket has it, unless a rollback needs it. Raise ArtifactError for
+        a failure, and if `check` refuses every version.
         """
         config, _ = self.bucket.read_config()
         names = [name] if name else list(config.base_paths)

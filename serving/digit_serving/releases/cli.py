@@ -42,19 +42,19 @@ _public_key_option = option(
 
 
 def _repeatable(pull: Command) -> Command:
-    """Add --every and --metrics-port to a command, which repeat it until SIGTERM, also after failures."""
+    """Add --every and --metrics-port to a command, which repeat it until SIGTERM, even after failures."""
 
     @click.option(
         "--every",
         metavar="SECONDS",
         type=POSITIVE,
-        help="Pull repeatedly, also after failures, with this pause.",
+        help="Pull again and again with this pause, even after failures.",
     )
     @click.option(
         "--metrics-port",
         metavar="PORT",
         type=click.IntRange(1, 65535),
-        help="With --every, port of /metrics, which has the time of the latest success.",
+        help="Port of /metrics, which has the time of the latest success; for --every.",
     )
     @functools.wraps(pull)
     def repeatable(every: float | None, metrics_port: int | None, **options: Any) -> None:
@@ -145,7 +145,7 @@ def show(number: int, folder: "ModelsFolder", name: str) -> None:
 @click.option(
     "--share",
     type=click.FloatRange(0, 1),
-    help="Share of the requests without version and label that the label answers, such as 0.1; 0 ends it.",
+    help="Share of the requests without version and label that the label answers, such as 0.1; 0 ends that.",
 )
 @change_options
 def promote(number: int, label: str, share: float | None, **change: Any) -> None:
@@ -169,7 +169,7 @@ def rollback(label: str, **change: Any) -> None:
 
 @models.command()
 @folder_option
-@click.option("--model", "name", metavar="NAME", help="Only changes of this model.")
+@click.option("--model", "name", metavar="NAME", help="Show only changes of this model.")
 def history(folder: "ModelsFolder", name: str | None) -> None:
     """List who moved which label, newest first."""
     from digit_serving.releases import listing

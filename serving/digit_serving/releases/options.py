@@ -77,16 +77,15 @@ class Endpoint:
 
         if bool(self.certificate) != bool(self.key) or (self.certificate and not self.ca):
             raise SettingError("--certificate needs --key and --ca, and --key needs --certificate")
-        address = addresses.find(root, "model_server", "")
-        if not (self.target or address.value):
-            raise NoServiceError(
-                f"no service of {root} is known: start `digits up --models {root}`, or name its model "
-                "server with --model-server"
-            )
         if self.target:
             source = click.get_current_context().get_parameter_source("target")
             is_variable = source is ParameterSource.ENVIRONMENT
             address = Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
+        elif not (address := addresses.find(root, "model_server", "")).value:
+            raise NoServiceError(
+                f"no service of {root} is known: start `digits up --models {root}`, or name its model "
+                "server with --model-server"
+            )
         credentials = None
         if self.ca:
             pair = (path.read_bytes() for path in (self.key, self.certificate) if path)

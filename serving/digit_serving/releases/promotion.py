@@ -51,22 +51,22 @@ class Releases:
     name: str
     report: Callable[[str], None]
     server: Connection | None = None
-    """Connection to the model server, None if none runs."""
+    """Connection to the model server, or None if no server runs."""
     gateway: "Client | None" = None
     timeout: float = 60.0
     server_name: str = "the model server"
-    """Words for the model server in messages, with its address."""
+    """Name of the model server in messages, with its address."""
     force: bool = False
     """True to rewrite a models.config that Digits did not write."""
 
     def promote(self, number: int, label: str, share: float | None = None) -> None:
         """Put the label on a version, which is verified and entered first if models.config lacks it.
 
-        `share`, 0..1, is the share of the requests without version and label that the label answers from then
-        on; None keeps the present one.
+        `share`, 0..1, is the share of the requests without version and label that the label answers from now
+        on; None keeps the present share.
         """
         if share is not None and label == STABLE:
-            raise ArtifactError(f"--share needs another --version-label than {STABLE}, which has the rest")
+            raise ArtifactError(f"--share needs another --version-label: {STABLE} answers the rest")
         with self.folder.lock(), self._restoring() as config:
             config = self._load(config, self.folder.version(self.name, number))
             self._move(config, label, number)
@@ -130,7 +130,7 @@ class Releases:
                     folder.write_config(config.without(self.name))
                 self._wait_until_unloaded(folder.versions(self.name), self.name)
             folder.remove(self.name)
-        self.report(f"Removed {self.name}. Left: {', '.join(others) or 'no model'}.")
+        self.report(f"Removed {self.name}. The folder now has {', '.join(others) or 'no model'}.")
 
     def _defaults(self) -> Iterator[tuple[str | None, str]]:
         """Yield each model that answers callers who name none, and the way to let another one do so."""
@@ -263,7 +263,7 @@ class Releases:
             raise
 
     def _own_config(self) -> ModelsConfig:
-        """Return models.config. Rewrite one that Digits did not write, if forced, or raise ArtifactError."""
+        """Return models.config. If Digits did not write it, rewrite it if forced, or raise ArtifactError."""
         folder, config = self.folder, self.folder.read_config()
         if config.is_ours:
             return config

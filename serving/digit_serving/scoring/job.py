@@ -80,7 +80,7 @@ class Job:
         return Counter({code: self.counts[code] for code in self.counts.keys() - {None, *FINAL_CODES}})
 
     def __str__(self) -> str:
-        """Return lines for a terminal, without those that count nothing."""
+        """Return lines for a terminal, without those whose count is 0."""
         done, to_repeat = self.counts.total(), self.to_repeat
         broken = Counter({code: self.counts[code] for code in self.counts.keys() & FINAL_CODES})
         lines = [

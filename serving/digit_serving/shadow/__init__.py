@@ -1,1 +1,1 @@
-"""Shadow: a second version answers a share of the calls as well, unseen by the callers, and is compared."""
+"""Shadow: a second version answers a share of the calls, unseen by the callers, and is compared."""

@@ -1,4 +1,4 @@
-"""Shadow: a second version answers a share of the calls as well, unseen by the callers, and is compared."""
+"""Shadow: a second version answers a share of the calls, unseen by the callers, and is compared."""
 
 import asyncio
 import contextvars
@@ -30,7 +30,7 @@ _MAX_PENDING = 32
 _MAX_PENDING_BYTES = 2 * MAX_CALL_BYTES
 """Model inputs of these calls. Further calls are not compared."""
 _RECHECK_SECONDS = 1.0
-"""Time between two calls while no version has the label, or the version that answers the requests anyway."""
+"""Time between two calls while no version has the shadow's label, or the default version has it."""
 _RETRY_SECONDS = 60.0
 """Time between two trial calls to a version that times out. A call may hold a thread of the model server for
 much longer than the gateway waits, and an answer is not urgent."""
@@ -89,12 +89,11 @@ class Shadow(Feature, Observer):
     ) -> None:
         """Compare the answers in the background, unless too many comparisons are pending.
 
-        Requests that name a version are left out, and those whose version has the shadow's label.
+        Skip requests that name a version, and requests that the version with the shadow's label answers.
         """
         model = self._settings.for_model(route.chosen.name)
-        shadow = ModelRef(route.chosen.name, version_label=model.shadow_label or None)
         is_named = context.requested.version is not None or context.requested.version_label is not None
-        if is_named or not model.shadow_label or route.chosen == shadow:
+        if is_named or not model.shadow_label or route.chosen.version_label == model.shadow_label:
             return
         if not in_share(model.shadow_share, context.request_id, b"shadow"):
             return
@@ -106,16 +105,17 @@ class Shadow(Feature, Observer):
             self._drop(route.served.model.name, reason)
             return
         self._pending_bytes += _size(asked)
-        # An empty context: Flask's would keep the request's body in memory.
+        now = time.monotonic()
+        wait = Wait(context.request_id, self._deadlines.of_model(route.chosen.name, now).end, now)
+        # Use an empty context: Flask's would keep the request's body in memory.
         task = asyncio.get_running_loop().create_task(
-            self._compare(context.request_id, route, shadow, asked, answers),
-            context=contextvars.Context(),
+            self._compare(route, asked, answers, wait), context=contextvars.Context()
         )
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def version_labels(self, model: str) -> Collection[str]:
-        """Return the label whose version is asked as well."""
+        """Return the shadow's label."""
         return (self._settings.for_model(model).shadow_label,)
 
     async def close(self) -> None:
@@ -125,26 +125,24 @@ class Shadow(Feature, Observer):
         self._executor.shutdown(wait=False, cancel_futures=True)
         await self._model_server.close()
 
-    async def _compare(
-        self, request_id: str, route: Route, shadow: ModelRef, asked: Classify, answers: Sequence[Answer]
-    ) -> None:
-        """Ask the shadow version, and count its agreement and time, or the reason why there are none."""
-        now, version = time.monotonic(), answers[0].model_version
-        wait = Wait(request_id, self._deadlines.of_model(shadow.name, now).end, now)
+    async def _compare(self, route: Route, asked: Classify, answers: Sequence[Answer], wait: Wait) -> None:
+        """Ask the shadow version, and count its agreement and time, or the reason of a failure."""
+        name, version = route.chosen.name, answers[0].model_version
+        shadow = ModelRef(name, version_label=self._settings.for_model(name).shadow_label)
         try:
             served = await self._model_server.served(shadow, deadline=wait.deadline)
             predictions = await self._predict(served, route.served.card, asked, wait)
         except Exception as error:
             is_absent = isinstance(error, ModelNotFoundError)
             reason = error.code if isinstance(error, DigitError) else "internal_error"
-            self._drop(route.served.model.name, "absent" if is_absent else reason, pause=is_absent)
-            self._log_once(route.served.model.name, reason, shadow, error)
+            self._drop(name, "absent" if is_absent else reason, pause=is_absent)
+            self._log_once(reason, shadow, error)
         else:
             if predictions[0].model_version == version:
                 # Pause only if the default version has the shadow's label: a canary answers a share.
-                self._drop(route.served.model.name, "same_version", pause=route.reason == "default")
+                self._drop(name, "same_version", pause=route.reason == "default")
             else:
-                self._count(route.served.model.name, answers, predictions, wait.call)
+                self._count(name, answers, predictions, wait.call)
         finally:
             self._pending_bytes -= _size(asked)
 
@@ -178,16 +176,16 @@ class Shadow(Feature, Observer):
         if pause:
             self._pauses[model] = (reason, time.monotonic())
 
-    def _log_once(self, model: str, reason: str, shadow: ModelRef, error: Exception) -> None:
-        """Log a failure, unless it is that of the model's latest call: any call may have it."""
-        if self._failures.get(model) != reason:
-            self._failures[model] = reason
+    def _log_once(self, reason: str, shadow: ModelRef, error: Exception) -> None:
+        """Log a failure, unless the model's latest call failed for the same reason."""
+        if self._failures.get(shadow.name) != reason:
+            self._failures[shadow.name] = reason
             traceback = None if isinstance(error, DigitError) else error
-            _log.warning("no comparison with %s: %s", shadow, error, exc_info=traceback)
+            _log.warning("answers were not compared with %s: %s", shadow, error, exc_info=traceback)
 
 
 def _verdict(prediction: Answer) -> object:
-    """Return the label, those of a multi-label model, or None if a model of digits sees no digit."""
+    """Return the label, the labels of a multi-label model, or None if a model of digits sees no digit."""
     if isinstance(prediction, InvalidOutputError):
         return InvalidOutputError
     if prediction.has_digit_labels and not prediction.looks_like_digit():

@@ -19,11 +19,11 @@ class ShadowSettings(BaseModel):
     shadow_label: str = ""
     """Version label, such as canary, whose version also answers a share of the requests, unseen."""
     shadow_share: Share = 0.1
-    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version answers."""
+    """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version also answers."""
 
     @property
     def has_shadow(self) -> bool:
-        """True if a version answers unseen, of any model."""
+        """True if any model has a shadow version."""
         settings: Any = self
         return any(model.shadow_label for model in (settings.common, *settings.by_model.values()))
 

@@ -19,14 +19,14 @@ from digit_serving.gateway.request import Facts, RequestContext
 from digit_serving.gateway.settings import Settings
 
 _ATTRIBUTES = {"version": "digits.model_version"}
-"""Attributes of facts with another name in the log."""
+"""Attributes whose names differ from those in the log."""
 
 
 class Tracing(Feature, Observer):
     """Creates a span for each request, with OpenTelemetry's semantic conventions.
 
-    It is a child of the caller's span, as the header `traceparent` says, and the parent of what the model
-    server may trace. Spans are exported in the background, as OpenTelemetry's environment variables say.
+    The span is a child of the caller's span, which the header `traceparent` names, and the parent of the
+    model server's spans. Spans are exported in the background, as OpenTelemetry's environment variables say.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics, work: Work) -> None:

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 class TracingSettings(BaseModel):
-    """Each field is set by the environment variable DIGITS_<FIELD>; there is none."""
+    """Tracing has no field of its own: the variables of OpenTelemetry turn it on."""
 
     @cached_property
     def has_tracing(self) -> bool:

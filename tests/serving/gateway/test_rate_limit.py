@@ -122,6 +122,6 @@ def test_unreachable_store_refuses_no_request(redis: Redis, caplog: pytest.LogCa
 
 def test_readyz_with_unreachable_store_warns(start_gateway: StartGateway) -> None:
     http = start_gateway(rate_limit="1/hour", rate_limit_store=f"redis://127.0.0.1:{free_port()}")
-    warning = "The store of DIGITS_RATE_LIMIT_STORE does not answer: there are no rate limits."
+    warning = "The store of DIGITS_RATE_LIMIT_STORE does not answer, so no rate limits apply."
     assert http.get("/readyz").get_json()["warnings"] == [warning]
     assert [http.get("/v1/models").status_code for _ in range(2)] == [200, 200]

@@ -116,7 +116,7 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
         ("[lost]\n", "lost is not the table of a model; models: digits"),
         ("digits = 3\n", "digits is not the table of a model; models: digits"),
         ("[digits]\nmax_body = 5\n", "digits.max_body: unknown key; known keys: default_label, "),
-        ("[digits]\ndeadline = 5.5\n", "digits.deadline: must not exceed DIGITS_DEADLINE, of all models"),
+        ("[digits]\ndeadline = 5.5\n", "digits.deadline: must not exceed DIGITS_DEADLINE"),
         ("[digits]\ndeadline = 0\n", "digits.deadline: Input should be greater than 0"),
         ("[digits]\nshadow_share = true\n", "digits.shadow_share: Input should be a valid number"),
         ('[digits]\ndefault_label = "a"\nshadow_label = "a"\n', "digits.shadow_label: must differ from"),

@@ -408,7 +408,7 @@ def test_remove_unloads_a_model_and_keeps_the_others(service: Service) -> None:
     assert_default_stays(service, "shapes")
     waiting, removed = service.run("remove", "shapes", "--yes").stdout.splitlines()
     assert waiting.endswith(" (DIGITS_MODEL_SERVER) to unload shapes ...")
-    assert removed == "Removed shapes. Left: digits."
+    assert removed == "Removed shapes. The folder now has digits."
     assert not has_loaded(service, "shapes", 1)
     assert (service.folder.names(), [*service.config.base_paths]) == (["digits"], ["digits"])
     assert service.labelled() == 1

@@ -237,7 +237,9 @@ def test_label_without_another_version_costs_a_call_a_second_until_it_has_one(
     assert delta(COMPARED) == delta("digits_shadow_duration_seconds_count") == 0
     messages = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(messages) == (reason == "absent")
-    assert all(message.startswith("no comparison with digits, label 'canary': ") for message in messages)
+    assert all(
+        message.startswith("answers were not compared with digits, label 'canary': ") for message in messages
+    )
     monkeypatch.setattr(shadow, "_RECHECK_SECONDS", 0)
     versions.answers["canary"] = answer(7, 2)
     predict(http)

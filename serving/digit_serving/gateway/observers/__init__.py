@@ -36,16 +36,16 @@ class Observer:
     def answered(
         self, context: RequestContext, route: Route, body: Body, results: Mapping[int, Prediction | Reading]
     ) -> None:
-        """Watch the results of a request's pictures, by index; errors have none."""
+        """Watch the results of a request's pictures, by index, without those that have an error."""
 
     def ended(self, facts: Facts) -> None:
         """Watch the end of a request: its response is known."""
 
 
 class Observers:
-    """Methods of observers by moment: one that no observer overrides costs a request nothing.
+    """Methods of observers by moment. A moment that no observer overrides costs a request nothing.
 
-    An error of a feature's observer is logged; those of the gateway's own raise none.
+    An error of a feature's observer is logged; the gateway's own observers raise none.
     """
 
     def __init__(self, own: Sequence[Observer] = (), brought: Sequence[Observer] = ()) -> None:

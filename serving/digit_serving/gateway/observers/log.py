@@ -22,7 +22,7 @@ _FIELDS_IN_MESSAGE = {"method", "route", "status"}
 class RequestLog(Observer):
     """Log of completed requests, at level INFO.
 
-    The requests of an event-loop iteration share one write, and skip logging.LogRecord: both are dear.
+    The requests of an event-loop iteration share one write, and skip logging.LogRecord: both are expensive.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -42,7 +42,7 @@ class RequestLog(Observer):
     def _write(self) -> None:
         text = "\n".join([*self._lines, ""])
         self._lines.clear()
-        # A closed standard error, such as a pipe's, fails no request.
+        # A closed standard error, such as a broken pipe, must not fail a request.
         with suppress(OSError, ValueError):
             sys.stderr.write(text)
 

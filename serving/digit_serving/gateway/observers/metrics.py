@@ -19,7 +19,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from digit_core.errors import OverloadedError
 from digit_core.results import Digit, Prediction
 from digit_serving.gateway.observers import Observer
-from digit_serving.gateway.request import Facts
+from digit_serving.gateway.request import Call, Facts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -105,14 +105,8 @@ class Metrics(Observer):
             "rate_limit_store_failures", "Failed calls to the store of rate limits."
         )
         self.worker_exits = self.counter("worker_exits", "Worker processes that ended and were replaced.")
-        build = Gauge(
-            "digits_build_info",
-            "Always 1; the labels are the versions of the gateway and of Python.",
-            ["version", "python"],
-            # All workers set the same value; the default mode would add a label per process.
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
+        about = "Always 1; the labels are the versions of the gateway and of Python."
+        build = self.gauge("build_info", about, "version", "python")
         build.labels(version("digits"), platform.python_version()).set(1)
         self._amounts: Multiset[Any] = Multiset()
         """Amounts that are not written yet, by child of a counter."""
@@ -140,18 +134,25 @@ class Metrics(Observer):
                 amounts[self._predictions(model, label, version)] += 1
         for reading in facts.readings:
             self._reading_digits().observe(len(reading.digits))
-        # A shared call is counted once.
-        for call in (wait.call for wait in context.waits if wait.call and wait.is_leader):
-            self._call_images().observe(call.images)
-            if version is not None and call.ended_at is not None:
-                self._model_seconds(model, version).observe(call.ended_at - call.started_at)
+        for wait in context.waits:
+            # The batch leader alone counts a shared call.
+            if wait.call and wait.is_leader:
+                self._observe_call(wait.call, model, version)
         if self._sampled < _SAMPLED_REQUESTS:
             self._sampled += 1
-            for stage, seconds in facts.stages.items():
-                if seconds:
-                    self._stage_seconds(stage).observe(seconds)
-            for answer in facts.answers:
-                self._confidence(model, version).observe(answer.confidence)
+            self._observe_sample(facts)
+
+    def _observe_call(self, call: Call, model: str, version: int | None) -> None:
+        self._call_images().observe(call.images)
+        if version is not None and call.ended_at is not None:
+            self._model_seconds(model, version).observe(call.ended_at - call.started_at)
+
+    def _observe_sample(self, facts: Facts) -> None:
+        for stage, seconds in facts.stages.items():
+            if seconds:
+                self._stage_seconds(stage).observe(seconds)
+        for answer in facts.answers:
+            self._confidence(facts.model, facts.context.model_version).observe(answer.confidence)
 
     def write(self) -> None:
         """Write the counters, in the event loop: once a second, and before the process exits."""
@@ -173,14 +174,10 @@ class Metrics(Observer):
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)
 
-    def timestamp(self, name: str, event: str) -> Gauge:
-        """Return the gauge of the time of an event."""
-        return Gauge(
-            f"digits_{name}_timestamp_seconds",
-            f"Unix time of {event}, 0 before the first.",
-            multiprocess_mode="max",
-            registry=self._registry,
-        )
+    def gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        """Return a gauge: of several processes, the exposition has the largest value."""
+        # The default mode would add a label for each process.
+        return Gauge(f"digits_{name}", text, labels, multiprocess_mode="max", registry=self._registry)
 
     def counter(self, name: str, text: str, *labels: str) -> Any:
         """Return a counter, as a function from label values."""
