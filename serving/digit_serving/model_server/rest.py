@@ -16,6 +16,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from werkzeug.wrappers import Request, Response
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server.budget import json_size, shape_size
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.servable import Array, type_name
@@ -76,6 +77,7 @@ class RestApi:
             with self._core.metrics.request(name, None if call == "metadata" else call, "REST"):
                 if match is None:
                     raise ServingError(f"Malformed request: {request.method} {path}")
+                self._core.budget.check(request.content_length or 0)
                 answer = self._call(call, _spec(match), request.get_data())
         except ServingError as error:
             status = _HTTP_STATUS.get(error.code, 500)
@@ -97,7 +99,19 @@ class RestApi:
         return json.dumps(document, indent=1)
 
     def _predict(self, spec: ModelSpec, body: bytes) -> str:
-        deadline, document = time.monotonic() + self._timeout, _parse(body)
+        deadline, budget = time.monotonic() + self._timeout, self._core.budget
+
+        def time_left() -> float:
+            return max(deadline - time.monotonic(), 0.0)
+
+        with budget.spend(json_size(body), time_left):
+            arrays, by_row = self._read(spec, body)
+        with budget.spend(sum(shape_size(array.shape) for array in arrays.values()), time_left):
+            return _format(self._core.run(spec, arrays, time_left), by_row)
+
+    def _read(self, spec: ModelSpec, body: bytes) -> tuple[dict[str, Array], bool]:
+        """Return the arrays of the body, and True if they came by row. Writes the signature into `spec`."""
+        document = _parse(body)
         spec.signature_name = document.get("signature_name", "")
         inputs, by_row = self._core.inputs(spec), "instances" in document
         if by_row == ("inputs" in document):
@@ -105,11 +119,7 @@ class RestApi:
         columns = (
             _from_rows(document["instances"], inputs) if by_row else _from_inputs(document["inputs"], inputs)
         )
-        arrays = {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}
-        _check_deadline(deadline)
-        outputs = self._core.run(spec, arrays)
-        _check_deadline(deadline)
-        return _format(outputs, by_row)
+        return {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}, by_row
 
 
 def _parse(body: bytes) -> dict[str, Any]:
@@ -128,11 +138,6 @@ def _parse(body: bytes) -> dict[str, Any]:
     if not isinstance(document.get("signature_name", ""), str):
         raise ServingError("'signature_name' must be a string")
     return document
-
-
-def _check_deadline(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise ServingError("Deadline exceeded", "DEADLINE_EXCEEDED")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:

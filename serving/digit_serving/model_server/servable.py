@@ -179,7 +179,7 @@ def decode(name: str, proto: TensorProto) -> Array:
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
     # KeyError: of a type that NumPy lacks, such as a variant.
-    except (KeyError, MemoryError, OverflowError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 

@@ -96,6 +96,11 @@ def _start_rest(options: Options, core: ServerCore) -> Any:
         return None
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     app = RestApi(options, core, path)
-    server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)
+    # waitress spools bodies to the disk, and cuts off connections with longer ones. Up to twice the limit,
+    # RestApi answers with a sentence instead.
+    limit = int(min(2 * core.budget.limit, 2**30))
+    server = waitress.create_server(
+        app, sockets=[listener], threads=threads, connection_limit=1000, max_request_body_size=limit
+    )
     Thread(target=server.run, name="rest", daemon=True).start()
     return server

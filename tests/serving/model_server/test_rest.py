@@ -137,6 +137,29 @@ def test_options_answers_200_with_cors_and_400_without(http: Client, core: Serve
         assert (response.status_code, response.headers.get("access-control-allow-origin")) == (status, origin)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b"0," * 8_388_608 + b"0]}",
+        b'{"instances": [' + b'{"":0},' * 2_800_000 + b"{}]}",
+        b'{"inputs": "' + b"a" * 67_108_864 + b'"}',
+        b'{"inputs": [' + b"[]," * 600_000 + b"[]]}",
+    ],
+    ids=["values", "objects", "bytes", "empty rows"],
+)
+def test_predict_body_beyond_the_limit_answers_400(http: Client, body: bytes) -> None:
+    response = post(http, HALF_PLUS_TWO, body)
+    assert response.status_code == 400
+    assert re.match(
+        r"The request counts as [67]\S+ bytes; at most 67,108,864 are", response.get_json()["error"]
+    )
+
+
+def test_predict_largest_body_is_answered(http: Client) -> None:
+    response = post(http, HALF_PLUS_TWO, b'{"inputs": [' + b"0," * 520_000 + b"0]}")
+    assert len(response.get_json()["outputs"]) == 520_001
+
+
 def test_predict_after_timeout_answers_504(core: ServerCore) -> None:
     http = Client(RestApi(flags.parse(["--rest_api_timeout_in_ms=1"]), core, ""))
     assert post(http, TF2, {"signature_name": "wait", "inputs": [0.01]}).status_code == 504

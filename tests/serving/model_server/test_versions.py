@@ -113,6 +113,24 @@ def test_warm_up_with_unusable_records_raises(tmp_path: Path, records: list[byte
         warm_up(tmp_path, lambda _: None, iterations=1)
 
 
+def test_version_with_warm_up_request_beyond_the_limit_does_not_load(
+    publish: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "model"
+    publish(base, 1, 1.0)
+    with running_core(f"--model_base_path={base}", *RETRIES) as core:
+        request = predict_request("default")
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto(0.0, shape=[600_000]))
+        log = PredictionLog(predict_log={"request": request})
+        version = publish(tmp_path / "other", 2, 2.0)
+        write_warmup_records(version, log.SerializeToString())
+        version.rename(base / "2")
+        wait_until(lambda: states(core, "default") == {2: "END", 1: "AVAILABLE"})
+        spec = {"name": "default", "version": {"value": 2}}
+        (failed,) = core.status(GetModelStatusRequest(model_spec=spec)).model_version_status
+        assert "The request counts as 76,800,000 bytes" in failed.status.error_message
+
+
 @pytest.mark.parametrize(
     ("versions", "labelled", "number"),
     [
