@@ -157,5 +157,5 @@ def _count_rows(arrays: list[Array], limit: int) -> int:
         raise ServingError("batched inputs must have the same number of rows, and at least one")
     (rows,) = sizes
     if rows > limit:
-        raise ServingError(f"{rows} rows exceed max_batch_size, {limit}")
+        raise ServingError(f"{rows} rows exceed max_batch_size, {limit}; send fewer rows in a call")
     return rows

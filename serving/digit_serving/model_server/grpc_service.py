@@ -30,7 +30,7 @@ def start(options: Options, core: ServerCore) -> grpc.Server:
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(core), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(core), server)
     if options.enable_grpc_healthcheck_service:
-        # SERVING as long as the process runs: the port opens only once every model is available.
+        # The status is SERVING while the process runs: the port opens only once every model is available.
         checks = health.HealthServicer()
         for service in ("ModelService", "PredictionService"):
             checks.set(service, health_pb2.HealthCheckResponse.SERVING)

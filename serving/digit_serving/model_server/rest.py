@@ -29,7 +29,8 @@ _PATHS = {
     "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)"),
 }
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-"""As in TensorFlow Serving's JSON, the first of equal keys counts, and `raw_decode` ignores what follows."""
+"""JSON decoder like TensorFlow Serving's: the first of equal keys counts, and `raw_decode` ignores any text
+after the document."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_IN_JSON = ("half", "bfloat16", "uint16")
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
@@ -55,7 +56,7 @@ class RestApi:
     def __call__(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
         query = request.query_string.decode(errors="replace")
-        # A query belongs to the path, as in TensorFlow Serving: no path of the API matches with one.
+        # Like TensorFlow Serving, take a query for a part of the path, so that no path with a query matches.
         path = f"{request.path}?{query}" if query else request.path
         if path == self._metrics_path:
             response = Response(self._core.metrics.page(), content_type="text/plain")
@@ -73,7 +74,7 @@ class RestApi:
         match = pattern.fullmatch(path) if pattern else None
         name, call = (match["name"] or "", match["call"] or "") if match else ("", "")
         try:
-            # TensorFlow Serving has no latency of metadata.
+            # TensorFlow Serving observes no latency for metadata.
             with self._core.metrics.request(name, None if call == "metadata" else call, "REST"):
                 if match is None:
                     raise ServingError(f"Malformed request: {request.method} {path}")
@@ -126,7 +127,7 @@ def _parse(body: bytes) -> dict[str, Any]:
     """Return the body's object. Raises ServingError for other JSON, or if `signature_name` is no string."""
     try:
         document, _ = _DECODER.raw_decode(body.decode("utf-8-sig").lstrip())
-        # Only an escape can be half of a surrogate pair, which is in no name, and can't be encoded.
+        # An escape may be half of a surrogate pair. No name contains one, and no answer could be encoded.
         if _SURROGATE.search(body):
             _dump(document).encode()
     except UnicodeEncodeError:
@@ -157,7 +158,7 @@ def _from_inputs(value: Any, inputs: Inputs) -> dict[str, Any]:
     """Return the value of each input: those of an object, or the value of the only input."""
     if not _is_object(value):
         if len(inputs) > 1:
-            raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+            raise ServingError(f"'inputs' must be an object with the keys {sorted(inputs)}")
         return dict.fromkeys(inputs, value)
     if missing := sorted(inputs.keys() - value.keys()):
         raise ServingError(f"'inputs' lacks {missing}")
@@ -168,10 +169,10 @@ def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Any]:
     """Return the values of each input in all rows, which are objects, or values of the only input."""
     if not isinstance(rows, list) or not rows:
         raise ServingError("'instances' must be a list with at least one entry")
-    if not _is_object(rows[0]):
-        return _from_inputs(rows, inputs)
+    if not _is_object(rows[0]) and len(inputs) == 1:
+        return dict.fromkeys(inputs, rows)
     if any(not _is_object(row) or row.keys() != inputs.keys() for row in rows):
-        raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+        raise ServingError(f"each entry of 'instances' must be an object with the keys {sorted(inputs)}")
     return {name: [row[name] for row in rows] for name in inputs}
 
 
@@ -183,7 +184,7 @@ def _to_array(value: Any, type_number: int) -> Array:
     types = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
     for leaf in flat:
         if isinstance(leaf, list):
-            raise ServingError("lists of different lengths or depths")
+            raise ServingError("lists at the same level must have the same length and depth")
         if type(leaf) not in types:
             raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
     try:
@@ -212,7 +213,9 @@ def _format(outputs: dict[str, Array], by_row: bool) -> str:
     """Return the answer's JSON. Raises ServingError if `by_row` and the outputs differ in length."""
     sizes = {array.shape[:1] for array in outputs.values()}
     if by_row and (len(sizes) != 1 or () in sizes):
-        raise ServingError("the outputs have no common size in dimension 0; send 'inputs'")
+        raise ServingError(
+            "the outputs have no common size in dimension 0; send 'inputs' in place of 'instances'"
+        )
     columns = {name: _to_list(name, array) for name, array in outputs.items()}
     answer: Any = next(iter(columns.values())) if len(columns) == 1 else columns
     if by_row and len(columns) > 1:

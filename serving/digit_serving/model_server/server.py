@@ -55,7 +55,7 @@ def serve(options: Options) -> Callable[[], None]:
 
 def create_core(options: Options) -> ServerCore:
     """Return a core once its models are available. Raises ServingError for bad flags, files or models."""
-    # A variable, not a flag: tensorflow_model_server, which takes the same flags, would refuse it.
+    # A variable names the key: tensorflow_model_server takes the same flags, and would refuse a new one.
     public_key = os.environ.get("DIGITS_MODEL_PUBLIC_KEY")
     core = ServerCore(options, Path(public_key) if public_key else None)
     core.reload(config.read_models(options))
@@ -77,7 +77,7 @@ def _poll_config(options: Options, core: ServerCore) -> None:
     while (seconds := options.model_config_file_poll_wait_seconds) > 0:
         time.sleep(seconds)
         try:
-            # Without waiting for new models: a label of another model may move meanwhile.
+            # Do not wait for new models: a label of another model may move meanwhile.
             core.configure(config.read_models(options))
         except ServingError as error:
             log.error("Failed to reload %s: %s", options.model_config_file, error)

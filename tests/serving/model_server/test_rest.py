@@ -22,8 +22,8 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
     return http.post(path, data=body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-LENGTHS = "lists of different lengths or depths"
-KEYS = "expected an object with the keys "
+LENGTHS = "lists at the same level must have the same length and depth"
+KEYS = "each entry of 'instances' must be an object with the keys "
 WHICH = "the body must have either 'instances' or 'inputs'"
 LIST = "'instances' must be a list with at least one entry"
 
@@ -54,6 +54,7 @@ LIST = "'instances' must be a list with at least one entry"
         ),
         ("many", {"inputs": {"text": [{"b64": "*"}], "number": [5]}}, "Unable to base64 decode"),
         ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, "JSON Parse error: a string has half of"),
+        ("many", {"inputs": [1]}, "'inputs' must be an object with the keys ['number', 'text']"),
         ("many", {"instances": [1]}, KEYS + "['number', 'text']"),
         ("images", {"inputs": [[[300] * 28] * 28]}, "a number is out of range for uint8"),
         ("images", {"inputs": [[[-1] * 28] * 28]}, "a number is out of range for uint8"),
