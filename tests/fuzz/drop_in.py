@@ -13,11 +13,12 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from werkzeug.test import Client
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server.budget import Budget, inputs_size
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.rest import RestApi
 from digit_serving.model_server.servable import decode, encode
 
-_MAX_BYTES = 1_000_000
+_BUDGET = Budget(4_000_000)
 _INPUTS = {
     "": {"pixels": TensorInfo(dtype=DT_FLOAT)},
     "many": {
@@ -31,12 +32,12 @@ _INPUTS = {
 class _Core:
     """Core whose signatures answer with their inputs."""
 
-    metrics = SimpleNamespace(request=lambda *_: nullcontext(), page=lambda: "")
+    metrics, budget = SimpleNamespace(request=lambda *_: nullcontext(), page=lambda: ""), _BUDGET
 
     def inputs(self, spec: Any) -> dict[str, TensorInfo]:
         return _INPUTS["many" if spec.signature_name else ""]
 
-    def run(self, _: Any, arrays: dict[str, Any]) -> dict[str, Any]:
+    def run(self, _: Any, arrays: dict[str, Any], time_left: Any) -> dict[str, Any]:
         return arrays
 
 
@@ -54,8 +55,7 @@ def tensor(data: bytes) -> None:
     """Decode a tensor, and encode it again in both forms."""
     with suppress(DecodeError, ServingError):
         proto = TensorProto.FromString(data)
-        if np.prod([dim.size for dim in proto.tensor_shape.dim], dtype=float) > _MAX_BYTES:
-            return
+        _BUDGET.check(inputs_size({"x": proto}))
         array = decode("x", proto)
         for as_content in (True, False) if array.dtype != object else ():
             again = TensorProto()

@@ -28,7 +28,7 @@ def model_server(arguments: tuple[str, ...]) -> None:
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     if options.version:
-        # TensorFlow itself or tensorflow-cpu; importing it takes seconds.
+        # The package is tensorflow or tensorflow-cpu. Its metadata is read, since an import takes seconds.
         number = version(packages_distributions()["tensorflow"][0])
         click.echo(f"TensorFlow ModelServer: {number}\nTensorFlow Library: {number}")
     else:
@@ -45,7 +45,7 @@ def _serve(options: flags.Options) -> NoReturn:
     signals = signal.SIGTERM, signal.SIGINT
 
     def stop(*_: object) -> NoReturn:
-        # Another signal would enter this handler again, within locks that it holds.
+        # Ignore further signals: one would enter this handler again while it holds locks.
         for number in signals:
             signal.signal(number, signal.SIG_IGN)
         try:
@@ -58,7 +58,7 @@ def _serve(options: flags.Options) -> NoReturn:
     for number in signals:
         signal.signal(number, stop)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow leaves oneDNN out on CPUs without AVX-512, where it halves the reader's time, too.
+    # TensorFlow turns oneDNN off on CPUs without AVX-512, though it halves the reader's time there too.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     from digit_serving.model_server.server import serve
 

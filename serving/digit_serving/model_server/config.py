@@ -1,6 +1,8 @@
 """Configuration files of TensorFlow Serving: text-format protocol buffers, read and validated."""
 
 import logging
+import math
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,20 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server.budget import DEFAULT_BYTES
 from digit_serving.model_server.flags import Options
 
 log = logging.getLogger(__name__)
+
+_CHANNEL_ARGUMENTS: dict[str, int | str] = {
+    "grpc.max_receive_message_length": DEFAULT_BYTES,
+    "grpc.max_send_message_length": -1,
+    # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
+    "grpc.so_reuseport": 0,
+    # Permit the gateways' and clients' keepalive pings, one a second. By default a server permits one in five
+    # minutes, and closes the connections of slow calls.
+    "grpc.http2.min_ping_interval_without_data_ms": 500,
+}
 
 
 def read(path: str, name: str) -> Any:
@@ -58,6 +71,27 @@ def read_max_batch_size(options: Options) -> int | None:
     if sizes and (sizes != sorted(set(sizes)) or sizes[-1] != limit):
         raise ServingError("allowed_batch_sizes must increase and end with max_batch_size")
     return limit
+
+
+def read_channel_arguments(options: Options) -> dict[str, int | str]:
+    """Return gRPC's channel arguments: the drop-in's, replaced by those of the flag, `name=value,…`.
+
+    A value that is a 32-bit integer becomes an int, for gRPC. Raises ServingError for another form.
+    """
+    arguments = dict(_CHANNEL_ARGUMENTS)
+    for entry in filter(None, options.grpc_channel_arguments.split(",")):
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
+        is_integer = re.fullmatch(r"-?[0-9]{1,10}", value) and -(2**31) <= int(value) < 2**31
+        arguments[name] = int(value) if is_integer else value
+    return arguments
+
+
+def read_max_bytes(options: Options) -> float:
+    """Return the largest size of a message in bytes, infinite if the flag has a negative one or no number."""
+    limit = read_channel_arguments(options)["grpc.max_receive_message_length"]
+    return limit if isinstance(limit, int) and limit >= 0 else math.inf
 
 
 def validate(new: ModelServerConfig, old: ModelServerConfig) -> None:

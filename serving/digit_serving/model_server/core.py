@@ -1,7 +1,8 @@
 """Server core: TensorFlow Serving's API without a transport."""
 
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +15,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 from digit_core.artifact.versions import ArtifactError
 from digit_serving.errors import ServingError
 from digit_serving.model_server import config
+from digit_serving.model_server.budget import Budget, TimeLeft, check_deadline, inputs_size
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.manager import Manager, State
 from digit_serving.model_server.metrics import Metrics, observe
@@ -32,28 +34,30 @@ class ServerCore:
         """
         self._options, self._public_key = options, public_key
         self._max_batch_size = config.read_max_batch_size(options)
+        self.budget = Budget(config.read_max_bytes(options))
         self.metrics = Metrics()
         self._manager = Manager(options, self._load)
         self.configure, self.reload = self._manager.configure, self._manager.reload
 
-    def predict(self, request: PredictRequest) -> PredictResponse:
+    def predict(self, request: PredictRequest, time_left: TimeLeft = lambda: math.inf) -> PredictResponse:
         """Answer the gRPC call Predict, and count it."""
         spec, response = request.model_spec, PredictResponse()
         with (
             self.metrics.request(spec.name, "Predict", "GRPC"),
             self._manager.lease(_spec(request)) as servable,
+            self.budget.spend(inputs_size(request.inputs), time_left),
         ):
-            outputs = self._predict(servable, request)
+            outputs = self._predict(servable, request, time_left)
             response.model_spec.name, response.model_spec.version.value = spec.name, servable.version
             response.model_spec.signature_name = spec.signature_name or _DEFAULT_SIGNATURE
             for alias, array in outputs.items():
                 encode(array, response.outputs[alias], self._options.enable_serialization_as_tensor_content)
         return response
 
-    def run(self, spec: ModelSpec, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, spec: ModelSpec, inputs: Mapping[str, Array], time_left: TimeLeft) -> dict[str, Array]:
         """Return all outputs of the signature that `spec` names."""
         with self._manager.lease(spec) as servable:
-            return self._run(servable, spec, inputs)
+            return self._run(servable, PredictRequest(model_spec=spec), inputs, time_left)
 
     def metadata(self, request: Any) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """Return the version that the request selects, and its signatures."""
@@ -107,26 +111,33 @@ class ServerCore:
             servable = Servable(directory, version, self._options)
         if self._options.enable_model_warmup:
             iterations = max(self._options.num_request_iterations_for_warmup, 1)
-            warm_up(directory, lambda request: self._predict(servable, request), iterations)
+            warm_up(directory, lambda request: self._warm_up(servable, request), iterations)
         return servable
 
-    def _predict(self, servable: Servable, request: PredictRequest) -> dict[str, Array]:
+    def _warm_up(self, servable: Servable, request: PredictRequest) -> None:
+        self.budget.check(inputs_size(request.inputs))
+        self._predict(servable, request, lambda: math.inf)
+
+    def _predict(self, servable: Servable, request: PredictRequest, time_left: TimeLeft) -> dict[str, Array]:
         inputs = {alias: decode(alias, proto) for alias, proto in request.inputs.items()}
-        return self._run(servable, request.model_spec, inputs, request.output_filter)
+        return self._run(servable, request, inputs, time_left)
 
     def _run(
-        self, servable: Servable, spec: ModelSpec, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+        self, servable: Servable, request: PredictRequest, inputs: Mapping[str, Array], time_left: TimeLeft
     ) -> dict[str, Array]:
+        spec = request.model_spec
         name = spec.signature_name or _DEFAULT_SIGNATURE
         signature = servable.signatures.get(name)
         if signature is None:
             raise ServingError(f'Serving signature key "{name}" not found.', "FAILED_PRECONDITION")
-        feeds, fetches = signature.feeds(inputs), signature.fetches(outputs)
+        feeds, fetches = signature.feeds(inputs), signature.fetches(request.output_filter)
         limit, arrays = self._max_batch_size, list(feeds.values())
         rows = None if limit is None else _count_rows(arrays, limit)
+        check_deadline(time_left)
         started = time.perf_counter()
         results = servable.run(tuple(feeds), tuple(fetches.values()), arrays)
         observe(self.metrics.runtime_latency, started, spec.name, "Predict", "TF1")
+        check_deadline(time_left)
         if rows is not None and any(array.shape[:1] != (rows,) for array in results):
             message = "batched outputs must have the inputs' size in dimension 0"
             raise ServingError(message, "FAILED_PRECONDITION")
@@ -146,5 +157,5 @@ def _count_rows(arrays: list[Array], limit: int) -> int:
         raise ServingError("batched inputs must have the same number of rows, and at least one")
     (rows,) = sizes
     if rows > limit:
-        raise ServingError(f"{rows} rows exceed max_batch_size, {limit}")
+        raise ServingError(f"{rows} rows exceed max_batch_size, {limit}; send fewer rows in a call")
     return rows

@@ -25,7 +25,7 @@ class Options:
     """Values of the flags, by name."""
 
     host: str = ""
-    """Address of all ports, an addition of the drop-in; empty stands for every address."""
+    """Address of all ports; if empty, every address. TensorFlow Serving lacks this flag."""
     port: int = 8500
     grpc_socket_path: str = ""
     grpc_channel_arguments: str = ""
@@ -55,7 +55,7 @@ class Options:
     enable_grpc_healthcheck_service: bool = False
     monitoring_config_file: str = ""
     enable_profiler: bool = True
-    """No effect: the drop-in has no ProfilerService."""
+    """This flag has no effect: the drop-in has no ProfilerService."""
     version: bool = False
 
 
@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str]) -> Options:
                 message = f"invalid value {text!r} for flag {name}; expected type: {kind.__name__}"
                 raise ValueError(message) from None
     if ignored:
-        log.warning("Flags without effect in the drop-in: %s", ", ".join(ignored))
+        log.warning("The drop-in ignores these flags: %s", ", ".join(ignored))
     return Options(**values)
 
 

@@ -1,7 +1,6 @@
 """gRPC transport: TensorFlow Serving's PredictionService and ModelService on grpcio's server."""
 
 import os
-import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,18 +11,9 @@ from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_p
 
 from digit_serving.errors import ServingError
 from digit_serving.model_server import config
+from digit_serving.model_server.budget import TimeLeft
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
-
-_CHANNEL_ARGUMENTS: dict[str, int | str] = {
-    "grpc.max_receive_message_length": -1,
-    "grpc.max_send_message_length": -1,
-    # SO_REUSEPORT, gRPC's default, would let a second server share the port instead of failing to start.
-    "grpc.so_reuseport": 0,
-    # Permit the gateways' and clients' keepalive pings, one a second. By default a server permits one in five
-    # minutes, and closes the connections of slow calls.
-    "grpc.http2.min_ping_interval_without_data_ms": 500,
-}
 
 
 def start(options: Options, core: ServerCore) -> grpc.Server:
@@ -33,14 +23,14 @@ def start(options: Options, core: ServerCore) -> grpc.Server:
     if the server can't start.
     """
     threads = options.grpc_max_threads or 4 * (os.cpu_count() or 1)
-    arguments = _CHANNEL_ARGUMENTS | _parse_channel_arguments(options.grpc_channel_arguments)
+    arguments = list(config.read_channel_arguments(options).items())
     server = grpc.server(
-        ThreadPoolExecutor(threads, "grpc"), options=list(arguments.items()), maximum_concurrent_rpcs=threads
+        ThreadPoolExecutor(threads, "grpc"), options=arguments, maximum_concurrent_rpcs=threads
     )
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(core), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(Servicer(core), server)
     if options.enable_grpc_healthcheck_service:
-        # Report SERVING as long as the process runs: the port opens only once every model is available.
+        # The status is SERVING while the process runs: the port opens only once every model is available.
         checks = health.HealthServicer()
         for service in ("ModelService", "PredictionService"):
             checks.set(service, health_pb2.HealthCheckResponse.SERVING)
@@ -63,12 +53,19 @@ def start(options: Options, core: ServerCore) -> grpc.Server:
     return server
 
 
-def _method(call: Callable[[ServerCore, Any], Any]) -> Any:
-    """Return a servicer's method that answers with `call`, and ends with the status of its ServingError."""
+def _time_left(context: grpc.ServicerContext) -> TimeLeft:
+    return lambda: context.time_remaining() if context.is_active() else 0.0
+
+
+def _method(call: Callable[..., Any], *facts: Callable[[grpc.ServicerContext], Any]) -> Any:
+    """Return a servicer's method that answers with `call`, and ends with the status of its ServingError.
+
+    `call` gets the core, the request, and the facts about the call's context.
+    """
 
     def answer(servicer: "Servicer", request: Any, context: grpc.ServicerContext) -> Any:
         try:
-            return call(servicer.core, request)
+            return call(servicer.core, request, *(fact(context) for fact in facts))
         except ServingError as error:
             context.abort(grpc.StatusCode[error.code], error.message)
 
@@ -84,7 +81,7 @@ class Servicer(
     def __init__(self, core: ServerCore) -> None:
         self.core = core
 
-    Predict = _method(ServerCore.predict)
+    Predict = _method(ServerCore.predict, _time_left)
     GetModelMetadata = _method(ServerCore.metadata)
     GetModelStatus = _method(ServerCore.status)
     HandleReloadConfigRequest = _method(ServerCore.reload_config)
@@ -98,15 +95,3 @@ def _credentials(path: str) -> grpc.ServerCredentials:
         return grpc.ssl_server_credentials([pair], ssl.custom_ca.encode() or None, ssl.client_verify)
     except ValueError as error:
         raise ServingError(f"{path}: {error}") from None
-
-
-def _parse_channel_arguments(text: str) -> dict[str, int | str]:
-    """Parse the flag's `name=value,…`. A value that is a 32-bit integer becomes an int, for gRPC."""
-    arguments: dict[str, int | str] = {}
-    for entry in filter(None, text.split(",")):
-        name, equals, value = entry.partition("=")
-        if not equals:
-            raise ServingError(f"--grpc_channel_arguments: {entry!r} is not of the form name=value")
-        is_integer = re.fullmatch(r"-?[0-9]{1,10}", value) and -(2**31) <= int(value) < 2**31
-        arguments[name] = int(value) if is_integer else value
-    return arguments

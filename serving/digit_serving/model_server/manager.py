@@ -23,7 +23,7 @@ State = ModelVersionStatus.State
 log = logging.getLogger(__name__)
 
 _UNLOAD_SECONDS = 30.0
-"""Time in which the calls of a version that is unloaded may end: the REST API's default time limit."""
+"""Seconds that an unloading version's calls have to end: the default time limit of the REST API."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
         raise ServingError(f"Could not find base path {base} for servable {model.name}")
     found = {number: version.path for number, version in list_versions(base).items()}
     if not found:
-        # An unreadable folder, or one that has just been moved away, has no versions for list_versions.
+        # list_versions finds nothing in a folder that is unreadable or has just been moved; iterdir raises.
         next(base.iterdir(), None)
     latest = sorted(found)[-max(policy.latest.num_versions, 1) :]
     choices = {"all": found, "specific": policy.specific.versions}
@@ -99,8 +99,8 @@ class Manager:
     def configure(self, config: ModelServerConfig) -> set[str]:
         """Replace the configuration, and return the names of its new models, which load from now on.
 
-        Raises ServingError if the configuration is invalid and, once the rest of it is replaced, if a label
-        has to stay where it is, since its new version is not available.
+        Raises ServingError and changes nothing if the configuration is invalid. A label whose new version is
+        not available stays where it is: ServingError is raised once the rest is replaced.
         """
         with self._changed:
             validate(config, self._config)
@@ -121,7 +121,7 @@ class Manager:
         """
         with self._changed:
             added = self.configure(config)
-            # Another reload may take a model out that this one has added.
+            # Another reload may remove a model that this one has added.
             self._changed.wait_for(lambda: all(self._settled(name) for name in added & _names(self._config)))
             settled = [self._settled(name) for name in added]
         failed = [version for version in settled if version and version.state == State.END]
@@ -218,8 +218,8 @@ class Manager:
     def _next_action(self) -> Version | None:
         """Return the next version to unload or to load, or None.
 
-        Unloading, which takes no time here, comes first, then the model with the fewest versions: one owner's
-        many versions must not hold up another's first.
+        Unloading comes first, since it takes no time in this thread. Then comes the model with the fewest
+        available versions: the many versions of one owner must not hold up the first version of another.
         """
         labelled, models = self._labels.items(), {each.model for each in list(self._versions.values())}
         actions = []
@@ -250,7 +250,7 @@ class Manager:
     def _set_aspired(self, name: str, paths: dict[int, Path]) -> None:
         for number, path in paths.items():
             known = self._versions.get((name, number))
-            # A version that is still being unloaded is loaded anew beside it.
+            # A version that comes back while it is unloaded is loaded anew, beside the one in use.
             gone = (State.UNLOADING, State.END)
             if known is None or (known.state in gone and not known.aspired):
                 self._versions[name, number] = Version(name, number, path)
@@ -260,7 +260,7 @@ class Manager:
                 self._set_state(version, State.END)
 
     def _load(self, version: Version) -> None:
-        """Load the version. No other one is loaded or unloaded between the retries, as in the original."""
+        """Load the version. Between the retries no other one is loaded, as in TensorFlow Serving."""
         self._set_state(version, State.LOADING)
         for retries_left in range(max(self._options.max_num_load_retries, 0), -1, -1):
             try:
@@ -280,7 +280,7 @@ class Manager:
         """Close the servable once its calls have ended. Cancel those that have not after _UNLOAD_SECONDS."""
         with self._changed:
             if not self._changed.wait_for(lambda: not version.active_requests, _UNLOAD_SECONDS):
-                words = "Cancelling %d calls of %s: %g s to unload it are over"
+                words = "Cancelling %d calls of %s: they have not ended within %g s of its unloading"
                 log.warning(words, version.active_requests, version, _UNLOAD_SECONDS)
         version.servable.close()
         version.servable = version.error = None

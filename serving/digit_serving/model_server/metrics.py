@@ -19,7 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        # Don't name it digits_build_info: alerts notice by its absence that a gateway is down.
+        # The name is not the gateway's digits_build_info, whose absence tells alerts that a gateway is down.
         versions = {"version": version("digits"), "tensorflow": version("tensorflow-serving-api")}
         info = Gauge("digits_model_server_build_info", "", versions, registry=self._registry)
         info.labels(**versions).set(1)

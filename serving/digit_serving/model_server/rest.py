@@ -16,6 +16,7 @@ from tensorflow_serving.apis.model_pb2 import ModelSpec
 from werkzeug.wrappers import Request, Response
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server.budget import json_size, shape_size
 from digit_serving.model_server.core import ServerCore
 from digit_serving.model_server.flags import Options
 from digit_serving.model_server.servable import Array, type_name
@@ -28,7 +29,8 @@ _PATHS = {
     "POST": re.compile(rf"{_MODEL}:(?P<call>classify|regress|predict)"),
 }
 _DECODER = json.JSONDecoder(object_pairs_hook=lambda pairs: dict(reversed(pairs)))
-"""As in TensorFlow Serving's JSON, the first of equal keys counts, and `raw_decode` ignores what follows."""
+"""JSON decoder like TensorFlow Serving's: the first of equal keys counts, and `raw_decode` ignores any text
+after the document."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_IN_JSON = ("half", "bfloat16", "uint16")
 _CORS = {"Origin": "*", "Methods": "POST, GET", "Headers": "Content-Type"}
@@ -54,7 +56,7 @@ class RestApi:
     def __call__(self, environ: Any, start_response: Any) -> Any:
         request = Request(environ)
         query = request.query_string.decode(errors="replace")
-        # A query belongs to the path, as in TensorFlow Serving: no path of the API matches with one.
+        # Like TensorFlow Serving, take a query for a part of the path, so that no path with a query matches.
         path = f"{request.path}?{query}" if query else request.path
         if path == self._metrics_path:
             response = Response(self._core.metrics.page(), content_type="text/plain")
@@ -72,10 +74,11 @@ class RestApi:
         match = pattern.fullmatch(path) if pattern else None
         name, call = (match["name"] or "", match["call"] or "") if match else ("", "")
         try:
-            # TensorFlow Serving has no latency of metadata.
+            # TensorFlow Serving observes no latency for metadata.
             with self._core.metrics.request(name, None if call == "metadata" else call, "REST"):
                 if match is None:
                     raise ServingError(f"Malformed request: {request.method} {path}")
+                self._core.budget.check(request.content_length or 0)
                 answer = self._call(call, _spec(match), request.get_data())
         except ServingError as error:
             status = _HTTP_STATUS.get(error.code, 500)
@@ -97,7 +100,19 @@ class RestApi:
         return json.dumps(document, indent=1)
 
     def _predict(self, spec: ModelSpec, body: bytes) -> str:
-        deadline, document = time.monotonic() + self._timeout, _parse(body)
+        deadline, budget = time.monotonic() + self._timeout, self._core.budget
+
+        def time_left() -> float:
+            return max(deadline - time.monotonic(), 0.0)
+
+        with budget.spend(json_size(body), time_left):
+            arrays, by_row = self._read(spec, body)
+        with budget.spend(sum(shape_size(array.shape) for array in arrays.values()), time_left):
+            return _format(self._core.run(spec, arrays, time_left), by_row)
+
+    def _read(self, spec: ModelSpec, body: bytes) -> tuple[dict[str, Array], bool]:
+        """Return the arrays of the body, and True if they came by row. Writes the signature into `spec`."""
+        document = _parse(body)
         spec.signature_name = document.get("signature_name", "")
         inputs, by_row = self._core.inputs(spec), "instances" in document
         if by_row == ("inputs" in document):
@@ -105,18 +120,14 @@ class RestApi:
         columns = (
             _from_rows(document["instances"], inputs) if by_row else _from_inputs(document["inputs"], inputs)
         )
-        arrays = {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}
-        _check_deadline(deadline)
-        outputs = self._core.run(spec, arrays)
-        _check_deadline(deadline)
-        return _format(outputs, by_row)
+        return {name: _to_array(columns[name], info.dtype) for name, info in inputs.items()}, by_row
 
 
 def _parse(body: bytes) -> dict[str, Any]:
     """Return the body's object. Raises ServingError for other JSON, or a `signature_name` of another type."""
     try:
         document, _ = _DECODER.raw_decode(body.decode("utf-8-sig").lstrip())
-        # Only an escape can be half of a surrogate pair, which is in no name, and can't be encoded.
+        # An escape may be half of a surrogate pair. No name contains one, and no answer could be encoded.
         if _SURROGATE.search(body):
             _dump(document).encode()
     except UnicodeEncodeError:
@@ -128,11 +139,6 @@ def _parse(body: bytes) -> dict[str, Any]:
     if not isinstance(document.get("signature_name", ""), str):
         raise ServingError("'signature_name' must be a string")
     return document
-
-
-def _check_deadline(deadline: float) -> None:
-    if time.monotonic() > deadline:
-        raise ServingError("Deadline exceeded", "DEADLINE_EXCEEDED")
 
 
 def _spec(match: re.Match[str]) -> ModelSpec:
@@ -152,7 +158,7 @@ def _from_inputs(value: Any, inputs: Inputs) -> dict[str, Any]:
     """Return the value of each input: those of an object, or the value of the only input."""
     if not _is_object(value):
         if len(inputs) > 1:
-            raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+            raise ServingError(f"'inputs' must be an object with the keys {sorted(inputs)}")
         return dict.fromkeys(inputs, value)
     if missing := sorted(inputs.keys() - value.keys()):
         raise ServingError(f"'inputs' lacks {missing}")
@@ -163,10 +169,10 @@ def _from_rows(rows: Any, inputs: Inputs) -> dict[str, Any]:
     """Return the values of each input in all rows, which are objects, or values of the only input."""
     if not isinstance(rows, list) or not rows:
         raise ServingError("'instances' must be a list with at least one entry")
-    if not _is_object(rows[0]):
-        return _from_inputs(rows, inputs)
+    if not _is_object(rows[0]) and len(inputs) == 1:
+        return dict.fromkeys(inputs, rows)
     if any(not _is_object(row) or row.keys() != inputs.keys() for row in rows):
-        raise ServingError(f"expected an object with the keys {sorted(inputs)}")
+        raise ServingError(f"each entry of 'instances' must be an object with the keys {sorted(inputs)}")
     return {name: [row[name] for row in rows] for name in inputs}
 
 
@@ -178,7 +184,7 @@ def _to_array(value: Any, type_number: int) -> Array:
     types = (int, float) if dtype.is_floating else ({"string": bytes, "bool": bool}.get(name, int),)
     for leaf in flat:
         if isinstance(leaf, list):
-            raise ServingError("the lists have different lengths or depths")
+            raise ServingError("lists at the same level must have the same length and depth")
         if type(leaf) not in types:
             raise ServingError(f"JSON Value: {_dump(leaf)} is not of expected type: {name}")
     try:
@@ -207,7 +213,9 @@ def _format(outputs: dict[str, Array], by_row: bool) -> str:
     """Return the answer's JSON. Raises ServingError if `by_row` and the outputs differ in length."""
     sizes = {array.shape[:1] for array in outputs.values()}
     if by_row and (len(sizes) != 1 or () in sizes):
-        raise ServingError("the outputs have no common size in dimension 0; send 'inputs'")
+        raise ServingError(
+            "the outputs have no common size in dimension 0; send 'inputs' in place of 'instances'"
+        )
     columns = {name: _to_list(name, array) for name, array in outputs.items()}
     answer: Any = next(iter(columns.values())) if len(columns) == 1 else columns
     if by_row and len(columns) > 1:

@@ -27,7 +27,7 @@ Array = np.ndarray[Any, Any]
 # Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 _MAX_WARMUP_REQUESTS = 1000
-# Only glibc has this function.
+# malloc_trim is glibc's; other C libraries lack it.
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 # TensorProto's value field of each type; an array of any other type is always written as `tensor_content`.
 _VALUE_FIELDS = {
@@ -134,7 +134,7 @@ class Servable:
 def start_tensorflow() -> None:
     """Run the process's first session without standard error.
 
-    TensorFlow logs two lines there, once, which TF_CPP_MIN_LOG_LEVEL does not reach.
+    TensorFlow logs two lines there in that session, whatever TF_CPP_MIN_LOG_LEVEL says.
     """
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -163,7 +163,7 @@ def warm_up(directory: Path, predict: Callable[[PredictRequest], object], iterat
             for _ in range(iterations if log.HasField("predict_log") else 0):
                 predict(log.predict_log.request)
     except (tf.errors.OpError, DecodeError) as error:
-        raise ServingError(f"unusable warm-up requests in {path}: {error}") from None
+        raise ServingError(f"The warm-up requests in {path} can't be read: {error}") from None
 
 
 def type_name(number: int) -> str:
@@ -178,8 +178,8 @@ def decode(name: str, proto: TensorProto) -> Array:
         raise ServingError(f"tensor parsing error: {name}")
     try:
         return tf.make_ndarray(proto)  # type: ignore[no-any-return]
-    # KeyError: NumPy lacks the type, such as a variant.
-    except (KeyError, MemoryError, OverflowError, TypeError, ValueError):
+    # KeyError: NumPy lacks the type, for example that of a variant.
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise ServingError(f"tensor parsing error: {name}") from None
 
 

@@ -55,7 +55,7 @@ def serve(options: Options) -> Callable[[], None]:
 
 def create_core(options: Options) -> ServerCore:
     """Return a core once its models are available. Raises ServingError for bad flags, files or models."""
-    # A variable, not a flag: tensorflow_model_server, which takes the same flags, would refuse it.
+    # A variable names the key: tensorflow_model_server takes the same flags, and would refuse a new one.
     public_key = os.environ.get("DIGITS_MODEL_PUBLIC_KEY")
     core = ServerCore(options, Path(public_key) if public_key else None)
     core.reload(config.read_models(options))
@@ -77,7 +77,7 @@ def _poll_config(options: Options, core: ServerCore) -> None:
     while (seconds := options.model_config_file_poll_wait_seconds) > 0:
         time.sleep(seconds)
         try:
-            # Don't wait for new models: a label of another model may move meanwhile.
+            # Do not wait for new models: a label of another model may move meanwhile.
             core.configure(config.read_models(options))
         except ServingError as error:
             log.error("Failed to reload %s: %s", options.model_config_file, error)
@@ -96,6 +96,11 @@ def _start_rest(options: Options, core: ServerCore) -> Any:
         return None
     threads = options.rest_api_num_threads or 4 * (os.cpu_count() or 1)
     app = RestApi(options, core, path)
-    server = waitress.create_server(app, sockets=[listener], threads=threads, connection_limit=1000)
+    # waitress spools bodies to the disk, and cuts off connections with longer ones. Up to twice the limit,
+    # RestApi answers with a sentence instead.
+    limit = int(min(2 * core.budget.limit, 2**30))
+    server = waitress.create_server(
+        app, sockets=[listener], threads=threads, connection_limit=1000, max_request_body_size=limit
+    )
     Thread(target=server.run, name="rest", daemon=True).start()
     return server

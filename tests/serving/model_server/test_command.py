@@ -25,7 +25,7 @@ def test_parse_reads_values_of_every_type_and_keeps_defaults() -> None:
 def test_parse_flags_without_effect_are_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     flags.parse(["--use_alts_credentials", "--num_load_threads=2"])
     (record,) = caplog.records
-    message = "Flags without effect in the drop-in: --use_alts_credentials, --num_load_threads"
+    message = "The drop-in ignores these flags: --use_alts_credentials, --num_load_threads"
     assert (record.levelname, record.getMessage()) == ("WARNING", message)
 
 

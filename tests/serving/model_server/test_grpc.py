@@ -1,5 +1,6 @@
 """gRPC transport: methods, threads, TLS, channel arguments and addresses."""
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,12 +84,51 @@ def test_predict_serves_task_card_and_color_images(port: int) -> None:
         assert connection.served(ModelRef("tf2"), deadline=deadline).card.has_digit_labels
 
 
-def test_predict_has_no_message_limit(port: int) -> None:
+def test_predict_takes_messages_beyond_the_default_of_grpc(port: int) -> None:
     request = predict_request("tf2", "images", images=np.zeros((8000, 28, 28), np.uint8))
     unlimited = [("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(f"127.0.0.1:{port}", unlimited) as channel:
         outputs = PredictionServiceStub(channel).Predict(request, 10).outputs
     assert len(outputs["probabilities"].float_val) == 80_000
+
+
+def test_predict_message_beyond_64_mebibytes_is_refused(port: int) -> None:
+    request = predict_request("tf2", "images", images=np.zeros((85_600, 28, 28), np.uint8))
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as caught:
+        PredictionServiceStub(channel).Predict(request, 10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "67108864" in str(caught.value.details())
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+def test_predict_whose_caller_has_gone_while_it_waited_is_not_computed(
+    port: int, core: ServerCore, cancel: bool
+) -> None:
+    request = predict_request("tf2", "wait", seconds=[0.0])
+    request.model_spec.version.value = 1
+
+    def count(name: str, labels: str) -> float:
+        found = re.search(
+            rf"^:tensorflow:serving:{name}{{{labels}}} (\S+)$", core.metrics.page(), re.MULTILINE
+        )
+        return float(found[1]) if found else 0.0
+
+    def counts() -> tuple[float, float]:
+        ended = count("request_count", 'model_name="tf2",status="DEADLINE_EXCEEDED"')
+        return ended, count("runtime_latency_count", 'API="Predict",model_name="tf2",runtime="TF1"')
+
+    ended, computed = counts()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        with core.budget.spend(core.budget.limit, lambda: 10.0):
+            call = PredictionServiceStub(channel).Predict.future(request, 20 if cancel else 0.5)
+            time.sleep(0.3)
+            if cancel:
+                call.cancel()
+                time.sleep(0.3)
+            else:
+                assert call.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        wait_until(lambda: counts()[0] == ended + 1)
+    assert counts() == (ended + 1, computed)
 
 
 def test_mutual_tls_client_without_trusted_certificate_is_refused(

@@ -4,6 +4,7 @@ The calls are those of TensorFlow Serving's own integration test, tensorflow_mod
 ones.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -198,6 +199,15 @@ def test_config_file_is_polled_and_replaced_by_a_request(
     request = text_format.Parse(f"config {{ {models('half_plus_three', 'tf2')} }}", ReloadConfigRequest())
     server.models.HandleReloadConfigRequest(request, 30)
     assert server.states("tf2") == {"1": "AVAILABLE"}
+
+
+def test_rest_body_beyond_twice_the_limit_is_refused_before_it_is_sent(server: ServerProcess) -> None:
+    head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {2**27}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.rest_port), 5) as connection:
+        connection.sendall(head.encode())
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"exceeds max_body of 134217728" in answer
 
 
 @pytest.mark.xdist_group("timing")

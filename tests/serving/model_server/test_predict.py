@@ -1,13 +1,16 @@
 """Predict, metadata and status, as the core answers them: selection, signatures, tensors and errors."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow.core.framework.tensor_shape_pb2 import TensorShapeProto
+from tensorflow.core.framework.types_pb2 import DT_FLOAT, DT_HALF, DT_INT64, DT_STRING, DT_UINT8
 from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataRequest
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
 from tensorflow_serving.apis.model_pb2 import ModelSpec
@@ -18,6 +21,14 @@ from digit_serving.model_server.core import ServerCore
 from tests.serving.model_servers import predict_request, running_core
 
 PIXELS = np.full((1, 784), 0.5, np.float32)
+VALUES = {
+    DT_FLOAT: "float_val",
+    DT_HALF: "half_val",
+    DT_INT64: "int64_val",
+    DT_STRING: "string_val",
+    DT_UINT8: "int_val",
+}
+"""Field of a TensorProto that has the values, by type."""
 
 
 def unfit(model: str = "tf2", outputs: str = "", shape: Any = None, **fields: Any) -> PredictRequest:
@@ -59,13 +70,74 @@ def batching_core(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) 
         (unfit(outputs="wrong"), "INVALID_ARGUMENT: output tensor alias not found in signature: wrong"),
         (unfit(outputs="probabilities " * 2), "INVALID_ARGUMENT: duplicate output tensor alias: prob"),
         (unfit(shape={"dim": [{"size": 2}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
-        (unfit(shape={"dim": [{"size": 40_000_000_000}]}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
         (unfit(shape={"unknown_rank": True}), "INVALID_ARGUMENT: tensor parsing error: pixels"),
     ],
 )
 def test_predict_unfit_request_raises(core: ServerCore, request_: PredictRequest, error: str) -> None:
     with pytest.raises(ServingError, match=f"^{error}"):
         core.predict(request_)
+
+
+def filled(signature: str, **inputs: tuple[int, Any, list[int]]) -> PredictRequest:
+    """Return a request whose inputs have one value, or none, for their shape."""
+    request = PredictRequest(model_spec={"name": "tf2", "signature_name": signature})
+    for name, (dtype, value, shape) in inputs.items():
+        field = {} if value is None else {VALUES[dtype]: [value]}
+        sizes = {"dim": [{"size": size} for size in shape]}
+        request.inputs[name].CopyFrom(TensorProto(dtype=dtype, tensor_shape=sizes, **field))
+    return request
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        filled("", pixels=(DT_FLOAT, 0.5, [21_400, 784])),
+        filled("", pixels=(DT_FLOAT, None, [21_400, 784])),
+        filled("none", pixels=(DT_HALF, 1, [21_400, 784])),
+        filled("", **{f"x{index}": (DT_FLOAT, 0.5, [6_000, 784]) for index in range(4)}),
+        filled("images", images=(DT_UINT8, 5, [16_385, 28, 28])),
+        filled("images", images=(DT_UINT8, 5, [1, 600_000, 1])),
+        filled("images", images=(DT_UINT8, None, [16_385, 0, 0])),
+        filled("total", x=(DT_FLOAT, None, [600_000, 0])),
+        filled("total", x=(DT_FLOAT, 1.0, [600_000])),
+        filled("total", x=(DT_FLOAT, 1.0, [2**62] * 1000)),
+        filled("many", text=(DT_STRING, b"a" * 10**6, [100]), number=(DT_INT64, 1, [100])),
+    ],
+)
+def test_predict_tensors_beyond_the_limit_raises_before_they_are_made(
+    core: ServerCore, request_: PredictRequest
+) -> None:
+    message = r"^INVALID_ARGUMENT: The request counts as (\S+) bytes; at most 67,108,864 are allowed"
+    with pytest.raises(ServingError, match=message):
+        core.predict(request_)
+
+
+def test_predict_tensor_within_the_limit_is_filled(core: ServerCore) -> None:
+    request = filled("", pixels=(DT_FLOAT, 0.5, [21_000, 784]))
+    assert request.ByteSize() < 50
+    assert len(core.predict(request).outputs["probabilities"].float_val) == 210_000
+    number, text = (DT_INT64, 1, [1000]), (DT_STRING, b"a" * 10_000, [1000])
+    assert len(core.predict(filled("many", text=text, number=number)).outputs["text"].string_val) == 1000
+
+
+@pytest.mark.parametrize(("limit", "accepts"), [("3000", False), ("4000", True), ("-1", True), ("no", True)])
+def test_predict_limit_is_that_of_messages(saved_models: Path, limit: str, accepts: bool) -> None:
+    flag = f"--grpc_channel_arguments=grpc.max_receive_message_length={limit}"
+    refusal = pytest.raises(ServingError, match="at most 3,000 are allowed")
+    with (
+        running_core(f"--model_base_path={saved_models / 'tf2'}", flag) as core,
+        nullcontext() if accepts else refusal,
+    ):
+        core.predict(predict_request("default", pixels=PIXELS))
+
+
+@pytest.mark.parametrize("looks", [0, 1, 2])
+def test_predict_without_time_left_starts_no_further_work(core: ServerCore, looks: int) -> None:
+    """The time is over at the `looks`-th look at it, and the model would compute for ever."""
+    left = iter([10.0] * looks)
+    request = predict_request("tf2", "wait", seconds=np.array([0.0 if looks == 2 else 1e9], np.float32))
+    with pytest.raises(ServingError, match="DEADLINE_EXCEEDED: Deadline exceeded"):
+        core.predict(request, lambda: next(left, 0.0))
 
 
 @pytest.mark.parametrize(

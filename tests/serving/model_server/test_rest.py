@@ -22,8 +22,8 @@ def post(http: Client, path: str, body: Any) -> TestResponse:
     return http.post(path, data=body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
-LENGTHS = "the lists have different lengths or depths"
-KEYS = "expected an object with the keys "
+LENGTHS = "lists at the same level must have the same length and depth"
+KEYS = "each entry of 'instances' must be an object with the keys "
 WHICH = "the body must have either 'instances' or 'inputs'"
 LIST = "'instances' must be a list with at least one entry"
 
@@ -54,6 +54,7 @@ LIST = "'instances' must be a list with at least one entry"
         ),
         ("many", {"inputs": {"text": [{"b64": "*"}], "number": [5]}}, "Unable to base64 decode"),
         ("many", {"inputs": {"text": ["\ud800"], "number": [5]}}, "JSON Parse error: a string has half of"),
+        ("many", {"inputs": [1]}, "'inputs' must be an object with the keys ['number', 'text']"),
         ("many", {"instances": [1]}, KEYS + "['number', 'text']"),
         ("images", {"inputs": [[[300] * 28] * 28]}, "a number is out of range for uint8"),
         ("images", {"inputs": [[[-1] * 28] * 28]}, "a number is out of range for uint8"),
@@ -135,6 +136,29 @@ def test_options_answers_200_with_cors_and_400_without(http: Client, core: Serve
     for client, status, origin in ((http, 200, "*"), (without, 400, None)):
         response = client.options(HALF_PLUS_TWO)
         assert (response.status_code, response.headers.get("access-control-allow-origin")) == (status, origin)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [' + b"0," * 8_388_608 + b"0]}",
+        b'{"instances": [' + b'{"":0},' * 2_800_000 + b"{}]}",
+        b'{"inputs": "' + b"a" * 67_108_864 + b'"}',
+        b'{"inputs": [' + b"[]," * 600_000 + b"[]]}",
+    ],
+    ids=["values", "objects", "bytes", "empty rows"],
+)
+def test_predict_body_beyond_the_limit_answers_400(http: Client, body: bytes) -> None:
+    response = post(http, HALF_PLUS_TWO, body)
+    assert response.status_code == 400
+    assert re.match(
+        r"The request counts as [67]\S+ bytes; at most 67,108,864 are", response.get_json()["error"]
+    )
+
+
+def test_predict_largest_body_is_answered(http: Client) -> None:
+    response = post(http, HALF_PLUS_TWO, b'{"inputs": [' + b"0," * 520_000 + b"0]}")
+    assert len(response.get_json()["outputs"]) == 520_001
 
 
 def test_predict_after_timeout_answers_504(core: ServerCore) -> None:

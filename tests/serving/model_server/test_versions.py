@@ -102,15 +102,34 @@ def test_warm_up_several_iterations_sends_every_predict_request_each_time(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("records", "error"), [([b"\xff"], "unusable warm-up requests"), ([b""] * 1001, "has more than 1000")]
+    ("records", "error"),
+    [([b"\xff"], "The warm-up requests in .* can't be read: "), ([b""] * 1001, "has more than 1000")],
 )
 def test_warm_up_with_unusable_records_raises(tmp_path: Path, records: list[bytes], error: str) -> None:
     path = write_warmup_records(tmp_path, *records)
     with pytest.raises(ServingError, match=error):
         warm_up(tmp_path, lambda _: None, iterations=1)
     path.write_bytes(b"no records at all, but long enough")
-    with pytest.raises(ServingError, match=f"unusable warm-up requests in {path}"):
+    with pytest.raises(ServingError, match=f"The warm-up requests in {path} can't be read: "):
         warm_up(tmp_path, lambda _: None, iterations=1)
+
+
+def test_version_with_warm_up_request_beyond_the_limit_does_not_load(
+    publish: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "model"
+    publish(base, 1, 1.0)
+    with running_core(f"--model_base_path={base}", *RETRIES) as core:
+        request = predict_request("default")
+        request.inputs["x"].CopyFrom(tf.make_tensor_proto(0.0, shape=[600_000]))
+        log = PredictionLog(predict_log={"request": request})
+        version = publish(tmp_path / "other", 2, 2.0)
+        write_warmup_records(version, log.SerializeToString())
+        version.rename(base / "2")
+        wait_until(lambda: states(core, "default") == {2: "END", 1: "AVAILABLE"})
+        spec = {"name": "default", "version": {"value": 2}}
+        (failed,) = core.status(GetModelStatusRequest(model_spec=spec)).model_version_status
+        assert "The request counts as 76,800,000 bytes" in failed.status.error_message
 
 
 @pytest.mark.parametrize(
@@ -258,7 +277,9 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
             assert not call.done()
             with pytest.raises(ServingError, match="CANCELLED"):
                 call.result(20)
-        assert "Cancelling 1 calls of {name: hanging version: 1}: 4 s to unload it are over" in caplog.text
+        assert (
+            "Cancelling 1 calls of {name: hanging version: 1}: they have not ended within 4 s" in caplog.text
+        )
         assert states(core, "hanging") == {1: "AVAILABLE"}
 
 
