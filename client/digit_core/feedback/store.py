@@ -39,12 +39,14 @@ _LIBPQ_OPTIONS = {
     "tcp_user_timeout": 30_000,
 }
 _PAGE_ROWS = 100
+_ROW_BYTES = 1024
+"""Bytes that a record counts for beside its picture: its other columns and its places in the indexes."""
 
 _columns = pictures.c
 _KEY = ("model", "digest", "caller")
 _PICTURE = ("model", "caller", "request_id", "index", "sent_at")
 """Columns that a reading and its digits share; callers may use a request ID again."""
-_of_record = [column for column in _columns if column.name != "digest"]
+_of_record = [column for column in _columns if column.name not in ("digest", "size")]
 _OLDEST_FIRST = tuple(_columns[name] for name in ("sent_at", "request_id", "index", "position", *_KEY))
 _label = sa.func.coalesce(_columns.hand_label, _columns.label)
 
@@ -93,17 +95,26 @@ class FeedbackStore:
             self._ensure_schema(connection, create)
             self._key = connection.scalar(sa.select(secret.c.key)) or ""
 
-    def save(self, records: Sequence[Record], known: Sequence[Record] = ()) -> None:
+    def save(
+        self,
+        records: Sequence[Record],
+        known: Sequence[Record] = (),
+        admit: Callable[[int], None] | None = None,
+    ) -> None:
         """Write the records in one transaction, which is on disk at the return.
 
         A picture that the same caller has sent before takes the new answer, and its new label or, without
         one, the new request ID. Records in `known` are only relabelled; a label of None clears theirs.
+        `admit` is called with the bytes that the others add, none if they are stored already; an error of it
+        is raised, and nothing written.
         """
         if not records:
             return
         given = [(record, False) for record in records] + [(record, True) for record in known]
         rows = [(self._to_row(record), is_known) for record, is_known in given]
         with self._transaction() as connection:
+            if admit:
+                admit(_added_size(connection, records))
             # PostgreSQL locks row by row: the same order everywhere excludes deadlocks.
             for row, is_known in sorted(rows, key=lambda pair: [pair[0][name] for name in _KEY]):
                 same = [_columns[name] == row[name] for name in _KEY]
@@ -151,6 +162,17 @@ class FeedbackStore:
         with self._transaction() as connection:
             rows = connection.execute(query.group_by(*group).order_by(*group)).all()
         return [Agreement(*row) for row in rows]
+
+    def check(self) -> None:
+        """Raise StoreError if the store can't be written, without a change."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(pictures).where(sa.false()))
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes that the records of each caller hold."""
+        query = sa.select(_columns.caller, sa.func.sum(_columns.size)).group_by(_columns.caller)
+        with self._transaction() as connection:
+            return {caller: int(size) for caller, size in connection.execute(query)}
 
     def unlabelled(self, model: str, *, limit: int, pool: int) -> list[Record]:
         """Return at most `limit` pictures of the model that wait for a label, the least confident first.
@@ -233,7 +255,7 @@ class FeedbackStore:
 
     def _to_row(self, record: Record) -> dict[str, Any]:
         held_out = is_held_out(self._key, record.digest) if record.held_out is None else record.held_out
-        return vars(record) | {"digest": record.digest, "held_out": held_out}
+        return vars(record) | {"digest": record.digest, "held_out": held_out, "size": _size(record)}
 
     def _ensure_schema(self, connection: sa.Connection, create: bool) -> None:
         """Create the tables; raise StoreError unless `create`, and for those of another release."""
@@ -285,6 +307,19 @@ def _criteria(**given: Unpack[Criteria]) -> list[sa.ColumnElement[bool]]:
     for name in (*_PICTURE, "digest"):
         conditions[name] = _columns[name].__eq__
     return [conditions[name](value) for name, value in given.items() if value is not None]
+
+
+def _size(record: Record) -> int:
+    """Return the bytes that the record counts for in a quota."""
+    return len(record.picture) + _ROW_BYTES
+
+
+def _added_size(connection: sa.Connection, records: Sequence[Record]) -> int:
+    """Return the bytes that the records add to those that are stored."""
+    sizes = {(each.model, each.digest, each.caller): _size(each) for each in records}
+    keys = [_columns[name] for name in _KEY]
+    stored = connection.execute(sa.select(*keys).where(sa.tuple_(*keys).in_([*sizes]))).all()
+    return sum(sizes.values()) - sum(sizes[tuple(key)] for key in stored)
 
 
 def _waiting(model: str) -> "sa.Select[tuple[str]]":

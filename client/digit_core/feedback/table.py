@@ -52,8 +52,11 @@ pictures = sa.Table(
     sa.Column("hand_label", sa.Text),
     sa.Column("box", sa.JSON(none_as_null=True)),
     sa.Column("reading", sa.JSON(none_as_null=True)),
+    sa.Column("size", sa.BigInteger, nullable=False),
     # Keep this column last: SQLite reads the others without it.
     sa.Column("picture", sa.LargeBinary, nullable=False),
+    # The sum of a caller's sizes is read from this index alone.
+    sa.Index("feedback_picture_size", "caller", "size"),
 )
 """Pictures with a label, and those that wait for one; `Record` explains the columns."""
 revision = sa.Table("feedback_schema", metadata, sa.Column("version_num", sa.String(32), primary_key=True))

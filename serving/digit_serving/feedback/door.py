@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from flask import Blueprint
 
 from digit_core.artifact.task_card import TaskCard
-from digit_serving.feedback import operations
+from digit_serving.feedback import operations, quota
 from digit_serving.feedback import schemas as documents
 from digit_serving.feedback.metrics import FeedbackMetrics
 from digit_serving.feedback.sampler import Sampler
@@ -56,10 +56,11 @@ class Feedback(Feature):
         return {"feedback": self._settings.for_model(name).feedback and not (task and task.is_multi_label)}
 
     def warnings(self) -> list[str]:
-        """Warn of a store that can't be used."""
-        if self._store.is_available:
-            return []
-        return ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
+        """Warn of a store that can't be used, or that has little room."""
+        sizes = self._store.ask()
+        if sizes is None:
+            return ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
+        return quota.warnings(sizes, self._settings.feedback_bytes)
 
     async def close(self) -> None:
         """Store the samples that wait, and finish the calls that have begun."""

@@ -9,6 +9,12 @@ class FeedbackMismatchError(GatewayError):
     status, code = 422, "feedback_mismatch"
 
 
+class FeedbackFullError(GatewayError):
+    """The store of feedback has no room for the picture."""
+
+    status, code = 507, "feedback_full"
+
+
 class FeedbackUnavailableError(GatewayError):
     """The store of feedback fails."""
 

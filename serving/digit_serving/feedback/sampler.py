@@ -13,6 +13,7 @@ from digit_core.feedback.records import Record
 from digit_core.feedback.table import StoreError
 from digit_core.recognition import to_pixels
 from digit_core.results import Digit, Prediction, Reading
+from digit_serving.feedback.errors import FeedbackFullError
 from digit_serving.feedback.parts import cut, to_records, to_whole
 from digit_serving.feedback.worker_store import WorkerStore
 from digit_serving.gateway.door import in_share
@@ -98,12 +99,13 @@ class Sampler(Observer):
                 if isinstance(result, Reading):
                     whole = to_whole(parts[0], digits, result.confidence, around or (), result.candidates)
                     records.append(whole)
-            self._store.submit(lambda store: store.save(records)).result()
+            self._store.submit(self._store.saving(records)).result()
             for record in records:
                 self._store.metrics.sampled(record.model, record.version).inc()
         except Exception as error:
-            # Nobody awaits this call, so that it logs its own errors, except those that the store logs.
-            if not isinstance(error, (StoreError, DigitError)):
+            # Nobody awaits this call, so that it logs its own errors, except those that the store logs, and
+            # that /readyz states.
+            if not isinstance(error, (StoreError, DigitError, FeedbackFullError)):
                 _log.exception("a sample is not stored")
             self._store.metrics.dropped().inc(len(pictures))
         finally:

@@ -19,6 +19,9 @@ class FeedbackSettings(BaseModel):
     0.01 is one in a hundred."""
     feedback_days: float = Field(default=30, gt=0)
     """Days after which a stored picture without a label is deleted."""
+    feedback_bytes: int = Field(default=2**30, ge=1)
+    """Bytes that the pictures in the store may take, each with a kibibyte more; one that does not fit gets
+    507. An API key may take as many as it leaves free for others."""
 
     @field_validator("feedback")
     @classmethod

@@ -108,7 +108,7 @@ class FeedbackViews:
         labelled = [each for each in records if each.position != WHOLE and each.label is not None]
         labelled = labelled or records[:1]
         others = [record for record in records if record not in labelled]
-        self._store.use(lambda store: store.save(labelled, known=others))
+        self._store.use(self._store.saving(labelled, known=others))
         for record in labelled:
             agrees = str(record.label == record.predicted).lower()
             self._store.metrics.labelled(record.model, record.version, agrees).inc()

@@ -2,13 +2,18 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from digit_core.feedback.records import Record
 from digit_core.feedback.store import FeedbackStore
 from digit_core.feedback.table import StoreError
-from digit_serving.feedback.errors import FeedbackUnavailableError
+from digit_serving.feedback import quota
+from digit_serving.feedback.errors import FeedbackFullError, FeedbackUnavailableError
 from digit_serving.feedback.metrics import FeedbackMetrics
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.settings import Settings
@@ -20,8 +25,12 @@ _log = logging.getLogger(__name__)
 
 _CALL_SECONDS = 2.0
 """Longest wait of a request for the store."""
+_PROBE_SECONDS = 0.3
+"""Longest wait of a probe for the store."""
 _CHECK_SECONDS = 10.0
 """Time between two deletions of expired samples, which also tell whether the store can be used."""
+_KEPT_SECONDS = 1.0
+"""Time for which a check counts, and a worker does not see what others write."""
 
 
 class WorkerStore:
@@ -29,20 +38,81 @@ class WorkerStore:
 
     def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
+        self._quota = settings.feedback_bytes
         self.metrics = metrics
-        self.is_available = True
+        self._is_available = True
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
-        self._check: Future[int] | None = None
+        self._expiry: Future[int] | None = None
+        self._check: Future[Mapping[str, int]] | None = None
+        self._checked_at = self._sized_at = -math.inf
+        self._sizes = Counter[str]()
+        """Bytes of each caller's records at `_sized_at`, and what this worker has added since."""
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
         self._executor = ThreadPoolExecutor(2, "feedback")
         self._check_regularly()
 
     def _check_regularly(self) -> None:
         """Create the tables in the background, and check the store from now on."""
-        if self._check is None or self._check.done():
-            self._check = self.submit(lambda store: store.expire(self._days))
+        if self._expiry is None or self._expiry.done():
+            self._expiry = self.submit(lambda store: store.expire(self._days))
         self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
+
+    def _begin_check(self) -> Future[Mapping[str, int]]:
+        """Return the check that is under way or a second old, or else a new one."""
+        if not self._check or (self._check.done() and time.monotonic() - self._checked_at > _KEPT_SECONDS):
+            self._check, self._checked_at = self.submit(self._look), time.monotonic()
+        return self._check
+
+    def _look(self, store: FeedbackStore) -> Mapping[str, int]:
+        """Return the bytes of each caller. Raise StoreError if the store can't be read or written."""
+        store.check()
+        self._sized_at = -math.inf
+        return self._sizes_of(store)
+
+    def _sizes_of(self, store: FeedbackStore) -> Counter[str]:
+        """Return the bytes of each caller, asked at most a second ago."""
+        if time.monotonic() - self._sized_at > _KEPT_SECONDS:
+            self._sizes, self._sized_at = Counter(store.sizes()), time.monotonic()
+        return self._sizes
+
+    def ask(self) -> Mapping[str, int] | None:
+        """Return the bytes of each caller, or None while the store can't be used.
+
+        Ask the store itself, so that every worker gives the same answer, whoever saw a failure. In code that
+        `bridge.run` calls.
+        """
+        check = asyncio.shield(asyncio.wrap_future(self._begin_check()))
+        try:
+            return dict(await_(asyncio.wait_for(check, _PROBE_SECONDS)))
+        except StoreError:
+            return None
+        except TimeoutError:
+            # A store that is busy answers soon.
+            is_late = time.monotonic() - self._checked_at > _CALL_SECONDS
+            return None if is_late or not self._is_available else dict(self._sizes)
+
+    def saving(
+        self, records: Sequence[Record], known: Sequence[Record] = ()
+    ) -> Callable[[FeedbackStore], None]:
+        """Return a function that saves records of one caller, as `FeedbackStore.save`, within the quota.
+
+        It raises FeedbackFullError.
+        """
+        caller = records[0].caller if records else ""
+
+        def save(store: FeedbackStore) -> None:
+            sizes = self._sizes_of(store)
+
+            def admit(added: int) -> None:
+                most = quota.limit(sizes, caller, self._quota)
+                if added and sizes[caller] + added > most:
+                    raise FeedbackFullError(quota.refusal(caller, most))
+                sizes[caller] += added
+
+            store.save(records, known, admit)
+
+        return save
 
     async def close(self) -> None:
         """Finish the calls that have begun."""
@@ -54,7 +124,7 @@ class WorkerStore:
         try:
             return await_(asyncio.wait_for(asyncio.wrap_future(self.submit(function)), _CALL_SECONDS))
         except (StoreError, TimeoutError) as error:
-            self.is_available = False
+            self._note(is_available=False)
             raise FeedbackUnavailableError(
                 "The store of feedback does not answer. Try again later."
             ) from error
@@ -69,11 +139,17 @@ class WorkerStore:
             self._store = store = self._store or FeedbackStore(self._url)
             result = function(store)
         except StoreError as error:
-            if self.is_available:
+            if self._is_available:
                 _log.error("feedback is unavailable: %s", error)
             # Opened anew, it creates its tables, if its file was removed.
-            self._store, self.is_available = None, False
+            self._store = None
+            self._note(is_available=False)
             raise
-        self.is_available = True
+        self._note(is_available=True)
         self.metrics.written.set_to_current_time()
         return result
+
+    def _note(self, *, is_available: bool) -> None:
+        """Let the next probe check anew after a change."""
+        if self._is_available != is_available:
+            self._is_available, self._checked_at = is_available, -math.inf

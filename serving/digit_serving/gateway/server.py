@@ -17,6 +17,7 @@ from gunicorn.app.base import BaseApplication
 from uvicorn_worker import UvicornWorker
 
 from digit_serving.gateway import tls
+from digit_serving.gateway.edge.handshakes import Handshakes
 from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.gateway.settings import Settings
@@ -138,6 +139,7 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "memory": MemoryBudget(settings.connection_memory),
         # Proxies hold the connections of all callers: behind them, admission counts requests.
         "address_connections": 0 if settings.trusted_proxies else settings.address_connections,
+        "handshakes": Handshakes(tls.server_context(certificate, key)) if certificate else None,
     }
     options = {
         "http": type("GatewayProtocol", (LimitedHttpProtocol,), limits),
@@ -149,7 +151,6 @@ def _worker_class(settings: Settings) -> type[_Worker]:
         "server_header": False,
         # The gateway logs each request itself.
         "access_log": False,
-        "ssl_context_factory": (lambda *_: tls.server_context(certificate, key)) if certificate else None,
         "timeout_graceful_shutdown": _GRACE_SECONDS,
         # Send a heartbeat at every check: uvicorn measures the time between two on the wall clock, and
         # would send none for a while after that was set back.

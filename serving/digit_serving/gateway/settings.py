@@ -66,9 +66,9 @@ class GatewaySettings(BaseSettings):
     queue_capacity: int = Field(default=256, ge=1)
     """Requests that a worker holds in memory: receiving, waiting and in flight. Further ones get 429."""
     address_connections: int = Field(default=8192, ge=0)
-    """Connections from an address, or from a /64 network of IPv6, on which a worker waits for a request; one
-    more closes the oldest. Behind DIGITS_TRUSTED_PROXIES, this limits the requests that a worker holds for
-    the address that the proxies name; one more gets 429. 0 sets no limit."""
+    """Connections from an address, or from a /64 network of IPv6, on which a worker waits for a handshake
+    or a request; one more closes the oldest. Behind DIGITS_TRUSTED_PROXIES, this limits the requests that a
+    worker holds for the address that the proxies name; one more gets 429. 0 sets no limit."""
     tls_certificate: _File = None
     """Server certificate with its intermediate certificates, in PEM: the gateway accepts TLS 1.3 only."""
     tls_key: _File = Field(default=None, validate_default=True)

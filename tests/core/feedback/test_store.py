@@ -383,3 +383,33 @@ def test_training_reads_what_the_store_holds(
     assert np.array_equal(loaded.train.images[0], digits.images[0])
     assert np.corrcoef(loaded.train.images[1].ravel(), digits.images[9].ravel())[0, 1] > 0.8
     assert np.array_equal(loaded.held_out.images, digits.images[1:2])
+
+
+def test_sizes_are_those_of_each_callers_pictures(store: FeedbackStore, make_record: MakeRecord) -> None:
+    assert store.sizes() == {}
+    first, second, other = make_record(), make_record(), make_record(caller="shop")
+    store.save([first, second, other])
+    sizes = {
+        "": len(first.picture) + len(second.picture) + 2 * 1024,
+        "shop": len(other.picture) + 1024,
+    }
+    assert store.sizes() == sizes
+    store.save([replace(first, label="7", request_id="again")], known=[replace(second, label="1")])
+    assert store.sizes() == sizes
+    store.delete(caller="shop")
+    assert store.sizes() == {"": sizes[""]}
+
+
+def test_save_admits_the_bytes_that_it_adds(store: FeedbackStore, make_record: MakeRecord) -> None:
+    def refuse(added: int) -> None:
+        raise LookupError(added)
+
+    admitted: list[int] = []
+    first, second = make_record(), make_record()
+    store.save([first], admit=admitted.append)
+    store.save([first, second], admit=admitted.append)
+    store.save([replace(first, label="7")], known=[second], admit=admitted.append)
+    assert admitted == [len(first.picture) + 1024, len(second.picture) + 1024, 0]
+    with pytest.raises(LookupError):
+        store.save([make_record()], admit=refuse)
+    assert store.count() == 2

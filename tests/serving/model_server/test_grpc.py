@@ -104,7 +104,8 @@ def test_predict_message_beyond_64_mebibytes_is_refused(port: int) -> None:
 def test_predict_whose_caller_has_gone_while_it_waited_is_not_computed(
     port: int, core: ServerCore, cancel: bool
 ) -> None:
-    request = predict_request("tf2", "wait", seconds=[0.0])
+    # A smaller call would not wait.
+    request = predict_request("tf2", "wait", seconds=np.zeros(40_000, np.float32))
     request.model_spec.version.value = 1
 
     def count(name: str, labels: str) -> float:

@@ -2,7 +2,8 @@
 
 | what | bounded by |
 |---|---|
-| heads, pipelined requests, unread answers, connections and handshakes of an address | `http_limits` |
+| heads, pipelined requests, unread answers, connections of an address | `http_limits` |
+| time and turns of TLS handshakes | `handshakes` |
 | bytes of bodies, requests in flight, their wait for the event loop | `admission`, `memory` |
 | time of decoding, reading and parsing: in slices of the event loop, or in a thread | `work` |
 | size of a picture, of an expectation, of a list | where each is parsed, in `digit_core` |

@@ -2,6 +2,7 @@
 
 import re
 from asyncio import AbstractEventLoop, TimerHandle, Transport
+from collections.abc import Callable
 from http import HTTPStatus
 from socket import SO_LINGER, SOL_SOCKET
 from struct import pack
@@ -9,6 +10,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from digit_serving.gateway.edge.handshakes import AddressConnections, Handshakes
 from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.sockets import network
 
@@ -55,9 +57,10 @@ class _Writer:
         self._transport.close()
 
     def flush(self) -> None:
-        if self._parts:
+        # Closed meanwhile, uvloop's transport raises RuntimeError.
+        if self._parts and not self._transport.is_closing():
             self._transport.writelines(self._parts)
-            self._parts = []
+        self._parts = []
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -80,9 +83,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     memory = MemoryBudget(32 * 1024 * 1024)
     """Budget of a process, beside that of bodies."""
     address_connections = 0
-    """Maximum connections of an address that wait for a request; one more closes the oldest. 0: no limit."""
-    _waiting: ClassVar[dict[str, dict["LimitedHttpProtocol", None]]] = {}
-    """Connections that wait for a request, by the caller's address, oldest first."""
+    """Maximum connections of an address in a handshake or waiting for a request; one more closes the oldest.
+    0: no limit."""
+    handshakes: Handshakes | None = None
+    """TLS handshakes, with which connections begin."""
+    _waiting: ClassVar = AddressConnections()
+    """Connections in a handshake or waiting for a request."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -99,14 +105,20 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._address = ""
 
     def connection_made(self, transport: Any) -> None:
+        # A caller that is gone has no address.
+        host, *_ = transport.get_extra_info("peername") or [None]
+        if self.address_connections:
+            self._address = network(host)
+        if self.handshakes and not transport.get_extra_info("sslcontext"):
+            # Called again after the handshake.
+            self._wait(self.handshakes.begin(transport, self, network(host)).cancel)
+            return
         self._writer = _Writer(transport, self.loop)
         super().connection_made(self._writer)  # type: ignore[arg-type]
         # Report bytes that the kernel does not take. A high-water mark of 0 would always be reached with TLS.
         transport.set_write_buffer_limits(1, 0)
         self._start_arrival_timer()
-        if self.address_connections and self.client:
-            self._address = network(self.client[0])
-            self._await_request()
+        self._wait(transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_arrival_timer()
@@ -159,7 +171,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._head_memory = 0
-        self._await_request()
+        self._wait(self.transport.abort)
         super().on_response_complete()
         if self._unparsed:
             # Learn first whether the caller reads.
@@ -188,21 +200,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._in_head and not self._unparsed:
             super().shutdown()
 
-    def _await_request(self) -> None:
-        """Close the longest-waiting connection of the address if there are too many."""
+    def _wait(self, close: Callable[[], object]) -> None:
+        """Count as a connection that waits, until `_end_wait`."""
         if self._address:
-            waiting = self._waiting.setdefault(self._address, {})
-            waiting[self] = None
-            if len(waiting) > self.address_connections:
-                longest = next(iter(waiting))
-                del waiting[longest]
-                longest.transport.abort()
+            self._waiting.add(self._address, self, close, self.address_connections)
 
     def _end_wait(self) -> None:
-        if waiting := self._waiting.get(self._address):
-            waiting.pop(self, None)
-            if not waiting:
-                del self._waiting[self._address]
+        self._waiting.discard(self._address, self)
 
     def _may_parse(self) -> bool:
         is_answered = self.cycle is None or self.cycle.response_complete

@@ -62,6 +62,14 @@ class TwoConnectionsProtocol(FastHttpProtocol):
     address_connections = 2
 
 
+class LateProtocol(FastHttpProtocol):
+    """Protocol that answers just after its connection was lost, as happens in a flood."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.transport.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+
 released = threading.Event()
 """Event for which the answers at the path /slow wait."""
 
@@ -323,3 +331,9 @@ def test_connection_beyond_those_of_an_address_closes_the_oldest_that_waits(rele
         with suppress(ConnectionResetError):
             assert second.recv(1) == b""
     assert TwoConnectionsProtocol._waiting == {}
+
+
+def test_answer_on_a_lost_connection_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    with serving(LateProtocol) as port:
+        exchange(port, HEAD + b"12345", half_close=True)
+    assert caplog.messages == []
