@@ -34,11 +34,18 @@ def blank(mode: str, form: str, **options: Any) -> bytes:
     return encode(Image.new(mode, (SIDE, SIDE)), form, **options)
 
 
-def png(width: int, height: int, *, color_type: int = 0, depth: int = 8, extra: bytes = b"") -> bytes:
-    """Return a blank PNG with these chunks before its pixels; colour type as in its header, depth in bits."""
+def png(
+    width: int, height: int, *, color_type: int = 0, depth: int = 8, extra: bytes = b"", surplus: int = 0
+) -> bytes:
+    """Return a blank PNG with these chunks before its pixels; colour type as in its header, depth in bits.
+
+    Its rows inflate to the surplus of bytes more than they need.
+    """
     row = 1 + width * {0: 1, 2: 3, 6: 4}[color_type] * depth // 8
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    pixels = zlib.compress(bytes(row * height))
+    deflate = zlib.compressobj()
+    sizes = [row * height, *[2**20] * (surplus // 2**20)]
+    pixels = b"".join([*(deflate.compress(bytes(size)) for size in sizes), deflate.flush()])
     chunks = (png_chunk(b"IHDR", header), extra, png_chunk(b"IDAT", pixels), png_chunk(b"IEND", b""))
     return PNG_SIGNATURE + b"".join(chunks)
 
@@ -83,6 +90,31 @@ def tiff_in_tiles(*sizes: int) -> bytes:
     data = zlib.compress(bytes(2**20))
     tags: list[Tag] = [(tag, 4, 1, size) for tag in (322, 323) for size in sizes]
     return tiff(data, *tags, (324, 4, 1, None), (325, 4, 1, len(data)))
+
+
+def jpeg_segment(marker: int, content: bytes) -> bytes:
+    """Return a JPEG's segment with its length."""
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def with_jpeg_head(extra: bytes, side: int = 28) -> bytes:
+    """Return a JPEG with these bytes in place of its JFIF segment."""
+    file = encode(Image.new("L", (side, side)), "JPEG")
+    return file[:2] + extra + file[20:]
+
+
+def exif(*tags: Tag, data: bytes = b"") -> bytes:
+    """Return EXIF with these tags, and data for tags with None as value."""
+    start = 14 + 12 * len(tags)
+    entries = [struct.pack("<HHII", *tag[:3], start if tag[3] is None else tag[3]) for tag in tags]
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4) + data
+
+
+def with_riff_chunk(webp: bytes, name: bytes, content: bytes) -> bytes:
+    """Return a simple WebP of 64×64 pixels in the extended form, with this chunk."""
+    canvas = b"VP8X" + struct.pack("<IB", 10, 8) + b"\0\0\0" + b"\x3f\0\0" * 2
+    chunks = b"WEBP" + canvas + webp[12:] + name + struct.pack("<I", len(content)) + content
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
 
 
 def progressive_jpeg(repeats: int, side: int = SIDE) -> bytes:
@@ -139,6 +171,27 @@ def oversized_files() -> dict[str, bytes]:
         "png 100k": huge,
         "png 100k with late header": huge[:8] + png_chunk(b"tEXt", struct.pack(">II", 1, 1)) + huge[8:],
         "png one column over the limit": png(SIDE + 1, SIDE),
+        "png of 28x28 that inflates to 100 MB": png(28, 28, surplus=100 * 2**20),
+        "png of a megapixel that inflates to 300 MB": png(1000, 1000, surplus=300 * 2**20),
+        "png of a million bytes in chunks of none": png(28, 28, extra=png_chunk(b"IDAT", b"") * 100_000),
+        "png of 8 MB in chunks of no pixels": png(28, 28, extra=png_chunk(b"tEXt", b"") * 600_000),
+        "jpeg of 64 megapixels in 17 scans": progressive_jpeg(17, 2 * SIDE),
+        "jpeg of two million comments": with_jpeg_head(jpeg_segment(0xFE, b"") * 2_000_000),
+        "jpeg of eight million fill bytes": with_jpeg_head(b"\xff" * 8_000_000),
+        "jpeg of many small blocks of exif": with_jpeg_head(
+            jpeg_segment(0xE1, b"Exif\0\0" + bytes(10)) * 50_000
+        ),
+        "gif of four million blocks": gif(28, 28)[:13]
+        + b"!\xfe"
+        + b"\1a" * 4_000_000
+        + b"\0"
+        + gif(28, 28)[13:],
+        "ppm of a long comment": b"P5 #" + b"a" * 8_000_000 + b"\n28 28 255 " + bytes(784),
+        "ppm of many spaces": b"P5" + b" " * 8_000_000 + b"28 28 255 " + bytes(784),
+        "tiff of a million strips": tiff(bytes(4_000_000), (273, 4, 1_000_000, None), compression=1),
+        "webp of 8 MB of exif": with_riff_chunk(
+            encode(small, "WEBP", lossless=True), b"EXIF", exif((282, 5, 10**6, None), data=bytes(8 * 10**6))
+        ),
         "gif 65k": gif(65_535, 65_535),
         "gif with frame larger than screen": gif(1, 20_000),
         "gif with frame outside of screen": gif(1, 1, 60_000),
@@ -168,6 +221,12 @@ def malformed_files() -> dict[str, bytes]:
         "icon": b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, 1000, 22) + png(8, 8),
         "polyglot of gif and script": b"GIF89a/*" + bytes(20) + b"*/=1;alert(1)//",
         "bmp of endless runs": bmp(SIDE, SIDE, 1, 8, bytes(1024) + b"\xff\1" * 60_000),
+        "bmp in runs of nothing": bmp(28, 28, 1, 8, bytes(1024) + b"\0\0" * 3_900_000),
+        "bmp in short runs": bmp(28, 28, 1, 8, bytes(1024) + b"\1\0" * 784),
+        "pgm in text of many comments": b"P2 28 28 255\n" + b"#\n" * 30_000 + b"0 " * 784,
+        "ppm in text": b"P3 100 100 255\n" + b"0 " * 30_000,
+        "pbm in text": b"P1 100 100\n" + b"0" * 10_000,
+        "pgm of 254 levels": b"P5 100 100 254\n" + bytes(10_000),
         "ppm of a million digits": b"P5 " + b"1" * 1_000_000,
     }
 
@@ -189,6 +248,27 @@ def largest_files() -> dict[str, bytes]:
         "jpeg in colour": encode(large, "JPEG", quality=1),
         "jpeg in scans": encode(large, "JPEG", quality=1, progressive=True, subsampling=0),
         "polyglot of png and zip": png(28, 28) + b"PK\3\4" + bytes(1000),
+    }
+
+
+@cache
+def files_of_metadata() -> dict[str, bytes]:
+    """Return pictures of 28×28 pixels with megabytes of metadata, which is skipped."""
+    many = 1_000_000
+    fractions = bytes(8 * many)
+    block = exif((274, 3, 1, 6), (282, 5, many, None), data=fractions)
+    starts = range(0, len(block), 65_000)
+    photoshop = jpeg_segment(0xED, b"Photoshop 3.0\0" + (b"8BIM\4\4" + bytes(6)) * 5400)
+    strip: tuple[Tag, ...] = ((273, 4, 1, None), (278, 4, 1, 28), (279, 4, 1, 784))
+    tags: list[Tag] = [(number, 4, 2**30, 1) for number in range(1000, 61_000)]
+    return {
+        "png before 8 MB": png(28, 28) + bytes(8 * many),
+        "jpeg of a million fractions": with_jpeg_head(
+            b"".join(jpeg_segment(0xE1, b"Exif\0\0" + block[start : start + 65_000]) for start in starts)
+        ),
+        "jpeg of 8 MB of photoshop": with_jpeg_head(photoshop * 120),
+        "tiff of a million fractions": tiff(bytes(784) + fractions, (282, 5, many, 8), *strip, compression=1),
+        "tiff of sixty thousand tags": tiff(bytes(784), *strip, *tags, compression=1),
     }
 
 

@@ -18,7 +18,7 @@ class DigitError(Exception):
         ├── ImageError               the image can't be decoded, taken or answered; send another image
         │   ├── NotAnImageError      unknown file format
         │   ├── TruncatedImageError  the file ends early or is damaged
-        │   ├── ImageTooLargeError   more pixels than the limit
+        │   ├── ImageTooLargeError   more pixels, parts or data than the limit
         │   ├── ImageShapeError      an array without the shape of an image
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
         │   ├── TooManyDigitsError   an image with more digits than are read
@@ -80,7 +80,7 @@ class TruncatedImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The image has more pixels, or a JPEG more scans, than the limit."""
+    """The image has more pixels, parts or scans than the limit, or far more data than its pixels need."""
 
     code = "image_too_large"
 

@@ -1,15 +1,20 @@
-"""Files: decoding with bounded memory and time. Limits are checked before pixels are decoded."""
+"""Files: decoding with bounded memory and time. Limits are checked before pixels are decoded.
+
+Opening a file takes at most 30 ms for a megabyte. Decoding takes about two seconds for the largest permitted
+file; its cost, from its pixels and bytes, tells before.
+"""
 
 import io
 import math
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from digit_core.errors import (
     ImageTooLargeError,
@@ -18,11 +23,15 @@ from digit_core.errors import (
     TruncatedImageError,
     how_to_install,
 )
-from digit_core.images import scaling
+from digit_core.images import scaling, stripping
+from digit_core.images.stripping import DAMAGED
 from digit_core.inputs import PNG_SIGNATURE, Pixels, media_type, to_uint8, to_uint8_image
 
 MAX_PIXELS = 16_000_000
 """Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
+
+BYTE_COST = 2
+"""Cost of a byte of a file, in pixels. A file whose bytes alone cost much takes long to open, too."""
 
 # Allow list: Pillow reads many more formats. It runs Ghostscript for EPS, and an AVIF whose header says 64×64
 # may make it decode 268 megapixels.
@@ -30,12 +39,22 @@ _PILLOW_FORMATS = ("BMP", "GIF", "JPEG", "PPM", "TIFF", "WEBP")
 # Largest number of start-of-scan markers in a JPEG. Cameras and editors write about ten per picture; a file
 # may hold two or three pictures and their thumbnails.
 _MAX_SCANS = 64
-# EXIF orientations that swap width and height.
-_SIDEWAYS = range(5, 9)
-_TIFF_TILE_TAGS = range(322, 326)
-_PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+# Cost of a pixel of TIFF: floats, four inks and progressive JPEG take that much longer than others.
+_TIFF_COST = 4
+# Codecs that Pillow has in Python take about a microsecond for each byte or pixel.
+_PYTHON_CODECS = ("ppm_plain", "ppm", "bmp_rle")
+# Cost of a byte of PNG, which may inflate to 1,032 bytes.
+_PNG_BYTE_COST = 64
+# Largest PNG that is decoded without a count of the bytes to which it inflates: a bomb takes a quarter of a
+# second, and the count would take half as long as decoding.
+_UNCOUNTED_BYTES = 262_144
+# Bytes that a PNG may have beyond those of its pixels.
+_SPARE_BYTES = 8192
+# Bytes of the largest EXIF in a JPEG. Pillow parses it in Python.
+_MAX_EXIF = 65_536
+# EXIF orientations that swap width and height, and that then mirror columns or rows.
+_SIDEWAYS, _MIRRORED, _UPSIDE_DOWN = (5, 6, 7, 8), (2, 3, 6, 7), (3, 4, 7, 8)
 
-_DAMAGED = "the image file ends early or is damaged"
 _DAMAGES = (OSError, ValueError, TypeError, SyntaxError, struct.error, EOFError, RuntimeError)
 """Errors of Pillow about a damaged file."""
 
@@ -45,8 +64,9 @@ class ImageFile:
     """Image file of which only the header has been read.
 
     `size` is height and width in pixels, EXIF orientation applied; a large JPEG's array is smaller, since it
-    is decoded downscaled. `cost` is the number of pixels to decode; those of a downscaled JPEG count a
-    quarter. `decode` returns the pixels, or raises TruncatedImageError or PixelValueError.
+    is decoded downscaled. `cost` is the time that decoding takes at most, in pixels of an ordinary picture: a
+    million take about 30 ms. `decode` returns the pixels, or raises TruncatedImageError, PixelValueError, or
+    ImageTooLargeError for a PNG that inflates to far more than its pixels.
     """
 
     size: tuple[int, int]
@@ -62,21 +82,26 @@ def open_image(
     exif: bool = True,
     grey: bool = False,
 ) -> ImageFile:
-    """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF, PPM, or with the extra `heif` HEIC.
+    """Open an image file: PNG, JPEG, GIF, BMP, WebP, TIFF, binary PNM, or with the extra `heif` HEIC.
 
     A JPEG is decoded at a half, a quarter or an eighth of its size if it keeps the pixels of its page;
     with `min_side`, if both sides keep at least this number of pixels. EXIF orientation is applied
     unless `exif` is False; only the first frame is decoded. With `grey`, a JPEG is decoded without its
     colours, for a quarter of the time. Raise NotAnImageError, TruncatedImageError or ImageTooLargeError.
     """
-    # OpenCV decodes PNG, the format of most drawings, twice as fast as Pillow.
     if data.startswith(PNG_SIGNATURE):
-        file = strip_ancillary_chunks(data)
-        width, height = struct.unpack_from(">II", file, 16)
-        _check_size(width, height, max_pixels)
-        return ImageFile((height, width), width * height, partial(_decode_png, file))
+        return _open_png(stripping.strip_png(data), max_pixels)
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
+        if is_jpeg := data.startswith(b"\xff\xd8\xff"):
+            data = stripping.strip_jpeg(data)
+        elif data.startswith((b"II", b"MM")):
+            data = stripping.strip_tiff(data)
+    except struct.error as error:
+        raise TruncatedImageError(DAMAGED) from error
+    try:
+        # The segments of a stripped JPEG are counted already.
+        file = io.BytesIO(data) if is_jpeg else _Reader(data)
+        image = Image.open(file, formats=_formats(data))
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(
             f"the image has too many pixels; at most {max_pixels:,} are decoded"
@@ -84,24 +109,27 @@ def open_image(
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
         formats = ", ".join(("PNG", *_PILLOW_FORMATS, "HEIC"))
         raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
+    if image.tile and image.tile[0].codec_name in _PYTHON_CODECS:
+        raise NotAnImageError(
+            "plain PNM, PNM with a maximum other than 255 or 65535, and BMP in runs (RLE) are not supported: "
+            "save the picture as PNG"
+        )
     try:
         width, height = image.size
-        cost = 0
-        if image.format in ("JPEG", "MPO"):
-            cost = _check_jpeg(data, image.size, max_pixels)
+        cost = len(data) * BYTE_COST
+        if is_jpeg:
+            cost = max(cost, _check_jpeg(data, image.size, max_pixels))
             factor = scaling.downscale_factor(image.size, scaling.PAGE_SIDE)
             sides = (min_side or max(1, width // factor), min_side or max(1, height // factor))
             image.draft("L" if grey else None, sides)
-        elif image.format == "TIFF":
-            _check_tiff(data)
         # The size is that of the draft.
         _check_size(*image.size, max_pixels)
-        cost = max(cost, math.prod(image.size))
-        is_sideways = exif and image.getexif().get(ExifTags.Base.Orientation, 1) in _SIDEWAYS
+        cost = max(cost, math.prod(image.size) * (_TIFF_COST if image.format == "TIFF" else 1))
+        orientation = _read_orientation(image) if exif else 1
     except _DAMAGES as error:
-        raise TruncatedImageError(_DAMAGED) from error
-    size = (width, height) if is_sideways else (height, width)
-    return ImageFile(size, cost, partial(_decode_pillow, image, exif))
+        raise TruncatedImageError(DAMAGED) from error
+    size = (width, height) if orientation in _SIDEWAYS else (height, width)
+    return ImageFile(size, cost, partial(_decode_pillow, image, orientation))
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -124,32 +152,44 @@ def _formats(data: bytes) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def strip_ancillary_chunks(data: bytes) -> bytes:
-    """Return a PNG file with only the chunks that define its pixels.
+class _Reader(io.BytesIO):
+    """File of a bounded number of reads: Pillow reads headers and comments in small pieces."""
 
-    A compressed text chunk of a few kilobytes may expand to megabytes, and a file may hold thousands of them.
-    Raise TruncatedImageError if a chunk is cut off or the first or last one is missing: OpenCV would return
-    the rows before the damage.
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > stripping.MAX_PARTS:
+            raise stripping.too_many_parts()
+        return super().read(size)
+
+
+def _open_png(file: bytes, max_pixels: int) -> ImageFile:
+    """Open a stripped PNG. Raise ImageTooLargeError if it has far more bytes than its pixels need."""
+    width, height, depth = struct.unpack_from(">IIB", file, 16)
+    _check_size(width, height, max_pixels)
+    # Twice four channels and a row's filter: an interlaced picture has up to twice as many bytes as pixels.
+    inflated = height * (2 + width * depth)
+    if len(file) > inflated + _SPARE_BYTES:
+        raise _too_much_data(width, height)
+    # A row takes as long as two pixels more.
+    cost = max(height * (2 + width * depth // 8), len(file) * _PNG_BYTE_COST)
+    return ImageFile((height, width), cost, partial(_decode_png, file, inflated))
+
+
+def _decode_png(file: bytes, inflated: int) -> Pixels:
+    """Decode a stripped PNG. Raise ImageTooLargeError if it inflates to more than this number of bytes.
+
+    libpng inflates also what follows the last row.
     """
-    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
-    while start + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, start)
-        end = start + 12 + length
-        if name in _PNG_PIXEL_CHUNKS:
-            kept.append(data[start:end])
-        start = end
-        if name == b"IEND":
-            break
-    stripped = b"".join(kept)
-    if start > len(data) or stripped[12:16] != b"IHDR" or stripped[-8:-4] != b"IEND":
-        raise TruncatedImageError(_DAMAGED)
-    return stripped
-
-
-def _decode_png(file: bytes) -> Pixels:
+    try:
+        if len(file) > _UNCOUNTED_BYTES:
+            _check_inflated(file, inflated)
+    except zlib.error as error:
+        raise TruncatedImageError(DAMAGED) from error
     image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise TruncatedImageError(_DAMAGED)
+        raise TruncatedImageError(DAMAGED)
     if image.dtype != np.uint8:
         image = to_uint8_image(image)
     if image.ndim == 3:
@@ -157,42 +197,66 @@ def _decode_png(file: bytes) -> Pixels:
     return np.asarray(image, np.uint8)
 
 
-def _decode_pillow(image: Image.Image, exif: bool) -> Pixels:
+def _check_inflated(file: bytes, inflated: int) -> None:
+    """Raise ImageTooLargeError if the PNG inflates to more than this number of bytes."""
+    inflater, size, start = zlib.decompressobj(), 0, len(PNG_SIGNATURE)
+    while start < len(file) and not inflater.eof:
+        length, name = struct.unpack_from(">I4s", file, start)
+        content = file[start + 8 : start + 8 + length] if name == b"IDAT" else b""
+        # Inflating small pieces bounds the memory.
+        for piece in range(0, len(content), _SPARE_BYTES):
+            size += len(inflater.decompress(content[piece : piece + _SPARE_BYTES]))
+            if size > inflated:
+                raise _too_much_data(*struct.unpack_from(">II", file, 16))
+            if inflater.eof:
+                break
+        start += length + 12
+
+
+def _too_much_data(width: int, height: int) -> ImageTooLargeError:
+    return ImageTooLargeError(
+        f"the image file has far more data than its {width}×{height} pixels need: save it again as PNG"
+    )
+
+
+def _decode_pillow(image: Image.Image, orientation: int) -> Pixels:
     try:
-        if exif:
-            ImageOps.exif_transpose(image, in_place=True)
-        return _to_pixels(image)
+        pixels = _to_pixels(image)
     except _DAMAGES as error:
-        raise TruncatedImageError(_DAMAGED) from error
+        raise TruncatedImageError(DAMAGED) from error
+    if orientation in _SIDEWAYS:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in _MIRRORED:
+        pixels = pixels[:, ::-1]
+    if orientation in _UPSIDE_DOWN:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """Return the orientation of EXIF or XMP, 1 for TIFF, which Pillow turns itself."""
+    if image.format == "TIFF":
+        return 1
+    if (size := len(image.info.get("exif") or b"")) > _MAX_EXIF:
+        raise ImageTooLargeError(
+            f"the image has {size:,} bytes of EXIF, but at most {_MAX_EXIF:,} are read: save it without EXIF"
+        )
+    orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation
 
 
 def _check_jpeg(data: bytes, size: tuple[int, int], max_pixels: int) -> int:
     """Return the cost of a JPEG that is decoded downscaled. Raise ImageTooLargeError beyond the limits."""
-    _check_size(*size, 4 * max_pixels)
     # An empty scan of a progressive JPEG, a few bytes, takes as long to decode as any other.
     if (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
         raise ImageTooLargeError(f"the image has {scans:,} scans; at most {_MAX_SCANS} are decoded")
-    return math.prod(size) // 4
+    _check_size(*size, max_pixels * (4 if scans <= _MAX_SCANS // 4 else 1))
+    return math.prod(size) * scans // 4
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageTooLargeError(f"the image has {width}×{height} pixels; at most {max_pixels:,} are decoded")
-
-
-def _check_tiff(tiff: bytes) -> None:
-    """Raise NotAnImageError for BigTIFF and tiled TIFF: a picture of one pixel may have a tile of gigabytes.
-
-    The tags are parsed here because Pillow and libtiff differ on duplicate tags.
-    """
-    order = "<" if tiff.startswith(b"II") else ">"
-    if tiff[2:4] not in (b"*\0", b"\0*") or len(tiff) < 8:
-        raise NotAnImageError("BigTIFF is not supported; supported: TIFF of less than four gigabytes")
-    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-    (count,) = struct.unpack_from(f"{order}H", tiff, directory)
-    entries = tiff[directory + 2 : directory + 2 + 12 * count]
-    if any(tag in _TIFF_TILE_TAGS for tag, _ in struct.iter_unpack(f"{order}H10s", entries)):
-        raise NotAnImageError("a TIFF in tiles is not supported; supported: TIFF in strips")
 
 
 def _to_pixels(image: Image.Image) -> Pixels:

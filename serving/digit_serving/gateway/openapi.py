@@ -261,7 +261,8 @@ def _examples() -> _Json:
 def _pictures(settings: Settings, prefix: str) -> _Json:
     """Return the media types of a request's pictures and options."""
     file_or_array = (
-        "An image file: PNG, JPEG, GIF, BMP, WebP, TIFF in strips, PPM, or HEIC if the service has it. Or a "
+        "An image file: PNG, JPEG, GIF, BMP without runs, WebP, TIFF in strips, binary PNM, or HEIC if the "
+        "service has it. Or a "
         f".npy file: uint8 [n, *shape] with n ≤ {settings.max_images} and the shape in the task card; for "
         "digits [n, 28, 28], light ink on dark. The first bytes identify the format; the media types "
         "`image/*` and `application/x-npy` are accepted as well."

@@ -1,6 +1,7 @@
 """Decoding: formats, limits and hostile files."""
 
 import contextlib
+import io
 import struct
 import sys
 from typing import Any
@@ -10,13 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from digit_core import errors, images
-from digit_core.images.files import strip_ancillary_chunks
 from tests import decompression_bombs
 from tests.core.images.pictures import Pixels, assert_same_digit
-from tests.decompression_bombs import PNG_SIGNATURE, png, png_chunk, progressive_jpeg, valid_files
+from tests.decompression_bombs import PNG_SIGNATURE, png, progressive_jpeg, valid_files
 
 
 def encode(pixels: Pixels, form: str, **options: Any) -> bytes:
@@ -62,6 +62,20 @@ def test_decode_exif_orientation_is_applied() -> None:
     assert portrait.shape[:2] == (40, 20)
 
 
+@pytest.mark.parametrize("form", ["JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_decode_exif_orientation_is_that_of_pillow(form: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = np.arange(600, dtype=np.uint16).reshape(20, 30).clip(0, 255).astype(np.uint8)
+    file = encode(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), form, exif=exif)
+    with Image.open(io.BytesIO(file)) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    opened = images.open_image(file)
+    assert np.array_equal(opened.decode(), expected)
+    assert opened.size == expected.shape[:2]
+
+
 @pytest.mark.parametrize(
     ("width", "height", "expected"),
     [(4000, 3000, 1000), (640, 480, 640), (1280, 960, 640), (4160, 3120, 1040), (1000, 700, 500)],
@@ -104,18 +118,6 @@ def test_decode_any_bytes_return_pixels_or_raise_image_error(rest: bytes, signat
         assert images.decode(signature + rest).dtype == np.uint8
 
 
-def test_strip_ancillary_chunks_keeps_pixel_chunks_only() -> None:
-    text = png_chunk(b"tEXt", b"Comment\0hello")
-    assert strip_ancillary_chunks(png(28, 28, extra=text) + b"PK\3\4") == png(28, 28)
-
-
-def test_strip_ancillary_chunks_of_a_file_without_all_pixels_raises_truncated_image() -> None:
-    cut = [png(28, 28)[:end] for end in (-1, -13, 40, 8)]
-    for file in (*cut, PNG_SIGNATURE + png_chunk(b"tEXt", b"Comment\0hello")):
-        with pytest.raises(errors.TruncatedImageError):
-            strip_ancillary_chunks(file)
-
-
 def test_decode_transparent_picture_keeps_alpha() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (110, 130, 4), np.uint8)
     for alpha in (255, 254, 0):
@@ -139,6 +141,59 @@ def test_decode_transparent_picture_keeps_alpha() -> None:
 def test_decode_hostile_file_raises_its_error(file: bytes, error: Any) -> None:
     with pytest.raises(error):
         images.decode(file)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("name", decompression_bombs.files_of_metadata())
+def test_decode_metadata_takes_few_steps(name: str) -> None:
+    file, calls = decompression_bombs.files_of_metadata()[name], 0
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        pixels = images.decode(file)
+    finally:
+        sys.setprofile(None)
+    assert pixels.shape[:2] == (28, 28)
+    assert calls < 200_000
+
+
+def test_open_image_refusal_of_data_says_what_to_do() -> None:
+    with pytest.raises(errors.ImageTooLargeError, match=r"more data than its 28×28 pixels .* save it again"):
+        images.open_image(png(28, 28, surplus=2**25))
+    with pytest.raises(errors.ImageTooLargeError, match=r"more than 10,000 parts.* save it again"):
+        images.open_image(png(28, 28, extra=decompression_bombs.png_chunk(b"tEXt", b"") * 10_000))
+    with pytest.raises(errors.NotAnImageError, match=r"plain PNM.* save the picture as PNG"):
+        images.open_image(b"P2 1 1 255 0")
+    with pytest.raises(errors.NotAnImageError, match=r"RLE.* save the picture as PNG"):
+        images.open_image(decompression_bombs.bmp(28, 28, 1, 8, bytes(1024) + b"\x1c\0\0\0" * 28))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("side", [1, 28, 300])
+def test_decode_png_of_noise_is_not_refused(side: int, compressed: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    assert np.array_equal(images.decode(encode(noise, "PNG", compress_level=9 * compressed)), noise)
+
+
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [
+        pytest.param(png(28, 28), 64 * len(png(28, 28)), id="png of few bytes"),
+        pytest.param(png(1000, 1000), 1000 * 1000, id="png"),
+        pytest.param(png(1000, 1000, color_type=6, depth=16), 2 * 1000 * 1000, id="png of 16 bits"),
+        pytest.param(png(1, 100_000), 300_000, id="png of many rows"),
+        pytest.param(png(28, 28) + bytes(8_000_000), 64 * len(png(28, 28)), id="png before a zip"),
+        pytest.param(progressive_jpeg(50, 980), 980 * 980 * 50 // 4, id="jpeg of 50 scans"),
+        pytest.param(valid_files()["WEBP"] + bytes(1_000_000), 2_000_000, id="webp of a megabyte"),
+        pytest.param(valid_files()["TIFF"], 4 * 40 * 40, id="tiff"),
+    ],
+)
+def test_open_image_cost_counts_bytes_rows_and_scans(file: bytes, least: int) -> None:
+    assert least <= images.open_image(file).cost <= 1.3 * least
 
 
 def test_decode_heic_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from digit_core.reading.expectations import MAX_STEPS
 from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 from digit_serving.gateway import bridge
 from digit_serving.gateway.settings import Settings
-from tests import greenlet_loop
+from tests import decompression_bombs, greenlet_loop
 from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
 
 LONGEST = 0.1
@@ -153,4 +153,23 @@ def drawing(side: int) -> bytes:
 def test_many_pictures_leave_the_loop_to_others(http: FlaskClient, path: str, side: int, count: int) -> None:
     response, longest = post(http, path, as_json(images=encoded(drawing(side)) * count), "application/json")
     assert response.status_code == 200, response.text
+    assert longest < LONGEST
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        lambda: decompression_bombs.png(28, 28, surplus=300 * MEBIBYTE),
+        lambda: decompression_bombs.png(28, 28, extra=decompression_bombs.png_chunk(b"tEXt", b"") * 600_000),
+        lambda: b"P2\n" + b"#a\n" * MEBIBYTE + b"28 28 255\n" + b"0 " * 784,
+        lambda: b"P3 1000 1000 255\n" + b"0 " * 3_000_000,
+        lambda: decompression_bombs.bmp(28, 28, compression=1, bits=8, rest=bytes(7 * MEBIBYTE)),
+        lambda: b"\xff\xd8" + b"\xff\xfe\0\2" * 2_000_000 + b"\xff\xd9",
+        lambda: b"GIF89a" + bytes(7) + b"!\xfe" + b"\1a" * 3_000_000,
+    ],
+    ids=["PNG inflates", "PNG chunks", "P2", "P3", "BMP RLE", "JPEG comments", "GIF comments"],
+)
+def test_file_of_any_content_leaves_the_loop_to_others(http: FlaskClient, file: Callable[[], bytes]) -> None:
+    response, longest = post(http, "/v1/predict", file(), "image/*")
+    assert 400 <= response.status_code < 500
     assert longest < LONGEST
