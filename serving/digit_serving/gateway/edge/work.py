@@ -1,4 +1,4 @@
-"""Work on what callers send: in slices of the event loop, or one at a time in a thread, up to the deadline."""
+"""Work on what callers send: in slices of the event loop, or one at a time in a thread, within deadlines."""
 
 import asyncio
 import threading
