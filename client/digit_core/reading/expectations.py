@@ -9,6 +9,7 @@ for themselves, and `|` separates alternatives; `date` and `amount` name common 
 number that the digits make: `luhn`, `mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
 """
 
+import difflib
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,8 @@ class _Check(NamedTuple):
     add: Callable[[Any, str], Any]
     accepts: Callable[[Any], bool]
     takes_signs: bool = False
+    accepts_range: Callable[[int, int], bool] | None = None
+    """Tells if a number between two passes; None if one always may."""
 
 
 class _Token(NamedTuple):
@@ -228,6 +231,8 @@ def parse_expectation(expect: str | Sequence[str] | None = None, check: str | No
 
 
 def _pattern(text: str, check: _Check) -> _Pattern:
+    if not text:
+        raise ValueError("the pattern is empty; in a URL, write %23 for #")
     alternatives: list[list[_Token]] = [[]]
     place = 0
     while place < len(text):
@@ -239,7 +244,7 @@ def _pattern(text: str, check: _Check) -> _Pattern:
         if not match:
             raise ValueError(
                 f"character {place + 1} of the pattern, {text[place]!r}, is not allowed; "
-                "use #, digits, signs, {n} or |"
+                f"{_meant(text) or 'use #, digits, signs, {n} or |'}"
             )
         token, last = _token(match, place), alternatives[-1][-1:]
         if last and token.symbols == _DIGITS == last[0].symbols:
@@ -257,7 +262,31 @@ def _pattern(text: str, check: _Check) -> _Pattern:
             f"the pattern has {steps:,} steps from a digit or sign to the next; it may have {MAX_STEPS}. "
             "Use fewer alternatives, or fewer digits and signs that may be missing"
         )
+    if check.accepts_range and not any(check.accepts_range(*_range(tokens)) for tokens in alternatives):
+        numbers = ", ".join("{} to {}".format(*_range(tokens)) for tokens in alternatives[:3])
+        raise ValueError(f"no number of the pattern {text} passes the check; its numbers are {numbers}")
     return _Pattern(alternatives, check)
+
+
+def _meant(text: str) -> str:
+    """Return what a text that is no pattern may mean: a name, a file, or another notation of digits."""
+    if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
+        return f"did you mean {close[0]}?"
+    if re.search(r"\.(csv|txt)$", text):
+        return f"a file of valid numbers is @{text} on the command line, and a list elsewhere"
+    pattern = re.sub(r"\\d|\[0-9\]|[DdMmYyNnXx]", "#", text).removeprefix("^").removesuffix("$")
+    is_date = {*"dmy"} <= {*text.lower()}
+    if not re.fullmatch(r"(#|\{\d+(,\d+)?\}|[0-9 .,:;/|-])+", pattern):
+        return ""
+    return f"did you mean {'date, or ' if is_date else ''}{pattern}?"
+
+
+def _range(tokens: Sequence[_Token]) -> tuple[int, int]:
+    """Return the smallest and the largest number of an alternative, without its signs."""
+    digits = [(sorted(token.symbols - {SIGN}), token) for token in tokens if token.symbols - {SIGN}]
+    smallest = "".join(str(symbols[0]) * token.least for symbols, token in digits)
+    largest = "".join(str(symbols[-1]) * (token.most or token.least) for symbols, token in digits)
+    return int(smallest or 0), int(largest or 0)
 
 
 def _steps(tokens: Sequence[_Token]) -> int:
@@ -315,6 +344,7 @@ def _parse_check(check: str | None) -> _Check:
         0,
         lambda value, character: min(value * 10 + int(character), largest),
         lambda value: low <= value and (high is None or value <= high),
+        accepts_range=lambda least, most: low <= most and (high is None or least <= high),
     )
 
 
