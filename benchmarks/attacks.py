@@ -59,6 +59,15 @@ def scribbles(rows: int, columns: int) -> bytes:
     return to_png(picture)
 
 
+def digits(rows: int, columns: int) -> bytes:
+    """Return a picture of as many digits."""
+    picture: NDArray[np.uint8] = np.full((rows * 34, columns * 34), 255, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        place = (column * 34 + 7, row * 34 + 27)
+        cv2.putText(picture, str((row + column) % 10), place, cv2.FONT_HERSHEY_SIMPLEX, 0.9, 0, 2)
+    return to_png(picture)
+
+
 def png(width: int, height: int, inflated: int) -> bytes:
     """Return a PNG whose pixels inflate to so many bytes."""
     packer = zlib.compressobj(9)
@@ -109,8 +118,8 @@ ATTACKS = {
     "33 optional digits, 60 scribbles": Attack(
         lambda: as_json(scribbles(6, 10), expect="#{0,1}" * 33), "/v1/read", JSON
     ),
-    "32 optional pairs, 288 scribbles": Attack(
-        lambda: as_json(scribbles(12, 24), expect="#{0,2}" * 32), "/v1/read", JSON
+    "32 optional pairs, 288 digits": Attack(
+        lambda: as_json(digits(12, 24), expect="#{0,2}" * 32), "/v1/read", JSON
     ),
     "largest pattern, 20 pages": Attack(
         lambda: as_json(*[scribbles(6, 10)] * 20, expect="|".join(["#{0,64}"] * 7), check="mod97"),
@@ -120,7 +129,7 @@ ATTACKS = {
     "100,000 valid numbers": Attack(lambda: as_json(scribbles(6, 10), expect=NUMBERS), "/v1/read", JSON),
     "PNG that inflates to 300 MB": Attack(lambda: png(28, 28, 300 * MEBIBYTE)),
     "PNG that inflates to 5 GB": Attack(lambda: png(28, 28, 5 * 1024 * MEBIBYTE)),
-    "PNG of 65,536 empty chunks": Attack(
+    "PNG of 600,000 empty chunks": Attack(
         lambda: DIGIT[:33] + (bytes(4) + b"tEXt" + bytes(4)) * 600_000 + DIGIT[33:]
     ),
     "P2 of a million comments": Attack(lambda: b"P2\n" + b"#a\n" * MEBIBYTE + b"28 28 255\n" + b"0 " * 784),
