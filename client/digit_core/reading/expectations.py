@@ -271,14 +271,14 @@ def _pattern(text: str, check: _Check) -> _Pattern:
 def _meant(text: str) -> str:
     """Return what a text that is no pattern may mean: a name, a file, or another notation of digits."""
     if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
-        return f"did you mean {close[0]}?"
+        return f"write {close[0]} instead"
     if re.search(r"\.(csv|txt)$", text):
         return f"a file of valid numbers is @{text} on the command line, and a list elsewhere"
     pattern = re.sub(r"\\d|\[0-9\]|[DdMmYyNnXx]", "#", text).removeprefix("^").removesuffix("$")
     is_date = {*"dmy"} <= {*text.lower()}
     if not re.fullmatch(r"(#|\{\d+(,\d+)?\}|[0-9 .,:;/|-])+", pattern):
         return ""
-    return f"did you mean {'date, or ' if is_date else ''}{pattern}?"
+    return f"write {'date or ' if is_date else ''}{pattern} instead"
 
 
 def _range(tokens: Sequence[_Token]) -> tuple[int, int]:
