@@ -257,7 +257,7 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 4.0)
+    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 8.0)
     publish(tmp_path / "other", 1, 1.0)
     hanging, other = model_config("hanging", saved_models / "tf2"), model_config("other", tmp_path / "other")
     with running_core(f"--model_base_path={tmp_path / 'other'}", "--model_name=other", *RETRIES) as core:
@@ -278,7 +278,7 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
             with pytest.raises(ServingError, match="CANCELLED"):
                 call.result(20)
         assert (
-            "Cancelling 1 calls of {name: hanging version: 1}: they have not ended within 4 s" in caplog.text
+            "Cancelling 1 calls of {name: hanging version: 1}: they have not ended within 8 s" in caplog.text
         )
         assert states(core, "hanging") == {1: "AVAILABLE"}
 
