@@ -62,7 +62,9 @@ class Gateway:
             is_post = scope["method"] == "POST" and scope["path"] in posts
             return is_post and (verifier is None or verifier.has_key(scope))
 
-        self._app = Admission(WsgiAdapter(app), settings, services.metrics.count_overload, takes_body)
+        self._app = Admission(
+            WsgiAdapter(app), settings, services.metrics.count_overload, takes_body, services.work.slices
+        )
         await receive()
         await _connect(services.model_server, settings)
         await send({"type": "lifespan.startup.complete"})

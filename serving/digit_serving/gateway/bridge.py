@@ -29,8 +29,6 @@ DEADLINE = "digits.deadline"
 """Key of the request's Deadline in scope and environ."""
 TRUNCATED = "digits.truncated"
 """Key in scope: true if a part of the body has not been read."""
-SLICE_SECONDS = 0.01
-"""Cooperative scheduling: longest work between two yields to the event loop, so that probes get answers."""
 
 _Result = TypeVar("_Result")
 _Response = tuple[int, list[tuple[bytes, bytes]], bytes]

@@ -136,8 +136,6 @@ class RequestContext:
     image_errors: list[str] = field(default_factory=list)
     """Codes of the errors of images, also of those in the places of results."""
 
-    slice_began: float = 0.0
-    """Start of the work since the latest yield to the event loop."""
     decode_started_at: float = 0.0
     """Start of decoding the first image."""
     stages: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
@@ -171,7 +169,6 @@ class RequestContext:
             latest_start=deadline.latest_start,
             deadline=deadline.end,
             client=environ.get("REMOTE_ADDR", ""),
-            slice_began=now,
         )
 
     @property

@@ -228,8 +228,6 @@ class Asking:
         if self._answered is not None and self.route.reason != "pinned":
             self.route = self.route.pinned(self.route.served.pinned(self._answered))
         answered = self._upstream.predict(self._context, self.route, request)
-        # The event loop had its turn during the call.
-        self._context.slice_began = time.monotonic()
         if isinstance(answered, Route):
             # A label has moved, or the chosen version has lost its label.
             self.route = answered

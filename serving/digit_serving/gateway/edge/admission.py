@@ -1,8 +1,7 @@
 """Admission control: bounds the requests and bytes that a process holds, and their wait; 429 beyond."""
 
-import asyncio
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -12,7 +11,6 @@ from digit_core.errors import OverloadedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.bridge import (
     DEADLINE,
-    SLICE_SECONDS,
     TRUNCATED,
     Application,
     Message,
@@ -21,6 +19,7 @@ from digit_serving.gateway.bridge import (
     Send,
 )
 from digit_serving.gateway.edge.memory import MemoryBudget
+from digit_serving.gateway.edge.slices import Slices
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, request_id_or_new
 from digit_serving.gateway.settings import Settings
 from digit_serving.sockets import network
@@ -51,6 +50,7 @@ class Admission:
         settings: Settings,
         on_refusal: Callable[[str], None],
         takes_body: Callable[[Scope], bool] = lambda _: True,
+        slices: Slices | None = None,
     ) -> None:
         self._app = app
         self._capacity = settings.queue_capacity
@@ -64,9 +64,7 @@ class Admission:
         self._held = 0
         self._by_address: Counter[str] = Counter()
         """Requests that the proxies' addresses hold."""
-        self._slice_began: float | None = None
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        """Requests that wait for the event loop."""
+        self._slices = slices or Slices()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         if self._proxies and self._address_limit and scope["path"] not in PROBE_ROUTES:
@@ -106,7 +104,7 @@ class Admission:
                 is_held = await body.receive(self._max_body, self._memory.hold)
                 deadline = scope[DEADLINE] = self._deadlines.of_query(scope["query_string"], time.monotonic())
                 scope[TRUNCATED] = body.is_unread
-                if is_probe or (is_held and await self._wait_for_slice(deadline.latest_start)):
+                if is_probe or (is_held and await self._slices.wait(deadline.latest_start)):
                     await self._app(scope, body.replay, send)
                 else:
                     await self._refuse(scope, send)
@@ -125,42 +123,6 @@ class Admission:
         if len(names) >= self._proxies and (name := names[-self._proxies].strip()):
             return network(name.decode("latin-1"))
         return network(scope["client"][0] if scope["client"] else None)
-
-    async def _wait_for_slice(self, latest_start: float) -> bool:
-        """Cooperative scheduling: start work in an event-loop iteration for SLICE_SECONDS at most.
-
-        Return False after the latest start.
-        """
-        if self._waiting or self._is_slice_used():
-            turn = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                self._wake_next()
-                raise
-            if time.monotonic() > latest_start:
-                self._wake_next()
-                return False
-        if self._slice_began is None:
-            self._slice_began = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._end_slice)
-        return True
-
-    def _is_slice_used(self) -> bool:
-        return self._slice_began is not None and time.monotonic() - self._slice_began > SLICE_SECONDS
-
-    def _end_slice(self) -> None:
-        self._slice_began = None
-        self._wake_next()
-
-    def _wake_next(self) -> None:
-        """Let the next waiting request that has not been cancelled start."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
 
     async def _refuse(self, scope: Scope, send: Send) -> None:
         self._on_refusal(scope["path"])

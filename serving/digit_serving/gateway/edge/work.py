@@ -8,12 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from digit_core import recognition
 from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
 from digit_core.images import ImageFile, Pixels
 from digit_core.images.files import BYTE_COST
 from digit_core.recognition import Compute, Prepare, Prepared
-from digit_serving.gateway.bridge import SLICE_SECONDS, await_
+from digit_serving.gateway.bridge import await_
+from digit_serving.gateway.edge.slices import Slices
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
 
@@ -36,6 +36,7 @@ class Work:
 
     def __init__(self, settings: Settings) -> None:
         self._max_pixels = settings.max_pixels
+        self.slices = Slices()
         # One thread: two threads would need the memory of two large pictures.
         self._executor = ThreadPoolExecutor(1, "large")
         self.large = threading.Lock()
@@ -45,7 +46,7 @@ class Work:
         self._seconds = 0.0
         """Moving average of a call's duration (EWMA)."""
 
-    def answer(self, context: RequestContext, request: recognition.Work) -> Any:
+    def answer(self, context: RequestContext, request: Prepare | Compute) -> Any:
         """Answer a request of recognition. Raise its errors, and those of `run`."""
         if isinstance(request, Compute):
             return self.run(context, request.cost, request)
@@ -69,10 +70,10 @@ class Work:
         """
         if cost > _MAX_INLINE:
             return self.run_in_thread(context, function, *arguments)
-        if time.monotonic() - context.slice_began > SLICE_SECONDS:
+        if not self.slices.take():
             self._check_time(context)
-            await_(asyncio.sleep(0))
-            context.slice_began = time.monotonic()
+            if not await_(self.slices.wait(context.deadline)):
+                raise DeadlineExceededError(_TOOK)
         return function(*arguments)
 
     def run_in_thread(

@@ -13,6 +13,7 @@ import pytest
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
+from benchmarks.attacks import scribbles
 from digit_core.images import to_png
 from digit_core.reading.expectations import MAX_STEPS
 from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
@@ -34,7 +35,15 @@ def http(stub: StubModelServer, digits: Any) -> FlaskClient:
 
 
 def post(http: FlaskClient, path: str, body: bytes, content_type: str) -> tuple[Any, float]:
-    """Return the response, and the CPU time of the loop's thread in its longest iteration, in seconds.
+    """Return the response to a request, and the seconds as `post_at_once` does."""
+    (response,), longest = post_at_once(http, path, body, content_type)
+    return response, longest
+
+
+def post_at_once(
+    http: FlaskClient, path: str, body: bytes, content_type: str, count: int = 1
+) -> tuple[list[Any], float]:
+    """Return the responses, and the CPU time of the loop's thread in its longest iteration, in seconds.
 
     CPU time, unlike time, does not grow with what else runs on the machine.
     """
@@ -43,25 +52,15 @@ def post(http: FlaskClient, path: str, body: bytes, content_type: str) -> tuple[
         # The method of the base class: the loop's thread can't wait for itself.
         return FlaskClient.open(http, path, method="POST", data=body, content_type=content_type)
 
-    async def measure() -> tuple[Any, float]:
-        call, longest = asyncio.create_task(bridge.run(send)), 0.0
-        while not call.done():
+    async def measure() -> tuple[list[Any], float]:
+        calls, longest = [asyncio.create_task(bridge.run(send)) for _ in range(count)], 0.0
+        while not all(call.done() for call in calls):
             started = time.thread_time()
             await asyncio.sleep(0)
             longest = max(longest, time.thread_time() - started)
-        return await call, longest
+        return [await call for call in calls], longest
 
     return greenlet_loop.run(measure())
-
-
-def scribbles(rows: int, columns: int) -> bytes:
-    """Return a picture of as many scribbles, which could be any digit."""
-    rng = np.random.default_rng(7)
-    picture: NDArray[np.uint8] = np.full((rows * 30, columns * 30), 255, np.uint8)
-    for row, column in np.ndindex(rows, columns):
-        points = np.array([column, row]) * 30 + rng.uniform(6, 24, (6, 2))
-        cv2.polylines(picture, [points.astype(np.int32)], False, 0, 2)
-    return to_png(picture)
 
 
 def as_json(**members: Any) -> bytes:
@@ -172,4 +171,11 @@ def test_many_pictures_leave_the_loop_to_others(http: FlaskClient, path: str, si
 def test_file_of_any_content_leaves_the_loop_to_others(http: FlaskClient, file: Callable[[], bytes]) -> None:
     response, longest = post(http, "/v1/predict", file(), "image/*")
     assert 400 <= response.status_code < 500
+    assert longest < LONGEST
+
+
+def test_requests_at_once_share_the_iterations_of_the_loop(http: FlaskClient) -> None:
+    body = as_json(images=encoded(drawing(60)) * 256)
+    responses, longest = post_at_once(http, "/v1/predict?include=image", body, "application/json", 16)
+    assert {response.status_code for response in responses} <= {200, 429}
     assert longest < LONGEST
