@@ -89,7 +89,7 @@ def bmp_of_line_ends() -> bytes:
 
 
 def large(form: str, mode: str = "RGB", **options: Any) -> bytes:
-    """Return a picture of 16 megapixels , all black."""
+    """Return a black picture of 16 megapixels."""
     buffer = io.BytesIO()
     Image.new(mode, (4000, 4000)).save(buffer, form, **options)
     return buffer.getvalue()

@@ -161,8 +161,7 @@ class Find:
     page: NDArray[np.uint8]
 
 
-Work: TypeAlias = Prepare | Compute
-Request: TypeAlias = Work | Classify | Find
+Request: TypeAlias = Prepare | Compute | Classify | Find
 Steps: TypeAlias = Generator[Request | Outcome[_Result], Any, None]
 """Recognition of pictures: its requests are sent answers, or have errors thrown into them."""
 _Asking: TypeAlias = Generator[Request, Any, _Answer]
@@ -172,7 +171,7 @@ _Read: TypeAlias = tuple[Reading, list[NDArray[np.uint8]], bool]
 def drive(
     steps: Steps[_Result],
     ask: Callable[[Classify | Find], Any],
-    work: Callable[[Work], Any] = operator.call,
+    work: Callable[[Prepare | Compute], Any] = operator.call,
 ) -> Iterator[Outcome[_Result]]:
     """Blocking driver: yield the outcomes, in order.
 
@@ -185,7 +184,7 @@ def drive(
                 yield step
                 step = next(steps)
             else:
-                step = answer(steps, step, work if isinstance(step, Work) else ask)
+                step = answer(steps, step, work if isinstance(step, (Prepare, Compute)) else ask)
 
 
 def answer(steps: Steps[_Result], request: Any, ask: Callable[[Any], Any]) -> Request | Outcome[_Result]:
