@@ -315,6 +315,8 @@ class Models:
     answers the rest."""
     feedback: bool = False
     """True if /v1/feedback takes labels of pictures for this model."""
+    max_body: Annotated[int, Schema(minimum=1)] | None = None
+    """Largest body of a request, in bytes."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
     """ID of the request in the service's log."""
     response: Response | None = field(default=None, compare=False, repr=False)

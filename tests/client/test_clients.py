@@ -460,7 +460,7 @@ def test_clients_have_same_methods_with_typed_options(blocking: type, asynchrono
             parameters = inspect.signature(function).parameters
             assert parameters == inspect.signature(getattr(asynchronous, function.__name__)).parameters
             given = [each.annotation for each in parameters.values() if each.kind is each.VAR_KEYWORD]
-            assert "concurrency" not in parameters or parameters["concurrency"].default == 4
+            assert "concurrency" not in parameters or parameters["concurrency"].default == 32
             name = function.__name__
             options = _OTHER_OPTIONS.get(name, ReadOptions if "read" in name else CallOptions)
             assert given in ([], [Unpack[options]])
