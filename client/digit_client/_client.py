@@ -32,11 +32,12 @@ from digit_core.errors import (
     DigitError,
     ImageError,
     OverloadedError,
+    ServiceError,
     UnavailableError,
     adding_request_id,
     without_tracebacks,
 )
-from digit_core.inputs import ImageSource, read_source
+from digit_core.inputs import ImageSource, has_frames, read_source
 from digit_core.results import Models, Prediction, Reading, Result
 
 _logger = logging.getLogger("digit_client")
@@ -45,6 +46,8 @@ _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
 """Limits of connections: a request that waited for one would lose some of its time."""
 _SHARED_BYTES = 65_536
 """Most bytes of the files that share a request: a photograph takes as long as many small pictures."""
+_NO_REASONS = ("", "All connection attempts failed")
+"""Texts of httpx's errors about connections that tell no reason."""
 _SMALL_BYTES = 262_144
 """Largest file of which the client knows, without asking, that every service takes it."""
 
@@ -142,6 +145,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         self._process_id = os.getpid()
         self._models: dict[str | None, Models] = {}
         """What the service says about a model and its limits, shared with the copies of this client."""
+        self._said: list[str] = []
         self._start(settings, self._connect)
 
     def _configure(self, settings: Mapping[str, Any]) -> None:
@@ -183,7 +187,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         return True
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        data = await self._backend.to_thread(read_source, image)
+        data = await self._backend.to_thread(self._read, image)
         shrunk = await self._fit(data, options)
         options = _with_boxes(options, shrunk)
         (result,) = await self._call(_ROUTES[kind], options, _api.encode_image(shrunk.data, options.numbers))
@@ -193,7 +197,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         return found
 
     def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
-        return Splitter(read_source, parse, _ROUTES[kind].max_files, _SHARED_BYTES)
+        return Splitter(self._read, parse, _ROUTES[kind].max_files, _SHARED_BYTES)
 
     async def _ask(
         self, kind: type[Result], batch: Batch, flow: Flow, timeout: float
@@ -227,6 +231,14 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             outcomes.append(outcome)
         return batch.with_positions(outcomes)
 
+    def _read(self, image: ImageSource) -> bytes:
+        """Return an image as a file. Say once that only the first frame of an animation is read."""
+        data = read_source(image)
+        if has_frames(data) and not self._said:
+            self._said.append(name := str(image) if isinstance(image, (str, os.PathLike)) else "an image")
+            _logger.warning("%s is an animation: its first frame is read", name)
+        return data
+
     async def _fit(self, data: bytes, options: Options) -> Shrunk:
         """Return the picture as it is sent. Raise ImageTooLargeError for one that the service refuses."""
         models = await self._limits() if len(data) > _SMALL_BYTES else None
@@ -253,7 +265,18 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
 
     async def _give_feedback(self, options: Options, *labelled: Any) -> Feedback:
         arguments = await self._backend.to_thread(_api.encode_feedback, *labelled)
-        return await self._call(_FEEDBACK, options, arguments)
+        try:
+            return await self._call(_FEEDBACK, options, arguments)
+        except ServiceError as error:
+            if error.status != 415 or "files" not in arguments:
+                raise
+            raise ServiceError(
+                "this service is of an earlier release, which takes no picture with its label in a form: "
+                "update the service, or pass an answer of a client without keep_picture",
+                status=error.status,
+                reason=error.reason,
+                request_id=error.request_id,
+            ) from error
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
         """Return the result; with `keep_picture`, add its picture, a file or an array."""
@@ -325,8 +348,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         except httpx.LocalProtocolError as error:
             raise ValueError(f"a header of the request is invalid: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            url = _without_password(self.url)
-            raise ConnectionFailedError(f"can't reach {url}: {error}") from error
+            raise ConnectionFailedError(_describe_failure(_without_password(self.url), error)) from error
 
 
 class Client(ImageClient, GatewayClient[httpx.Client]):
@@ -459,6 +481,22 @@ def _check_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"the gateway's URL must begin with http:// or https://, unlike {url!r}")
     return url.rstrip("/")
+
+
+def _describe_failure(url: str, error: Exception) -> str:
+    """Return a sentence about a connection that failed or broke."""
+    reason = str(error)
+    if "SSL" in reason:
+        return f"no secure connection to {url}: {reason}; check https:// and the certificate"
+    if isinstance(error, httpx.ConnectError):
+        known = "" if reason in _NO_REASONS or "refused" in reason else f" ({reason})"
+        return f"nothing answers at {url}{known}: start it with `digits up`, or give another URL"
+    if isinstance(error, (httpx.ProxyError, httpx.UnsupportedProtocol)):
+        return f"can't reach {url}: {reason}"
+    return (
+        f"the connection to {url} broke before the answer ({reason or type(error).__name__}): the service "
+        "may have stopped, or take no body of this size"
+    )
 
 
 def _without_password(url: str) -> str:
