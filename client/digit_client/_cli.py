@@ -68,7 +68,9 @@ _shared_options = adding(
         help="API key of the gateway; prefer the variable: other users see options in `ps`.",
     ),
     click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Timeout of each attempt of a picture, in seconds.",
     ),
     click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]"),
     # Keep this above --format: click 8.2 takes the default of the last option.

@@ -23,6 +23,8 @@ _FIRST_LIMIT = 2
 _MAX_FAILURES = 10
 """Failures of one request while others are answered: overload that halves the window down to one causes seven
 at most, beginning at 128; more are the request's own fault."""
+_IN_TIME, _AT_ONCE = 0.5, 0.125
+"""Shares of its timeout within which an answer lets the window grow, and double."""
 _POLL_SECONDS = 0.02
 """Time between two looks for a free place in a window that has been halved."""
 _OF_ALL = (AuthenticationError, ModelNotFoundError, ReaderMissingError, ReadingNotSupportedError)
@@ -35,9 +37,10 @@ _Result = TypeVar("_Result")
 class Flow:
     """Congestion window (AIMD) and retries of the requests of one call. Thread-safe.
 
-    The window begins with two requests in flight, grows by one for each window of answers that come within
-    half of their timeout, and halves after a refusal or a missed deadline, once for the requests that were in
-    flight together. `ceiling` bounds it.
+    The window begins with two requests in flight. It doubles with each window of answers that come within an
+    eighth of their timeout (slow start), until it is halved for the first time; otherwise it grows by one
+    with each window of answers that come within half of it. It halves after a refusal or a missed deadline,
+    once for the requests that were in flight together. `ceiling` bounds it.
 
     A failure that may pass is repeated until the call's deadline. Without one, the call gives up if the
     service has answered nothing at all so far, or nothing for the policy's `patience`.
@@ -48,6 +51,7 @@ class Flow:
         self._lock = Lock()
         self.ceiling, self._limit, self._in_flight = ceiling, float(min(_FIRST_LIMIT, ceiling)), 0
         self._halved_at = self._answered_at = time.monotonic()
+        self._is_starting = True
         self._answers = self._paused = 0
         self._error: DigitError | None = None
         """Error that has ended the call."""
@@ -129,10 +133,13 @@ class Flow:
             if error and may_pass(error):
                 if started >= self._halved_at:
                     self._limit, self._halved_at = max(1.0, self._limit / 2), now
+                    self._is_starting = False
                 return
             self._answers, self._answered_at = self._answers + 1, now
-            if is_used and now - started <= self._timeout / 2:
-                self._limit = min(float(self.ceiling), self._limit + 1 / self._limit)
+            share = (now - started) / self._timeout
+            if is_used and share <= _IN_TIME:
+                step = 1.0 if self._is_starting and share <= _AT_ONCE else 1 / self._limit
+                self._limit = min(float(self.ceiling), self._limit + step)
 
     def _gives_up(self, error: DigitError, attempt: int) -> bool:
         """Tell whether a failure that may pass is final; if all further ones would be, end the call."""

@@ -268,7 +268,7 @@ def _to_results(
         result = outcome.result
         if isinstance(result, ImageError):
             result.index, result.request_id = index // options.parts, request_id
-        elif not isinstance(result, OSError):
+        elif not isinstance(result, Exception):
             files = [to_png(to_pixels(row, task)) for row in outcome.inputs if "image" in options["include"]]
             result = replace(add_images(result, files), request_id=request_id)
         results.append((index, result))

@@ -106,6 +106,8 @@ _FOREIGN = (
     (b"\x93NUMPY", "an .npy file: load it with numpy.load, and pass the array"),
 )
 _SNIFFED_BYTES = 1024
+_GIF_BLOCKS = b",!"
+"""First bytes of an image descriptor and of an extension in a GIF."""
 
 
 def foreign_format(data: bytes) -> str | None:
@@ -134,11 +136,33 @@ def has_frames(data: bytes) -> bool:
     """True for an animated GIF, PNG or WebP, of which the first frame is read."""
     start = data[:_SNIFFED_BYTES]
     if data.startswith(b"GIF8"):
-        # A graphic control extension precedes each frame of an animation.
-        return data.count(b"\x21\xf9\x04") > 1
+        return _has_gif_frames(data)
     return (data.startswith(PNG_SIGNATURE) and b"acTL" in start) or (
         data.startswith(b"RIFF") and b"ANIM" in start
     )
+
+
+def _has_gif_frames(data: bytes) -> bool:
+    """True if a GIF has a second image descriptor; the blocks of pixels are skipped."""
+
+    def table(flags: int) -> int:
+        """Return the bytes of a colour table."""
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    frames = 0
+    try:
+        place = 13 + table(data[10])
+        while frames < 2 and data[place] in _GIF_BLOCKS:
+            is_frame = data[place] == _GIF_BLOCKS[0]
+            frames += is_frame
+            # Descriptor, colour table and code size of a frame; introducer and label of an extension.
+            place += 11 + table(data[place + 9]) if is_frame else 2
+            while data[place]:
+                place += 1 + data[place]
+            place += 1
+    except IndexError:
+        return False
+    return frames > 1
 
 
 def to_uint8_image(image: NDArray[np.generic]) -> Pixels:

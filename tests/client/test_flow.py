@@ -71,21 +71,37 @@ def new_flow(ceiling: int = 8, timeout: float = 10, **options: Any) -> Flow:
     return Flow(Retrier(FAST, BLOCKING.sleep), ceiling, timeout, Deadline(**{"seconds": None, **options}))
 
 
-def test_flow_grows_by_a_request_for_each_window_of_quick_answers_to_its_ceiling() -> None:
-    flow, limits = new_flow(4), [2]
+def test_flow_doubles_at_first_and_grows_by_a_request_a_window_after_it_was_halved() -> None:
+    flow = new_flow(16)
 
-    def nested(depth: int) -> None:
+    def window(depth: int, seconds: float = 0) -> None:
+        """Send so many requests, which are in flight together."""
+
         async def send(_: float) -> None:
             if depth > 1:
-                nested(depth - 1)
+                window(depth - 1, seconds)
+            time.sleep(seconds)
 
         run(flow.run(send))
 
-    for _ in range(12):
-        nested(flow.limit)
-        limits.append(flow.limit)
-    assert limits == sorted(limits)
-    assert (limits[0], limits[3], limits[-1]) == (2, 3, 4)
+    async def refuse_once(_: float) -> None:
+        if not refusals:
+            refusals.append(flow.limit)
+            raise errors.OverloadedError("later")
+
+    refusals: list[int] = []
+    for _ in range(5):
+        window(flow.limit)
+    assert flow.limit > 8
+    run(flow.run(refuse_once))
+    halved = flow.limit
+    assert halved == refusals[0] // 2
+    for _ in range(3):
+        window(flow.limit)
+    assert halved < flow.limit <= halved + 3
+    for _ in range(40):
+        window(flow.limit)
+    assert flow.limit == 16
     assert new_flow(1).limit == 1
 
 
