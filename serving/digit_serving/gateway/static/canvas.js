@@ -194,12 +194,12 @@ export class Boxes {
 
   /** Show the boxes of answers {label, box, …}, and mark those that are not sure; each box is [left, top, width, height] as fractions of the paper. */
   show(answers) {
-    this.#boxes = answers.map(({ box: [left, top, width, height] }) => [
-      left - PADDING,
-      top - PADDING,
-      width + 2 * PADDING,
-      height + 2 * PADDING,
-    ]);
+    this.#boxes = answers.map(({ box: [left, top, width, height] }) => {
+      // Boxes stay on the paper, which shows nothing beside it.
+      const [x, y] = [left, top].map((edge) => Math.max(0, edge - PADDING));
+      const [right, bottom] = [left + width, top + height].map((edge) => Math.min(1, edge + PADDING));
+      return [x, y, right - x, bottom - y];
+    });
     const side = (TAG_REMS * parseFloat(getComputedStyle(document.documentElement).fontSize)) / this.#root.parentElement.clientWidth;
     const places = answers.length > 1 ? tagPlaces(this.#boxes, side) : [""];
     this.#root.replaceChildren(...answers.map((answer, index) => createBox(answer, this.#boxes[index], places[index])));
