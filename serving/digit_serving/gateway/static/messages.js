@@ -1,8 +1,8 @@
 // Messages: readings, answers and explanations as text.
-import { SURE } from "./api.js";
 
 export const NO_DIGIT = "no digit";
-// Certainty of an answer from which it counts as likely.
+// Shares of an answer, the lengths of its bar, from which it counts as sure, and as likely.
+const SURE = 0.9;
 const LIKELY = 0.6;
 // Factors above this one are only named as larger.
 const MAX_FACTOR = 1e6;
@@ -15,14 +15,15 @@ export function describeReading({ lines, answers }) {
 
 /** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
 export function describeCertainty(answers) {
-  const least = answers.reduce((one, other) => (other.certainty < one.certainty ? other : one));
-  const { index, shares, labels, certainty, confidence, predicted_labels: named } = least;
+  const shareOf = ({ shares, index }) => shares[index];
+  const least = answers.reduce((one, other) => (shareOf(other) < shareOf(one) ? other : one));
+  const { index, shares, labels, predicted_labels: named } = least;
   if (named) return `${named.length} of ${labels.length} labels fit.`;
-  if (certainty >= SURE) return "The network is sure.";
+  if (shares[index] >= SURE) return "The network is sure.";
   const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
-  const other = confidence >= SURE ? labels.length : ranked(shares).find((each) => each !== index);
+  const other = ranked(shares).find((each) => each !== index);
   const alternative = `${subject} could also be ${labels[other] ? nameOf(labels[other]) : NO_DIGIT}.`;
-  return certainty >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
+  return shares[index] >= LIKELY ? capitalize(alternative) : `Hard to tell: ${alternative}`;
 }
 
 /** Describe how a picture that seems to be turned has to be turned back; null for any other. */
