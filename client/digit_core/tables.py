@@ -1,11 +1,12 @@
 """Tables of results: a row of Arrow for each picture, its columns from the fields of the result.
 
-`digits score` writes these rows, and a list of results converts to them. (Extra `[frames]` or `[score]`.)
+`digits score` writes these rows, and a list of results converts to them. (Extra `[arrow]`.)
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from os import PathLike
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -70,10 +71,25 @@ def to_row(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, An
             return {"error_code": UNREADABLE, "error": f"the file can't be read: {outcome}"}
 
 
-def to_table(kind: Any, outcomes: Iterable[Any], paths: Iterable[str | None]) -> pa.Table:
-    """Return a row for each outcome, a result or an error, and the path of its picture."""
-    rows = [{**to_row(outcome), "path": path} for outcome, path in zip(outcomes, paths, strict=True)]
-    return pa.Table.from_pylist(rows, _SCHEMAS[kind])
+def to_arrow(
+    results: Sequence[Prediction | Reading | DigitError | OSError],
+    pictures: Sequence[object] = (),
+    sort: Literal["doubtful"] | None = None,
+) -> pa.Table:
+    """Return a row for each result of a call for many images, in the columns of `digits score`.
+
+    `pictures` are those of the call, in their order: `path` is null for one that is no path. Parts of a
+    picture have a row each. `sort="doubtful"` begins with errors and refusals, then the least sure answers.
+    """
+    parts = len(results) // len(pictures) if pictures else 0
+    if len(results) != parts * len(pictures) and pictures:
+        raise ValueError(f"{len(results)} results are not those of {len(pictures)} pictures")
+    paths = [str(each) if isinstance(each, (str, PathLike)) else None for each in pictures]
+    repeated = [path for path in paths for _ in range(parts)] or [None] * len(results)
+    kind = Reading if any(isinstance(each, Reading) for each in results) else Prediction
+    rows = [{**to_row(result), "path": path} for result, path in zip(results, repeated, strict=True)]
+    table = pa.Table.from_pylist(rows, _SCHEMAS[kind])
+    return least_sure_first(table) if sort else table
 
 
 def least_sure_first(rows: pa.Table) -> pa.Table:
