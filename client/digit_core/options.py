@@ -176,6 +176,15 @@ class VersionOptions(TypedDict, total=False):
             "SHARE",
         ),
     ]
+    min_confidence: Annotated[
+        float | None,
+        Option(
+            "Least certainty of an answer: its confidence, times `is_digit` of a prediction that has it. "
+            "One with less is `unsure`.",
+            _SHARE,
+            metavar="SHARE",
+        ),
+    ]
 
 
 _Image: TypeAlias = Literal["image"]
@@ -222,10 +231,6 @@ class ReadOptions(VersionOptions, total=False):
             {"type": "string", "maxLength": MAX_PATTERN, "examples": ["luhn"]},
             metavar="CHECK",
         ),
-    ]
-    min_confidence: Annotated[
-        float | None,
-        Option("Least confidence of a reading; one with less is `unsure`.", _SHARE, metavar="SHARE"),
     ]
     box: Annotated[
         Box | Sequence[Box] | None,

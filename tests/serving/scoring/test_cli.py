@@ -67,7 +67,7 @@ def test_score_contradictory_options_are_refused(options: tuple[object, ...], me
     ("options", "message"),
     [
         (("--expect", "####"), "--expect needs --read, which reads numbers"),
-        (("--min-confidence", "0.9"), "--min-confidence needs --read, which reads numbers"),
+        (("--turn",), "--turn needs --read, which reads numbers"),
         (("--read", "--expect", "##x"), "character 3 of the pattern"),
         (("--read", "--check", "crc"), "the check must be one of luhn"),
     ],
