@@ -41,6 +41,10 @@ class WithRemainder:
         inner, once, _ = state
         return self.inner.end(inner) if once == self.remainder else None
 
+    def density(self, length: int) -> float:
+        """Return the share of the strings of this many digits that fit."""
+        return self.inner.density(length) / 10
+
 
 def _add(sums: list[int], text: str) -> list[int]:
     for digit in map(int, filter(str.isdigit, text)):
