@@ -53,6 +53,19 @@ def _add(sums: list[int], text: str) -> list[int]:
     return sums
 
 
+def misfits(text: str, rng: np.random.Generator) -> dict[str, Expectation]:
+    """Return what does not fit a number: a list without it, at most 10 % dense, and another check digit."""
+    length = len(text)
+    size = min(_AMONG, 10**length // 10)
+    others = {"".join(map(str, rng.integers(0, 10, length))) for _ in range(size)} - {text}
+    remainder, _ = _add([0, 0], text)
+    broken = (remainder + int(rng.integers(1, 10))) % 10
+    return {
+        "list without it": parse_expectation([*others]),
+        "broken check digit": WithRemainder(parse_expectation(f"#{{{length}}}"), broken),
+    }
+
+
 def expectations(text: str, name: str | None, rng: np.random.Generator) -> dict[str, Expectation | None]:
     """Return what a caller may know of a number, by the table's columns."""
     length = f"#{{{len(text)}}}"
