@@ -305,6 +305,14 @@ def _date(expect: str) -> _Pattern:
     return _pattern("|".join(dict.fromkeys(_FORMS[form] for form in chosen)), calendar)
 
 
+def fits(text: str, expectation: Expectation) -> bool:
+    """Return True if the digits of a text are as expected; signs don't count."""
+    states = {expectation.start}
+    for digit in filter(str.isdecimal, text):
+        states = {step.state for state in states for step in expectation.steps(state, int(digit))}
+    return any(expectation.end(state) for state in states)
+
+
 def _pattern(text: str, check: _Check) -> _Pattern:
     if not text:
         raise ValueError("the pattern is empty; in a URL, write %23 for #")
