@@ -217,7 +217,8 @@ class ReadOptions(VersionOptions, total=False):
         Option(
             "Pattern of the number; the most probable number that fits is read, if there is one. `#` stands "
             "for a digit, `#{4}` and `#{4,6}` for that many, digits and signs stand for themselves, `|` "
-            "separates alternatives; `date` and `amount` name common patterns. A list has the valid numbers.",
+            "separates alternatives; `date` and `amount` name common patterns, `date:dmy:1990..2030` also a "
+            "form and the years. A list has the valid numbers.",
             {"oneOf": [_PATTERN, _NUMBERS]},
             metavar="PATTERN",
             text_schema=_PATTERN,
