@@ -645,12 +645,23 @@ def test_export_unsuitable_card_prints_one_line_with_its_name(
 
 def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: Path) -> None:
     first = [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
-    keras.Sequential([*first, layers.Dense(2, "softmax")]).save(tmp_path / "mine.keras")
+    model = keras.Sequential([*first, layers.Dense(2, "softmax")])
+    model.layers[-1].set_weights([np.array([[-3, 3]] * 3, np.float32), np.zeros(2, np.float32)])
+    model.save(tmp_path / "mine.keras")
     places = ["--labels", "dark,light", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")
     assert (status, not (tmp_path / "models").exists()) == (1, True)
     assert f"Error: {tmp_path / 'mine.keras'}: " in printed
-    assert "scales 0 to 255, but the card says 0 to 1: leave out the range" in printed
+    assert "equal answers in the range 0 to 1, and other ones in 0 to 255: say --range=0,255, or" in printed
+    source = tmp_path / "saved"
+    keras.models.load_model(tmp_path / "mine.keras").export(source, verbose=False)
+    status, printed = export("--from-saved-model", source, *places, "--range", "0,1")
+    assert (status, "other ones in 0 to 255: say --range=0,255" in printed) == (1, True)
+    status, printed = export("--from-saved-model", source, *places, "--range", "0,255")
+    assert status == 0, printed
+    assert "since --data is missing. Range and output: not checked: no pictures\n" in printed
+    card = read_card(tmp_path / "models" / "saved" / "1")
+    assert (card["checked"], card["forced"]) == ("not checked: no pictures", ["published without --data"])
 
 
 def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path: Path) -> None:
@@ -667,10 +678,10 @@ def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path
     places = ["--labels", "dark,light", "--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
     assert export(tmp_path / "mine.keras", *places) == (
         1,
-        f"Error: {tmp_path / 'mine.keras'}: the model's answer to a picture changes beside a dark or a light "
-        "one, and in the service other callers' pictures are beside it: save it again with training=False "
-        "(BatchNormalization, Dropout) and without an operation over the axis of the batch (softmax, mean, "
-        "boolean_mask)\n",
+        f"Error: {tmp_path / 'mine.keras'}: the model's answer to a picture changes by 0.5 beside dark ones, "
+        "and in the service other callers' pictures are beside it: save it again with training=False "
+        "(BatchNormalization, Dropout), without a layer that counts or draws at random, and without an "
+        "operation over the axis of the batch (softmax, mean, boolean_mask)\n",
     )
     assert not (tmp_path / "models").exists()
 

@@ -7,7 +7,7 @@ import pytest
 
 from digit_core.artifact.task_card import DIGITS
 from digit_training.errors import NotPublishedError
-from digit_training.evaluation import Accuracy, Evaluation, MultiLabelScores
+from digit_training.evaluation import Accuracy, Calibration, Evaluation, MultiLabelScores, Renamed
 from digit_training.quality_gate import (
     FEEDBACK,
     HARD_PICTURES,
@@ -28,11 +28,11 @@ def right_of(right: int, served: int | None = None, count: int = 10_000) -> Comp
 
 
 def check(gate: QualityGate, comparisons: Comparisons, evaluation: Evaluation | None = None) -> None:
-    gate.check(comparisons, DIGITS.labels, evaluation)
+    gate.require([*gate.reasons(comparisons, DIGITS.labels, evaluation)])
 
 
-def evaluated(calibration_error: float | None, scores: MultiLabelScores | None = None) -> Evaluation:
-    return Evaluation(0.9, calibration_error, np.zeros((0, 10), np.float32), None, scores)
+def evaluated(calibration: Calibration | None, scores: MultiLabelScores | None = None) -> Evaluation:
+    return Evaluation(0.9, 0.4, np.zeros((0, 10), np.float32), None, scores, calibration)
 
 
 def judge(test: Comparison, **others: Comparison) -> Comparisons:
@@ -93,11 +93,24 @@ def test_check_loss_on_any_pictures_counts_if_it_is_no_chance_and_above_the_marg
         check(replace(GATE, force=True), worse)
 
 
-def test_check_calibration_error_of_a_softmax_taken_for_logits_passes_only_with_force() -> None:
-    check(GATE, judge(EQUAL), evaluated(0.3))
-    with pytest.raises(NotPublishedError, match=r"error 0\.4200 is above 0\.3: .* card says \(see --output"):
-        check(GATE, judge(EQUAL), evaluated(0.42))
-    check(replace(GATE, force=True), judge(EQUAL), evaluated(0.42))
+def test_check_calibration_error_at_the_best_temperature_passes_only_with_force() -> None:
+    check(GATE, judge(EQUAL), evaluated(Calibration(2.0, 0.1, 0.02, True)))
+    bad = Calibration(5.0, 0.18, 0.02, True)
+    message = r"error 0\.1800 is above 0\.1 even at the best temperature, 5: .* card says \(see --output"
+    with pytest.raises(NotPublishedError, match=message):
+        check(GATE, judge(EQUAL), evaluated(bad))
+    check(replace(GATE, force=True), judge(EQUAL), evaluated(bad))
+    # Chance explains the error of few pictures, and too little confidence harms nobody.
+    check(GATE, judge(EQUAL), evaluated(replace(bad, by_chance=0.2)))
+    check(GATE, judge(EQUAL), evaluated(replace(bad, is_overconfident=False)))
+
+
+def test_check_exchanged_labels_are_named_and_pass_only_with_force() -> None:
+    evaluation = replace(evaluated(None), confused=[Renamed(3, 7, 18, 20), Renamed(7, 3, 19, 20)])
+    named = "'7' is answered for 18 of 20 pictures of '3'; '3' is answered for 19 of 20 pictures of '7'"
+    with pytest.raises(NotPublishedError, match=f"labels are exchanged: {named}"):
+        check(GATE, judge(EQUAL), evaluation)
+    check(replace(GATE, force=True), judge(EQUAL), evaluation)
 
 
 def of_labels(lost: int, gained: int = 300) -> Comparison:

@@ -44,8 +44,11 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 MAX_LABEL_LOSS = 0.01
 """The same margin for a single label."""
 
-MAX_CALIBRATION_ERROR = 0.3
-"""Calibration error above which the confidence tells nothing: that of a softmax taken for logits is 0.4."""
+MAX_CALIBRATION_ERROR = 0.1
+"""Calibration error, after the best temperature, above which a confidence that is too high is refused."""
+
+_NAMED_LABELS = 4
+"""Most exchanged labels in a message."""
 
 _GROWTH = 1.05
 """Factor between the numbers of pictures that are tried, until the gain is beyond chance."""
@@ -177,41 +180,59 @@ class QualityGate:
                 f"{_describe_missing(MIN_HELD_OUT - count)} (see --min-gain and --force)"
             )
 
-    def check(
-        self, comparisons: Comparisons, labels: Sequence[str], evaluation: "Evaluation | None" = None
-    ) -> None:
-        """Raise NotPublishedError unless the model, of these labels, reaches every accuracy.
+    def require(self, reasons: Sequence[str]) -> None:
+        """Raise NotPublishedError for the first reason, if there is one, unless the model is forced."""
+        for reason in reasons:
+            self._refuse(reason)
+
+    def reasons(
+        self,
+        comparisons: Comparisons,
+        labels: Sequence[str],
+        evaluation: "Evaluation | None" = None,
+        guesses: str = "",
+    ) -> Iterator[str]:
+        """Yield the reasons not to publish a model of these labels.
 
         A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS, that of a
-        single label above MAX_LABEL_LOSS.
+        single label above MAX_LABEL_LOSS. `guesses` says what was tried and guessed about the network.
         """
         scores = evaluation.scores if evaluation else None
+        if evaluation and evaluation.confused:
+            called = "; ".join(
+                f"{labels[each.answer]!r} is answered for {each.count} of {each.total} pictures of "
+                f"{labels[each.label]!r}"
+                for each in evaluation.confused[:_NAMED_LABELS]
+            )
+            yield f"labels are exchanged: {called}; correct their order (see --labels), or --force it"
         name = "mAP" if scores else "accuracy"
         figure = scores.mean_average_precision if scores else comparisons.of[TEST].accuracy
         if figure < (minimum := self.minimum(len(labels))):
-            self._refuse(
-                f"the {name} {figure:.4f} is below the minimum of {minimum} for {len(labels):,} labels (see "
-                "--min-accuracy and --force)"
+            yield (
+                f"the {name} {figure:.4f} is below the minimum of {minimum} for {len(labels):,} labels"
+                f"{guesses} (see --min-accuracy and --force)"
             )
-        error = evaluation.calibration_error if evaluation else None
-        if error and error > MAX_CALIBRATION_ERROR:
-            self._refuse(
-                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is not "
-                "the probability of a right answer; is the output what the card says (see --output, --force)?"
+        calibration = evaluation.calibration if evaluation else None
+        limit = max(MAX_CALIBRATION_ERROR, calibration.by_chance) if calibration else 0
+        if calibration and calibration.is_overconfident and calibration.error > limit:
+            yield (
+                f"the calibration error {calibration.error:.4f} is above {limit:.2g} even at the best "
+                f"temperature, {calibration.temperature:.2g}: the confidence is not the probability of a "
+                "right answer; is the output what the card says (see --output, --force)?"
             )
-        self._check_losses(comparisons, labels)
-        self._check_gain(comparisons)
+        yield from self._losses(comparisons, labels)
+        yield from self._missing_gain(comparisons)
 
-    def _check_losses(self, comparisons: Comparisons, labels: Sequence[str]) -> None:
+    def _losses(self, comparisons: Comparisons, labels: Sequence[str]) -> Iterator[str]:
         describe = partial(_describe, served=comparisons.served)
         for pictures, judged in comparisons.of.items():
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
-                self._refuse(f"{describe(judged, f'on {pictures} is below')} (see --force)")
+                yield f"{describe(judged, f'on {pictures} is below')} (see --force)"
             for label, part in judged.worse_labels():
                 shown = repr(labels[label]) if label < len(labels) else "no label"
-                self._refuse(f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)")
+                yield f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)"
 
-    def _check_gain(self, comparisons: Comparisons) -> None:
+    def _missing_gain(self, comparisons: Comparisons) -> Iterator[str]:
         if self.min_gain is None or (judged := comparisons.of.get(FEEDBACK)) is None or judged.served is None:
             return
         # Rounding removes the floating-point error of the difference.
@@ -219,7 +240,7 @@ class QualityGate:
         if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
             missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
             gain = _describe(judged, f"on {FEEDBACK} is not {self.min_gain} above", comparisons.served)
-            self._refuse(f"{gain}{missing} (see --min-gain and --force)")
+            yield f"{gain}{missing} (see --min-gain and --force)"
 
     def _refuse(self, reason: str) -> None:
         if not self.force:
