@@ -145,7 +145,13 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     to black, white, colours and noise are not what the convention says, or if they depend on the pictures
     beside them. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
-    raw = network(model, task, convention)
+    try:
+        raw = network(model, task, convention)
+    except ModelError:
+        raise
+    # Layers raise what they like.
+    except Exception as error:
+        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
     is_half = bool({layer.compute_dtype for layer in _layers(model)} & {"float16", "bfloat16"})
     adapted = raw
     if not models.has_is_digit(raw):

@@ -142,7 +142,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
     known = _read_feedback(source, DIGITS, recipe.build(), target.gate)
     labelled = None if known is None else _without_tested(known, dataset, weight)
     test = LabelledPictures.of(dataset.test, DIGITS, dataset.describe())
-    sets = judging_sets(test, labelled.held_out if labelled else None)
+    sets = judging_sets(test, labelled.judging if labelled and labelled.held_out else None)
     served = _ask_served(target, sets)
     if run.from_stable:
         chosen = _start_from_served(target, served, chosen)
@@ -209,7 +209,7 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         described |= {"checked": NOT_CHECKED, "forced": ["published without --data"]}
     else:
         labelled = _read_feedback(source, task, model, target.gate)
-        sets = judging_sets(test, labelled.held_out if labelled else None)
+        sets = judging_sets(test, labelled.judging if labelled and labelled.held_out else None)
         evaluation, comparisons = _judge(model, sets, _ask_served(target, sets))
         reasons = []
         if not task.is_multi_label:
@@ -308,6 +308,11 @@ def _read_feedback(
         click.echo(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"
+        )
+    for caller, effect in stored.left_out.items():
+        click.echo(
+            f"Without the votes of {caller}: {effect.relabelled:,} pictures have another label, "
+            f"{effect.lost:,} have none any more, and {effect.gained:,} have one on which callers disagreed"
         )
     for count, reason in (
         (stored.conflicts, "less than two thirds of their callers agree"),
@@ -442,7 +447,13 @@ def _judge(
                 f"Accuracy on {name}, {len(comparison):,} pictures: {comparison.accuracy:.4f}"
                 + (f"; that of {comparisons.served}: {accuracy:.4f}" if served else "")
             )
-    if (feedback := comparisons.of.get(FEEDBACK)) and feedback.accuracy < MIN_AGREEMENT:
+    if (feedback := comparisons.of.get(FEEDBACK)) and feedback.gain < 0:
+        click.echo(
+            f"Warning: the accuracy on {FEEDBACK} falls from {feedback.served_accuracy:.4f} to "
+            f"{feedback.accuracy:.4f}. Chance may explain it on {len(feedback):,} pictures: look at those "
+            "that are lost before you promote the version"
+        )
+    if feedback and feedback.accuracy < MIN_AGREEMENT:
         wrong, count = int((~feedback.right).sum()), len(feedback)
         click.echo(
             f"Warning: {wrong:,} of {count:,} held-out labels contradict the model. Look at them with "

@@ -44,6 +44,12 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 MAX_LABEL_LOSS = 0.01
 """The same margin for a single label."""
 
+MIN_LOST = 3
+"""Least number of a label's pictures that the served version answers correctly, to tell that it is lost."""
+
+MAX_GAP_GROWTH, _DEVIATIONS = 0.05, 2.0
+"""Largest growth of the gap between mean confidence and accuracy, and of its standard error."""
+
 MAX_CALIBRATION_ERROR = 0.1
 """Calibration error, after the best temperature, above which a confidence that is too high is refused."""
 
@@ -62,6 +68,8 @@ class Comparison:
     served: NDArray[np.bool_] | None
     labels: NDArray[np.intp] | None = None
     """Index of each picture's label, [n]; None of a multi-label task."""
+    confidence: NDArray[np.float64] | None = None
+    """Confidence of the new model and of the served version, [2, n]; None if it is unknown."""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -114,6 +122,45 @@ class Comparison:
             part = Comparison(self.right[rows], self.served[rows])
             if part.gain < -MAX_LABEL_LOSS and part.chance_of_loss < MAX_CHANCE / count:
                 yield label, part
+
+    def lost_labels(self) -> Iterator[tuple[int, int, int]]:
+        """Yield each label that loses most of at least MIN_LOST pictures, beyond chance, and both numbers.
+
+        By chance, a picture is lost as often as those of the other labels. Either one label alone is too
+        unlikely among all labels (Bonferroni), or there are too many such labels together (Poisson).
+        """
+        if self.served is None or self.labels is None:
+            return
+        known = self.labels[self.served]
+        right = np.bincount(known)
+        lost = np.bincount(known, weights=~self.right[self.served]).astype(int)
+        tested = np.flatnonzero(right >= MIN_LOST).tolist()
+        pairs = [(label, int(lost[label]), int(right[label])) for label in tested]
+        found = [(label, gone, count) for label, gone, count in pairs if 2 * gone > count]
+
+        def chance(label: int, least: int) -> float:
+            share = (lost.sum() - lost[label] + 1) / (right.sum() - right[label] + 2)
+            return _binomial_tail(least, int(right[label]), float(share))
+
+        expected = sum(chance(label, count // 2 + 1) for label, _, count in pairs) if found else 0.0
+        fewer = sum(expected**each / math.factorial(each) for each in range(len(found)))
+        are_too_many = 1 - math.exp(-expected) * fewer < MAX_CHANCE / 2
+        for label, gone, count in found:
+            if are_too_many or chance(label, gone) < MAX_CHANCE / 2 / len(pairs):
+                yield label, gone, count
+
+    def worse_gap(self) -> tuple[float, float] | None:
+        """Return the gaps between mean confidence and accuracy of both models, if that of the new one is
+        wider by more than MAX_GAP_GROWTH, beyond chance by the paired z-test; None if not.
+        """
+        if self.confidence is None or self.served is None:
+            return None
+        new, old = self.confidence - np.stack([self.right, self.served])
+        growth = float(abs(new.mean()) - abs(old.mean()))
+        error = float((new - old).std()) / math.sqrt(len(self))
+        if growth > max(MAX_GAP_GROWTH, _DEVIATIONS * error):
+            return float(new.mean()), float(old.mean())
+        return None
 
     def missing_pictures(self) -> int:
         """Return how many more pictures would show the same gain, which is positive, beyond chance."""
@@ -226,6 +273,17 @@ class QualityGate:
     def _losses(self, comparisons: Comparisons, labels: Sequence[str]) -> Iterator[str]:
         describe = partial(_describe, served=comparisons.served)
         for pictures, judged in comparisons.of.items():
+            for label, gone, count in judged.lost_labels():
+                shown = repr(labels[label]) if label < len(labels) else "no label"
+                yield (
+                    f"{gone} of {count} pictures of {shown} in {pictures} are lost, which "
+                    f"{comparisons.served} answers rightly: does the model still know it (see --force)?"
+                )
+            if gaps := judged.worse_gap():
+                yield (
+                    f"on {pictures} the mean confidence is {gaps[0]:+.2f} off the accuracy, that of "
+                    f"{comparisons.served} {gaps[1]:+.2f}: calibrate the model (see --force)"
+                )
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
                 yield f"{describe(judged, f'on {pictures} is below')} (see --force)"
             for label, part in judged.worse_labels():
@@ -258,12 +316,24 @@ def _describe_missing(held_out: int) -> str:
     return f"about {HELD_OUT_PART * held_out:,} more corrections are needed, of which a fifth tests"
 
 
-def _binomial_tail(least: int, count: int) -> float:
-    """Return the probability of at least `least` heads of `count` coins.
+def _binomial_tail(least: int, count: int, share: float = 0.5) -> float:
+    """Return the probability of at least `least` heads of `count` coins, each a head with this probability.
 
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.
     """
+    if share != 0.5:
+        # In logarithms, since the coefficients of more than a thousand coins are no floating-point numbers.
+        return math.fsum(
+            math.exp(
+                math.lgamma(count + 1)
+                - math.lgamma(heads + 1)
+                - math.lgamma(count - heads + 1)
+                + heads * math.log(share)
+                + (count - heads) * math.log1p(-share)
+            )
+            for heads in range(least, count + 1)
+        )
     ways, total = math.comb(count, least), 0
     for heads in range(least, count + 1):
         total += ways
