@@ -3,8 +3,9 @@
 import logging
 import random
 import time
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -26,6 +27,9 @@ _logger = logging.getLogger("digit_client")
 
 _Result = TypeVar("_Result")
 
+_KNOWN_SECONDS = 2.0
+"""Age of a known card after which an answer is checked: to publish a number again takes longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
@@ -36,10 +40,14 @@ class ServedVersion:
     version: int
     card: TaskCard = field(compare=False)
     network: codec.Network | None = field(compare=False)
+    identity: int = 0
+    """Checksum of the card, which differs if the number was removed and published again."""
+    asked_at: float = field(compare=False, default=0.0)
+    """Monotonic time at which the model server last gave the card."""
 
     def pinned(self, version: int) -> "ServedVersion":
         """Return a version with the same card, by its number."""
-        return ServedVersion(ModelRef(self.model.name, version), version, self.card, self.network)
+        return replace(self, model=ModelRef(self.model.name, version), version=version)
 
 
 class AsyncConnection:
@@ -67,13 +75,15 @@ class AsyncConnection:
         """Return the version that is known of the reference, or ask for it."""
         if known := self.known.get(model):
             return known
-        request = codec.encode_card_request(model)
+        request, asked_at = codec.encode_card_request(model), time.monotonic()
         if response := await self._ask_signature(request, deadline):
             card = _decoded("task card from the model server", codec.decode_card, response)
             version, network = codec.version_of(response), codec.decode_network(response)
+            identity = zlib.crc32(response.outputs[codec.CARD_OUTPUT].string_val[0])
         else:
             version, card, network = await self.resolve(model, deadline=deadline), DIGITS, None
-        self.known[model] = served = ServedVersion(model, version, card, network)
+            identity = 0
+        self.known[model] = served = ServedVersion(model, version, card, network, identity, asked_at)
         return served
 
     async def predict(
@@ -117,9 +127,14 @@ class AsyncConnection:
         )
         if answered != served.version:
             current = await self.served(ModelRef(model.name, answered), deadline=deadline)
-            self.known[model] = ServedVersion(model, answered, current.card, current.network)
+            self.known[model] = replace(current, model=model)
             if current.card != served.card:
                 return current
+        elif started - (self.known.get(model) or served).asked_at > _KNOWN_SECONDS:
+            self.known.pop(model, None)
+            current = await self.served(model, deadline=deadline)
+            if current.card != served.card:
+                return current.pinned(current.version)
         predictions = _decoded("answer from the model server", codec.decode, response, served.card)
         if len(predictions) != len(batch):
             raise ServiceError(f"the model server gave {len(predictions)} answers for {len(batch)} images")

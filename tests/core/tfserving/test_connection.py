@@ -218,3 +218,19 @@ def test_unusable_card_or_answer_raises_service_error(to_colors: Any, colors: Li
     colors.card = json.dumps(CARD.to_document() | {"labels": ["a", "b", "c"]}).encode()
     with pytest.raises(errors.ServiceError, match="answer from the model server is unusable"):
         predict(to_colors, dark_and_light(CARD), COLORS)
+
+
+def test_predict_number_that_is_published_again_with_another_card_returns_it(
+    to_colors: Any, colors: LinearModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = dark_and_light(CARD)
+    first = to_colors.served(COLORS, deadline=soon())
+    assert len(to_colors.predict(batch, first, deadline=soon())) == 2
+    colors.card = json.dumps(replace(CARD, labels=("night", "day")).to_document()).encode()
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3)
+    again = to_colors.predict(batch, first, deadline=soon())
+    assert (again.version, again.card.labels) == (1, ("night", "day"))
+    assert again.pinned(1) != first.pinned(1)
+    answers = to_colors.predict(batch, again, deadline=soon())
+    assert [answer.label for answer in answers] == ["night", "day"]
