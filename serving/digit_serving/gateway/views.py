@@ -90,6 +90,7 @@ class Views:
             labels=labels,
             task=task,
             models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
+            max_body=self._settings.max_body,
             request_id=context.request_id,
             **members,
         )
@@ -139,6 +140,7 @@ class Views:
             # Each picture's layers are a call of its own, outside the batches.
             reason = f"`layers` needs a request with one image; this request has {len(body)}"
             raise InvalidSelectionError(f"Parameter `include`: {reason}.")
+        context.options = options
         documents, served = self._recognise(context, route, body, options, recognise, describe)
         model: schemas.Model = {
             "name": served.model.name,
