@@ -1,5 +1,6 @@
 """Connections to a model server over gRPC, asyncio and blocking."""
 
+import asyncio
 import logging
 import random
 import time
@@ -24,6 +25,9 @@ from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.protos import GetModelMetadataRequest, GetModelStatusRequest
 
 _logger = logging.getLogger("digit_client")
+
+_CLOSE_SECONDS = 60.0
+"""Time for the calls in flight on a channel that was replaced."""
 
 _Result = TypeVar("_Result")
 
@@ -54,8 +58,9 @@ class AsyncConnection:
     """Connection to the model server at `target` (host:port or unix:path), for coroutines of the backend.
 
     Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
-    are all busy is sent once more, to the next address. `deadline`, a time of the monotonic clock, bounds a
-    call with all its retries. Every failure is a DigitError.
+    are all busy is sent once more, to the next address. A name is resolved again each second while none of
+    its addresses can be reached. `deadline`, a time of the monotonic clock, bounds a call with all its
+    retries. Every failure is a DigitError.
     """
 
     def __init__(
@@ -65,11 +70,27 @@ class AsyncConnection:
         backend: Backend = ASYNCIO,
     ) -> None:
         self.target = target
-        self._backend = backend
-        self._channel = calls.connect(target, credentials, grpc.aio if backend is ASYNCIO else grpc)
-        self._stub = calls.Stub(self._channel, backend.awaitable)
+        self._credentials, self._backend = credentials, backend
+        self._closing = set[asyncio.Task[None]]()
+        self._connect()
         self.known: dict[ModelRef, ServedVersion] = {}
         """Version that each reference named in the latest answer."""
+
+    def _connect(self) -> None:
+        api = grpc.aio if self._backend is ASYNCIO else grpc
+        self._channel = calls.connect(self.target, self._credentials, api)
+        self._stub = calls.Stub(self._channel, self._backend.awaitable)
+        self._connected_at = time.monotonic()
+
+    def _replace(self) -> None:
+        """Replace the channel by one that resolves the name anew; calls in flight on the old one may end."""
+        old = self._channel
+        self._connect()
+        # Without an event loop, the old channel closes once its last call has ended.
+        if self._backend is ASYNCIO:
+            closing = asyncio.create_task(old.close(_CLOSE_SECONDS))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def served(self, model: ModelRef, *, deadline: float) -> ServedVersion:
         """Return the version that is known of the reference, or ask for it."""
@@ -173,6 +194,8 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
+        for closing in self._closing:
+            closing.cancel()
         await self._backend.awaitable(self._channel.close)()
 
     async def _ask_signature(self, request: Any, deadline: float) -> Any:
@@ -190,6 +213,9 @@ class AsyncConnection:
         try:
             return await method(request, timeout=deadline - time.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
+            has_aged = time.monotonic() >= self._connected_at + calls.REPLACE_SECONDS
+            if has_aged and calls.is_unreachable(error):
+                self._replace()
             if attempts == 1 or not calls.is_refused(error):
                 raise calls.translate(error, self.target) from error
         await self._backend.sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311
