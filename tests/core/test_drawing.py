@@ -7,7 +7,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from digit_client import Digit, Line, Reading
-from digit_client._drawing import draw_boxes, save_boxes
+from digit_core.drawing import draw_boxes, save_boxes
 from digit_core.results import Box
 
 BOX = (40, 30, 20, 30)
