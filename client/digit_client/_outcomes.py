@@ -9,6 +9,7 @@ from digit_core.errors import DigitError, how_to_install
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from PIL.Image import Image
 
 _Item = TypeVar("_Item")
 
@@ -38,6 +39,21 @@ class Outcomes(list[_Item], Generic[_Item]):
         """Return the rows of `to_arrow` as a data frame of pandas. (Extra `[frame]`.)"""
         _check_installed("pandas", "frame")
         return self.to_arrow(sort).to_pandas()
+
+    def draw(self) -> "Image":
+        """Return readings as one Pillow image: each picture with the boxes of its digits, and its text.
+
+        Digits with a certainty below .9 have a question mark. Raise ValueError for more than 256 readings, or
+        if the call had an array or an iterator. (Extra `[images]`.)
+        """
+        _check_installed("PIL", "images")
+        from digit_core.drawing import draw_sheet
+
+        if self and not self._pictures:
+            raise ValueError("only the readings of a list of images can be drawn together")
+        sources: list[Any] = [each[0] if isinstance(each, tuple) else each for each in self._pictures]
+        parts = len(self) // max(1, len(sources))
+        return draw_sheet([source for source in sources for _ in range(parts)], self)  # type: ignore[arg-type]
 
     def raise_for_errors(self) -> None:
         """Raise the first error of an image, if there is one; a note says how many there are."""
