@@ -17,6 +17,8 @@ _COLOR = (220, 30, 60)
 _MIN_SURE, _DOUBTFUL_COLOR = 0.9, (0, 90, 220)
 # Width and height of a picture on a sheet, height of the text below it, and the largest number of pictures.
 _CELL, _TEXT, MAX_SHEET = (480, 360), 24, 256
+# Characters of the text below a picture that fit.
+_MAX_CHARACTERS = 48
 # Width of a box's line, as a share of the picture's shorter side.
 _LINE_WIDTH = 0.005
 # Height of the text, as a share of the box's height, and its least height in pixels.
@@ -57,7 +59,7 @@ def draw_sheet(pictures: Sequence[ImageSource], readings: Sequence[Reading | Exc
         if not isinstance(reading, Exception):
             sheet.paste(ImageOps.contain(draw(picture, reading), _CELL), (left, top))
             text = reading.text.replace("\n", " / ") or str(reading.refusal)
-        canvas.text((left + 4, top + _CELL[1]), text, "black", font)
+        canvas.text((left + 4, top + _CELL[1]), text[:_MAX_CHARACTERS], "black", font)
     return sheet
 
 

@@ -95,7 +95,7 @@ class Job:
             ("Skipped", self.scored, " that had a row"),
             ("Left out", self.others.total(), f" files without an image's suffix: {_by_name(self.others)}"),
             ("Removed", self.removed, " that are gone"),
-            ("Unmatched", len(self.unmatched), f" of {self.expectations}: {', '.join(self.unmatched[:3])} …"),
+            ("Unmatched", len(self.unmatched), f" of {self.expectations}: {', '.join(self.unmatched[:3])}"),
             ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
         ]
         text = "".join(f"{name:<10} {count:,}{text}\n" for name, count, text in lines if count)
