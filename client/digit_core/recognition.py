@@ -34,6 +34,7 @@ from digit_core.errors import (
 from digit_core.images import MAX_PIXELS, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
 from digit_core.options import DEFAULTS, Options
+from digit_core.reading.certainty import log_odds
 from digit_core.reading.lines import (
     Detected,
     choose_digits,
@@ -392,13 +393,12 @@ class Recognition:
         reading, inputs, is_part = yield from self._read_lines(found, answers)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
-            least = max(THRESHOLDS.sure_number, reading.confidence)
-            orientation = yield from self._orientation(found.page, least)
+            orientation, text = (yield from self._orientation(found.page, reading)), reading.text
             if orientation and self._options["turn"]:
                 found = yield from self._find(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
                 reading, inputs, _ = yield from self._read_text(found, answers)
-                reading = replace(reading, is_turned=True)
+                reading = replace(reading, is_turned=True, text_as_sent=text)
             reading = replace(reading, orientation=orientation)
         if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
@@ -417,8 +417,8 @@ class Recognition:
                 return lone if lone[0].digits else lines
         return lines
 
-    def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a number of at least this confidence, or None.
+    def _orientation(self, page: Page, as_sent: Reading) -> _Asking[Orientation | None]:
+        """Return how the page has to be turned to show a much more probable number than as sent, or None.
 
         The model is asked about the one turn that shows the reader most digits.
         """
@@ -436,9 +436,15 @@ class Recognition:
         answers = yield from self._classify([*found.glyphs])
         with suppress(TooManyDigitsError):
             reading, *_ = yield from self._read_text(found, answers)
-            if len(reading.digits) > 1 and reading.confidence >= least:
+            if len(reading.digits) > 1 and self._is_way_up(reading, as_sent):
                 return orientation
         return None
+
+    def _is_way_up(self, turned: Reading, as_sent: Reading) -> bool:
+        """True if only the turned page fits an expectation, or if its digits are much more probable."""
+        if self._options.expectation and not as_sent.lines:
+            return turned.confidence >= THRESHOLDS.sure_number
+        return _mean_evidence(turned) >= THRESHOLDS.min_turned + max(0.0, _mean_evidence(as_sent))
 
     def _read_text(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
         reading = partial(read, found, answers, self._options, self._max_digits)
@@ -549,6 +555,12 @@ def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Predicti
     if not isinstance(answer, Prediction) or answer.is_digit is None:
         return False
     return answer.certainty >= THRESHOLDS.sure_alone
+
+
+def _mean_evidence(reading: Reading) -> float:
+    """Return the mean log-odds of the digits' certainties, 0 without digits."""
+    digits = reading.digits
+    return float(log_odds(np.array([digit.certainty for digit in digits])).mean()) if digits else 0.0
 
 
 def _crop(page: Page) -> _Asking[NDArray[np.uint8] | None]:

@@ -262,6 +262,8 @@ class Reading(_Result):
     is_turned: bool | None = field(default=None, kw_only=True)
     """True if the image was turned by `orientation` before it was read; boxes are those of the image as
     sent."""
+    text_as_sent: str | None = field(default=None, kw_only=True)
+    """Text of the image before it was turned; only if `is_turned`."""
     model_version: int = field(metadata=_OF_CALL)
     """Version of the model that answered."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
