@@ -393,12 +393,18 @@ class Recognition:
         reading, inputs, is_part = yield from self._read_lines(found, answers)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
-            orientation, text = (yield from self._orientation(found.page, reading)), reading.text
+            as_sent, least = reading, THRESHOLDS.min_turned
+            if self._options.expectation and not reading.lines:
+                # A turned page that fits what is expected only needs better digits.
+                as_sent, *_ = yield from self._read_text(found, answers, Options(self._options, ()))
+                least = 0.0
+            least += max(0.0, _mean_evidence(as_sent))
+            orientation = yield from self._orientation(found.page, least)
             if orientation and self._options["turn"]:
                 found = yield from self._find(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
-                reading, inputs, _ = yield from self._read_text(found, answers)
-                reading = replace(reading, is_turned=True, text_as_sent=text)
+                reading, inputs, _ = yield from self._read_text(found, answers, self._options)
+                reading = replace(reading, is_turned=True, text_as_sent=as_sent.text)
             reading = replace(reading, orientation=orientation)
         if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
@@ -406,19 +412,21 @@ class Recognition:
 
     def _read_lines(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
         """Return the reading of a page, or of all its ink as one digit, if only the model is sure of that."""
-        lines = yield from self._read_text(found, answers)
+        lines = yield from self._read_text(found, answers, self._options)
         digits = lines[0].digits
         is_unsure = len(digits) <= 1 and all(each.certainty < THRESHOLDS.sure_alone for each in digits)
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
-                lone = yield from self._read_text(lone_digit(found.page, whole.inputs[0]), [whole.result])
+                lone = yield from self._read_text(
+                    lone_digit(found.page, whole.inputs[0]), [whole.result], self._options
+                )
                 # All ink may be another digit than the one that is expected.
                 return lone if lone[0].digits else lines
         return lines
 
-    def _orientation(self, page: Page, as_sent: Reading) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a much more probable number than as sent, or None.
+    def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
+        """Return how the page has to be turned so that a number's digits have this mean evidence, or None.
 
         The model is asked about the one turn that shows the reader most digits.
         """
@@ -435,19 +443,13 @@ class Recognition:
         found = yield from _detect(turned, peaks)
         answers = yield from self._classify([*found.glyphs])
         with suppress(TooManyDigitsError):
-            reading, *_ = yield from self._read_text(found, answers)
-            if len(reading.digits) > 1 and self._is_way_up(reading, as_sent):
+            reading, *_ = yield from self._read_text(found, answers, self._options)
+            if len(reading.digits) > 1 and _mean_evidence(reading) >= least:
                 return orientation
         return None
 
-    def _is_way_up(self, turned: Reading, as_sent: Reading) -> bool:
-        """True if only the turned page fits an expectation, or if its digits are much more probable."""
-        if self._options.expectation and not as_sent.lines:
-            return turned.confidence >= THRESHOLDS.sure_number
-        return _mean_evidence(turned) >= THRESHOLDS.min_turned + max(0.0, _mean_evidence(as_sent))
-
-    def _read_text(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
-        reading = partial(read, found, answers, self._options, self._max_digits)
+    def _read_text(self, found: Detected, answers: Sequence[Answer], options: Options) -> _Asking[_Read]:
+        reading = partial(read, found, answers, options, self._max_digits)
         answered: _Read = yield Compute(reading, _PEAK_COST * len(found.digits))
         return answered
 

@@ -402,7 +402,7 @@ def test_read_less_than_the_reader_sees_has_orientation_of_a_much_surer_number(
 
 @pytest.mark.parametrize(
     ("expected", "text", "as_sent"),
-    [(None, "33", None), ("##", "33", None), ("88", "88", ""), ("77", "", None)],
+    [(None, "33", None), ("##", "33", None), ("88", "88", "33"), ("77", "", None)],
 )
 def test_read_turned_is_the_way_up_that_fits_what_is_expected(
     expected: str | None, text: str, as_sent: str | None
