@@ -1,5 +1,6 @@
 """Alerts: promtool evaluates the rules of `serving/config/alerts.yml` on series that fire each, or not."""
 
+import json
 import re
 import subprocess
 from dataclasses import dataclass
@@ -142,6 +143,15 @@ def answers(before: list[float], after: list[float]) -> Series:
     return found
 
 
+def labels(*phases: tuple[list[float], int]) -> Series:
+    """Return labels 0, 1 …, each so often a minute, for so many minutes."""
+    found: Series = {}
+    for label in range(len(phases[0][0])):
+        each = [(growth[label], minutes - 1) for growth, minutes in phases]
+        found |= counter("digits_predictions_total", *each, model="digits", version="1", label=str(label))
+    return found
+
+
 def confidences(before: list[float], after: list[float]) -> Series:
     """Confidences in five ranges, from the lowest, each so often per two minutes."""
     found: Series = {}
@@ -186,6 +196,7 @@ SIX_WEEKS: dict[str, Any] = {"minutes": 6 * WEEK + 2 * HOUR, "step": 2, "evaluat
 A_DAY_LATER: dict[str, Any] = {"minutes": DAY + 2 * HOUR, "step": 2, "evaluation": 10}
 EIGHT_DAYS: dict[str, Any] = {"minutes": 8 * DAY, "step": 2, "evaluation": HOUR}
 LATER_THAT_DAY: dict[str, Any] = {"minutes": 27 * HOUR, "step": 10, "evaluation": 10}
+LATER: dict[str, Any] = {"minutes": 11 * HOUR - 5, "evaluation": 5}
 # Within a quarter of an hour of the change, and two hours later.
 SOON_AND_LATER: tuple[dict[str, Any], ...] = ({"minutes": 42}, {"minutes": 150, "evaluation": 5})
 
@@ -260,6 +271,29 @@ def failed_job(namespace: str) -> Series:
     """Return a failed Job of a namespace; ours has a gateway."""
     labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
     return {series("kube_job_failed", **labels): "1x60"} | RUNNING
+
+
+def keyed(key: str, *phases: tuple[float, int], status: str = "200") -> Series:
+    """Return requests a minute with this key, "" for one that the file does not have."""
+    return counter("digits_key_requests_total", *phases, key=key, status=status)
+
+
+def lost_key(share: int, status_key: str = "") -> Series:
+    """Return 600 requests a minute, of which this share in percent has 401 after 90 minutes."""
+    lost = 6 * share
+    return (
+        answered((600, 89), (600 - lost, 5 * HOUR))
+        | answered((0, 89), (lost, 5 * HOUR), status="401")
+        | keyed("kept", (600 - lost, 89), (600 - lost, 5 * HOUR))
+        | keyed("lost", (lost, 89), (0, 5 * HOUR))
+        | keyed(status_key, (0, 89), (lost, 5 * HOUR), status="401")
+    )
+
+
+def growing(*pieces: tuple[float, float], status: str = "200") -> Series:
+    """Return a count of predictions that rises evenly within each hour, from one rate a minute to another."""
+    phases = [(start + (end - start) * minute / HOUR, 0) for start, end in pieces for minute in range(HOUR)]
+    return answered(*phases, status=status)
 
 
 FLOOR = {series("digits:traffic_floor:rate1m", **OURS): "6x60"} | RUNNING
@@ -364,9 +398,48 @@ CASES = [
         )
         for time in SOON_AND_LATER
     ),
+    # Traffic rises from 20 to 600 a minute, so that more have an answer than before.
+    *(
+        Case(
+            "CallersUnauthorized",
+            growing((20, 20), (20, 20), (10, 300))
+            | growing((0, 0), (0, 0), (10, 300), status="401")
+            | keyed(
+                "", *[(0, 0)] * 120, *[(10 + 290 * minute / HOUR, 0) for minute in range(HOUR)], status="401"
+            ),
+            {},
+            "50%",
+            minutes=minutes,
+        )
+        for minutes in (135, 150, 179)
+    ),
     # A scanner without a key calls beside others, or a service that nobody else does.
     Case("CallersUnauthorized", answered((100, 59)) | answered((0, 29), (900, 30), status="401")),
     Case("CallersUnauthorized", requests(PREDICT, each=100, s401=100)),
+    # A tenth of the callers, or fewer: their key has left the file, or has ended.
+    *(
+        Case("KeyUnauthorized", lost_key(share, key), {"key": "lost"}, value, minutes=minutes, evaluation=5)
+        for share, key, minutes, value in (
+            (10, "", 115, "5400"),
+            (15, "", 115, "8100"),
+            (1, "lost", 115, "540"),
+            (15, "", 6 * HOUR, "8100"),
+        )
+    ),
+    # Its callers have finished, while a scanner calls all the time; another has answers with it.
+    Case(
+        "KeyUnauthorized",
+        keyed("lost", (60, 59), (0, HOUR)) | answered((60, 2 * HOUR), status="401"),
+        minutes=100,
+    ),
+    Case(
+        "KeyUnauthorized",
+        lost_key(10) | keyed("lost", (60, 89), (1, 5 * HOUR)),
+        minutes=115,
+    ),
+    Case("RequestsInvalid", requests(PREDICT, each=600, s400=240), {}, "40%"),
+    Case("RequestsInvalid", requests(PREDICT, each=600, s400=100)),
+    Case("RequestsInvalid", requests(PREDICT, each=120, s400=55)),
     *(
         Case(
             "RequestsInvalid",
@@ -377,8 +450,8 @@ CASES = [
         )
         for time in SOON_AND_LATER
     ),
-    # One clumsy client sends more than all others; the traffic ends, as after the office hours.
-    Case("RequestsInvalid", answered((100, 59)) | answered((0, 29), (900, 30), status="422")),
+    # One clumsy client sends most, and less than one a second; the traffic ends, as after the office hours.
+    Case("RequestsInvalid", answered((5, 59)) | answered((0, 29), (50, 30), status="422")),
     Case("RequestsInvalid", answered((100, 29), (10, 30)) | answered((5, 59), status="422")),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | build_info("1x60"), {}, "90%"),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | refusals(PREDICT, 900) | build_info("1x60")),
@@ -393,8 +466,23 @@ CASES = [
         certificate(0.01, "{}x14 stale", "8640000x60") | up("gateway", "1x14 stale", "1x60"),
     ),
     page("TrafficStops", answered((120, 4 * DAY - HOUR), (0, HOUR)), {}, "1.0", **EIGHT_DAYS),
-    # It began two days ago.
-    Case("TrafficStops", answered((0, 3 * DAY), (120, DAY - HOUR), (0, HOUR)), **EIGHT_DAYS),
+    # It began two days ago, or today.
+    *(
+        Case(
+            "TrafficStops",
+            answered((100, day * DAY + 8 * HOUR), (0, 3 * HOUR)) | build_info(f"1x{3 * DAY}"),
+            {},
+            "0.0",
+            minutes=day * DAY + 8 * HOUR + later,
+            evaluation=5,
+        )
+        for day in (0, 1)
+        for later in (20, 150)
+    ),
+    # A night after it; a few minutes of use; traffic that comes back.
+    Case("TrafficStops", growing((100, 100), (100, 0), (0, 0), (0, 0)), minutes=200),
+    Case("TrafficStops", answered((100, 40), (0, HOUR)), minutes=90),
+    Case("TrafficStops", answered((100, 2 * HOUR), (0, 30), (100, HOUR)), minutes=180),
     # Below the floor: traffic that has ended, and none ever, with others who have no floor.
     Case("TrafficStops", FLOOR | answered((20, 29), (0, 30), **OURS), OURS, "0.0"),
     Case("TrafficStops", FLOOR | build_info("1x60", **THEIRS), OURS, "0.0"),
@@ -447,6 +535,10 @@ CASES = [
     Case("ImagesRefused", images((60, 40, DAY // 2 + 90)), **A_DAY_LATER),
     Case("ConfidenceFalls", confidence(0.99, 0.9), DIGITS, "90%", **LATER_THAT_DAY),
     Case("ConfidenceFalls", confidence(0.99, 0.97), **LATER_THAT_DAY),
+    # After a promotion all answers are one label; a probe sends one image all night.
+    Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [900], HOUR)), DIGITS, "100%", **LATER),
+    Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [10], HOUR)), **LATER),
+    Case("LabelsCollapse", labels(([10] * 8 + [900], 10 * HOUR), ([0] * 8 + [900], HOUR)), **LATER),
     Case("LabelsDrift", answers([10, 10, 10, 10], [3, 3, 17, 17]), OF_LABEL, "0.61", **SIX_WEEKS),
     # A label that is new, with 5 % of the answers, has the term (0.05 - 0.0001) · ln(0.05 / 0.0001).
     Case("LabelsDrift", answers([10, 9, 0], [10, 9, 1]), OF_LABEL, "0.31", **SIX_WEEKS),
@@ -510,6 +602,13 @@ def test_runbook_has_the_section_that_each_alert_links() -> None:
     for rule in ALERTS:
         link = rule["annotations"]["runbook_url"]
         assert link == f"{RUNBOOK_ADDRESS}#{rule['alert'].lower()}"
+
+
+def test_dashboard_has_a_row_for_each_alert() -> None:
+    panels = json.loads((RULES_FILE.parent / "grafana" / "dashboards" / "digits.json").read_text())["panels"]
+    rows = " ".join(panel["title"] for panel in panels if panel["type"] == "row")
+    alerts = {rule["alert"] for rule in ALERTS} - {"Watchdog"}
+    assert alerts <= set(re.findall(r"\w+", rows))
 
 
 def test_page_has_the_objectives_of_the_rules() -> None:

@@ -193,6 +193,7 @@ def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter |
             key = verifier.authenticate(request.authorization)
             # Log and metrics name a key even after its end.
             context.key = key.name if key else ""
+            context.has_unknown_key = key is None and request.authorization is not None
             if key is None or key.has_ended:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")
