@@ -1,8 +1,12 @@
 """Alerts: promtool evaluates the rules of `serving/config/alerts.yml` on series that fire each, or not."""
 
 import json
+import math
+import random
 import re
 import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -143,7 +147,7 @@ def answers(before: list[float], after: list[float]) -> Series:
     return found
 
 
-def labels(*phases: tuple[list[float], int]) -> Series:
+def labels(*phases: tuple[Sequence[float], int]) -> Series:
     """Return labels 0, 1 …, each so often a minute, for so many minutes."""
     found: Series = {}
     for label in range(len(phases[0][0])):
@@ -426,11 +430,11 @@ CASES = [
             (15, "", 6 * HOUR, "8100"),
         )
     ),
-    # Its callers have finished, while a scanner calls all the time; another has answers with it.
+    # Its callers have finished, while others use unknown keys all the time; another has answers with it.
     Case(
         "KeyUnauthorized",
-        keyed("lost", (60, 59), (0, HOUR)) | answered((60, 2 * HOUR), status="401"),
-        minutes=100,
+        keyed("lost", (60, 59), (0, HOUR)) | keyed("", (60, 2 * HOUR), status="401"),
+        minutes=80,
     ),
     Case(
         "KeyUnauthorized",
@@ -593,6 +597,120 @@ def test_alerts_fire_as_expected(long: bool, promtool: str, tmp_path: Path) -> N
         file.write_text(yaml.safe_dump({**settings, "tests": documents}))
         files.append(file)
     done = subprocess.run([promtool, "test", "rules", *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class OrdinaryDays:
+    """Series of two gateways from six in the morning of their first day: traffic by day, none by night.
+
+    There are a deploy, a job in the evening that has a key of its own, and a scanner without one. Few
+    requests are refused, fail or are slow. `minutes` is at which minute they end.
+    """
+
+    DEPLOY = 5 * HOUR
+    JOB = range(14 * HOUR, 15 * HOUR)
+    SCANS = (*range(8 * HOUR, 8 * HOUR + 30), *range(15 * HOUR + 5, 15 * HOUR + 20))
+
+    def __init__(self, minutes: int) -> None:
+        self._random = random.Random(83)
+        self._values = defaultdict[str, list[str]](lambda: ["_"] * (minutes + 1))
+        self._totals = Counter[str]()
+        for minute in range(minutes):
+            for number in (0, 1):
+                replaced_at = self.DEPLOY + 3 * number
+                name = f"gateway-{number}-{'new' if minute >= replaced_at else 'old'}"
+                self._answer(minute, name)
+                if minute == replaced_at:
+                    self._stop(minute, name.replace("new", "old"))
+                # One model server is replaced after the other.
+                down = minute - replaced_at in (4, 5)
+                self._set("up", minute, str(int(not down)), job="model-server", instance=str(number))
+        self.series = {name: " ".join(values) for name, values in self._values.items()}
+
+    def _answer(self, minute: int, instance: str) -> None:
+        """Add a minute of the instance's requests."""
+        hour = minute / HOUR % 24
+        usual = 300 * max(0.0, math.sin(math.pi * hour / 16)) if hour < 16 else 0
+        job = 30 * (minute in self.JOB)
+        count = round(usual * self._random.uniform(0.8, 1.2)) + job
+        scanned = 15 * (minute in self.SCANS)
+        invalid, failed, slow = (self._few(count, share) for share in (0.03, 0.0002, 0.003))
+        statuses = {"200": count - invalid - failed, "422": invalid, "503": failed, "401": scanned}
+        add = partial(self._add, minute=minute, instance=instance)
+        for status, growth in statuses.items():
+            add("digits_requests_total", growth, route=PREDICT, status=status)
+        for key, growth in (("shop", (count - job) * 2 // 3), ("lab", (count - job) // 3), ("job", job)):
+            add("digits_key_requests_total", growth, key=key, status="200")
+        add("digits_request_duration_seconds_bucket", count - slow, route=PREDICT, le="0.5")
+        add("digits_request_duration_seconds_count", count, route=PREDICT)
+        add("digits_images_total", count - invalid, model="digits", version="1", result="answered")
+        add("digits_images_total", invalid, model="digits", version="1", result="no_digit")
+        for label in range(10):
+            add("digits_predictions_total", count // 10, model="digits", version="1", label=str(label))
+        for le, share in (("0.5", 0.01), ("0.9", 0.05), ("0.99", 0.15), ("0.999", 0.4), ("+Inf", 1.0)):
+            add("digits_confidence_bucket", count * share, model="digits", version="1", le=le)
+        add("digits_confidence_count", count, model="digits", version="1")
+        add("digits_confidence_sum", count * self._random.uniform(0.96, 0.98), model="digits", version="1")
+        for name, value in (
+            ("up", 1),
+            ("digits_build_info", 1),
+            ("digits_feedback_written_timestamp_seconds", 60 * minute),
+            ("digits_tls_certificate_expiry_timestamp_seconds", 60 * 86400),
+        ):
+            self._set(name, minute, str(value), job="gateway", instance=instance)
+
+    def _few(self, count: int, share: float) -> int:
+        return sum(self._random.random() < share for _ in range(count))
+
+    def _add(self, name: str, growth: float, *, minute: int, **labels: str) -> None:
+        """Let a counter grow; it is absent until it has a value."""
+        key = series(name, job="gateway", **labels)
+        self._totals[key] += growth  # type: ignore[assignment]
+        if self._totals[key]:
+            self._values[key][minute] = f"{self._totals[key]:g}"
+
+    def _set(self, name: str, minute: int, value: str, **labels: str) -> None:
+        self._values[series(name, **labels)][minute] = value
+
+    def _stop(self, minute: int, instance: str) -> None:
+        for name, values in self._values.items():
+            if f'"{instance}"' in name:
+                values[minute] = "stale"
+
+
+@pytest.mark.slow
+def test_ordinary_days_with_a_deploy_and_a_night_alert_nobody(promtool: str, tmp_path: Path) -> None:
+    minutes = 31 * HOUR
+    fired = f'max_over_time(ALERTS{{alertname!="Watchdog", alertstate="firing"}}[{minutes}m])'
+    arrived = "sum(increase(digits_requests_total[1h])) > bool 1000"
+    document = {
+        "rule_files": [str(RULES_FILE)],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": values}
+                    for name, values in OrdinaryDays(minutes).series.items()
+                ],
+                "promql_expr_test": [
+                    {"expr": fired, "eval_time": f"{minutes - 1}m", "exp_samples": []},
+                    # The days have traffic.
+                    *(
+                        {
+                            "expr": arrived,
+                            "eval_time": f"{hour}h",
+                            "exp_samples": [{"labels": "{}", "value": 1}],
+                        }
+                        for hour in (6, 29)
+                    ),
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "days.yml"
+    file.write_text(yaml.safe_dump(document))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
