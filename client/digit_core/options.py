@@ -74,6 +74,9 @@ class Option:
             case "object":
                 parsed = _to_form(value)
                 expected = f"an object of 1 to {MAX_FORM_FIELDS} fields, such as {_FORM_EXAMPLE}"
+            case "boolean":
+                parsed = _BOOLEANS.get(value if isinstance(value, (bool, str)) else None)
+                expected = "true or false"
             case None:
                 parsed = _to_pattern(value)
                 expected = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
@@ -95,6 +98,7 @@ def whole_number(low: int, high: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
+_BOOLEANS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False}
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
@@ -193,6 +197,8 @@ class Field:
     """Pattern of the number, or the valid numbers."""
     check: str | None = None
     """Check of the number's digits."""
+    valid: bool | None = None
+    """True if the number is known to be as expected."""
 
 
 class VersionOptions(TypedDict, total=False):
@@ -260,6 +266,15 @@ class PartOptions(TypedDict, total=False):
             metavar="CHECK",
         ),
     ]
+    valid: Annotated[
+        bool | None,
+        Option(
+            "True if each picture certainly shows a number that fits `expect` and `check`: the most probable "
+            "one is also read if it is 20 times as probable as all others that fit.",
+            {"type": "boolean"},
+            False,
+        ),
+    ]
     box: Annotated[
         Box | Sequence[Box] | None,
         Option(
@@ -288,8 +303,8 @@ class ReadOptions(VersionOptions, PartOptions, total=False):
     form: Annotated[
         Mapping[str, Field | Mapping[str, Any]] | None,
         Option(
-            "Form: the fields of each image by name, each with its `box`, and `expect` and `check` if "
-            "something is expected there. Each field has a reading, in order, image by image.",
+            "Form: the fields of each image by name, each with its `box`, and with `expect`, `check` and "
+            "`valid` if something is expected there. Each field has a reading, in order, image by image.",
             _FORM,
             metavar="FILE.toml",
             text_schema={"type": "string", "contentMediaType": "application/json"},
@@ -331,10 +346,11 @@ class Options(dict[str, Any]):
         if not self.get("box"):
             return self
         part, place = copy(self), index % self.parts
-        part["box"], part.parts = self["box"][place : place + 1], 1
         if self.fields:
-            part.field = [*self.fields][place]
-            part.expectation = self.fields[part.field].expectation
+            part.field, own = [*self.fields.items()][place]
+            part.update(own)
+            part.expectation = own.expectation
+        part["box"], part.parts = self["box"][place : place + 1], 1
         return part
 
     def form_to_json(self) -> str:
@@ -360,7 +376,8 @@ class Options(dict[str, Any]):
             if name == "box":
                 texts += [(name, ",".join(map(str, box))) for box in value]
             elif not isinstance(value, list):
-                texts.append((name, ",".join(value) if isinstance(value, tuple) else str(value)))
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                texts.append((name, ",".join(value) if isinstance(value, tuple) else text))
         return texts
 
 
