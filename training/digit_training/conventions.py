@@ -145,17 +145,6 @@ def contradiction(trials: Sequence[Trial], minimum: float) -> str:
     )
 
 
-def describe_best(trials: Sequence[Trial]) -> str:
-    """Return a sentence on the best of all trials, if it is better than the claimed one beyond chance."""
-    claimed, *others = trials
-    tried = f"{len(trials)} conventions were tried (ranges, orders of channels, turned and inverted pictures)"
-    better = [trial for trial in others if trial.beats(claimed, len(others))]
-    if not better:
-        return f"{tried}, and none is better than the card's beyond chance"
-    best = max(better, key=lambda trial: (trial.right.sum(), -trial.losses.mean()))
-    return f"{tried}, and the best, {best.advice(claimed)}, answers {best.figures} rightly"
-
-
 def contradicted_range(model: keras.Model, task: TaskCard, claimed: Convention) -> Range | None:
     """Return a range in which black, white and noise have different answers if they have equal ones in the
     card's; None if they differ.
