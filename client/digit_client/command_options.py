@@ -56,6 +56,8 @@ def _make(name: str, option: Option) -> Callable[[Command], Command]:
     text = option.description
     if option.metavar == "PATTERN":
         text += " @FILE names a file with these numbers, one per line."
+    if option.schema.get("type") == "boolean":
+        return click.option(*declared, is_flag=True, default=None, help=text)
     if only := option.schema.get("const"):
         return click.option(*declared, is_flag=True, flag_value=only, default=None, help=text)
     if option.repeats:

@@ -69,6 +69,9 @@ class Option:
             case "array":
                 parsed = _to_names(value, known := schema["items"]["enum"])
                 expected = f"one or more of {', '.join(known)}"
+            case "boolean":
+                parsed = _BOOLEANS.get(value if isinstance(value, (bool, str)) else None)
+                expected = "true or false"
             case None:
                 parsed = _to_pattern(value)
                 expected = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
@@ -90,6 +93,7 @@ def whole_number(low: int, high: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
+_BOOLEANS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False}
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
@@ -233,6 +237,15 @@ class ReadOptions(VersionOptions, total=False):
             metavar="CHECK",
         ),
     ]
+    valid: Annotated[
+        bool | None,
+        Option(
+            "True if each picture certainly shows a number that fits `expect` and `check`: the most probable "
+            "one is also read if it is 20 times as probable as all others that fit.",
+            {"type": "boolean"},
+            False,
+        ),
+    ]
     box: Annotated[
         Box | Sequence[Box] | None,
         Option(
@@ -281,7 +294,8 @@ class Options(dict[str, Any]):
             if name == "box":
                 texts += [(name, ",".join(map(str, box))) for box in value]
             elif not isinstance(value, list):
-                texts.append((name, ",".join(value) if isinstance(value, tuple) else str(value)))
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                texts.append((name, ",".join(value) if isinstance(value, tuple) else text))
         return texts
 
 

@@ -31,6 +31,8 @@ BOXES = ((1, 2, 3, 4), (5, 6, 7, 8))
         ("box", ["1,2,3,4", [1, 2, 3, 4], (1, 2, 3, 4), ["1,2,3,4"], [(1, 2, 3, 4)]], BOXES[:1]),
         ("box", [["1,2,3,4", "5,6,7,8"], BOXES, [[*box] for box in BOXES]], BOXES),
         ("turn", ["auto"], "auto"),
+        ("valid", ["true", True], True),
+        ("valid", ["false", False], False),
     ],
 )
 def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], parsed: Any) -> None:
@@ -64,6 +66,7 @@ def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], 
         ),
         ("box", ["1,2,x,4", "1,2,1.5,4"], "width of a box must be a whole number from 0, not "),
         ("turn", ["90", 90], 'must be "auto", not '),
+        ("valid", ["yes", 1, "True", [], [True]], "must be true or false, not "),
     ],
 )
 def test_parse_invalid_value_is_refused_with_the_reason(name: str, values: list[Any], reason: str) -> None:
@@ -87,17 +90,18 @@ def test_options_have_defaults_expectation_and_texts() -> None:
     assert (DEFAULTS["min_is_digit"], DEFAULTS["box"], DEFAULTS["turn"]) == (MIN_IS_DIGIT, (), None)
     assert (DEFAULTS.parts, DEFAULTS.numbers, DEFAULTS.expectation) == (1, None, None)
     assert parse(ReadOptions, dict.fromkeys(described(ReadOptions))) == DEFAULTS
-    options = parse(ReadOptions, {"box": BOXES, "include": "image", "expect": ["17"], "min_confidence": 0.5})
+    options = parse(ReadOptions, {"box": BOXES, "include": "image", "expect": ["17"], "valid": True})
     assert (options.parts, options.numbers) == (2, ["17"])
     assert options.expectation
     assert sorted(options.to_texts()) == [
         ("box", "1,2,3,4"),
         ("box", "5,6,7,8"),
         ("include", "image"),
-        ("min_confidence", "0.5"),
+        ("valid", "true"),
     ]
     texts = dict(options.to_texts())
     assert parse(ReadOptions, texts)["include"] == options["include"]
+    assert dict(parse(ReadOptions, {"min_confidence": 0.5}).to_texts()) == {"min_confidence": "0.5"}
 
 
 def test_described_options_have_a_sentence_and_a_schema() -> None:
