@@ -739,7 +739,7 @@ def test_export_unsuitable_card_prints_one_line_with_its_name(
 def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: Path) -> None:
     first = [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
     model = keras.Sequential([*first, layers.Dense(2, "softmax")])
-    model.layers[-1].set_weights([np.array([[-3, 3]] * 3, np.float32), np.zeros(2, np.float32)])
+    model.layers[-1].set_weights([np.array([[-6, 6]] * 3, np.float32), np.zeros(2, np.float32)])
     model.save(tmp_path / "mine.keras")
     places = ["--labels", "dark,light", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")

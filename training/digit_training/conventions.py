@@ -49,7 +49,7 @@ _MIN_PROBABILITY, _MIN_LABEL_PROBABILITY = 1e-30, 1e-4
 _MAX_LOG_TEMPERATURE, _BISECTION_STEPS = 10.0, 30
 """Bounds of the logarithm of the temperature that matches the confidence, and the steps to find it."""
 
-_MAX_FLAT, _MIN_SPREAD = 0.02, 0.2
+_MAX_FLAT, _MIN_SPREAD = 0.05, 0.2
 """Largest difference between answers to black, white and noise in too small a range, and least in another."""
 
 
