@@ -124,6 +124,11 @@ def test_file_that_is_no_picture_says_what_it_is_and_takes_no_other_with_it(
     assert (result.exit_code, last_line(result)) == (1, "3 read, 1 error")
 
 
+def test_show_of_a_file_that_is_no_picture_writes_nothing(run: Run, folder: Path) -> None:
+    assert run("read", "text.png", "--show", "shown.png").exit_code == 1
+    assert not (folder / "shown.png").exists()
+
+
 ARGUMENTS: list[tuple[str, str]] = [
     ("read missing.png", "there is no image at 'missing.png'"),
     ("read more", "there is no image at 'more'; its subfolders are read with -r"),
@@ -145,7 +150,7 @@ ARGUMENTS: list[tuple[str, str]] = [
     ("read number.png --box 0,0,9,wide", "height of a box must be a whole number from 0, not 'wide'"),
     ("read number.png --min-confidence 95", "must be a number from 0 to 1, not '95'"),
     ("read number.png --show a.gif", "--show writes a PNG file: a.png, not a.gif"),
-    ("read number.png number.png --show a.png", "--show takes one image"),
+    (f"read {'number.png ' * 257}--show a.png", "--show draws up to 256 readings, not 257"),
     ("read number.png --url localhost:8080", "must begin with http:// or https://, unlike 'localhost:8080'"),
     ("read number.png --version 1 --version-label stable", "mutually exclusive"),
     ("read number.png --format xml", "'xml' is not one of 'table', 'csv', 'jsonl'"),
