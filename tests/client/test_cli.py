@@ -476,7 +476,7 @@ def test_predict_api_key_is_taken_from_option_or_environment(
         (("predict", "https://a.test/5.png"), "https://a.test/5.png is a URL: download it first"),
         (("predict", "-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
         (("read", "-", "--expect", "##x"), "character 3 of the pattern"),
-        (("read", "-", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
+        (("read", "-", "--expect", "@missing.txt"), "'--expect': @missing.txt can't be read: No such file"),
         (("read", "-", "--expect", "####", "--check", "crc"), "the check must be one of luhn"),
         (("read", "-", "--box", "1,2,3"), "a box has four numbers"),
     ],
