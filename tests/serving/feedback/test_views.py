@@ -3,6 +3,7 @@
 import base64
 import io
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -395,6 +396,20 @@ def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
         predict(http, request_id="id-2")
     wait_until(lambda: give(http, "2").status_code == 200, seconds=10)
     assert [record.label for record in stored(sqlite_url)] == ["2"]
+
+
+def test_first_probe_of_a_worker_whose_store_hangs_has_a_warning(
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_store, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(worker_store, "_CALL_SECONDS", 0.3)
+    http = start()
+    assert give(http, "1").status_code == 200
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(1)
+        assert http.get("/readyz").get_json()["warnings"]
+    wait_until(lambda: "warnings" not in http.get("/readyz").get_json(), seconds=10)
 
 
 @pytest.mark.parametrize(
