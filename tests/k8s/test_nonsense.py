@@ -90,7 +90,7 @@ NONSENSE: list[tuple[str, Any, dict[str, Any]]] = [
     ("secrets.gatewayKeys", "a/b", {}),
     ("secrets.feedback", "Feedback", {}),
     ("secrets.redis", "a" * 254, {}),
-    ("secrets.releases", "", {}),
+    ("secrets.releases", "-", {}),
     ("imagePullSecrets", ["a b"], {}),
     ("models.volume.storageClass", "a b", {}),
     ("models.volume.existingClaim", "models/1", {}),
