@@ -132,7 +132,11 @@ def test_address_of_a_store_is_from_secret(
 
 
 def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
-    service = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    service = {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "ipFamilyPolicy": "RequireDualStack",
+    }
     objects = render(merge(WATCHED, {"gateway": {"tls": True, "service": service}}))
     template = pod(named(objects, "Deployment", "gateway"))
     (gateway,) = containers(template)

@@ -68,6 +68,7 @@ NONSENSE: list[tuple[str, Any, dict[str, Any]]] = [
     ("gateway.service.loadBalancerSourceRanges", ["10.0.0.0/8"], {}),
     ("gateway.service.externalTrafficPolicy", "Local", {}),
     ("gateway.service.type", "ExternalName", {}),
+    ("gateway.service.ipFamilyPolicy", "DualStack", {}),
     ("monitoring.traces", "http://", {}),
     ("monitoring.traces", "http://a b", {}),
     ("monitoring.traces", "http://collector:99999", {}),

@@ -49,6 +49,7 @@ INSTALLATIONS: list[dict[str, Any]] = [
                 "callers": [DATABASE, STORAGE],
                 "service": {
                     "type": "LoadBalancer",
+                    "ipFamilyPolicy": "RequireDualStack",
                     "annotations": {"a": "b"},
                     "externalTrafficPolicy": "Local",
                     "loadBalancerSourceRanges": ["203.0.113.0/24"],
