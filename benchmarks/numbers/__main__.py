@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.numbers.displays import CLOSE_CROPS, DISPLAYS, words_on_displays
 from benchmarks.numbers.expecting import KNOWN, Expected, read_expecting
 from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
@@ -29,6 +30,9 @@ _CONFIDENT = 0.9
 """Confidence that a caller would trust."""
 _THRESHOLDS = (0, 0.5, 0.8, 0.9, 0.95, 0.99)
 """Least confidences of readings."""
+_NUMBERS = NUMBERS | DISPLAYS
+_SINGLES = SINGLES | CLOSE_CROPS
+_NEGATIVES = NEGATIVES | {"words on displays": words_on_displays}
 
 
 def main() -> None:
@@ -55,16 +59,28 @@ def main() -> None:
         read_family,
         (_is_read, _is_refused_by_predict),
     )
-    singles = _print_table(
-        ("single digits", "read", "predicted", "refused by read", "refused by predict"),
-        SINGLES,
+    numbers += _print_table(
+        ("displays and counters", "read exactly", "refused by read", "read wrong at ≥ 0.9"),
+        DISPLAYS,
         arguments.family,
         read_family,
-        (_is_read, _is_predicted, _is_refused_by_read, _is_refused_by_predict),
+        (_is_read, _is_refused_by_read, _is_wrong_confidently),
     )
+    singles = [
+        *chain.from_iterable(
+            _print_table(
+                (title, "read", "predicted", "refused by read", "refused by predict"),
+                families,
+                arguments.family,
+                read_family,
+                (_is_read, _is_predicted, _is_refused_by_read, _is_refused_by_predict),
+            )
+            for title, families in (("single digits", SINGLES), ("close crops", CLOSE_CROPS))
+        )
+    ]
     negatives = _print_table(
         ("no digits", "refused by read", "refused by predict", "read at ≥ 0.9", "predicted at ≥ 0.9"),
-        NEGATIVES,
+        _NEGATIVES,
         arguments.family,
         read_family,
         (_is_refused_by_read, _is_refused_by_predict, _is_read_confidently, _is_predicted_confidently),
@@ -81,7 +97,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--family",
         nargs="+",
-        choices=[*NUMBERS, *SINGLES, *NEGATIVES],
+        choices=[*_NUMBERS, *_SINGLES, *_NEGATIVES],
         metavar="NAME",
         help="families to read, else all: %(choices)s",
     )
@@ -109,10 +125,10 @@ def _reader(arguments: argparse.Namespace) -> Reader:
 def _read(name: str, digits: Digits, reader: Reader, arguments: argparse.Namespace) -> Iterable[Result]:
     for number in range(arguments.count):
         rng = generator(arguments.seed, name, number)
-        if name in NEGATIVES:
-            file, text = NEGATIVES[name](rng)
+        if name in _NEGATIVES:
+            file, text = _NEGATIVES[name](rng)
         else:
-            file, text = (NUMBERS | SINGLES)[name](digits, rng)
+            file, text = (_NUMBERS | _SINGLES)[name](digits, rng)
         yield Result(file, text, reader(file))
 
 
@@ -149,12 +165,12 @@ def _print_expecting(digits: Digits, reader: LocalReader, arguments: argparse.Na
     _print_row("numbers", *columns, "among five candidates", "n")
     _print_row("---", *["---:"] * (len(columns) + 2))
     every: list[Expected] = []
-    chosen = [name for name in NUMBERS if name in (arguments.family or NUMBERS) and name != "two lines"]
+    chosen = [name for name in _NUMBERS if name in (arguments.family or NUMBERS) and name != "two lines"]
     for family in chosen:
         read = []
         for number in range(arguments.count):
             rng = generator(arguments.seed, family, number)
-            file, text = NUMBERS[family](digits, rng)
+            file, text = _NUMBERS[family](digits, rng)
             read.append(read_expecting(reader, family, file, text, rng))
         _print_row(family, *_expected_cells(read, [*columns[:4], KNOWN.get(family, "")]), str(len(read)))
         every += read
@@ -214,6 +230,10 @@ def _is_refused_by_read(result: Result) -> bool:
 
 def _is_refused_by_predict(result: Result) -> bool:
     return result.answer.digit is None
+
+
+def _is_wrong_confidently(result: Result) -> bool:
+    return not _is_read(result) and _is_read_confidently(result)
 
 
 def _is_read_confidently(result: Result) -> bool:
