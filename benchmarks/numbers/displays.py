@@ -90,7 +90,7 @@ def _show_lcd(text: str, rng: np.random.Generator) -> Shown:
         ground, pen = (rng.uniform(10, 40), rng.uniform(30, 70), rng.uniform(90, 170)), (230, 240, 250)
     else:
         ground, pen = pick(_LCDS, rng), (35, 40, 40)
-    picture = paper.sheet(*lit.shape, ground)
+    picture = paper.sheet(lit.shape[0], lit.shape[1], ground)
     if rng.random() < 0.6:
         picture = paper.draw(picture, ghosts * np.float32(rng.uniform(0.03, 0.18)), pen)
     if rng.random() < 0.5:
@@ -111,7 +111,7 @@ def _show_lamps(text: str, rng: np.random.Generator) -> Shown:
 
 def _glow(lit: Ink, ghosts: Ink, rng: np.random.Generator) -> paper.Picture:
     level = rng.uniform(5, 45)
-    picture = paper.sheet(*lit.shape, (level, level, level))
+    picture = paper.sheet(lit.shape[0], lit.shape[1], (level, level, level))
     colour = np.array(pick(_LEDS, rng), np.float32)
     picture = paper.draw(picture, ghosts * np.float32(rng.uniform(0, 0.12)), (150, 150, 150))
     spread = cv2.GaussianBlur(lit, (0, 0), lit.shape[0] * rng.uniform(0.01, 0.05))

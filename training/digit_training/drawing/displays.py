@@ -92,7 +92,8 @@ class Face:
         for corners in self._dots(character) if self.is_matrix else self._segments(character):
             corners[:, 0] += self.slant * (1 - corners[:, 1])
             cv2.fillPoly(canvas, [np.rint(corners * _FINE * rows).astype(np.int32)], 255)
-        return np.asarray(cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA), np.float32) / 255
+        reduced = cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA)
+        return np.asarray(reduced / np.float32(255), np.float32)
 
     def _segments(self, character: str) -> Iterator[Corners]:
         """Yield the corners of each segment, or of its lamps, from (0, 0) at the top left to (width, 1)."""

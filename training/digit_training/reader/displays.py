@@ -315,5 +315,6 @@ class _Wheels:
             mark = Mark(digit, area_of(glyph), is_rolling=True)
             wheel.put(glyph, ink, (self.width - glyph.shape[1]) / 2, top, mark)
         across = np.abs(np.linspace(-1, 1, self.window, dtype=np.float32))[:, np.newaxis]
-        wheel.levels = (self.ground + (self.pen - self.ground) * ink) * (1 - self.shade * across**3)
+        levels = (self.ground + (self.pen - self.ground) * ink) * (1 - self.shade * across**3)
+        wheel.levels = np.asarray(levels, np.float32)
         return wheel

@@ -75,9 +75,9 @@ def capture(levels: Levels, rng: np.random.Generator, *, is_photo: bool) -> NDAr
     if is_photo:
         levels = _light(levels, rng)
     blur = rng.uniform(0.3, 1.3) if is_photo else rng.uniform(0.2, 0.8)
-    levels = cv2.GaussianBlur(levels, (0, 0), blur)
-    levels = levels + rng.normal(0, rng.uniform(0.5, 6 if is_photo else 3), levels.shape)
-    pixels = np.clip(levels, 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(levels, (0, 0), blur)
+    noisy = blurred + rng.normal(0, rng.uniform(0.5, 6 if is_photo else 3), levels.shape)
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
     if rng.random() < 0.1:
         pixels = _lose_resolution(pixels, rng)
     return _compress(pixels, rng) if rng.random() < 0.3 else pixels
