@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.numbers.displays import CLOSE_CROPS, DISPLAYS, words_on_displays
+from benchmarks.numbers.displays import CLOSE_CROPS, DISPLAYS, WORDS
 from benchmarks.numbers.expecting import KNOWN, Expected, read_expecting
 from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
@@ -32,7 +32,7 @@ _THRESHOLDS = (0, 0.5, 0.8, 0.9, 0.95, 0.99)
 """Least confidences of readings."""
 _NUMBERS = NUMBERS | DISPLAYS
 _SINGLES = SINGLES | CLOSE_CROPS
-_NEGATIVES = NEGATIVES | {"words on displays": words_on_displays}
+_NEGATIVES = NEGATIVES | WORDS
 
 
 def main() -> None:
@@ -52,41 +52,14 @@ def main() -> None:
             write_sheet(arguments.sheets / f"{name.replace(' ', '-')}.png", results)
         return results
 
-    numbers = _print_table(
-        ("numbers", "read exactly", "refused by predict"),
-        NUMBERS,
-        arguments.family,
-        read_family,
-        (_is_read, _is_refused_by_predict),
-    )
-    numbers += _print_table(
-        ("displays and counters", "read exactly", "refused by read", "read wrong at ≥ 0.9"),
-        DISPLAYS,
-        arguments.family,
-        read_family,
-        (_is_read, _is_refused_by_read, _is_wrong_confidently),
-    )
-    singles = [
+    results = [
         *chain.from_iterable(
-            _print_table(
-                (title, "read", "predicted", "refused by read", "refused by predict"),
-                families,
-                arguments.family,
-                read_family,
-                (_is_read, _is_predicted, _is_refused_by_read, _is_refused_by_predict),
-            )
-            for title, families in (("single digits", SINGLES), ("close crops", CLOSE_CROPS))
+            _print_table(titles, families, arguments.family, read_family, measures)
+            for titles, families, measures in _TABLES
         )
     ]
-    negatives = _print_table(
-        ("no digits", "refused by read", "refused by predict", "read at ≥ 0.9", "predicted at ≥ 0.9"),
-        _NEGATIVES,
-        arguments.family,
-        read_family,
-        (_is_refused_by_read, _is_refused_by_predict, _is_read_confidently, _is_predicted_confidently),
-    )
     if not arguments.url:
-        _print_cost([*numbers, *singles, *negatives])
+        _print_cost(results)
 
 
 def _arguments() -> argparse.Namespace:
@@ -242,6 +215,25 @@ def _is_read_confidently(result: Result) -> bool:
 
 def _is_predicted_confidently(result: Result) -> bool:
     return result.answer.digit_confidence >= _CONFIDENT
+
+
+_ANSWERED = ("read", "predicted", "refused by read", "refused by predict")
+_REFUSED = ("refused by read", "refused by predict", "read at ≥ 0.9", "predicted at ≥ 0.9")
+_OF_DIGITS = (_is_read, _is_predicted, _is_refused_by_read, _is_refused_by_predict)
+_OF_NEGATIVES = (_is_refused_by_read, _is_refused_by_predict, _is_read_confidently, _is_predicted_confidently)
+_TABLES = (
+    (("numbers", "read exactly", "refused by predict"), NUMBERS, (_is_read, _is_refused_by_predict)),
+    (
+        ("displays and counters", "read exactly", "refused by read", "read wrong at ≥ 0.9"),
+        DISPLAYS,
+        (_is_read, _is_refused_by_read, _is_wrong_confidently),
+    ),
+    (("single digits", *_ANSWERED), SINGLES, _OF_DIGITS),
+    (("close crops", *_ANSWERED), CLOSE_CROPS, _OF_DIGITS),
+    (("no digits", *_REFUSED), NEGATIVES, _OF_NEGATIVES),
+    (("no digits on displays", *_REFUSED), WORDS, _OF_NEGATIVES),
+)
+"""Titles, families and measures of the tables."""
 
 
 if __name__ == "__main__":

@@ -82,6 +82,7 @@ DISPLAYS: dict[str, Callable[[Digits, np.random.Generator], tuple[bytes, str]]] 
     "wheels": wheels,
 }
 CLOSE_CROPS = {"close segments": close_segments, "close wheels": close_wheels}
+WORDS = {"words on displays": words_on_displays}
 
 
 def _show_lcd(text: str, rng: np.random.Generator) -> Shown:
