@@ -61,11 +61,11 @@ def test_close_pages_show_one_digit_that_fills_what_is_not_padding(pages: list[P
 def test_ink_outside_of_a_panel_makes_no_mark() -> None:
     ink = Face.any(np.random.default_rng(0)).draw(ALL, 40)
     panel = Panel(np.zeros(PAGE_SHAPE, np.float32), np.zeros(PAGE_SHAPE, np.uint8))
-    panel.put(ink, panel.levels, 20, -500, Mark(8, 100))
+    panel.put(ink, panel.levels, 20, -500, 8)
     assert not panel.marks
     assert not panel.levels.any()
-    panel.put(ink, panel.levels, 20, -20, Mark(8, 100))
-    assert panel.marks == [Mark(8, 100)]
+    panel.put(ink, panel.levels, 20, -20, 8)
+    assert panel.marks == [Mark(8, int((ink > 0.4).sum()))]
     assert panel.owner.max() == 1
 
 

@@ -456,7 +456,7 @@ def _label(panel: Panel, pixels: NDArray[np.uint8]) -> Page:
         if share < MIN_PART:
             continue
         box = cv2.boundingRect(own)
-        is_visible = share >= (0.5 if mark.is_rolling else MIN_VISIBLE)
+        is_visible = share >= (0.5 if panel.is_counter else MIN_VISIBLE)
         is_readable = mark.label == SIGN or HEIGHTS[0] <= box[3] <= HEIGHTS[1]
         boxes.append(box)
         classes.append(mark.label if is_visible and is_readable else -1)
