@@ -3,14 +3,13 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from digit_client import _batches
 from digit_client._batches import Batch
 from digit_client._options import Boxes, Feedback, Options
 from digit_core import inputs as _inputs
@@ -25,8 +24,8 @@ from digit_core.errors import (
 from digit_core.inputs import ImageSource
 from digit_core.results import Models, Prediction, Reading, Result
 
-# Largest body of a request, within the gateway's default limit of 8 MiB.
-_MAX_BYTES = 6 * 1024 * 1024
+# Bytes of a body beside its picture: boundaries and headers of a form.
+_OVERHEAD = 1024
 
 _IMAGE_ERRORS: dict[str, type[ImageError]] = {error.code: error for error in ImageError.__subclasses__()}
 _SERVICE_ERRORS: dict[str, type[ServiceError]] = {
@@ -100,13 +99,12 @@ def _label_and_boxes(answer: Prediction | Reading) -> tuple[str, Boxes]:
     return answer.label or "", answer.box
 
 
-def split(images: Iterable[ImageSource], max_files: int, options: Options) -> Iterator[Batch]:
-    """Yield the images of each request, of at most `max_files` files."""
-    numbers, size = options.numbers, _MAX_BYTES
-    if numbers is not None:
-        # JSON adds two quotes and a comma to a number, and base64 takes four bytes for three.
-        size = max(1, (size - sum(len(number) + 3 for number in numbers)) * 3 // 4)
-    return _batches.split(images, _inputs.read_source, max_files, size)
+def room(max_body: int, options: Options) -> int:
+    """Return the largest file, in bytes, that fits into a body of this size beside the valid numbers."""
+    if options.numbers is None:
+        return max_body - _OVERHEAD
+    # JSON adds two quotes and a comma to a number, and base64 takes four bytes for three.
+    return max(1, (max_body - _OVERHEAD - sum(len(number) + 3 for number in options.numbers)) * 3 // 4)
 
 
 def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[str, Any]:
@@ -114,12 +112,13 @@ def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[st
     return {"json": {"images": encoded, "expect": numbers}}
 
 
-def encode_batch(batch: Batch, options: Options) -> dict[str, Any]:
+def encode_batch(batch: Batch) -> dict[str, Any]:
     """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files.
 
     The body is JSON if there are valid numbers. An array is sent as files if only parts of it are read.
     """
     images: Any = batch.images
+    options = batch.options
     if isinstance(images, np.ndarray):
         if options.numbers is None and not options.get("box"):
             buffer = io.BytesIO()

@@ -68,7 +68,9 @@ _shared_options = adding(
         help="API key of the gateway; prefer the variable: other users see options in `ps`.",
     ),
     click.option(
-        "--timeout", type=click.FloatRange(min=0, min_open=True), help="Timeout per request, in seconds."
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Timeout of each attempt of a picture, in seconds.",
     ),
     click.option("--model", metavar="NAME", help="Name of the model.  [default: the gateway's]"),
     # Keep this above --format: click 8.2 takes the default of the last option.
@@ -123,9 +125,7 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
     if None not in (given["version"], given["label"]):
         raise click.UsageError("--version and --version-label are mutually exclusive")
     options = {name: given[name] for name in given.keys() & _DESCRIBED}
-    found = [
-        image for argument in given["images"] for image in _expand_argument(argument, given["recursive"])
-    ]
+    found = _find_images(given["images"], given["recursive"])
     parts = [image for image in found for _ in options.get("box") or (None,)]
     # Load the drawing before anything is asked: Pillow and OpenCV are optional.
     save_boxes = _choose_drawing(given.get("show"), len(parts))
@@ -149,7 +149,8 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
     except DigitError as error:
         raise click.ClickException(_describe_failure(error, gateway)) from error
     if failures and len(parts) > 1:
-        click.echo(f"{failures} of {len(parts)} images failed", err=True)
+        errors = "1 error" if failures == 1 else f"{failures} errors"
+        click.echo(f"{len(parts) - failures} read, {errors}", err=True)
     sys.exit(1 if failures else 0)
 
 
@@ -157,6 +158,8 @@ def _choose_drawing(target: Path | None, parts: int) -> Callable[[Path | bytes, 
     """Return the function that writes the image of --show, if it is given."""
     if not target:
         return None
+    if target.suffix.lower() not in ("", ".png"):
+        raise click.UsageError(f"--show writes a PNG file: {target.with_suffix('.png')}, not {target}")
     if parts > 1:
         raise click.UsageError("--show takes one image, and one box")
     from digit_client import _drawing
@@ -172,7 +175,18 @@ def _find_gateway(url: str | None) -> Address:
     return addresses.find(Path(os.environ.get("DIGITS_MODELS") or "models"), "gateway", DEFAULT_URL)
 
 
+def _find_images(arguments: Sequence[str], recursive: bool) -> list[_Image]:
+    """Return the images of all arguments. One that names none is an error in its place among others."""
+    found = [[*_expand_argument(argument, recursive)] for argument in arguments]
+    if not any(found):
+        advice = "; its subfolders are read with -r" if Path(arguments[0]).is_dir() and not recursive else ""
+        raise click.UsageError(f"there is no image at {arguments[0]!r}{advice}")
+    missing = [[(argument, Path(argument))] for argument in arguments]
+    return [image for images, named in zip(found, missing, strict=True) for image in images or named]
+
+
 def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
+    """Yield the images that an argument names."""
     from digit_core.inputs import is_url
 
     path = Path(argument)
@@ -190,8 +204,6 @@ def _expand_argument(argument: str, recursive: bool) -> Iterator[_Image]:
     else:
         # Path.glob rejects absolute patterns.
         found = sorted(map(Path, glob.glob(argument, recursive=True)))  # noqa: PTH207
-    if not found:
-        raise click.UsageError(f"there is no image at {argument!r}")
     yield from ((click.format_filename(path), path) for path in found)
 
 
@@ -262,6 +274,8 @@ async def _in_order(answers: AsyncIterator[tuple[int, _Answer]]) -> AsyncIterato
 
 def _describe_failure(error: DigitError, gateway: Address) -> str:
     """Return the message, with the address that was asked, and its source."""
-    if isinstance(error, ConnectionFailedError) and gateway.value == DEFAULT_URL:
-        return f"{error.message}; `digits up` starts a service there"
+    if isinstance(error, ConnectionFailedError) and error.message.startswith("nothing answers"):
+        named = gateway.value if gateway.source in ("--url", "the default") else str(gateway)
+        sentence = error.message.replace(gateway.value, named).replace("give another URL", "give --url")
+        return f"{sentence[:1].upper()}{sentence[1:]}"
     return gateway.explain(error.message)

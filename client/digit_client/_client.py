@@ -7,36 +7,49 @@ import platform
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
-from threading import Event
 from types import MappingProxyType
-from typing import Any, Generic, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import httpx
 
 from digit_client import _api
-from digit_client._batches import Batch
-from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images, given
+from digit_client._batches import Batch, Splitter
+from digit_client._flow import Flow
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, given
 from digit_client._options import DEFAULT_URL, Boxes, Feedback, Options, RequestOptions
 from digit_client._retries import Deadline, RetryPolicy
+from digit_client._shrinking import Shrunk, check_size, shrink
 from digit_core.backends import run
 from digit_core.errors import (
     ClientClosedError,
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
+    ImageError,
     OverloadedError,
+    ServiceError,
     UnavailableError,
     adding_request_id,
     without_tracebacks,
 )
-from digit_core.inputs import ImageSource, read_source
+from digit_core.inputs import ImageSource, has_frames, read_source
 from digit_core.results import Models, Prediction, Reading, Result
 
 _logger = logging.getLogger("digit_client")
+
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=100)
+"""Limits of connections: a request that waited for one would lose some of its time."""
+_SHARED_BYTES = 65_536
+"""Most bytes of the files that share a request: a photograph takes as long as many small pictures."""
+_NO_REASONS = ("", "All connection attempts failed")
+"""Texts of httpx's errors about connections that tell no reason."""
+_SMALL_BYTES = 262_144
+"""Largest file of which the client knows, without asking, that every service takes it."""
 
 _Answer = TypeVar("_Answer")
 _HttpClient = TypeVar("_HttpClient", httpx.Client, httpx.AsyncClient)
@@ -52,6 +65,7 @@ class ClientSettings(TypedDict, total=False):
     default_headers: Mapping[str, str] | None
     keep_response: bool | None
     keep_picture: bool | None
+    resize: Literal["auto", "never"] | None
 
 
 class _Secret(str):
@@ -67,8 +81,8 @@ class _Secret(str):
 class _Route(Generic[_Answer]):
     """Route of the gateway, and the parser of its responses' documents.
 
-    `max_files` is the largest number of files in a request. By default the gateway must answer it
-    within 5 seconds, even under load; a photograph takes 30 ms of a core, the digits on a page 120 ms.
+    `max_files` is the largest number of files in a request: a page is alone in its own, so that its deadline
+    is that of no other one.
     """
 
     method: str
@@ -82,7 +96,7 @@ _READY: _Route[None] = _Route("GET", "/readyz", lambda _: None)
 _MODELS: _Route[Models] = _Route("GET", "/v1/models", _api.parse_models)
 _ROUTES: dict[Any, _Route[Any]] = {
     Prediction: _Route("POST", "/v1/predict", _api.parse_predictions, 16),
-    Reading: _Route("POST", "/v1/read", _api.parse_readings, 8),
+    Reading: _Route("POST", "/v1/read", _api.parse_readings, 1),
 }
 
 
@@ -129,6 +143,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     def _set_up(self, settings: Mapping[str, Any], http_client: _HttpClient | None) -> None:
         self._http_client: _HttpClient | None = http_client
         self._process_id = os.getpid()
+        self._models: dict[str | None, Models] = {}
+        """What the service says about a model and its limits, shared with the copies of this client."""
+        self._said: list[str] = []
         self._start(settings, self._connect)
 
     def _configure(self, settings: Mapping[str, Any]) -> None:
@@ -155,9 +172,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
 
     @abstractmethod
     async def _send(
-        self, http: _HttpClient, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: _HttpClient, request: Mapping[str, Any], timeout: float
     ) -> tuple[httpx.Response, bytes]:
-        """Send a request with httpx's arguments; return the response, and its content by the deadline.
+        """Send a request with httpx's arguments; return the response, and its content within so many seconds.
 
         httpx's timeout bounds each wait: for a connection, the headers, a chunk of the body.
         """
@@ -170,40 +187,96 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         return True
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        data = await self._backend.to_thread(read_source, image)
-        arguments = _api.encode_image(data, options.numbers)
-        (result,) = await self._call(_ROUTES[kind], options, arguments)
+        data = await self._backend.to_thread(self._read, image)
+        shrunk = await self._fit(data, options)
+        options = _with_boxes(options, shrunk)
+        (result,) = await self._call(_ROUTES[kind], options, _api.encode_image(shrunk.data, options.numbers))
         if isinstance(result, DigitError):
             raise result
-        kept: Result = self._with_picture(result, data)
-        return kept
+        found: Result = self._with_picture(shrunk.to_given(result), data)
+        return found
 
-    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
-        return _api.split(images, max(1, _ROUTES[kind].max_files // options.parts), options)
+    def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
+        return Splitter(self._read, parse, _ROUTES[kind].max_files, _SHARED_BYTES)
 
-    async def _send_batch(
-        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
+    async def _ask(
+        self, kind: type[Result], batch: Batch, flow: Flow, timeout: float
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        images: Iterator[tuple[int, Any]] = enumerate(batch.images, batch.start)
-        parts = [each for each in images for _ in range(options.parts)]
-        sent = [index for index, image in parts if not isinstance(image, Exception)]
-        results: list[Any] = []
-        if sent:
-            arguments = await self._backend.to_thread(_api.encode_batch, batch, options)
+        images: Any = batch.images
+        shrunk = Shrunk(b"")
+        if len(images) == 1 and isinstance(images[0], bytes):
             try:
-                results = await self._call(_ROUTES[kind], options, arguments, indices=sent)
-            except DigitError as error:
-                results = [without_tracebacks(error)] * len(sent)
+                shrunk = await self._fit(images[0], batch.options)
+            except ImageError as error:
+                error.index = batch.start
+                images = [without_tracebacks(error)]
+            else:
+                images = [shrunk.data]
+        sent = replace(batch, images=images, options=_with_boxes(batch.options, shrunk))
+        indices = [index for index in batch.indices if not isinstance(images[index - batch.start], Exception)]
+        results: list[Any] = []
+        if indices:
+            arguments = await self._backend.to_thread(_api.encode_batch, sent)
+            request = self._request(_ROUTES[kind], sent.options, arguments)
+            results = await self._send_once(_ROUTES[kind], request, timeout, indices=indices)
         remaining = iter(results)
-        outcomes: list[tuple[int, Any]] = [
-            (place, image if isinstance(image, Exception) else self._with_picture(next(remaining), image))
-            for place, (_, image) in enumerate(parts, batch.start * options.parts)
-        ]
-        return outcomes
+        outcomes = []
+        for index in batch.indices:
+            outcome = images[index - batch.start]
+            if not isinstance(outcome, Exception):
+                outcome = next(remaining)
+                if not isinstance(outcome, Exception):
+                    given = batch.images[index - batch.start]
+                    outcome = self._with_picture(shrunk.to_given(outcome), given)
+            outcomes.append(outcome)
+        return batch.with_positions(outcomes)
+
+    def _read(self, image: ImageSource) -> bytes:
+        """Return an image as a file. Say once that only the first frame of an animation is read."""
+        data = read_source(image)
+        if has_frames(data) and not self._said:
+            self._said.append(name := str(image) if isinstance(image, (str, os.PathLike)) else "an image")
+            _logger.warning("%s is an animation: its first frame is read", name)
+        return data
+
+    async def _fit(self, data: bytes, options: Options) -> Shrunk:
+        """Return the picture as it is sent. Raise ImageTooLargeError for one that the service refuses."""
+        models = await self._limits() if len(data) > _SMALL_BYTES else None
+        if models is None or models.max_body is None:
+            return Shrunk(data)
+        max_bytes = _api.room(models.max_body, options)
+        if self._settings.get("resize") == "never":
+            check_size(data, max_bytes)
+        if len(data) <= max_bytes:
+            return Shrunk(data)
+        is_part = bool(options.get("box"))
+        fitting: Shrunk = await self._backend.to_thread(shrink, data, max_bytes, models.task, is_part=is_part)
+        return fitting
+
+    async def _limits(self) -> Models | None:
+        """Return what the service says about the model, and so about its limits; None if it says nothing."""
+        model = self._settings.get("model")
+        if model not in self._models:
+            try:
+                self._models[model] = await self._call(_MODELS, Options())
+            except DigitError:
+                return None
+        return self._models[model]
 
     async def _give_feedback(self, options: Options, *labelled: Any) -> Feedback:
         arguments = await self._backend.to_thread(_api.encode_feedback, *labelled)
-        return await self._call(_FEEDBACK, options, arguments)
+        try:
+            return await self._call(_FEEDBACK, options, arguments)
+        except ServiceError as error:
+            if error.status != 415 or "files" not in arguments:
+                raise
+            raise ServiceError(
+                "this service is of an earlier release, which takes no picture with its label in a form: "
+                "update the service, or pass an answer of a client without keep_picture",
+                status=error.status,
+                reason=error.reason,
+                request_id=error.request_id,
+            ) from error
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
         """Return the result; with `keep_picture`, add its picture, a file or an array."""
@@ -218,24 +291,33 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         arguments: Mapping[str, Any] = MappingProxyType({}),
         *,
         is_retried: bool = True,
-        **parse_options: Any,
     ) -> _Answer:
         """Send a request with httpx's `arguments` for its body; return what the route's parser returns."""
-        request_id = options.request_id or uuid4().hex
-        timeout = self.timeout if options.timeout is None else options.timeout
+        request = self._request(route, options, arguments)
+        timeout, deadline = self._timeout(options), Deadline(options.deadline)
+        send = partial(self._send_once, route, request)
+        return await (self._retrier.run(send, timeout, deadline) if is_retried else send(timeout))
+
+    def _request(
+        self, route: _Route[_Answer], options: Options, arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return httpx's arguments for a request."""
         headers = self._headers.copy()
+        request_id = options.request_id or uuid4().hex
         headers.update({**arguments.get("headers", {}), "X-Request-ID": request_id})
         query = options.to_texts()
         if "model" in self._settings:
             query.append(("model", self._settings["model"]))
         target = {"method": route.method, "url": self.url + route.path, "params": query}
-        request = {**arguments, **target, "headers": headers}
-        parse = partial(route.parse, **parse_options)
-        http, deadline = self._http(), Deadline(timeout)
+        return {**arguments, **target, "headers": headers}
 
-        async def send(remaining: float) -> _Answer:
-            with self._translate_errors(timeout):
-                response, content = await self._send(http, request, remaining, deadline)
+    async def _send_once(
+        self, route: _Route[_Answer], request: Mapping[str, Any], timeout: float, **parse_options: Any
+    ) -> _Answer:
+        """Send a request, which is to be answered within so many seconds; return what the parser returns."""
+        request_id, http = request["headers"]["X-Request-ID"], self._http()
+        with adding_request_id(request_id), self._translate_errors(timeout):
+            response, content = await self._send(http, request, timeout)
             _logger.debug(
                 "%s %s: status %d, %d bytes (request %s)",
                 route.method,
@@ -244,10 +326,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
                 len(content),
                 request_id,
             )
-            return self._parse(parse, response, content)
-
-        with adding_request_id(request_id):
-            return await (self._retrier.run(send, deadline) if is_retried else send(timeout))
+            return self._parse(partial(route.parse, **parse_options), response, content)
 
     def _parse(self, parse: Callable[..., _Answer], response: httpx.Response, content: bytes) -> _Answer:
         kept = _copy_response(response, content) if self._settings.get("keep_response") else None
@@ -269,8 +348,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         except httpx.LocalProtocolError as error:
             raise ValueError(f"a header of the request is invalid: {error}") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            url = _without_password(self.url)
-            raise ConnectionFailedError(f"can't reach {url}: {error}") from error
+            raise ConnectionFailedError(_describe_failure(_without_password(self.url), error)) from error
 
 
 class Client(ImageClient, GatewayClient[httpx.Client]):
@@ -282,7 +360,9 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
 
     `url` is the gateway's URL (default: DIGITS_URL, or http://127.0.0.1:8080). `model` is the name of a model
     (default: the gateway's default model). `api_key` is needed if the gateway requires one (default:
-    DIGITS_API_KEY). `timeout` in seconds bounds all attempts of a request (default: DIGITS_TIMEOUT, or 10).
+    DIGITS_API_KEY). `timeout` in seconds bounds each attempt of a request, from when it is sent (default:
+    DIGITS_TIMEOUT, or 10). A picture that is larger than the service takes is scaled down to what it would
+    look at (extra `[images]`), unless `resize` is "never"; boxes are those of the picture as given.
     `default_headers` are sent with each request. With `keep_response`, each result and error has its
     HTTP response; with `keep_picture`, each result has the image file as sent, for `feedback`. `http_client`
     is an httpx client with settings of its own, such as proxies or a private CA; the caller closes it.
@@ -328,16 +408,16 @@ class Client(ImageClient, GatewayClient[httpx.Client]):
         return run(self._call(_MODELS, self._options("models", options)))
 
     def _connect(self) -> httpx.Client:
-        return httpx.Client()
+        return httpx.Client(limits=_LIMITS)
 
     async def _close(self) -> None:
         if http := self._connection.end():
             http.close()
 
     async def _send(
-        self, http: httpx.Client, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: httpx.Client, request: Mapping[str, Any], timeout: float
     ) -> tuple[httpx.Response, bytes]:
-        content = bytearray()
+        content, deadline = bytearray(), Deadline(timeout)
         with http.stream(**request, timeout=timeout) as response:
             for chunk in response.iter_bytes():
                 content += chunk
@@ -371,17 +451,26 @@ class AsyncClient(AsyncImageClient, GatewayClient[httpx.AsyncClient]):
         return await self._call(_MODELS, self._options("models", options))
 
     def _connect(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient()
+        return httpx.AsyncClient(limits=_LIMITS)
 
     async def _close(self) -> None:
         if http := self._connection.end():
             await http.aclose()
 
     async def _send(
-        self, http: httpx.AsyncClient, request: Mapping[str, Any], timeout: float, deadline: Deadline
+        self, http: httpx.AsyncClient, request: Mapping[str, Any], timeout: float
     ) -> tuple[httpx.Response, bytes]:
         async with asyncio.timeout(timeout), http.stream(**request, timeout=timeout) as response:
             return response, await response.aread()
+
+
+def _with_boxes(options: Options, shrunk: Shrunk) -> Options:
+    """Return the options with the boxes in pixels of the picture that is sent."""
+    if shrunk.across == shrunk.down == 1 or not options.get("box"):
+        return options
+    scaled = copy(options)
+    scaled["box"] = tuple(map(shrunk.to_sent, options["box"]))
+    return scaled
 
 
 def _check_url(url: str) -> str:
@@ -392,6 +481,22 @@ def _check_url(url: str) -> str:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ValueError(f"the gateway's URL must begin with http:// or https://, unlike {url!r}")
     return url.rstrip("/")
+
+
+def _describe_failure(url: str, error: Exception) -> str:
+    """Return a sentence about a connection that failed or broke."""
+    reason = str(error)
+    if "SSL" in reason:
+        return f"no secure connection to {url}: {reason}; check https:// and the certificate"
+    if isinstance(error, httpx.ConnectError):
+        known = "" if reason in _NO_REASONS or "refused" in reason else f" ({reason})"
+        return f"nothing answers at {url}{known}: start it with `digits up`, or give another URL"
+    if isinstance(error, (httpx.ProxyError, httpx.UnsupportedProtocol)):
+        return f"can't reach {url}: {reason}"
+    return (
+        f"the connection to {url} broke before the answer ({reason or type(error).__name__}): the service "
+        "may have stopped, or take no body of this size"
+    )
 
 
 def _without_password(url: str) -> str:

@@ -1,6 +1,6 @@
 """Concurrency of the clients: in asyncio tasks, and in threads of a blocking client.
 
-A call for many images keeps a window of concurrent requests, in bounded memory; results come as they arrive.
+A call for many images has as many requests in flight as its flow permits; results come as they arrive.
 """
 
 import asyncio
@@ -9,15 +9,20 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import aclosing, closing
 from itertools import islice
-from threading import Event, Lock
+from threading import Lock
 from typing import Generic, TypeAlias, TypeVar
 
+from digit_client._flow import Flow
+from digit_client._outcomes import Counter, Outcomes
 from digit_core.errors import ClientClosedError
 
 _Batch = TypeVar("_Batch")
 _Connection = TypeVar("_Connection")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_POLL_SECONDS = 0.1
+"""Time after which requests that wait for their next attempt make way for others."""
 
 AsyncResults: TypeAlias = AsyncGenerator[tuple[int, _Result], None]
 Results: TypeAlias = Generator[tuple[int, _Result], None, None]
@@ -37,25 +42,26 @@ def check_many(images: object, concurrency: int) -> None:
 
 
 async def async_send_many(
-    batches: Iterable[_Batch], send: Callable[[_Batch, Event], Awaitable[Iterable[_Item]]], concurrency: int
+    batches: Iterable[_Batch], send: Callable[[_Batch], Awaitable[Iterable[_Item]]], flow: Flow
 ) -> AsyncGenerator[_Item, None]:
     """Send the batches as `send_many` does, in tasks, which the end cancels. A thread takes the batches."""
-    stopped = Event()
     remaining = iter(batches)
     pending: set[asyncio.Future[Iterable[_Item]]] = set()
     answered: set[asyncio.Future[Iterable[_Item]]] = set()
     try:
         while True:
-            taken = await asyncio.to_thread(list, islice(remaining, concurrency - len(pending)))
-            pending |= {asyncio.ensure_future(send(batch, stopped)) for batch in taken}
+            taken = await asyncio.to_thread(list, islice(remaining, flow.room(len(pending))))
+            pending |= {asyncio.ensure_future(send(batch)) for batch in taken}
             if not pending:
                 return
-            answered, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            answered, pending = await asyncio.wait(
+                pending, timeout=_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
             for future in answered:
                 for item in future.result():
                     yield item
     finally:
-        stopped.set()
+        flow.is_stopped = True
         for future in pending:
             future.cancel()
         # Retrieve all errors: asyncio logs those that nobody retrieves.
@@ -63,44 +69,50 @@ async def async_send_many(
 
 
 def send_many(
-    batches: Iterable[_Batch], send: Callable[[_Batch, Event], Iterable[_Item]], concurrency: int
+    batches: Iterable[_Batch], send: Callable[[_Batch], Iterable[_Item]], flow: Flow
 ) -> Generator[_Item, None, None]:
-    """Send the batches, `concurrency` at a time in threads; yield the items of each as it is answered.
+    """Send the batches in threads, as many at a time as the flow permits; yield the items of each at its end.
 
-    At most 2 · `concurrency` batches are in memory: a batch is taken when another one is answered. An error
-    of `send` ends the iteration. The end sets the event that `send` gets, to be checked before each request.
+    A batch is taken when another one is answered, or waits for its next attempt. An error of `send` ends the
+    iteration. The end stops the flow, so that no further request begins.
     """
-    stopped = Event()
     remaining = iter(batches)
     pending: set[Future[Iterable[_Item]]] = set()
-    pool = ThreadPoolExecutor(concurrency, "digit_client")
+    pool = ThreadPoolExecutor(flow.most, "digit_client")
     try:
         while True:
-            taken = islice(remaining, concurrency - len(pending))
-            pending |= {pool.submit(send, batch, stopped) for batch in taken}
+            taken = islice(remaining, flow.room(len(pending)))
+            pending |= {pool.submit(send, batch) for batch in taken}
             if not pending:
                 return
-            answered, pending = wait(pending, return_when=FIRST_COMPLETED)
+            answered, pending = wait(pending, _POLL_SECONDS, FIRST_COMPLETED)
             for future in answered:
                 yield from future.result()
     finally:
-        stopped.set()
+        flow.is_stopped = True
         # Don't wait for requests: the garbage collector may end the generator in a thread of the pool.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def async_collect(results: AsyncResults[_Result]) -> list[_Result]:
+async def async_collect(results: AsyncResults[_Result], counter: Counter) -> Outcomes[_Result]:
     """Return the results by their positions."""
+    found = {}
     async with aclosing(results):
-        found = {index: result async for index, result in results}
-    return [found[index] for index in sorted(found)]
+        with closing(counter):
+            async for index, result in results:
+                found[index] = result
+                counter.add()
+    return Outcomes(found[index] for index in sorted(found))
 
 
-def collect(results: Results[_Result]) -> list[_Result]:
+def collect(results: Results[_Result], counter: Counter) -> Outcomes[_Result]:
     """Return the results by their positions."""
-    with closing(results):
-        found = dict(results)
-    return [found[index] for index in sorted(found)]
+    found = {}
+    with closing(results), closing(counter):
+        for index, result in results:
+            found[index] = result
+            counter.add()
+    return Outcomes(found[index] for index in sorted(found))
 
 
 class LazyConnection(Generic[_Connection]):

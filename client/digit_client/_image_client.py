@@ -2,12 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from threading import Event
+from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, Unpack
+from typing import Any, ClassVar, Generic, Self, Unpack
 
-from digit_client._batches import Batch
+from digit_client._batches import Batch, Images, Splitter
 from digit_client._concurrency import (
     AsyncResults,
     LazyConnection,
@@ -18,20 +18,33 @@ from digit_client._concurrency import (
     collect,
     send_many,
 )
+from digit_client._flow import Flow
 from digit_client._options import CallOptions, Options, ReadOptions, RequestOptions, check_timeout, parse
-from digit_client._retries import Retrier, RetryPolicy, default_timeout
+from digit_client._outcomes import Counter, Outcomes, Progress
+from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
-from digit_core.errors import DigitError
+from digit_core.errors import DigitError, without_tracebacks
 from digit_core.inputs import ImageSource
 from digit_core.options import nearest
 from digit_core.results import Prediction, Reading, Result
 
-Images: TypeAlias = Iterable[ImageSource]
+_CONCURRENCY = 32
+"""Default of the largest number of requests in flight."""
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings without those that are None, which have their default."""
     return {name: value for name, value in settings.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[Result]):
+    """Call for many images; each has `parts` results, of this type."""
+
+    kind: type[Result]
+    batches: Iterator[Batch]
+    flow: Flow
+    parts: int
 
 
 class BaseClient(ABC):
@@ -46,7 +59,7 @@ class BaseClient(ABC):
 
     @property
     def timeout(self) -> float:
-        """Seconds for all attempts of a request. A call for many images has as many requests as it needs."""
+        """Seconds for each attempt of a request, counted from when it is sent."""
         return float(self._settings["timeout"])
 
     def _start(self, settings: Mapping[str, Any], connect: Callable[[], Any]) -> None:
@@ -94,19 +107,54 @@ class BaseClient(ABC):
     async def _close(self) -> None:
         """Close the connections."""
 
+    def _timeout(self, options: Options) -> float:
+        return self.timeout if options.timeout is None else options.timeout
+
     @abstractmethod
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         """Return the result of an image. Raise its error."""
 
     @abstractmethod
-    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
-        """Yield the images of each request, as they are needed."""
+    def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
+        """Return what splits the images of a call into requests."""
 
     @abstractmethod
-    async def _send_batch(
-        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
+    async def _ask(
+        self, kind: type[Result], batch: Batch, flow: Flow, timeout: float
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        """Return the position and the result of each image. No request begins once `stopped` is set."""
+        """Return the position and the result of each image. Raise the error of the request."""
+
+    def _begin(self, method: str, images: Images, given: Mapping[str, Any], concurrency: int) -> _Call[Any]:
+        """Return a call of this method, whose images are read as they are needed."""
+        kind: Any = Prediction if "predict" in method else Reading
+        options = self._options(method, given)
+        check_many(images, concurrency)
+        splitter = self._splitter(kind, options, lambda own: self._options(method, {**given, **own}))
+        flow = Flow(self._retrier, concurrency, self._timeout(options), Deadline(options.deadline))
+        return _Call(kind, splitter.split(images, options), flow, options.parts)
+
+    async def _send_batch(
+        self, call: _Call[Result], batch: Batch
+    ) -> list[tuple[int, Result | DigitError | OSError]]:
+        """Return the position of each image, and its result or error.
+
+        A request that fails is divided, so that images that take too long together come one after another,
+        and one that makes its request fail does so alone.
+        """
+        remaining, outcomes = [batch], list[tuple[int, Any]]()
+        while remaining:
+            batch = remaining.pop()
+            try:
+                send = partial(self._ask, call.kind, batch, call.flow)
+                results = await call.flow.run(send, len(batch.images) > 1)
+            except DigitError as error:
+                indices, kept = batch.indices, without_tracebacks(error)
+                results = batch.with_positions([kept] * len(indices))
+            if results is None:
+                remaining += batch.halves()
+            else:
+                outcomes += results
+        return outcomes
 
 
 class ImageClient(BaseClient):
@@ -124,28 +172,38 @@ class ImageClient(BaseClient):
         return run(self._send_image(Prediction, image, self._options("predict", options)))
 
     def predict_many(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction | DigitError | OSError]:
-        """Classify the images, in their order, with few requests, `concurrency` of them at a time.
+        self,
+        images: Images,
+        *,
+        concurrency: int = _CONCURRENCY,
+        progress: Progress = False,
+        **options: Unpack[CallOptions],
+    ) -> Outcomes[Prediction | DigitError | OSError]:
+        """Classify the images, in their order: each has a prediction, or an error in its place.
 
-        Every image has a prediction or an error in its place: an ImageError, the OSError of a path that can't
-        be read, or the error of its request. `timeout` bounds each request, not the call. `images` are those
-        of `predict`; an array uint8 [n, *shape] of the shape of the model's task is the fastest input. The
-        options are those of CallOptions.
+        An error is an ImageError, the OSError of a path that can't be read, or that of a request that failed
+        at every attempt; the list's `raise_for_errors()` raises the first one. As many requests are in flight
+        as the service answers in time, at most `concurrency`. `timeout` bounds each attempt from when it is
+        sent, `deadline` the whole call. A service that restarts costs time and no result: attempts go on, as
+        RetryPolicy says. `progress` is True for tqdm's bar, or a function of the numbers of results so far
+        and in all.
+
+        `images` are those of `predict`, or pairs of an image and its own options, such as `("meter.jpg",
+        {"expect": "#####"})`; an array uint8 [n, *shape] of the shape of the model's task is the fastest
+        input. The options are those of CallOptions.
         """
-        results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
-        return collect(results)
+        call = self._begin("predict_many", images, options, concurrency)
+        return collect(self._results(call), Counter(progress, images, call.parts))
 
     def iter_predict(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[CallOptions]
     ) -> Results[Prediction | DigitError | OSError]:
         """Classify any number of images: yield the position of each, and its prediction or error.
 
-        The order is that of the answers; the error of a request takes the place of each of its images. Images
-        are read as requests end, so that memory is bounded; `concurrency` requests are sent at a time. The
-        options are those of CallOptions.
+        The order is that of the answers. Images are read as requests end, so that memory is bounded. The
+        arguments are those of `predict_many`.
         """
-        return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
+        return self._results(self._begin("iter_predict", images, options, concurrency))
 
     def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, in lines; without a digit, the reading is empty.
@@ -159,23 +217,28 @@ class ImageClient(BaseClient):
         return run(self._send_image(Reading, image, self._options("read", options)))
 
     def read_many(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading | DigitError | OSError]:
+        self,
+        images: Images,
+        *,
+        concurrency: int = _CONCURRENCY,
+        progress: Progress = False,
+        **options: Unpack[ReadOptions],
+    ) -> Outcomes[Reading | DigitError | OSError]:
         """Read all digits on each image, in order; arguments and errors are as for `predict_many`.
 
         With several boxes, each image has as many readings or errors, one after another.
         """
-        results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
-        return collect(results)
+        call = self._begin("read_many", images, options, concurrency)
+        return collect(self._results(call), Counter(progress, images, call.parts))
 
     def iter_read(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
+        self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[ReadOptions]
     ) -> Results[Reading | DigitError | OSError]:
         """Read any number of images: yield the position of each, and its reading or error, as they come.
 
         The arguments are those of `iter_predict`. With several boxes, a position is that of a part.
         """
-        return self._send_images(Reading, images, self._options("iter_read", options), concurrency)
+        return self._results(self._begin("iter_read", images, options, concurrency))
 
     def ready(self, *, timeout: float | None = None) -> bool:
         """Tell whether the service would answer with the client's model: one request, without retries.
@@ -197,14 +260,11 @@ class ImageClient(BaseClient):
     ) -> None:
         self.close()
 
-    def _send_images(
-        self, kind: type[Result], images: Images, options: Options, concurrency: int
-    ) -> Results[Result | DigitError | OSError]:
-        def send(batch: Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
-            return run(self._send_batch(kind, batch, options, stopped))
+    def _results(self, call: _Call[Result]) -> Results[Result | DigitError | OSError]:
+        def send(batch: Batch) -> list[tuple[int, Result | DigitError | OSError]]:
+            return run(self._send_batch(call, batch))
 
-        check_many(images, concurrency)
-        return send_many(self._batches(kind, images, options), send, concurrency)
+        return send_many(call.batches, send, call.flow)
 
 
 class AsyncImageClient(BaseClient):
@@ -217,34 +277,44 @@ class AsyncImageClient(BaseClient):
         return await self._send_image(Prediction, image, self._options("predict", options))
 
     async def predict_many(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
-    ) -> list[Prediction | DigitError | OSError]:
+        self,
+        images: Images,
+        *,
+        concurrency: int = _CONCURRENCY,
+        progress: Progress = False,
+        **options: Unpack[CallOptions],
+    ) -> Outcomes[Prediction | DigitError | OSError]:
         """Classify each image, as Client.predict_many does."""
-        results = self._send_images(Prediction, images, self._options("predict_many", options), concurrency)
-        return await async_collect(results)
+        call = self._begin("predict_many", images, options, concurrency)
+        return await async_collect(self._results(call), Counter(progress, images, call.parts))
 
     def iter_predict(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[CallOptions]
+        self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[CallOptions]
     ) -> AsyncResults[Prediction | DigitError | OSError]:
         """Classify any number of images, as Client.iter_predict does."""
-        return self._send_images(Prediction, images, self._options("iter_predict", options), concurrency)
+        return self._results(self._begin("iter_predict", images, options, concurrency))
 
     async def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, as Client.read does."""
         return await self._send_image(Reading, image, self._options("read", options))
 
     async def read_many(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
-    ) -> list[Reading | DigitError | OSError]:
+        self,
+        images: Images,
+        *,
+        concurrency: int = _CONCURRENCY,
+        progress: Progress = False,
+        **options: Unpack[ReadOptions],
+    ) -> Outcomes[Reading | DigitError | OSError]:
         """Read all digits on each image, as Client.read_many does."""
-        results = self._send_images(Reading, images, self._options("read_many", options), concurrency)
-        return await async_collect(results)
+        call = self._begin("read_many", images, options, concurrency)
+        return await async_collect(self._results(call), Counter(progress, images, call.parts))
 
     def iter_read(
-        self, images: Images, *, concurrency: int = 4, **options: Unpack[ReadOptions]
+        self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[ReadOptions]
     ) -> AsyncResults[Reading | DigitError | OSError]:
         """Read any number of images, as Client.iter_read does."""
-        return self._send_images(Reading, images, self._options("iter_read", options), concurrency)
+        return self._results(self._begin("iter_read", images, options, concurrency))
 
     async def ready(self, *, timeout: float | None = None) -> bool:
         """Tell whether the service would answer, as Client.ready does."""
@@ -262,11 +332,5 @@ class AsyncImageClient(BaseClient):
     ) -> None:
         await self.close()
 
-    def _send_images(
-        self, kind: type[Result], images: Images, options: Options, concurrency: int
-    ) -> AsyncResults[Result | DigitError | OSError]:
-        async def send(batch: Batch, stopped: Event) -> list[tuple[int, Result | DigitError | OSError]]:
-            return await self._send_batch(kind, batch, options, stopped)
-
-        check_many(images, concurrency)
-        return async_send_many(self._batches(kind, images, options), send, concurrency)
+    def _results(self, call: _Call[Result]) -> AsyncResults[Result | DigitError | OSError]:
+        return async_send_many(call.batches, partial(self._send_batch, call), call.flow)

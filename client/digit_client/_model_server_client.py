@@ -3,19 +3,19 @@
 import operator
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from threading import Event
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 from uuid import uuid4
 
 import grpc
 
-from digit_client._batches import Batch, split
-from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, Images, given
+from digit_client._batches import Batch, Splitter
+from digit_client._flow import Flow
+from digit_client._image_client import AsyncImageClient, BaseClient, ImageClient, given
 from digit_client._options import Options, check_timeout
 from digit_client._retries import Deadline, RetryPolicy
 from digit_core import inputs as _inputs
@@ -27,11 +27,9 @@ from digit_core.errors import (
     ModelNotFoundError,
     ReaderMissingError,
     adding_request_id,
-    without_tracebacks,
 )
 from digit_core.inputs import ImageSource, to_png
 from digit_core.recognition import (
-    MAX_BATCH,
     Classify,
     Find,
     Outcome,
@@ -41,14 +39,18 @@ from digit_core.recognition import (
     answer,
     to_pixels,
 )
-from digit_core.results import Prediction, Result, add_images
+from digit_core.results import Prediction, Reading, Result, add_images
 from digit_core.tfserving.calls import check_target
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
 
 _DEFAULT_TARGET = "127.0.0.1:8500"
+_MAX_ITEMS: dict[Any, int] = {Prediction: 64, Reading: 8}
+"""Most pictures in a batch, which is sent again as a whole: their digits share calls."""
 # Most bytes of files and pixels in a batch. Paths don't count: their files are read one after the other.
-_BATCH_BYTES = 32 * 1024 * 1024
+_MAX_BYTES = 32 * 1024 * 1024
+_Call: TypeAlias = Callable[[float], Awaitable[Any]]
+"""Call to the model server, which is to be answered within so many seconds."""
 
 
 class GrpcClient(BaseClient):
@@ -115,61 +117,54 @@ class GrpcClient(BaseClient):
             await connection.close()
 
     async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
-        batch = await self._backend.to_thread(next, self._batches(kind, [image], options))
-        ((_, result),) = await self._recognize(kind, batch, options, Event())
+        read = await self._backend.to_thread(_read_once, image)
+        ((_, result),) = await self._recognize(kind, Batch(0, [read], options), partial(self._call, options))
         if isinstance(result, ImageError):
             result.index = None
         if isinstance(result, Exception):
             raise result
         return result
 
-    def _batches(self, kind: type[Result], images: Images, options: Options) -> Iterator[Batch]:
-        return split(images, _read_once, MAX_BATCH, _BATCH_BYTES)
+    async def _call(self, options: Options, send: _Call) -> Any:
+        """Return what a call to the model server answers, after retries."""
+        return await self._retrier.run(send, self._timeout(options), Deadline(options.deadline))
 
-    async def _send_batch(
-        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
+    def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
+        return Splitter(_read_once, parse, _MAX_ITEMS[kind], _MAX_BYTES)
+
+    async def _ask(
+        self, kind: type[Result], batch: Batch, flow: Flow, timeout: float
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        try:
-            return await self._recognize(kind, batch, options, stopped)
-        except DigitError as error:
-            kept = without_tracebacks(error)
-            parts = options.parts
-            return [(batch.start * parts + place, kept) for place in range(len(batch.images) * parts)]
+        async def call(send: _Call) -> Any:
+            if flow.is_stopped:
+                raise CancelledError
+            return await send(timeout)
+
+        return await self._recognize(kind, batch, call)
 
     async def _recognize(
-        self, kind: type[Result], batch: Batch, options: Options, stopped: Event
+        self, kind: type[Result], batch: Batch, call: Callable[[_Call], Awaitable[Any]]
     ) -> list[tuple[int, Result | DigitError | OSError]]:
-        """Return the position and the result of each picture. No call begins once `stopped` is set."""
+        """Return the position and the result of each picture. `call` awaits a call with its timeout."""
+        options = batch.options
         model: ModelRef = self._settings["model"]
         reader = replace(model, name=READER_NAME)
         if options["version"] is not None or options["label"] is not None:
             model = ModelRef(self.name, options["version"], options["label"])
         request_id = options.request_id or uuid4().hex
-        timeout = self.timeout if options.timeout is None else options.timeout
-        waited = 0.0
         served: ServedVersion
         connection = self._connection.get()
 
-        async def call(send: Callable[..., Awaitable[Any]], **given: Any) -> Any:
-            nonlocal waited
-            if stopped.is_set():
-                raise CancelledError
-            started = time.monotonic()
+        def ask_server(method: Callable[..., Awaitable[Any]], **given: Any) -> Awaitable[Any]:
+            async def attempt(timeout: float) -> Any:
+                return await method(**given, deadline=time.monotonic() + timeout)
 
-            async def attempt(seconds: float) -> Any:
-                return await send(**given, deadline=time.monotonic() + seconds)
-
-            try:
-                return await self._retrier.run(attempt, Deadline(timeout, waited))
-            finally:
-                # With many images, the timeout bounds each call: the calls follow one another.
-                if len(batch.images) == 1:
-                    waited += time.monotonic() - started
+            return call(attempt)
 
         async def ask(request: Classify | Find) -> Any:
             nonlocal served
             if isinstance(request, Classify):
-                answers = await call(
+                answers = await ask_server(
                     connection.predict, batch=request.batch, served=served, request_id=request_id
                 )
                 if isinstance(answers, ServedVersion):
@@ -179,14 +174,16 @@ class GrpcClient(BaseClient):
                 served = served.pinned(answers[0].model_version)
                 return answers
             try:
-                return await call(connection.find, page=request.page, model=reader, request_id=request_id)
+                return await ask_server(
+                    connection.find, page=request.page, model=reader, request_id=request_id
+                )
             except ModelNotFoundError as error:
                 raise ReaderMissingError(
                     f"{error.message}; `digits train` publishes the model {READER_NAME}"
                 ) from error
 
         with adding_request_id(request_id):
-            served = await call(connection.served, model=model)
+            served = await ask_server(connection.served, model=model)
             recognition = Recognition(served.card, options=options)
             steps: Any = (recognition.predict if kind is Prediction else recognition.read)(batch.images)
             outcomes = await _drive(steps, ask, self._backend)
@@ -206,10 +203,9 @@ class ModelServerClient(ImageClient, GrpcClient):
     `target` is host:port or unix:path (default: DIGITS_MODEL_SERVER, or 127.0.0.1:8500), `name` the model's
     name. Calls that name no version and no label are answered by the version labelled `label`; None stands
     for the newest one, on a model server without labels. The model's task card says how images are prepared;
-    the client asks for it once per version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds the
-    time that an image waits for the model server, over all calls and attempts; with many images, it bounds
-    each call. The preparation of the images is not counted. `credentials` from grpc.ssl_channel_credentials
-    enable TLS.
+    the client asks for it once per version. `timeout` in seconds (default: DIGITS_TIMEOUT, or 10) bounds each
+    attempt of a call to the model server, from when it is sent; an image needs one call to four.
+    `credentials` from grpc.ssl_channel_credentials enable TLS.
 
     Images, results, errors and options are those of Client. The client connects at its first call, an asyncio
     client in that call's event loop. It can be pickled unless it was given credentials. Threads may share a
@@ -272,7 +268,7 @@ def _to_results(
         result = outcome.result
         if isinstance(result, ImageError):
             result.index, result.request_id = index // options.parts, request_id
-        elif not isinstance(result, OSError):
+        elif not isinstance(result, Exception):
             files = [to_png(to_pixels(row, task)) for row in outcome.inputs if "image" in options["include"]]
             result = replace(add_images(result, files), request_id=request_id)
         results.append((index, result))

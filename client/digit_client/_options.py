@@ -28,7 +28,9 @@ class RequestOptions(TypedDict, total=False):
     """Keyword options of every call; one that is missing or None has its default."""
 
     timeout: float | None
-    """Seconds for all attempts of each request, in place of the client's."""
+    """Seconds for each attempt of a request, counted from when it is sent, in place of the client's."""
+    deadline: float | None
+    """Seconds for the call as a whole, with all its attempts; without it, only attempts have an end."""
     request_id: str | None
     """ID of the requests in the service's log, in place of a random one for each."""
 
@@ -49,12 +51,14 @@ class Options(options.Options):
         checked: options.Options = _NO_OPTIONS,
         *,
         timeout: float | None = None,
+        deadline: float | None = None,
         request_id: str | None = None,
     ) -> None:
         super().__init__(checked, checked.given, checked.expectation)
-        self.timeout, self.request_id = timeout, request_id
-        if timeout is not None:
-            check_timeout(timeout)
+        self.timeout, self.deadline, self.request_id = timeout, deadline, request_id
+        for seconds in (timeout, deadline):
+            if seconds is not None:
+                check_timeout(seconds)
         if request_id is not None and not _REQUEST_ID.fullmatch(request_id):
             raise ValueError(
                 f"a request ID has 1 to 128 letters, digits, and characters of '._:-', unlike {request_id!r}"

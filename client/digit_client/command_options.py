@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import click
 
-from digit_core.options import Option, described
+from digit_core.options import Option, described, quoted
 
 Command: TypeAlias = Callable[..., None]
 
@@ -24,10 +24,20 @@ class _Value(click.ParamType[Any]):
         is_file = self._option.metavar == "PATTERN" and isinstance(value, str) and value.startswith("@")
         try:
             if is_file:
-                value = Path(value[1:]).read_text(encoding="utf-8-sig").split()
+                value = _read_numbers(Path(value[1:]))
             return self._option.parse(value)
         except (OSError, ValueError) as error:
             self.fail(f"{value}: {error}" if is_file else str(error), param, ctx)
+
+
+def _read_numbers(path: Path) -> list[str]:
+    """Return the numbers in a file, one on each line. Raise ValueError with the line that has none."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    numbers = [line.strip() for line in lines]
+    for place, number in enumerate(numbers, 1):
+        if number and not (number.isascii() and number.isdigit()):
+            raise ValueError(f"line {place} must have one number, in digits, not {quoted(number)}")
+    return [number for number in numbers if number]
 
 
 def adding(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:

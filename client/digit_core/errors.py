@@ -23,6 +23,7 @@ class DigitError(Exception):
         │   ├── PixelValueError      a pixel is NaN, infinite or out of range
         │   ├── TooManyDigitsError   an image with more digits than are read
         │   └── InvalidOutputError   the model's numbers for the image are not probabilities
+        ├── InvalidOptionError       the options of one image among many are invalid
         ├── NoInkError               nothing is written on the image; only functions of `images` raise it
         ├── ClientClosedError        the client was closed, or belongs to another event loop
         ├── ConnectionFailedError    the service can't be reached
@@ -111,6 +112,12 @@ class InvalidOutputError(ImageError):
 
     code = "invalid_output"
     model_version: int = 0
+
+
+class InvalidOptionError(DigitError, ValueError):
+    """The options that one image among many has are invalid; those of the call raise ValueError."""
+
+    code = "invalid_option"
 
 
 class NoInkError(DigitError):

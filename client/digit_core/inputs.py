@@ -65,6 +65,8 @@ def read_source(image: ImageSource) -> bytes:
     if isinstance(image, (str, os.PathLike)) or hasattr(image, "read"):
         try:
             data = image.read() if hasattr(image, "read") else Path(image).read_bytes()
+        except IsADirectoryError as error:
+            raise IsADirectoryError(f"{image} is a folder: pass the pictures in it one by one") from error
         except ValueError as error:
             # The path has a null character, or the file is closed.
             raise NotAnImageError(f"the image can't be read: {error}") from error
@@ -89,6 +91,78 @@ def media_type(data: bytes) -> str:
     """Return the media type of an image file, detected by its first bytes."""
     head = data[4:] if data[4:8] == b"ftyp" else data
     return next((name for magic, name in _MEDIA_TYPES if head.startswith(magic)), "application/octet-stream")
+
+
+_FOREIGN = (
+    (b"%PDF-", "a PDF: render its pages first, e.g. `pdftoppm -r 150 -png FILE.pdf page`"),
+    (b"PK\3\4", "a ZIP archive or an Office document: take its pictures out first"),
+    (b"ftypavif", "AVIF: save it as PNG or JPEG first"),
+    (b"ftyp", "a video: save one of its frames as PNG or JPEG first"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL: save it as PNG or JPEG first"),
+    (b"\xff\x0a", "JPEG XL: save it as PNG or JPEG first"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000: save it as PNG or JPEG first"),
+    (b"8BPS", "a Photoshop document: export it as PNG or JPEG first"),
+    (b"\0\0\1\0", "an icon: save it as PNG first"),
+    (b"\x93NUMPY", "an .npy file: load it with numpy.load, and pass the array"),
+)
+_SNIFFED_BYTES = 1024
+_GIF_BLOCKS = b",!"
+"""First bytes of an image descriptor and of an extension in a GIF."""
+
+
+def foreign_format(data: bytes) -> str | None:
+    """Return what a file is that is no picture, and the way out; None if its first bytes don't tell."""
+    if not data:
+        return "an empty file: 0 bytes"
+    head = data[4:] if data[4:8] == b"ftyp" else data
+    for magic, name in _FOREIGN:
+        if head.startswith(magic):
+            return name
+    start = data[:_SNIFFED_BYTES]
+    if b"<svg" in start:
+        return "an SVG, which is a drawing: save it as PNG first, e.g. `rsvg-convert FILE.svg -o FILE.png`"
+    if start.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page: download the picture itself"
+    try:
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        # The last character may be cut off.
+        text = start[: error.start].decode() if error.start > len(start) - 4 else "\0"
+    is_text = text.isprintable() or all(each.isprintable() or each in "\t\r\n" for each in text)
+    return "text, and no picture" if is_text else None
+
+
+def has_frames(data: bytes) -> bool:
+    """True for an animated GIF, PNG or WebP, of which the first frame is read."""
+    start = data[:_SNIFFED_BYTES]
+    if data.startswith(b"GIF8"):
+        return _has_gif_frames(data)
+    return (data.startswith(PNG_SIGNATURE) and b"acTL" in start) or (
+        data.startswith(b"RIFF") and b"ANIM" in start
+    )
+
+
+def _has_gif_frames(data: bytes) -> bool:
+    """True if a GIF has a second image descriptor; the blocks of pixels are skipped."""
+
+    def table(flags: int) -> int:
+        """Return the bytes of a colour table."""
+        return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+    frames = 0
+    try:
+        place = 13 + table(data[10])
+        while frames < 2 and data[place] in _GIF_BLOCKS:
+            is_frame = data[place] == _GIF_BLOCKS[0]
+            frames += is_frame
+            # Descriptor, colour table and code size of a frame; introducer and label of an extension.
+            place += 11 + table(data[place + 9]) if is_frame else 2
+            while data[place]:
+                place += 1 + data[place]
+            place += 1
+    except IndexError:
+        return False
+    return frames > 1
 
 
 def to_uint8_image(image: NDArray[np.generic]) -> Pixels:

@@ -482,7 +482,7 @@ class Recognition:
         self, picture: "ImageSource | PictureError", index: int, boxes: Sequence[Box] = ()
     ) -> _Asking[Any]:
         """Return the page, the pages of parts or the model's input of a picture, or its error."""
-        if isinstance(picture, (ImageError, OSError)):
+        if isinstance(picture, Exception):
             return picture
         try:
             return (yield Prepare(picture, None if self._reads_numbers else self._task, boxes))

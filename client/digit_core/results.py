@@ -41,6 +41,7 @@ Box = Annotated[
     Schema(type="array", items=_SIDE, minItems=4, maxItems=4, examples=[[12, 8, 20, 31]]),
 ]
 """Left, top, width and height in pixels of the image as sent, with its EXIF orientation applied."""
+_MAX_QUOTED = 20
 _NUMBER = re.compile(r"[0-9]{1,9}")
 PNG = Schema(type="string", contentEncoding="base64", contentMediaType="image/png")
 Refusal = Annotated[str, Schema(enum=["no_digit", "several_digits", "unsure", "unexpected"])]
@@ -60,8 +61,12 @@ _SCALARS = {str, int, float, bool}
 def parse_box(text: str) -> Box:
     """Return the box in a text: left,top,width,height. Raise ValueError."""
     numbers = text.split(",")
-    if len(numbers) != 4 or not all(_NUMBER.fullmatch(number) for number in numbers):
-        raise ValueError("a box has four numbers: left,top,width,height")
+    if len(numbers) != 4:
+        raise ValueError(f"a box has four numbers: left,top,width,height, not {len(numbers)}")
+    for name, number in zip(("left", "top", "width", "height"), numbers, strict=True):
+        if not _NUMBER.fullmatch(number):
+            reason = "counts from the picture's upper left corner, so it" if number[:1] == "-" else "of a box"
+            raise ValueError(f"{name} {reason} must be a whole number from 0, not {number[:_MAX_QUOTED]!r}")
     left, top, width, height = map(int, numbers)
     return left, top, width, height
 
@@ -315,6 +320,8 @@ class Models:
     answers the rest."""
     feedback: bool = False
     """True if /v1/feedback takes labels of pictures for this model."""
+    max_body: Annotated[int, Schema(minimum=1)] | None = None
+    """Largest body of a request, in bytes."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
     """ID of the request in the service's log."""
     response: Response | None = field(default=None, compare=False, repr=False)

@@ -15,13 +15,13 @@ DIGITS: dict[str, Any] = {"name": "digits", "version": 1, "labels": [*"012345678
 class FaultyServer:
     """HTTP server that sends the given responses in turn, the last one repeatedly."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.responses: list[Callable[[], Response]] = []
         self.requests = self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
         self.queries: list[dict[str, str]] = []
         application = Request.application(self._count_and_respond)
-        self._server = make_server("127.0.0.1", 0, application, threaded=True)
+        self._server = make_server("127.0.0.1", port, application, threaded=True)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=[0.01])
         self._thread.start()

@@ -2,23 +2,28 @@
 
 import io
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from digit_client import ImageShapeError, ImageSource, _api
-from digit_client._batches import Batch, split
+from digit_client import ImageShapeError, ImageSource, InvalidOptionError, _api
+from digit_client._batches import Batch, Splitter
 from digit_client._options import Options, ReadOptions, parse
+from digit_core.inputs import read_source
 
 
 def batches(images: Any, max_items: int = 16, max_bytes: int = 6_000_000) -> list[Batch]:
     """Return the batches of images that are sent as they are."""
-    return [*split(images, lambda image: image, max_items, max_bytes)]
+    return [*splitter(lambda image: image, max_items, max_bytes).split(images, Options())]
+
+
+def splitter(read: Any, max_items: int = 64, max_bytes: int = 6_000_000) -> Splitter:
+    return Splitter(read, lambda own: parse(ReadOptions, own), max_items, max_bytes)
 
 
 def test_split_ends_a_batch_by_number() -> None:
@@ -45,7 +50,7 @@ def test_split_takes_images_as_they_are_needed() -> None:
             next(taken)
             yield b"image"
 
-    next(split(images(), lambda image: image, 64, 6_000_000))
+    next(splitter(lambda image: image).split(images(), Options()))
     assert next(taken) == 65
 
 
@@ -55,13 +60,13 @@ def test_split_image_that_can_not_be_read_is_its_error(tmp_path: Path) -> None:
             raise TimeoutError("no answer from the network drive")
 
     images: list[Any] = [b"a", tmp_path / "missing.png", np.zeros(7), BrokenFile(), io.BytesIO(b"b")]
-    (batch,) = _api.split(images, 64, Options())
+    (batch,) = splitter(read_source).split(images, Options())
     first, missing, no_image, broken, last = batch.images
     assert (first, last) == (b"a", b"b")
     errors = [type(error) for error in (missing, no_image, broken)]
     assert errors == [FileNotFoundError, ImageShapeError, TimeoutError]
     assert (no_image.index, broken.__traceback__) == (2, None)
-    assert [name for _, (name, *_) in _api.encode_batch(batch, Options())["files"]] == ["0", "4"]
+    assert [name for _, (name, *_) in _api.encode_batch(batch)["files"]] == ["0", "4"]
 
 
 @pytest.mark.parametrize("shape", [(28, 28), (9, 7, 1), (9, 7, 3)], ids=str)
@@ -69,7 +74,7 @@ def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (300, *shape), np.uint8)
     found = batches(images)
     assert [batch.start for batch in found] == [0, 256]
-    sent = [np.load(io.BytesIO(_api.encode_batch(batch, Options())["content"])) for batch in found]
+    sent = [np.load(io.BytesIO(_api.encode_batch(batch)["content"])) for batch in found]
     assert np.array_equal(np.concatenate(sent), images)
     # A photograph takes as long in an array as in a file.
     for photographs, starts in (((20, 300, 400), [0, 16]), ((3, 1000, 1000, 3), [0, 2])):
@@ -82,13 +87,30 @@ def test_split_uint8_array_is_sent_as_npy(shape: tuple[int, ...]) -> None:
 def test_split_floats_alpha_and_what_exceeds_a_request_are_sent_as_pictures(
     shape: tuple[int, ...], kind: type
 ) -> None:
-    (batch,) = _api.split(np.zeros((2, *shape), kind), 64, Options())
-    assert len(_api.encode_batch(batch, Options())["files"]) == 2
+    (batch,) = splitter(read_source).split(np.zeros((2, *shape), kind), Options())
+    assert len(_api.encode_batch(batch)["files"]) == 2
 
 
-def test_split_bounds_a_request_with_valid_numbers_too() -> None:
-    options = parse(ReadOptions, {"expect": [str(number) for number in range(100_000)]})
-    found = [*_api.split([bytes(1_000_000)] * 10, 64, options)]
-    sent = [len(json.dumps(_api.encode_batch(batch, options)["json"])) for batch in found]
-    assert len(sent) > 1
-    assert max(sent) < 8 * 1024 * 1024
+def test_room_is_the_largest_file_that_fits_beside_the_valid_numbers() -> None:
+    max_body = 2_000_000
+    for given in ({}, {"expect": [str(number) for number in range(100_000)]}):
+        options = parse(ReadOptions, given)
+        batch = Batch(0, [bytes(_api.room(max_body, options))], options)
+        request = httpx.Request("POST", "http://gateway.test", **without_headers(_api.encode_batch(batch)))
+        assert 0.99 * max_body < len(request.read()) <= max_body
+
+
+def without_headers(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return httpx's arguments for a body."""
+    return {name: value for name, value in arguments.items() if name != "headers"}
+
+
+def test_split_image_with_options_of_its_own_begins_a_batch_or_has_their_error() -> None:
+    own: list[Any] = [{"expect": "##"}, {"expect": "##"}, None, {"expct": "##"}, {"box": [(0, 0, 9, 9)] * 2}]
+    images = [b"a" if given is None else (b"a", given) for given in own]
+    found = [*splitter(read_source).split(images, Options())]
+    assert [(batch.start, batch.options.get("expect")) for batch in found] == [(0, "##"), (2, None)]
+    _, unknown, parts = found[1].images
+    assert "did you mean `expect`" in str(unknown)
+    assert "as many parts" in str(parts)
+    assert all(isinstance(error, InvalidOptionError) for error in (unknown, parts))

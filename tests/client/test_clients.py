@@ -346,6 +346,21 @@ def test_read_options_say_what_is_expected_and_where(
     assert [describe(each) for each in (*many, last)] == [found] * 3
 
 
+def test_read_many_picture_with_options_of_its_own_is_read_with_them(client: Any, number: np.ndarray) -> None:
+    common, own, mistaken, both = client.read_many(
+        [
+            number,
+            (to_png(number), {"expect": "##"}),
+            (number, {"chekc": "luhn"}),
+            (number, {"check": "4..4"}),
+        ],
+        expect="#",
+    )
+    assert [describe(each) for each in (common, own, both)] == ["4", "17", "4"]
+    assert isinstance(mistaken, errors.InvalidOptionError)
+    assert "did you mean `check`" in str(mistaken)
+
+
 def test_read_several_boxes_have_a_reading_or_an_error_each(client: Any, number: np.ndarray) -> None:
     height, width = number.shape
     boxes = [(0, 0, width, height // 2), (0, height // 2, width, height // 2)]
@@ -460,7 +475,7 @@ def test_clients_have_same_methods_with_typed_options(blocking: type, asynchrono
             parameters = inspect.signature(function).parameters
             assert parameters == inspect.signature(getattr(asynchronous, function.__name__)).parameters
             given = [each.annotation for each in parameters.values() if each.kind is each.VAR_KEYWORD]
-            assert "concurrency" not in parameters or parameters["concurrency"].default == 4
+            assert "concurrency" not in parameters or parameters["concurrency"].default == 32
             name = function.__name__
             options = _OTHER_OPTIONS.get(name, ReadOptions if "read" in name else CallOptions)
             assert given in ([], [Unpack[options]])

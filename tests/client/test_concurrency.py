@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 import pytest
 from werkzeug.wrappers import Response
 
 from digit_client import AsyncClient, Client, RetryPolicy, _concurrency
+from digit_client._flow import Flow
+from digit_client._retries import Deadline, Retrier
 from digit_core import errors
+from digit_core.backends import ASYNCIO
 from tests.client.faulty_server import FaultyServer, failure
 from tests.core.blocking import BlockingAsync
 
@@ -43,10 +45,9 @@ def test_iter_read_sends_concurrency_requests_at_a_time(client: Any, server: Fau
             assert server.in_flight <= 3
             yield b"image"
 
-    # Eight images make a request.
     outcomes = dict(client.iter_read(images(), concurrency=3))
     assert sorted(outcomes) == [*range(80)]
-    assert (server.requests, server.most_in_flight) == (10, 3)
+    assert (server.requests, server.most_in_flight) == (80, 3)
     assert list(client.iter_read([])) == []
 
 
@@ -67,18 +68,16 @@ def test_iter_read_abandoned_takes_no_more_images(client: Any) -> None:
 async def test_async_send_many_several_errors_at_once_raise_the_first_and_log_none(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stops: list[Event] = []
-
-    async def fail(batch: int, stopped: Event) -> list[int]:
-        stops.append(stopped)
+    async def fail(batch: int) -> list[int]:
         raise LookupError(f"no {batch}")
 
+    flow = Flow(Retrier(RetryPolicy(), ASYNCIO.sleep), 4, 1, Deadline(None))
     with pytest.raises(LookupError):
-        async for _ in _concurrency.async_send_many(range(8), fail, 4):
+        async for _ in _concurrency.async_send_many(range(8), fail, flow):
             pass
     gc.collect()
     assert caplog.messages == []
-    assert [stopped.is_set() for stopped in stops] == [True] * 4
+    assert flow.is_stopped
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_budget_shared_by_all_policies_limits_retries_of_failing_service() -> No
     retrier, calls, started = Retrier(policy, BLOCKING.sleep), 500, time.monotonic()
     for _ in range(calls):
         with pytest.raises(errors.OverloadedError):
-            run(replace(retrier, policy=policy).run(call, Deadline(1)))
+            run(replace(retrier, policy=policy).run(call, 1, Deadline(1)))
     retries, seconds = call.count - calls, time.monotonic() - started
     limit = _retries.MAX_TOKENS + _retries.REFILL_PER_SECOND * seconds + 1
     assert _retries.MAX_TOKENS <= retries <= limit
@@ -65,13 +65,13 @@ def test_budget_is_refilled_by_successes_and_time() -> None:
     def is_retried() -> bool:
         call = FlakyCall(errors.OverloadedError("x"), errors.OverloadedError("x"))
         with pytest.raises(errors.OverloadedError):
-            run(retrier.run(call, Deadline(1)))
+            run(retrier.run(call, 1, Deadline(1)))
         return call.count == 2
 
     while is_retried():
         pass
     for _ in range(round(2 / _retries.TOKENS_PER_SUCCESS)):
-        run(retrier.run(FlakyCall(), Deadline(1)))
+        run(retrier.run(FlakyCall(), 1, Deadline(1)))
     assert is_retried()
     while is_retried():
         pass

@@ -21,11 +21,10 @@ from digit_core.errors import (
     NotAnImageError,
     PixelValueError,
     TruncatedImageError,
-    how_to_install,
 )
 from digit_core.images import scaling, stripping
 from digit_core.images.stripping import DAMAGED
-from digit_core.inputs import PNG_SIGNATURE, Pixels, media_type, to_uint8, to_uint8_image
+from digit_core.inputs import PNG_SIGNATURE, Pixels, foreign_format, media_type, to_uint8, to_uint8_image
 
 MAX_PIXELS = 16_000_000
 """Largest number of pixels of a file; a JPEG, which is decoded downscaled, may have four times as many."""
@@ -108,7 +107,9 @@ def open_image(
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
         formats = ", ".join(("PNG", *_PILLOW_FORMATS, "HEIC"))
-        raise NotAnImageError(f"the data is in no supported image format; supported: {formats}") from error
+        name = foreign_format(data)
+        message = f"this is {name}" if name else "the data is in no supported image format"
+        raise NotAnImageError(f"{message}; supported: {formats}") from error
     if image.tile and image.tile[0].codec_name in _PYTHON_CODECS:
         raise NotAnImageError(
             "plain PNM, PNM with a maximum other than 255 or 65535, and BMP in runs (RLE) are not supported: "
@@ -147,7 +148,10 @@ def _formats(data: bytes) -> tuple[str, ...]:
     try:
         from pillow_heif import register_heif_opener
     except ImportError as error:
-        raise NotAnImageError(f"HEIC needs digits[heif]; {how_to_install('heif')}") from error
+        raise NotAnImageError(
+            "HEIC is not decoded here: save the picture as JPEG (on an iPhone, Settings, Camera, Formats, "
+            "Most Compatible), or have the operator install `digits[heif]`"
+        ) from error
     register_heif_opener()
     return ("HEIF",)
 

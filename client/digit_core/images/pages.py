@@ -95,7 +95,9 @@ def to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
     part = pixels[top : top + height, left : left + width]
     if not part.size:
         rows, columns = pixels.shape[:2]
-        return ImageShapeError(f"the box {list(box)} shows nothing of the picture, {columns}×{rows} pixels")
+        return ImageShapeError(
+            f"the box {list(box)} lies outside of the picture, which has {columns}×{rows} pixels"
+        )
     return replace(to_page(part), start=(left, top))
 
 

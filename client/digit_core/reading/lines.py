@@ -136,11 +136,11 @@ def find_lines(
     """Return the lines of digits on the page. Takes one answer for each crop, and raises its error."""
     digits = detected.digits
     predictions, chosen, signs = _settle(detected, answers)
-    evidence = _evidence(digits.scores, predictions)
+    weights = np.ones(len(digits))
+    weights[chosen] = _model_weights(digits.boxes[chosen])
+    evidence = _evidence(digits.scores, predictions, weights)
     found = _choose(digits[chosen], evidence[chosen], min_is_digit)
-    weight = np.ones((len(digits), 1))
-    weight[chosen] = _model_weights(digits.boxes[chosen])
-    probabilities = _mix(digits, predictions, weight)
+    probabilities = _mix(digits, predictions, weights)
     whole = [(chosen[line].tolist(), together) for line, together in found]
     settled = replace(detected, signs=detected.signs[signs])
     lines = FoundLines(settled, predictions, probabilities, sigmoid(evidence), [], [], [])
@@ -197,7 +197,8 @@ def choose_digits(
     are sure. A plain stroke, for example, is a 1 only in a number. J. Canny, "A computational approach to
     edge detection", IEEE PAMI 8, 1986.
     """
-    evidence = _evidence(detected.digits.scores, predictions)
+    weights = _model_weights(detected.digits.boxes)
+    evidence = _evidence(detected.digits.scores, predictions, weights)
     lines = _choose(detected.digits, evidence, min_is_digit)
     kept = [line for line, together in lines if together >= min_is_digit]
     return [*chain.from_iterable(kept)], max((together for _, together in lines), default=0.0)
@@ -208,7 +209,7 @@ def mix_best(prediction: Prediction, peaks: Peaks) -> Prediction:
     digits, _ = digits_and_signs(peaks)
     if not len(digits):
         return prediction
-    (values,) = _mix(digits[[0]], [prediction], 1.0).tolist()
+    (values,) = _mix(digits[[0]], [prediction], np.ones(1)).tolist()
     best = max(values)
     return replace(prediction, index=values.index(best), confidence=best, probabilities=tuple(values))
 
@@ -216,23 +217,50 @@ def mix_best(prediction: Prediction, peaks: Peaks) -> Prediction:
 def _choose(
     digits: Peaks, evidence: NDArray[np.floating], min_is_digit: float
 ) -> list[tuple[list[int], float]]:
-    """Return the indexes of the digits of each line, with its `is_digit`."""
+    """Return the indexes of the digits of each line, with its `is_digit`. Takes the best digits first."""
     if not len(digits):
         return []
     is_sure = digits.scores >= THRESHOLDS.min_score
     is_digit = is_sure | (sigmoid(evidence) >= min_is_digit)
     chosen = np.flatnonzero(is_digit) if is_sure.any() else np.array([digits.scores.argmax()])
     lines = [chosen[line].tolist() for line in _lines(digits.boxes[chosen])]
-    return [(line, float(sigmoid(evidence[line].mean()))) for line in lines]
+    found = [(line, float(sigmoid(evidence[line].mean()))) for line in lines]
+    is_weak = (digits.scores >= THRESHOLDS.min_line_score) & (
+        sigmoid(evidence) >= THRESHOLDS.min_line_is_digit
+    )
+    is_weak[chosen] = False
+    for line, together in found if is_weak.any() else ():
+        if together >= min_is_digit and is_sure[line].sum() > 1:
+            _add_weak(line, digits.boxes, is_weak)
+    return found
 
 
-def _evidence(scores: NDArray[np.float32], predictions: Sequence[Prediction]) -> NDArray[np.floating]:
+def _add_weak(line: list[int], boxes: NDArray[np.float32], is_weak: NDArray[np.bool_]) -> None:
+    """Add the weak peaks on a line's rows that have its height and stand free, and mark them as not weak.
+
+    A plain 0 or 1 looks like a digit only beside others.
+    """
+    heights = boxes[:, 3] / np.median(boxes[line, 3])
+    is_alike = (heights >= THRESHOLDS.min_line_height) & (heights <= THRESHOLDS.max_line_height)
+    for index in np.flatnonzero(is_weak & is_alike & are_near(boxes, boxes[line])).tolist():
+        covered = intersections(boxes[[index]], boxes[line]).max() / areas(boxes[[index]])[0]
+        if covered < THRESHOLDS.max_line_covered:
+            line.append(index)
+            is_weak[index] = False
+    line.sort(key=lambda index: float(boxes[index, 0]))
+
+
+def _evidence(
+    scores: NDArray[np.float32], predictions: Sequence[Prediction], weights: NDArray[np.floating]
+) -> NDArray[np.floating]:
     """Return the log-odds of each `is_digit`, by reader and model.
 
-    Naive Bayes: the odds of both are multiplied. A `neutral_score` leaves the model's as they are.
+    Naive Bayes: the odds of both are multiplied, those of the model with its weight. A `neutral_score` leaves
+    the model's as they are; a `neutral_score_alone` leaves the odds even where the model has no weight.
     """
-    neutral = log_odds(np.array(THRESHOLDS.neutral_score))
-    return np.asarray(log_odds(scores) + log_odds(_is_digit(predictions)) - neutral)
+    neutral, alone = log_odds(np.array([THRESHOLDS.neutral_score, THRESHOLDS.neutral_score_alone]))
+    by_model = weights * (log_odds(_is_digit(predictions)) - neutral + alone)
+    return np.asarray(log_odds(scores) - alone + by_model)
 
 
 def _is_digit(predictions: Sequence[Prediction]) -> NDArray[np.float64]:
@@ -277,26 +305,26 @@ def _suppress(rivals: NDArray[np.bool_], evidence: NDArray[np.floating]) -> list
 
 
 def _model_weights(boxes: NDArray[np.float32]) -> NDArray[np.floating]:
-    """Return the weight of the model for each digit, [k, 1].
+    """Return the weight of the model for each digit, [k].
 
     It falls from 1 to 0 as a neighbour covers more of the digit, whose crop then shows both.
     """
     common = intersections(boxes, boxes)
     np.fill_diagonal(common, 0)
     covered = common.max(axis=1, initial=0) / areas(boxes)
-    return np.asarray(np.clip(1 - covered / THRESHOLDS.max_covered, 0, 1)[:, np.newaxis])
+    return np.asarray(np.clip(1 - covered / THRESHOLDS.max_covered, 0, 1))
 
 
 def _mix(
-    peaks: Peaks, predictions: Sequence[Prediction], weight: NDArray[np.floating] | float
+    peaks: Peaks, predictions: Sequence[Prediction], weights: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Return the probabilities of the ten digits, float32 [k, 10], by reader and model.
 
-    Logarithmic opinion pool, with a weight of the model.
+    Logarithmic opinion pool, with the model's weight for each digit.
     """
     found = np.maximum(peaks.classes[:, :SIGN], _TINY)
     classified = np.array([each.probabilities for each in predictions]).reshape(-1, SIGN)
-    logs = np.log(found) + weight * np.log(np.maximum(classified, _TINY))
+    logs = np.log(found) + weights[:, np.newaxis] * np.log(np.maximum(classified, _TINY))
     mixed = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
     return np.asarray(mixed / mixed.sum(axis=1, keepdims=True), np.float32)
 

@@ -20,6 +20,9 @@ class Thresholds:
     """Least score of a digit of which the reader alone is sure."""
     neutral_score: float = 0.92
     """Score of a digit that leaves the model's odds as they are; a higher one raises them."""
+    neutral_score_alone: float = 0.72
+    """Score of a digit that leaves the odds even where a neighbour covers so much of the digit that the model
+    has no weight."""
     least_doubt: float = 1e-4
     """Least doubt of a network: probabilities are clipped to this distance from 0 and 1."""
     min_same_overlap: float = 0.7
@@ -37,6 +40,17 @@ class Thresholds:
     """Largest distance of a box from the ends of a line, as a multiple of the median height of its digits."""
     max_pitch: float = 2.2
     """Largest distance of the middles of two digits of a number, as a multiple of the higher one's height."""
+    min_line_score: float = 0.2
+    """Least score of a weak peak that is a digit because it completes a line of two or more sure ones."""
+    min_line_is_digit: float = 0.007
+    """Least probability, by both networks, that such a peak is a digit: the model refuses plain strokes and
+    0s."""
+    min_line_height: float = 0.6
+    """Least height of such a peak, as a multiple of the median height of the line's digits."""
+    max_line_height: float = 1.35
+    """Largest height of such a peak, as a multiple of the same."""
+    max_line_covered: float = 0.35
+    """Largest share of such a peak's box that a digit of the line covers."""
     min_slash: float = 0.1
     """Least probability of a sign that the reader gives a 1 that is a slash of a date."""
 

@@ -90,6 +90,7 @@ class Views:
             labels=labels,
             task=task,
             models=tuple(dict.fromkeys((*self._settings.models, *self._served_models(), name))),
+            max_body=self._settings.max_body,
             request_id=context.request_id,
             **members,
         )

@@ -105,6 +105,41 @@ def test_read_doubtful_peak_beside_a_sure_digit_counts_where_the_model_is_sure()
 
 
 @pytest.mark.parametrize(
+    ("box", "score", "is_digit", "text"),
+    [
+        ((100, 50, 20, 40), 0.25, 0.3, "1247"),
+        ((130, 50, 20, 40), 0.25, 0.3, "1247"),
+        ((100, 50, 20, 40), 0.15, 0.3, "124"),
+        ((100, 50, 20, 40), 0.25, 0.1, "124"),
+        ((100, 70, 20, 20), 0.25, 0.3, "124"),
+        ((100, 30, 20, 60), 0.25, 0.3, "124"),
+        ((76, 50, 10, 40), 0.25, 0.3, "124"),
+        ((100, 100, 20, 40), 0.25, 0.3, "124"),
+        ((160, 50, 20, 40), 0.25, 0.3, "124"),
+    ],
+    ids=["beside", "apart", "weaker", "no digit", "lower", "higher", "covered", "other rows", "far"],
+)
+def test_read_weak_peak_completes_a_line_of_sure_digits_if_it_is_like_them(
+    box: tuple[int, int, int, int], score: float, is_digit: float, text: str
+) -> None:
+    found = peaks(*ROW, (7, box))
+    found.scores[3] = score
+    assert read(found, [1, 2, 4, prediction(7, is_digit)]).text == text
+    one = found[[0, 3]]
+    assert read(one, [1, prediction(7, is_digit)]).text == "1"
+
+
+def test_read_reader_decides_on_covered_digits_whether_they_are_digits() -> None:
+    doubted = [prediction(3, 0.02), prediction(5, 0.02)]
+    apart = peaks((3, (10, 50, 20, 40)), (5, (60, 50, 20, 40)))
+    assert read(apart, doubted).refusal == "no_digit"
+    covered = peaks((3, (10, 50, 20, 40)), (5, (20, 50, 20, 40)))
+    assert read(covered, doubted).text == "35"
+    covered.scores[:] = 0.5
+    assert read(covered, doubted).refusal == "no_digit"
+
+
+@pytest.mark.parametrize(
     ("score", "is_digit", "text"), [(0.6, 0.95, "124"), (0.6, 0.7, ""), (0.95, 0.8, "124")]
 )
 def test_read_multiplies_the_odds_of_reader_and_model(score: float, is_digit: float, text: str) -> None:
@@ -135,7 +170,7 @@ def test_read_opinions_are_those_of_each_network_alone() -> None:
 def test_read_confidence_is_that_of_the_whole_text() -> None:
     """Weights of the least digit, the least score, a peak left out, and a bias."""
     found = peaks(*ROW, (5, (120, 50, 20, 40)))
-    found.scores[3] = 0.3
+    found.scores[3] = 0.15
     sure = replace(found, line_weights=np.array([0.4, 0.4, 0.0, 0.0], np.float32))
     doubting = replace(found, line_weights=np.array([0.4, 0.4, -5.0, 0.0], np.float32))
 
@@ -147,7 +182,7 @@ def test_read_confidence_is_that_of_the_whole_text() -> None:
         return reading.confidence
 
     assert confidence(sure) > 0.9
-    odds = (1 / confidence(sure) - 1) * np.exp(5 * 0.3)
+    odds = (1 / confidence(sure) - 1) * np.exp(5 * 0.15)
     assert confidence(doubting) == pytest.approx(1 / (1 + odds), rel=1e-3)
     independent = math.prod(digit.confidence for digit in read(peaks(*ROW)).digits)
     assert confidence(found) == pytest.approx(independent, rel=1e-5)
@@ -282,7 +317,7 @@ def doubtful() -> Peaks:
     """Return a row of 4, a 9 that may be a 4, and a weak 7 behind them."""
     found = peaks((4, (10, 50, 20, 40)), (9, (40, 50, 20, 40)), (7, (70, 50, 20, 40)))
     found.classes[1, [4, 9]] = 0.45, 0.5
-    found.scores[2] = 0.2
+    found.scores[2] = 0.15
     return found
 
 

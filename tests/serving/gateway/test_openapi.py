@@ -15,7 +15,13 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug import exceptions
 
-from digit_core.errors import ClientClosedError, ConnectionFailedError, DigitError, ImageError
+from digit_core.errors import (
+    ClientClosedError,
+    ConnectionFailedError,
+    DigitError,
+    ImageError,
+    InvalidOptionError,
+)
 from digit_core.images import NoInkError, to_png
 from digit_core.results import Digit, Line, Models, ModelVersion, Network, Prediction, Reading, members
 from digit_serving.gateway import errors
@@ -95,8 +101,8 @@ def test_documented_codes_are_those_of_the_error_classes() -> None:
         exceptions.RequestEntityTooLarge,
         exceptions.UnsupportedMediaType,
     }
-    # ImageError is abstract; only the clients raise two of these, only functions NoInkError.
-    others = {ImageError, ClientClosedError, ConnectionFailedError, NoInkError}
+    # ImageError is abstract; only the clients raise three of these, only functions NoInkError.
+    others = {ImageError, ClientClosedError, ConnectionFailedError, InvalidOptionError, NoInkError}
     ours = {*subclasses(errors.GatewayError), *subclasses(DigitError)} - others
     kinds = {kind for kind in ours if kind.__module__.startswith("digit_")} | http_errors
     answers = [errors.problem_kind(kind) for kind in kinds]

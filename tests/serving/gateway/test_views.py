@@ -307,7 +307,7 @@ def test_read_box_outside_is_the_error_of_its_part(http: FlaskClient, digits: An
     number = to_png(draw_number(digits, "27"))
     outside = {"box": "240,0,10,10"}
     problem = assert_problem(http.post("/v1/read", query_string=outside, data=number), 422, "wrong_shape")
-    assert "box [240, 0, 10, 10] shows nothing of the picture, 240×160 pixels" in problem["detail"]
+    assert "box [240, 0, 10, 10] lies outside of the picture, which has 240×160 pixels" in problem["detail"]
 
 
 def test_read_more_parts_than_digits_are_refused(
