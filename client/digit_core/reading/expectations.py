@@ -230,6 +230,14 @@ def parse_expectation(expect: str | Sequence[str] | None = None, check: str | No
     return _pattern(expect, _parse_check(check))
 
 
+def fits(text: str, expectation: Expectation) -> bool:
+    """Return True if the digits of a text are as expected; signs don't count."""
+    states = {expectation.start}
+    for digit in filter(str.isdecimal, text):
+        states = {step.state for state in states for step in expectation.steps(state, int(digit))}
+    return any(expectation.end(state) for state in states)
+
+
 def _pattern(text: str, check: _Check) -> _Pattern:
     if not text:
         raise ValueError("the pattern is empty; in a URL, write %23 for #")

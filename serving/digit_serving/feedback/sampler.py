@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from digit_core.errors import DigitError
 from digit_core.feedback.records import Record
 from digit_core.feedback.table import StoreError
+from digit_core.reading.expectations import fits
 from digit_core.recognition import to_pixels
 from digit_core.results import Digit, Prediction, Reading
 from digit_serving.feedback.errors import FeedbackFullError
@@ -60,8 +61,7 @@ class Sampler(Observer):
         self._queued_bytes += size
         # Copies: an item of an array would keep all of it in memory.
         pictures = {index: each if isinstance(each, bytes) else each.copy() for index, each in sent.items()}
-        request = {"request_id": context.request_id, "caller": context.key, "sent_at": datetime.now(UTC)}
-        self._executor.submit(self._save, route, pictures, results, request, size)
+        self._executor.submit(self._save, route, pictures, results, context, size)
 
     def close(self) -> None:
         """Store the pictures that wait."""
@@ -72,23 +72,27 @@ class Sampler(Observer):
         route: Route,
         pictures: Mapping[int, bytes | NDArray[Any]],
         results: Mapping[int, Prediction | Reading],
-        request: Mapping[str, Any],
+        context: RequestContext,
         size: int,
     ) -> None:
         """Store the parts of the pictures, in the thread."""
-        name, card = route.served.model.name, route.served.card
+        name, card, options = route.served.model.name, route.served.card, context.options
+        request = {"request_id": context.request_id, "caller": context.key, "sent_at": datetime.now(UTC)}
         try:
             records: list[Record] = []
             for index, picture in pictures.items():
                 result = results[index]
                 answers: Sequence[Prediction | Digit | None]
                 answers = [result] if isinstance(result, Prediction) else result.digits or [None]
+                # A refused reading has no boxes: the part that the call names is what the label is about.
+                asked = options["box"][index % options.parts] if options.get("box") else None
+                boxes = [(answer and answer.box) or asked for answer in answers]
                 shown = picture if isinstance(picture, bytes) else to_pixels(picture, card)
-                around = [digit.box for digit in result.digits] if isinstance(result, Reading) else None
+                around = [box for box in boxes if box] if isinstance(result, Reading) else None
                 with self._work.large:
                     parts = cut(
                         shown,
-                        [answer.box if answer else None for answer in answers],
+                        boxes,
                         around=around,
                         max_pixels=self._settings.max_pixels,
                         exif=card.prepare.exif,
@@ -97,7 +101,10 @@ class Sampler(Observer):
                 digits = [*to_records(parts[-len(answers) :], answers, **common)]
                 records += digits
                 if isinstance(result, Reading):
-                    whole = to_whole(parts[0], digits, result.confidence, around or (), result.candidates)
+                    expected, candidates = options.expectation, result.candidates
+                    if expected:
+                        candidates = tuple(each for each in candidates if fits(each.text, expected))
+                    whole = to_whole(parts[0], digits, result.confidence, around or (), candidates)
                     records.append(whole)
             self._store.submit(self._store.saving(records)).result()
             for record in records:

@@ -114,10 +114,11 @@ class LabellingRecord(TypedDict):
     image: Png
     """The picture, or what is around its boxes."""
     boxes: Sequence[results.Box]
-    """Parts that the label is about; none if it is all of the image."""
+    """Parts that the label is about, or the part that the call named if nothing was read there; none if it is
+    all of the image."""
     candidates: Sequence[str] | None
-    """Numbers that the picture may show, which don't tell the answer: none if there is but one. Null unless
-    the label is a number."""
+    """Numbers that the picture may show, and that the call expected, which don't tell the answer: none if
+    there is but one. Null unless the label is a number."""
 
 
 class LabellingRecords(TypedDict):

@@ -5,10 +5,11 @@ import gzip
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache, partial
-from importlib.metadata import version
+from html import escape
+from importlib.metadata import metadata, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -67,7 +68,7 @@ _SECURITY_HEADERS = {
 }
 _STATIC = Path(__file__).with_name("static")
 _SWAGGER = Path(__file__).with_name("swagger")
-_SCRIPTS = ("main.js", "share.js", "why.js")
+_SCRIPTS = ("inside.js", "main.js", "share.js", "why.js")
 """Scripts that the page names, or imports on demand; the others are modules that it imports at once."""
 _SWAGGER_UI = Path(str(files("flask_swagger_ui"))) / "dist"
 _SWAGGER_UI_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
@@ -193,7 +194,7 @@ def pages(settings: Settings) -> Blueprint:
     # Preload the modules that main.js imports: browsers would find them only once it has arrived.
     modules = sorted(name for name in own_files if name.endswith(".js") and name not in _SCRIPTS)
     preload = ", ".join(f"<static/{digest}/{name}>; rel=modulepreload" for name in modules)
-    page_html = versioned("index.html")
+    page_html = versioned("index.html").replace(b"<!-- links -->", _links(html))
 
     @blueprint.get("/")
     def page() -> Response:
@@ -231,6 +232,16 @@ def pages(settings: Settings) -> Blueprint:
         return response
 
     return blueprint
+
+
+def _links(html: Mapping[str, Path]) -> bytes:
+    """Return links to the pages of features, by their titles, and to `[project.urls]` of pyproject.toml."""
+    urls = [text.split(", ", 1) for text in metadata("digits").get_all("Project-URL") or ()]
+    for path, file in html.items():
+        _, _, rest = file.read_text().partition("<title>")
+        urls.append([rest.partition("</title>")[0], path.removeprefix("/")])
+    links = (f'<a href="{escape(url)}">{escape(name)}</a>' for name, url in urls)
+    return " ".join(links).encode()
 
 
 @cache

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import orjson
 from flask import Request, Response
 
+from digit_core.options import Options
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
@@ -28,6 +29,7 @@ _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 # Unknown methods share the label value `other`: a caller may send any word, each a new time series.
 _KNOWN_METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}
 _NO_MODEL = ModelRef("")
+_NO_OPTIONS = Options({}, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,8 @@ class RequestContext:
     """Version that answered the first call."""
     results: Sequence[Prediction | Reading] = ()
     """Results of the images."""
+    options: Options = field(default_factory=lambda: _NO_OPTIONS)
+    """Options of a call that answers pictures, once they are checked."""
     trace: Mapping[str, str] = MappingProxyType({})
     """Headers of the W3C trace context for calls to the model server."""
 

@@ -140,6 +140,7 @@ class Views:
             # Each picture's layers are a call of its own, outside the batches.
             reason = f"`layers` needs a request with one image; this request has {len(body)}"
             raise InvalidSelectionError(f"Parameter `include`: {reason}.")
+        context.options = options
         documents, served = self._recognise(context, route, body, options, recognise, describe)
         model: schemas.Model = {
             "name": served.model.name,

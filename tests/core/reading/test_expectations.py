@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from digit_core.reading.expectations import parse_expectation
+from digit_core.reading.expectations import fits, parse_expectation
 from digit_core.reading.peaks import SIGN
 from digit_core.schema import MAX_NUMBERS
 
@@ -70,6 +70,21 @@ def test_expectation_fitting_symbols_have_its_text_and_missed_signs_are_counted(
 def test_expectation_symbols_that_do_not_fit_have_no_text(expect: Any, misfits: tuple[str, ...]) -> None:
     for symbols in misfits:
         assert 0 not in texts(expect, None, symbols).values()
+
+
+@pytest.mark.parametrize(
+    ("expect", "check", "right", "wrong"),
+    [
+        ("####", "2020..2026", "2026", "1026"),
+        ("#{6}", None, "12 3456", "12345"),
+        ("date", None, "2/12/2026", "32/12/2026"),
+        (["0012", "123"], None, "0012", "12"),
+    ],
+)
+def test_fits_text_by_its_digits(expect: Any, check: str | None, right: str, wrong: str) -> None:
+    expectation = parse_expectation(expect, check)
+    assert fits(right, expectation)
+    assert not fits(wrong, expectation)
 
 
 @pytest.mark.parametrize(

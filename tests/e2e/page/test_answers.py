@@ -143,6 +143,43 @@ def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
     expect(page.locator(".reading [type=radio]")).to_have_count(0)
 
 
+# For each box, the number of dark pixels just outside of it.
+INK_AROUND = """boxes => {
+  const canvas = document.querySelector("#drawing");
+  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+  return boxes.map(({ style }) => {
+    const shares = [style.left, style.top, style.width, style.height].map((each) => parseFloat(each) / 100);
+    const [left, top, width, height] = shares;
+    let ink = 0;
+    for (let x = Math.round(left * canvas.width); x < (left + width) * canvas.width; x++) {
+      for (const y of [top - 0.01, top + height + 0.01]) {
+        ink += data[4 * (Math.round(y * canvas.height) * canvas.width + x) + 3] > 128;
+      }
+    }
+    return ink;
+  });
+}"""
+
+
+def test_boxes_hold_the_ink_of_a_thick_pen_and_every_digit_of_two_rows_has_its_tag(
+    open_page: Callable[..., Page],
+) -> None:
+    page = open_page(viewport={"width": 1280, "height": 800})
+    for width, rows in (("10", ["372"]), ("6", ["381", "753"])):
+        page.get_by_label("Pen width").fill(width)
+        for row, text in enumerate(rows):
+            for place, digit in enumerate(text):
+                for stroke in STROKES[int(digit)]:
+                    left, top = 0.31 * place - 0.06, 0.47 * row - 0.02
+                    draw_without_release(page, [(left + x * 0.52, top + y * 0.52) for x, y in stroke])
+                    page.mouse.up()
+        expect(page.locator(".reading")).to_have_text("".join(rows))
+        expect(page.locator("#boxes b")).to_have_text([*"".join(rows)])
+        assert page.locator("#boxes div").evaluate_all(INK_AROUND) == [0] * len("".join(rows))
+        assert page.locator("#boxes div").evaluate_all(COVERING_TAGS) == 0
+        page.get_by_role("button", name="Clear").click()
+
+
 def test_long_number_written_with_the_default_pen_is_read(page: Page) -> None:
     page.locator("#drawing").focus()
     for place, digit in enumerate((2, 0, 1, 7)):

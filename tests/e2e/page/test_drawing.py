@@ -14,7 +14,7 @@ from playwright.sync_api import Page, Route, expect
 from digit_core.images import to_png
 from tests.e2e.page.accessibility import assert_accessible, violations
 from tests.e2e.page.pen import STROKES, draw, draw_without_release, to_viewport
-from tests.e2e.page.responses import reading_of
+from tests.e2e.page.responses import reading_of, respond_with_lines
 from tests.e2e.page.steps import show_example
 
 pytestmark = pytest.mark.e2e
@@ -127,6 +127,19 @@ def test_empty_page_invites_and_each_example_is_read(page: Page) -> None:
         show_example(page, str(digit))
 
 
+def test_keys_write_a_number_beside_what_is_drawn(page: Page) -> None:
+    draw(page, 3)
+    expect(page.locator(".reading")).to_have_text("3")
+    page.locator("#drawing").focus()
+    for text in ("30", "307", "3071"):
+        page.keyboard.press(text[-1])
+        expect(page.locator(".reading")).to_have_text(text)
+    expect(page.locator("#boxes b")).to_have_text([*"3071"])
+    for text in ("307", "30", "3"):
+        page.keyboard.press("Backspace")
+        expect(page.locator(".reading")).to_have_text(text)
+
+
 def test_reload_and_link_show_the_same_drawing_and_images_have_no_link(
     page: Page, open_page: Callable[..., Page]
 ) -> None:
@@ -175,11 +188,12 @@ def test_copied_calls_print_what_the_page_shows(page: Page, tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", text_of("Python")], check=True, cwd=tmp_path)
 
 
-def test_picture_to_share_shows_drawing_answer_and_bars(page: Page, tmp_path: Path) -> None:
-    show_example(page, "4")
-    page.get_by_role("button", name="Copy link or call").click()
+def test_picture_to_download_shows_drawing_boxes_answer_and_bars(page: Page, tmp_path: Path) -> None:
+    respond_with_lines(page, "4444", probabilities=[0.88 if digit == 4 else 0.01 for digit in range(10)])
+    page.get_by_role("button", name="Example: 4").click()
+    expect(page.locator("#boxes .doubtful")).to_have_text(["4"] * 4)
     with page.expect_download() as download:
-        page.get_by_role("link", name="Download picture").click()
+        page.get_by_role("button", name="Download picture").click()
     download.value.save_as(tmp_path / "digits.png")
     with Image.open(tmp_path / "digits.png") as picture:
         pixels = np.asarray(picture.convert("RGB"), int)
@@ -189,6 +203,9 @@ def test_picture_to_share_shows_drawing_answer_and_bars(page: Page, tmp_path: Pa
     assert is_dark[:, :600].sum() > 5000
     assert is_dark[:200, 640:].sum() > 500
     assert is_blue[200:, 640:].sum() > 4000
+    # Boxes and tags of digits that are not sure have the colour of a warning.
+    is_brown = (pixels[:, :, 0] > 120) & (pixels[:, :, 2] < 40)
+    assert is_brown[:, :600].sum() > 4 * 30 * 20
 
 
 def test_offline_then_online_keeps_drawing_and_shows_prediction(
@@ -218,7 +235,8 @@ def test_answer_while_next_is_due_is_dimmed_and_the_newest_wins(page: Page) -> N
             page.get_by_role("button", name=f"Example: {digit}").click()
         expect(page.locator(".answer")).to_have_attribute("aria-busy", "true")
         expect(page.locator(".reading")).to_have_text("5")
-        expect(page.locator(".reading")).to_have_css("opacity", "0.4")
+        expect(page.locator(".reading")).to_have_css("opacity", "0.65")
+        assert violations(page) == []
         page.wait_for_function("new Promise(requestAnimationFrame)")
         assert len(held) == count
     for route, digit in zip(reversed(held), "38", strict=True):

@@ -154,14 +154,22 @@ def test_image_of_kind_that_the_service_knows_is_sent_as_it_is_and_another_as_bo
     assert (kind, width) == ("image/png", 1600)
 
 
-def test_image_undecodable_file_shows_error_and_keeps_drawing(page: Page, tmp_path: Path) -> None:
+def test_image_undecodable_file_shows_error_in_place_of_the_drawing_until_undo(
+    page: Page, tmp_path: Path
+) -> None:
     draw(page, 1)
     expect(page.locator(".reading")).to_have_text("1")
     file = tmp_path / "notes.png"
     file.write_text("no image")
     page.get_by_label("Image").set_input_files(file)
-    expect(page.locator("#error")).to_have_text("The browser can’t open this file as an image.")
+    error = page.locator("#error")
+    expect(error).to_have_text(
+        "The browser can’t open notes.png as a picture. Undo brings back what was here."
+    )
+    expect(page.locator(".reading")).to_be_empty()
+    page.get_by_role("button", name="Undo").click()
     expect(page.locator(".reading")).to_have_text("1")
+    expect(error).to_be_empty()
 
 
 def test_image_with_problem_shows_its_detail(page: Page, expected_errors: list[str]) -> None:

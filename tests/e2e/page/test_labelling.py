@@ -329,7 +329,8 @@ def test_number_is_typed_and_stored_by_enter(open_labelling: OpenLabelling, labe
     page.keyboard.press("Enter")
     expect_left(page, 3)
     page.keyboard.type("12/3")
-    page.keyboard.press("Enter")
+    for _ in range(2):
+        page.keyboard.press("Enter")
     expect_left(page, 2)
     expect(field).to_have_value("")
     page.keyboard.type("4x")
@@ -341,9 +342,37 @@ def test_number_is_typed_and_stored_by_enter(open_labelling: OpenLabelling, labe
     page.keyboard.press("-")
     expect_left(page, 1)
     field.fill("5")
-    page.get_by_role("button", name="Store").click()
+    for _ in range(2):
+        page.get_by_role("button", name="Store").click()
     expect(page.get_by_text("Nothing is left to label.")).to_be_visible()
     expect_numbers(labelling, "123", "", "5")
+
+
+def test_number_of_another_length_is_asked_for_once(
+    open_labelling: OpenLabelling, labelling: Labelling
+) -> None:
+    add_reading(labelling, ["17", "77"])
+    page = open_labelling()
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text(
+        "The picture seems to show 2 digits. Press Enter again to store 1."
+    )
+    assert violations(page) == []
+    page.keyboard.type("23")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("Press Enter again to store 123.")
+    expect_left(page, 1)
+    page.keyboard.press("Enter")
+    expect(page.locator("#last")).to_have_text("Last: 123")
+    expect_numbers(labelling, "123")
+
+
+def test_page_of_digits_links_to_the_labels(open_labelling: OpenLabelling) -> None:
+    page = open_labelling()
+    page.goto(page.url.removesuffix("label"))
+    page.get_by_role("link", name="Label pictures").click()
+    expect(page).to_have_title("Label pictures")
 
 
 def test_digits_of_a_number_are_outlined_in_a_picture_as_wide_as_the_column(

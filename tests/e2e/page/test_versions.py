@@ -45,7 +45,9 @@ def test_both_versions_answer_side_by_side(page: Page) -> None:
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     menu = page.get_by_label("Compare with version")
-    expect(menu.locator("option")).to_have_text(["none", "3 · convnet", "2 · canary · convnet"])
+    expect(menu.locator("option")).to_have_text(
+        ["none", "3 · convolutional network", "2 · canary · convolutional network"]
+    )
     write(page, "17")
     expect(page.locator(".reading")).to_have_text(["17", "17"])
     expect(page.locator(".source")).to_contain_text(["Version 1 · stable", "Version 3"])
@@ -91,9 +93,7 @@ def test_versions_that_differ_are_named_with_network_and_accuracy_and_marked(pag
         "They differ"
     )
     expect(page.locator(".reading .differs")).to_have_text(["7", "1"])
-    expect(page.locator(".source b")).to_contain_text(
-        ["Convnet · test accuracy 9", "Convnet · test accuracy 9"]
-    )
+    expect(page.locator(".source b")).to_contain_text(["Convolutional network, test accuracy 9"] * 2)
     page.get_by_label("Compare with version").select_option("2")
     expect(page.locator("#difference")).to_contain_text("They differ: 77 or 7?")
     page.get_by_label("Compare with version").select_option("")
@@ -119,6 +119,35 @@ def test_blank_picture_is_no_digit_for_both_versions(page: Page, tmp_path: Path)
     expect(page.locator(".bars .best")).to_have_text(["none99%", "none99%"])
 
 
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1440, 900)])
+def test_look_inside_is_a_panel_of_one_screen_whose_button_stays(page: Page, width: int, height: int) -> None:
+    page.set_viewport_size({"width": width, "height": height})
+    page.get_by_role("button", name="Example: 4").click()
+    page.get_by_role("button", name="Look inside").click()
+    expect(page.locator(".layers li").last).to_be_attached()
+    page.locator("#networks").evaluate("networks => networks.scrollTo(0, networks.scrollHeight)")
+    close = page.get_by_role("button", name="Close")
+    expect(close).to_be_in_viewport(ratio=1)
+    assert page.locator("#inside").evaluate("panel => panel.offsetHeight") <= height
+    # The panel follows the drawing.
+    first = page.locator(".layers img").first
+    source = first.get_attribute("src") or ""
+    page.get_by_role("button", name="Example: 7").dispatch_event("click")
+    expect(first).not_to_have_attribute("src", source)
+    close.click()
+    expect(page.get_by_role("button", name="Look inside")).to_be_focused()
+    page.get_by_role("button", name="Look inside").click()
+    page.get_by_role("button", name="Clear").click()
+    expect(page.locator("#inside")).to_be_hidden()
+
+
+def test_link_compares_an_example_by_both_networks(page: Page) -> None:
+    page.get_by_label("Compare with version").select_option("")
+    page.get_by_role("button", name="Compare networks").click()
+    expect(page.locator(".reading p")).to_have_text(["2026", "17"] * 2)
+    expect(page.get_by_label("Compare with version")).to_have_value("3")
+
+
 def test_look_inside_shows_the_layers_of_both_versions(page: Page) -> None:
     inside = page.get_by_role("button", name="Look inside")
     page.get_by_role("button", name="Example: 4").click()
@@ -132,6 +161,7 @@ def test_look_inside_shows_the_layers_of_both_versions(page: Page) -> None:
         size = layers.locator("img").first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
         assert size == [120, 60]
     expect(page.locator(".layers").first).to_be_in_viewport()
+    expect(page.locator("#inside h3")).to_contain_text(["Convolutional network"] * 2)
     # The map under the pointer is enlarged, and stays under it.
     picture = page.locator(".layers img").first
     width = picture.evaluate("image => image.getBoundingClientRect().width")
@@ -139,8 +169,8 @@ def test_look_inside_shows_the_layers_of_both_versions(page: Page) -> None:
     expect(picture).to_have_css("transform", "matrix(3, 0, 0, 3, 0, 0)")
     assert picture.evaluate("image => image.getBoundingClientRect().width") == pytest.approx(3 * width)
     assert_accessible(page)
-    inside.click()
-    expect(page.locator(".layers").first).to_be_hidden()
+    page.get_by_role("button", name="Close").click()
+    expect(page.locator(".layers")).to_have_count(0)
 
 
 def test_look_inside_paints_weights_on_pixels_over_the_drawing(page: Page) -> None:

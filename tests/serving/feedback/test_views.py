@@ -243,6 +243,30 @@ def test_sampled_pictures_wait_for_a_label_by_their_request_id(
     assert labels_of("id-3") == ["123", None]
 
 
+@pytest.mark.parametrize(
+    ("expect", "refusal", "has_candidates"), [("#{1,2}", "unsure", True), ("####", "unexpected", False)]
+)
+def test_refused_part_is_sampled_with_its_box_and_the_candidates_that_fit(
+    sampled: FlaskClient, sqlite_url: str, digits: Any, expect: str, refusal: str, has_candidates: bool
+) -> None:
+    page, box = draw_number(digits, "27", "13"), (30, 110, 180, 100)
+    query = {"box": ",".join(map(str, box)), "expect": expect, "min_confidence": "1"}
+    answer = sampled.post("/v1/read", data=to_png(page), query_string=query).get_json()["readings"][0]
+    assert answer["refusal"] == refusal
+    assert any(each["text"] == "13" for each in answer["candidates"])
+    whole, part = wait_for(sqlite_url, 2)
+    assert whole.reading
+    (place,) = whole.reading["boxes"]
+    assert (place, part.box) == (whole.box, whole.box)
+    left, top, *size = place
+    assert tuple(size) == box[2:]
+    shown = decode(whole.picture)
+    assert np.array_equal(shown[top : top + 100, left : left + 180], page[110:210, 30:210])
+    texts = whole.reading["candidates"]
+    assert ("13" in texts) == has_candidates
+    assert bool(texts) == has_candidates
+
+
 def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, sqlite_url: str, digits: Any) -> None:
     instance = (digits.one(5) / 255).ravel().tolist()
     assert sampled.post("/v1/predict", json={"instances": ["no", instance]}).status_code == 200

@@ -4,6 +4,7 @@ import gzip
 import re
 import shutil
 import time
+from email.message import Message
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.tfserving.connection import AsyncConnection
+from digit_serving.gateway import ops
 from digit_serving.gateway.ops import ModelWarnings
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -100,6 +102,16 @@ def test_docs_page_refers_to_existing_files(offline_http: FlaskClient) -> None:
     names = re.findall(r'(?:src|href)="docs/([^"]+)"', page.text)
     assert len(names) == 5
     assert all(offline_http.get(f"/docs/{name}").status_code == 200 for name in names)
+
+
+def test_page_links_to_the_urls_of_the_package(
+    start_gateway: StartGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = Message()
+    package["Project-URL"] = "Source & tutorial, https://digits.example/?a&b"
+    monkeypatch.setattr(ops, "metadata", lambda _: package)
+    link = '<a href="https://digits.example/?a&amp;b">Source &amp; tutorial</a>'
+    assert link in start_gateway().get("/").text
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/nothing", "/static/main.js"])

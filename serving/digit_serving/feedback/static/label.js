@@ -25,6 +25,8 @@ let left = 0;
 const skipped = new Set();
 /** Last picture with a label, which can be withdrawn: {record, label}, or null. */
 let last = null;
+/** Number of another length than the current picture's that was given once, or null: given again, it is stored. */
+let asked = null;
 /** True while a request is on its way: a key that is pressed then has no effect. */
 let isBusy = false;
 
@@ -105,6 +107,7 @@ async function fetchPictures() {
 
 async function show() {
   const [record] = waiting;
+  asked = null;
   find("#last").textContent = last ? `Last: ${last.label || task.texts.noLabel}` : "";
   find("#undo-label").disabled = !last;
   find("#progress").textContent = `${left.toLocaleString("en")} left`;
@@ -138,6 +141,16 @@ function outline({ naturalWidth, naturalHeight }, [across, down], [left, top, wi
 function lookAgain() {
   skipped.clear();
   return fetchPictures();
+}
+
+/** Store the number of the field, or ask once if neither the picture nor a candidate has as many digits. */
+function giveNumber() {
+  const [{ boxes, candidates }] = waiting;
+  const digitsIn = (text) => text.replaceAll(/\D/g, "").length;
+  const lengths = [boxes.length, ...candidates.map(digitsIn)];
+  if (boxes.length < 2 || lengths.includes(digitsIn(field.value)) || asked === field.value) return give(field.value);
+  asked = field.value;
+  find("#problem").textContent = `The picture seems to show ${boxes.length} digits. Press Enter again to store ${asked}.`;
 }
 
 /** Go to the next picture. */
@@ -216,7 +229,7 @@ menu.addEventListener("change", () => {
 });
 find("#number").addEventListener("submit", (event) => {
   event.preventDefault();
-  give(field.value);
+  if (waiting.length) giveNumber();
 });
 field.addEventListener("keydown", ({ key }) => key === "Escape" && showLabels(waiting[0].candidates));
 find("#none").addEventListener("click", () => give(""));

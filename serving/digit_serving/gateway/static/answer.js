@@ -1,7 +1,7 @@
 // Answer view: what one version answers to the picture. Several digits are radio buttons; the bars and the network's
 // input are those of the chosen one.
 import { isLarge, toDataUrl } from "./images.js";
-import { describeLayer, formatPercent, ranked } from "./messages.js";
+import { formatPercent, ranked } from "./messages.js";
 
 // Labels up to this length are shown in the size of a digit, and fit under vertical bars.
 const SHORT_LENGTH = 2;
@@ -9,8 +9,6 @@ const SHORT_LENGTH = 2;
 const MAX_LABELS = 11;
 const BEST = 5;
 const ZERO = formatPercent(0);
-// Width of a layer's unit, scale of its maps, and largest width, in pixels of the page.
-const [UNIT_SIDE, MAP_SCALE, MAX_WIDTH] = [30, 8, 480];
 
 export class AnswerView {
   #root;
@@ -89,18 +87,6 @@ export class AnswerView {
     return this.#answers[this.#chosen];
   }
 
-  /** Show the network's layers {name, shape, image, weights}, and scroll to them if `isNew`. `paintWeights` receives a
-   *  canvas, weights and the network's input. */
-  async showLayers(layers, paintWeights, isNew) {
-    const list = this.#find(".layers");
-    const paint = (canvas, weights) => paintWeights(canvas, weights, this.chosen.image);
-    list.replaceChildren(...layers.map((layer) => createLayer(layer, layers, paint)));
-    if (!layers.length) list.append(createElement("li", "This version was published without a look inside."));
-    // Pictures have their heights once they are decoded.
-    await Promise.all([...list.querySelectorAll("img")].map((picture) => picture.decode()));
-    if (isNew) list.scrollIntoView();
-  }
-
   /** Mark the digits that the other version reads otherwise; `labels` are its own. */
   markDifferences(labels) {
     this.#radios.forEach((radio, index) => {
@@ -156,32 +142,8 @@ function createLine(choices) {
   return line;
 }
 
-function createLayer(layer, layers, paint) {
-  const { name, shape, image, weights } = layer;
-  const count = shape.at(-1);
-  const text = shape.length > 1 ? `${count} maps of ${shape[0]}×${shape[1]}` : `${count} unit${count > 1 ? "s" : ""}`;
-  const item = createElement("li", describeLayer(layer, layers.indexOf(layer), layers.length));
-  item.prepend(createElement("b", `${name}: ${text}`), " ");
-  // A row has up to 16 units, or 8 maps.
-  const width = shape.length > 1 ? 8 * MAP_SCALE * (shape[1] + 1) : Math.min(count, 16) * UNIT_SIDE;
-  const pictures = [Object.assign(new Image(), { src: toDataUrl(image), alt: "", width: Math.min(width, MAX_WIDTH) })];
-  if (weights) pictures.unshift(createElement("canvas", ""));
-  if (weights) paint(pictures[0], weights);
-  for (const picture of pictures) {
-    const frame = createElement("div", "");
-    frame.append(picture);
-    frame.addEventListener("pointermove", (event) => enlarge(picture, frame.getBoundingClientRect(), event));
-    item.append(frame);
-  }
-  return item;
-}
-
-/** Let the place under the pointer stay where it is while page.css enlarges the picture. */
-function enlarge(picture, { left, top }, { clientX, clientY }) {
-  picture.style.transformOrigin = `${clientX - left}px ${clientY - top}px`;
-}
-
-function createElement(name, textContent) {
+/** Create an element with this text. */
+export function createElement(name, textContent) {
   return Object.assign(document.createElement(name), { textContent });
 }
 

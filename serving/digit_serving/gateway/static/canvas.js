@@ -1,5 +1,6 @@
 // The paper: its canvas, which shows pen strokes or one image and keeps an undo history, and over it the boxes in which
 // the network looked. Its side is 1; several boxes have their labels on tags.
+import { isSure } from "./messages.js";
 import { drawStrokes, roundForLink } from "./strokes.js";
 
 // Side in pixels of the drawing that is sent: ten times the network's 28.
@@ -11,8 +12,8 @@ const TAP_DISTANCE = 0.02;
 const POINT_DISTANCE = 0.006;
 // Space between ink and box, as a fraction of the paper's width.
 const PADDING = 0.015;
-// Side of a tag on the smallest paper, as a fraction of its width.
-const TAG_SIDE = 0.07;
+// Side of a tag in the page's font size.
+const TAG_REMS = 1.375;
 
 /** Dispatches "strokechange" while a stroke is drawn, "strokeend" at its end, "replace" on any other change, and "tap"
  *  with the point as `detail` for a tap on a tap target. */
@@ -191,16 +192,17 @@ export class Boxes {
     this.#root = root;
   }
 
-  /** Show the boxes of answers {label, box}; each box is [left, top, width, height] as fractions of the paper. */
+  /** Show the boxes of answers {label, box, …}, and mark those that are not sure; each box is [left, top, width, height] as fractions of the paper. */
   show(answers) {
-    this.#boxes = answers.map(({ box: [left, top, width, height] }) => [
-      left - PADDING,
-      top - PADDING,
-      width + 2 * PADDING,
-      height + 2 * PADDING,
-    ]);
-    const places = answers.length > 1 ? tagPlaces(this.#boxes) : [""];
-    this.#root.replaceChildren(...answers.map(({ label }, index) => createBox(label, this.#boxes[index], places[index])));
+    this.#boxes = answers.map(({ box: [left, top, width, height] }) => {
+      // Boxes stay on the paper, which shows nothing beside it.
+      const [x, y] = [left, top].map((edge) => Math.max(0, edge - PADDING));
+      const [right, bottom] = [left + width, top + height].map((edge) => Math.min(1, edge + PADDING));
+      return [x, y, right - x, bottom - y];
+    });
+    const side = (TAG_REMS * parseFloat(getComputedStyle(document.documentElement).fontSize)) / this.#root.parentElement.clientWidth;
+    const places = answers.length > 1 ? tagPlaces(this.#boxes, side) : [""];
+    this.#root.replaceChildren(...answers.map((answer, index) => createBox(answer, this.#boxes[index], places[index])));
   }
 
   choose(index) {
@@ -235,20 +237,24 @@ export function toPaper([left, top, ...size], picture) {
   return [pictureLeft + left * scale, pictureTop + top * scale, ...size.map((length) => length * scale)];
 }
 
-/** Return the place of each box's tag: "above" or "below", or "" where it would cover another box or tag. */
-function tagPlaces(boxes) {
+/** Return the place of each box's tag: "above", "below" or "within" the box, at its left or "right", or "" where it would
+ *  cover another box or tag; `side` is a tag's, as a fraction of the paper's. */
+function tagPlaces(boxes, side) {
   const tags = [];
   return boxes.map((box) => {
-    const [left, top, , height] = box;
-    const tops = { above: top - TAG_SIDE, below: top + height };
-    const isFree = (place) => {
-      const tag = [left, tops[place], TAG_SIDE, TAG_SIDE];
-      const isOnPaper = tag[1] >= 0 && tag[1] + TAG_SIDE <= 1;
+    const [left, top, width, height] = box;
+    const tops = { above: top - side, below: top + height, within: top };
+    const lefts = { "": left, " right": left + width - side };
+    const places = Object.entries(tops).flatMap(([name, y]) =>
+      Object.entries(lefts).map(([end, x]) => ({ name: name + end, tag: [x, y, side, side] })),
+    );
+    const isFree = ({ tag }) => {
+      const isOnPaper = Math.min(...tag) >= 0 && Math.max(tag[0], tag[1]) + side <= 1;
       return isOnPaper && ![...boxes, ...tags].some((other) => other !== box && overlap(tag, other));
     };
-    const place = Object.keys(tops).find(isFree) ?? "";
-    if (place) tags.push([left, tops[place], TAG_SIDE, TAG_SIDE]);
-    return place;
+    const place = places.find(isFree);
+    if (place) tags.push(place.tag);
+    return place?.name ?? "";
   });
 }
 
@@ -257,9 +263,10 @@ function overlap([left, top, width, height], [otherLeft, otherTop, otherWidth, o
   return !isBeside && top < otherTop + otherHeight && otherTop < top + height;
 }
 
-function createBox(text, [left, top, width, height], place) {
+function createBox(answer, [left, top, width, height], place) {
   const box = document.createElement("div");
-  if (place) box.append(Object.assign(document.createElement("b"), { textContent: text, className: place }));
+  box.classList.toggle("doubtful", !isSure(answer));
+  if (place) box.append(Object.assign(document.createElement("b"), { textContent: answer.label, className: place }));
   Object.entries({ left, top, width, height }).forEach(([name, share]) => (box.style[name] = `${100 * share}%`));
   return box;
 }

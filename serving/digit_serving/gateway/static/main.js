@@ -7,7 +7,7 @@ import { keepFile, keptFile, onImageFile, openImage, turnImage } from "./images.
 import { describeVersion, modelInAddress, showModels, VersionMenu } from "./menus.js";
 import * as messages from "./messages.js";
 import { Scheduler } from "./scheduler.js";
-import { decodeStrokes, encodeStrokes, EXAMPLES, inkBox, toSvgPaths } from "./strokes.js";
+import { append, decodeStrokes, encodeStrokes, EXAMPLES, holdInk, inkBox, toSvgPaths } from "./strokes.js";
 import { DIGITS, showTask, Task } from "./task.js";
 
 // Delay before screen readers announce an answer, so that they are silent while the user draws.
@@ -32,6 +32,7 @@ const versionMenu = new VersionMenu(find("#version"), onOtherVersion);
 const scheduler = new Scheduler(onError);
 const whyButton = find("#why");
 const openButton = find("#open");
+const inside = find("#inside");
 const errorText = find("#error");
 /** Turns the picture; beside the hint that it seems to be turned. */
 const turnButton = Object.assign(document.createElement("button"), { type: "button", textContent: "Turn" });
@@ -42,8 +43,6 @@ let hasReader = true;
 let isDrawing = false;
 /** Token of the image that opens, or null: a later content takes its place. */
 let opening = null;
-/** True from a press on "Look inside" until its layers are in view. */
-let isLookingInside = false;
 /** The result that is shown, with its `content` and the `chosen` one of its answers, or null. */
 let answer = null;
 /** The result of the other version, or null. */
@@ -85,7 +84,7 @@ async function refresh(signal) {
   if (canvas.content !== answer?.content) await readCanvas(signal);
   offerFeedback();
   await explainChosen(signal);
-  await openChosen(signal);
+  await lookInside(signal);
 }
 
 /** Show the answers to the content. The other version's may come later, but before newer content is sent. */
@@ -102,7 +101,6 @@ async function readCanvas(signal) {
 }
 
 async function readPicture(content, picture, signal) {
-  const errorBefore = errorText.textContent;
   const result = await ask(content, picture, versionMenu.version, signal);
   answer = { ...result, content, picture };
   const { answers, lines } = result;
@@ -116,8 +114,7 @@ async function readPicture(content, picture, signal) {
   choose(Math.max(0, penPoint ? boxes.indexAt(penPoint) : 0));
   announce(lines.length ? `${messages.describeReading(result)} ${sentence}` : sentence);
   if (!versionMenu.find(result.version)) refreshModel();
-  // An error that appeared during the request is about a file: keep it.
-  if (errorText.textContent === errorBefore) showError("");
+  showError("");
   const isExplainable = !answer.chosen || task.isWritten || (await (await loadWhy()).canExplain(answer.chosen, task));
   signal.throwIfAborted();
   updateWhy(isExplainable);
@@ -148,10 +145,12 @@ async function ask(content, picture, version, signal) {
   const isRead = reading && (reading.lines.length || isDrawing);
   const result = isRead ? reading : await classify(picture.file, selection, signal);
   result.orientation = content.strokes.length ? undefined : reading?.orientation;
+  const found = result.answers.filter(({ box }) => box);
+  const boxes = holdInk(found.map(({ box }) => toPaper(box, picture)), content.strokes).values();
   for (const each of result.answers) {
     each.isFound = Boolean(each.box);
     each.fileBox = each.box;
-    each.box = each.box ? toPaper(each.box, picture) : inkBox(content.strokes);
+    each.box = each.isFound ? boxes.next().value : inkBox(content.strokes);
   }
   return result;
 }
@@ -196,7 +195,7 @@ function giveFeedback({ picture, answers }, label) {
 
 async function explainChosen(signal) {
   const { content, version, chosen } = answer;
-  const isCurrent = () => isPressed(whyButton) && !isDrawing && content === canvas.content && chosen === answer?.chosen;
+  const isCurrent = () => isExplaining() && !isDrawing && content === canvas.content && chosen === answer?.chosen;
   if (whyButton.disabled || !isCurrent()) return;
   const { explain, paint } = await loadWhy();
   const explanation = await explain(chosen, task, { model: modelInAddress(), version }, signal);
@@ -206,20 +205,38 @@ async function explainChosen(signal) {
   find("main").dataset.explained = content.image ? "image" : "strokes";
 }
 
-/** Show what each layer makes of the chosen digit. */
-async function openChosen(signal) {
+/** Show what each layer of the networks makes of the chosen digit, while the panel is open. */
+async function lookInside(signal) {
   const { content } = canvas;
-  if (!isPressed(openButton) || isDrawing) return;
-  const { paintWeights, toInstance } = await loadWhy();
-  for (const [view, version] of [[answerView, answer.version], [otherView, versionMenu.other]]) {
+  if (inside.hidden || isDrawing) return;
+  const { toInstance } = await loadWhy();
+  const networks = [];
+  for (const [view, version] of [[answerView, answer.version], [otherView, otherAnswer?.version]]) {
     if (!view.chosen || !version) continue;
     const instances = [await toInstance(view.chosen, task)];
     const [{ layers }] = await predict({ instances }, { model: modelInAddress(), version, include: "layers" }, signal);
-    if (content !== canvas.content) return;
-    find("main").dataset.opened = "";
-    await view.showLayers(layers, paintWeights, isLookingInside);
-    isLookingInside = false;
+    const name = messages.describeNetwork(versionMenu.find(version)?.network) || `Version ${version}`;
+    networks.push({ name, input: view.chosen.image, layers });
   }
+  const { showNetworks } = await import("./inside.js");
+  if (content !== canvas.content) return;
+  await showNetworks(find("#networks"), networks);
+  inside.ariaBusy = "false";
+}
+
+function openInside() {
+  inside.hidden = false;
+  inside.ariaBusy = "true";
+  inside.scrollIntoView({ block: "nearest" });
+  find("#close").focus({ preventScroll: true });
+  scheduler.schedule(refresh);
+}
+
+function closeInside() {
+  const hadFocus = inside.contains(document.activeElement);
+  inside.hidden = true;
+  find("#networks").replaceChildren();
+  if (hadFocus) openButton.focus();
 }
 
 function onChoose(index) {
@@ -275,7 +292,7 @@ function clearAnswer(message) {
   announce("");
   updateWhy(true);
   chooseOther();
-  hideInsides();
+  hideExplanation();
 }
 
 /** Enable "Why?" if there is an answer that can be explained. */
@@ -285,8 +302,8 @@ function updateWhy(isExplainable) {
   find("#why-hint").textContent = messages.describeWhy(isExplainable);
 }
 
-function isPressed(button) {
-  return button.getAttribute("aria-pressed") === "true";
+function isExplaining() {
+  return whyButton.ariaPressed === "true";
 }
 
 function onError(error) {
@@ -302,17 +319,16 @@ function showError(message) {
   if (errorText.textContent !== message) errorText.textContent = message;
 }
 
-/** Hide heat map and layers until those of the present content are there. */
-function hideInsides() {
+/** Hide the heat map until that of the present content is there. */
+function hideExplanation() {
   delete find("main").dataset.explained;
-  delete find("main").dataset.opened;
 }
 
 function update() {
-  hideInsides();
+  hideExplanation();
   find("main").toggleAttribute("data-empty", canvas.isEmpty);
   find("#undo").disabled = !canvas.canUndo;
-  find("#clear").disabled = find("#share").disabled = canvas.isEmpty;
+  for (const name of ["#clear", "#share", "#download"]) find(name).disabled = canvas.isEmpty;
   find("#placeholder").hidden = !canvas.isEmpty;
   feedbackView.clear();
   if (!canvas.isEmpty) {
@@ -320,6 +336,7 @@ function update() {
     return scheduler.schedule(refresh);
   }
   scheduler.cancel();
+  closeInside();
   clearAnswer(task.texts.noAnswer);
   showError("");
 }
@@ -328,6 +345,7 @@ function update() {
 function showVersions(versions) {
   const otherBefore = versionMenu.other;
   versionMenu.show(versions);
+  find("#compare").hidden = versions.length < 2;
   if (versionMenu.other !== otherBefore) onOtherVersion();
 }
 
@@ -368,23 +386,35 @@ function keep() {
 function showLinked(fragment, file) {
   const strokes = fragment.startsWith(FRAGMENT) && task.isWritten ? decodeStrokes(fragment.slice(FRAGMENT.length)) : [];
   if (strokes.length) canvas.showStrokes(strokes);
-  else if (file) showImage(openImage(file));
+  else if (file) showImage(openImage(file), "the picture");
 }
 
 async function showCopy() {
-  const { showCopies, toPng } = await import("./share.js");
+  const { showCopies } = await import("./share.js");
   const readsNumber = task.readsNumbers && hasReader;
   const key = task.isMultiLabel ? "predicted_labels" : "label";
   const query = toQuery({ model: modelInAddress(), version: versionMenu.version });
   const url = new URL(`v1/${readsNumber ? "read" : "predict"}${query}`, location.href).href;
   const result = readsNumber ? ["readings", 0, "text"] : ["predictions", 0, key];
   const link = canvas.content.strokes.length ? location.href : "";
-  find("#picture").href = toPng(find("#drawing"), find(".answer"));
   await showCopies(find("#copies"), link, url, await canvas.toPicture(), result);
 }
 
-/** Show an image once it is open, unless other content comes first. */
-async function showImage(image) {
+/** Download the paper with its boxes, and the answer beside it, as a picture. */
+async function download() {
+  const { toPng } = await import("./share.js");
+  const href = toPng(find("#drawing"), document.querySelectorAll("#boxes div"), find(".answer"));
+  Object.assign(document.createElement("a"), { download: "digits.png", href }).click();
+}
+
+/** Let both networks read, at first an example. */
+function compare() {
+  if (canvas.isEmpty && task.readsNumbers) find("#welcome button").click();
+  versionMenu.compare();
+}
+
+/** Show an image of this name once it is open, unless other content comes first. */
+async function showImage(image, name) {
   opening = image;
   find("#paper").ariaBusy = "true";
   announce("Opening the picture.");
@@ -392,7 +422,10 @@ async function showImage(image) {
     const opened = await image;
     if (opening === image) canvas.showImage(opened);
   } catch {
-    if (opening === image) showError("The browser can’t open this file as an image.");
+    if (opening !== image) return;
+    const isLast = canvas.isEmpty;
+    canvas.clear();
+    showError(`The browser can’t open ${name} as a picture.${isLast ? "" : " Undo brings back what was here."}`);
   } finally {
     if (opening === image) stopOpening();
   }
@@ -409,8 +442,9 @@ function onKeyDown(event) {
   const isExample = task.readsNumbers && event.target === find("#drawing") && /^[0-9]$/.test(event.key);
   if ((event.ctrlKey || event.metaKey) && event.key === "z") canvas.undo();
   else if (isFormField || event.ctrlKey || event.metaKey || event.altKey) return;
-  else if (["Delete", "Backspace"].includes(event.key)) canvas.clear();
-  else if (isExample) canvas.showStrokes(EXAMPLES[event.key]);
+  else if (event.key === "Delete") canvas.clear();
+  else if (event.key === "Backspace") canvas.undo();
+  else if (isExample) canvas.showStrokes(append(canvas.content.strokes, event.key));
   else return;
   event.preventDefault();
 }
@@ -443,22 +477,24 @@ find("#pen input").addEventListener("input", ({ target }) => (canvas.penWidth = 
 find("#drawing").addEventListener("click", () => {
   if (!canvas.hasPen && canvas.isEmpty) find("#file").click();
 });
-for (const button of [whyButton, openButton]) {
-  button.addEventListener("click", () => {
-    button.setAttribute("aria-pressed", String(!isPressed(button)));
-    isLookingInside = button === openButton && isPressed(button);
-    hideInsides();
-    scheduler.schedule(refresh);
-  });
-}
-turnButton.addEventListener("click", () => showImage(turnImage(canvas.content.image, answer.orientation)));
-onImageFile(document.querySelectorAll("input[type=file]"), (file) => showImage(openImage(file)));
+whyButton.addEventListener("click", () => {
+  whyButton.ariaPressed = String(!isExplaining());
+  hideExplanation();
+  scheduler.schedule(refresh);
+});
+openButton.addEventListener("click", openInside);
+find("#close").addEventListener("click", closeInside);
+inside.addEventListener("keydown", ({ key }) => key === "Escape" && closeInside());
+turnButton.addEventListener("click", () => showImage(turnImage(canvas.content.image, answer.orientation), "the picture"));
+onImageFile(document.querySelectorAll("input[type=file]"), (file) => showImage(openImage(file), file.name));
 document.addEventListener("keydown", onKeyDown);
 find("#share").addEventListener("click", showCopy);
+find("#download").addEventListener("click", download);
+find("#compare").addEventListener("click", compare);
 find("#examples div").append(...EXAMPLES.map(createExample));
 for (const photo of document.querySelectorAll("#welcome button")) {
   const open = async () => openImage(await (await fetch(photo.querySelector("img").src)).blob());
-  photo.addEventListener("click", () => showImage(open()));
+  photo.addEventListener("click", () => showImage(open(), "the example"));
 }
 find("#demo").innerHTML = [...DEMO].map((digit) => toSvg(EXAMPLES[digit])).join("");
 for (const [order, path] of find("#demo").querySelectorAll("path").entries()) path.style.setProperty("--order", order);

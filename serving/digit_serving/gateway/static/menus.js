@@ -1,5 +1,7 @@
 // Menus of the models and of their versions. A menu with nothing to choose is hidden.
 
+import { describeKind } from "./messages.js";
+
 const PARAMETER = "model";
 
 /** Return the name of the model in the page's address, which can be linked, or "" for the service's default. */
@@ -45,6 +47,13 @@ export class VersionMenu {
     return this.other && this.#stable.version;
   }
 
+  /** Compare with the newest other version, unless another one is chosen. */
+  compare() {
+    if (!this.other) this.#select.selectedIndex = 1;
+    this.#select.dispatchEvent(new Event("change"));
+    this.#select.focus();
+  }
+
   /** Compare with none. */
   reset() {
     this.#select.value = "";
@@ -75,5 +84,5 @@ export class VersionMenu {
 
 /** Return a version's number, labels and network. */
 export function describeVersion({ version, labels, network }) {
-  return [version, ...labels, ...(network ? [network.name] : [])].join(" · ");
+  return [version, ...labels, ...(network ? [describeKind(network.name)] : [])].join(" · ");
 }

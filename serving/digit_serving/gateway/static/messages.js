@@ -13,13 +13,18 @@ export function describeReading({ lines, answers }) {
   return `These are ${answers.length} digits: ${lines.map(({ text }) => text).join(", ")}.`;
 }
 
+/** True for an answer that counts as sure. */
+export function isSure({ shares, index }) {
+  return shares[index] >= SURE;
+}
+
 /** Describe how sure the network is of all answers, without the answers themselves: it is as sure as of the least sure. */
 export function describeCertainty(answers) {
   const shareOf = ({ shares, index }) => shares[index];
   const least = answers.reduce((one, other) => (shareOf(other) < shareOf(one) ? other : one));
   const { index, shares, labels, predicted_labels: named } = least;
   if (named) return `${named.length} of ${labels.length} labels fit.`;
-  if (shares[index] >= SURE) return "The network is sure.";
+  if (isSure(least)) return "The network is sure.";
   const subject = answers.length > 1 ? `digit ${answers.indexOf(least) + 1}` : "it";
   const other = ranked(shares).find((each) => each !== index);
   const alternative = `${subject} could also be ${labels[other] ? nameOf(labels[other]) : NO_DIGIT}.`;
@@ -62,11 +67,16 @@ export function describeDifference(one, other, noLabel) {
   return text === otherText ? `Both read ${text}.` : `They differ: ${text} or ${otherText}?`;
 }
 
+/** Describe the name of a network, with what it is if it is one of those that come with the service. */
+export function describeKind(name) {
+  return { convnet: "convolutional network", perceptron: "perceptron (one layer)" }[name] ?? name;
+}
+
 /** Describe a version's network {name, accuracy}, which may be unknown. */
 export function describeNetwork(network) {
   if (!network) return "";
   const { name, accuracy } = network;
-  return `${capitalize(name)}${accuracy ? ` · test accuracy ${(100 * accuracy).toFixed(1)}%` : ""}`;
+  return `${capitalize(describeKind(name))}${accuracy ? `, test accuracy ${(100 * accuracy).toFixed(1)}%` : ""}`;
 }
 
 /** Describe the explanation that an answer can have, or why it has none. */

@@ -1,5 +1,5 @@
-// Copies of the drawing or picture: a link to the drawing, the call that asks the service about either, and both with the
-// answer as a picture.
+// Copies of the drawing or picture: a link to the drawing, the call that asks the service about either, and either with its
+// boxes and the answer as a picture.
 import { storedKey } from "./api.js";
 import { createCanvas, readDataUrl } from "./images.js";
 
@@ -8,6 +8,8 @@ const MAX_BYTES = 90_000;
 const KEY = "DIGITS_API_KEY";
 // Size in pixels of the picture that is shared, that of links' previews, and its margin.
 const [WIDTH, HEIGHT, MARGIN] = [1200, 630, 45];
+// Side of a digit's tag in that picture.
+const TAG_SIDE = 30;
 
 /** Show the dialog: `link` leads to the drawing, or is ""; `url` is asked about `picture` {file}, and answers by `result`,
  *  a path of keys. */
@@ -38,8 +40,9 @@ async function bodyOf({ file, name }) {
   return { json: JSON.stringify({ images: [await readDataUrl(file)] }), type: "application/json" };
 }
 
-/** Return a PNG of the paper's canvas with the answer's text, sentence and bars as the page shows them, as a data URL. */
-export function toPng(paper, answer) {
+/** Return a PNG of the paper's canvas and boxes, with the answer's text, sentence and bars as the page shows them, as a data
+ *  URL. Digits that are not sure have dashed boxes in the colour of a warning. */
+export function toPng(paper, boxes, answer) {
   const canvas = createCanvas(WIDTH, HEIGHT);
   const context = canvas.getContext("2d");
   const colourOf = (selector, name) => getComputedStyle(document.querySelector(selector))[name];
@@ -48,8 +51,8 @@ export function toPng(paper, answer) {
     context.fillStyle = colour;
     context.fillRect(...rectangle);
   };
-  const write = (text, size, x, y, width, align = "left") => {
-    Object.assign(context, { fillStyle: ink, font: `${size}px ${fontFamily}`, textAlign: align });
+  const write = (text, size, x, y, width, align = "left", colour = ink) => {
+    Object.assign(context, { fillStyle: colour, font: `${size}px ${fontFamily}`, textAlign: align });
     context.fillText(text, x, y, width);
   };
   const side = HEIGHT - 2 * MARGIN;
@@ -57,6 +60,7 @@ export function toPng(paper, answer) {
   fill(colourOf("body", "backgroundColor"), 0, 0, WIDTH, HEIGHT);
   fill(colourOf("#paper", "backgroundColor"), MARGIN, MARGIN, side, side);
   context.drawImage(paper, MARGIN, MARGIN, side, side);
+  for (const box of boxes) drawBox(context, box, side, write);
   const textOf = (selector) => answer.querySelector(selector).innerText.replaceAll(/\s*\n\s*/g, "   ");
   write(textOf(".reading") || "–", 96, left, 130, room);
   write(textOf(".certainty"), 26, left, 180, room);
@@ -73,6 +77,23 @@ export function toPng(paper, answer) {
     write(percent, 22, WIDTH - MARGIN, y + 22, 70, "right");
   });
   return canvas.toDataURL();
+}
+
+/** Draw a box of the paper with its tag. */
+function drawBox(context, box, side, write) {
+  const { borderColor } = getComputedStyle(box);
+  const shares = ["left", "top", "width", "height"].map((name) => parseFloat(box.style[name]) / 100);
+  const [left, top, width, height] = shares.map((share, axis) => share * side + (axis < 2 ? MARGIN : 0));
+  Object.assign(context, { strokeStyle: borderColor, fillStyle: borderColor, lineWidth: 3 });
+  context.setLineDash(box.classList.contains("doubtful") ? [9, 6] : []);
+  context.strokeRect(left, top, width, height);
+  const tag = box.querySelector("b");
+  if (!tag) return;
+  const [place, end] = tag.classList;
+  const x = end ? left + width - TAG_SIDE : left;
+  const y = { above: top - TAG_SIDE, below: top + height, within: top }[place];
+  context.fillRect(x, y, TAG_SIDE, TAG_SIDE);
+  write(tag.textContent, 22, x + TAG_SIDE / 2, y + 23, TAG_SIDE, "center", getComputedStyle(tag).color);
 }
 
 /** Return the call in each language, which prints the answer. */

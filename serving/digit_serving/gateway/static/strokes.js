@@ -1,6 +1,9 @@
 // Strokes: {width, points}, the pen's width and [x, y] pairs, all as fractions of the canvas's width.
 
 const EXAMPLE_WIDTH = 0.08;
+// Space before a digit that is appended, as a share of its height, and the most that all digits take of the paper's width.
+const GAP = 0.2;
+const MOST_WIDTH = 0.9;
 
 // Polylines of each example digit: alternating x and y in hundredths of the canvas's width.
 const POLYLINES = [
@@ -56,6 +59,47 @@ export function inkBox(strokes) {
   const [left, top] = [0, 1].map((axis) => Math.min(...edges(axis, -1)));
   const [right, bottom] = [0, 1].map((axis) => Math.max(...edges(axis, 1)));
   return [left, top, right - left, bottom - top];
+}
+
+/** Return the boxes, grown to hold the ink nearest to each: those of the reader cut the ends of thick strokes. A stroke
+ *  that lies mostly outside of all boxes belongs to none. */
+export function holdInk(boxes, strokes) {
+  const inks = boxes.map(([left, top, ...size]) => [{ width: 0, points: [[left, top], [left + size[0], top + size[1]]] }]);
+  for (const { width, points } of strokes) {
+    const distances = points.map((point) => boxes.map((box) => distanceFrom(box, point)));
+    if (2 * distances.filter((each) => Math.min(...each) < 0).length < points.length) continue;
+    distances.forEach((each, index) => inks[each.indexOf(Math.min(...each))].push({ width, points: [points[index]] }));
+  }
+  return inks.map(inkBox);
+}
+
+/** Return the distance of a point outside of a box; of one inside, a negative number, least in the middle. */
+function distanceFrom([left, top, width, height], [x, y]) {
+  const [across, down] = [Math.abs(x - left - width / 2), Math.abs(y - top - height / 2)];
+  return Math.hypot(Math.max(0, across - width / 2), Math.max(0, down - height / 2)) || Math.hypot(across, down) - 2;
+}
+
+/** Return the strokes with a digit's example to their right, as high as they are, and all in the paper's middle if they
+ *  need more than its width. */
+export function append(strokes, digit) {
+  const example = EXAMPLES[digit];
+  if (!strokes.length) return example;
+  const [left, top, width, height] = inkBox(strokes);
+  const [ownLeft, ownTop, , ownHeight] = inkBox(example);
+  const scale = height / ownHeight;
+  const all = [...strokes, ...move(example, scale, [left + width + GAP * height - scale * ownLeft, top - scale * ownTop])];
+  const [allLeft, allTop, allWidth, allHeight] = inkBox(all);
+  const factor = Math.min(1, MOST_WIDTH / allWidth);
+  const isInside = factor === 1 && allLeft + allWidth <= (1 + MOST_WIDTH) / 2;
+  const shift = isInside ? [0, 0] : [0.5 - factor * (allLeft + allWidth / 2), 0.5 - factor * (allTop + allHeight / 2)];
+  return move(all, factor, shift).map(({ width: each, points }) => ({ width: each, points: points.map((point) => point.map(roundForLink)) }));
+}
+
+function move(strokes, scale, [right, down]) {
+  return strokes.map(({ width, points }) => ({
+    width: scale * width,
+    points: points.map(([x, y]) => [scale * x + right, scale * y + down]),
+  }));
 }
 
 /** Round a coordinate to what a link can hold: thousandths from -0.1 to 1.1. */

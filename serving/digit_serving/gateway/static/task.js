@@ -68,7 +68,7 @@ const NUMBERS = {
   purpose: "Write a number, or send images to the API.",
   placeholder: "Write a number: 2026",
   welcome: "Write, and watch the network read.",
-  hint: "Draw with a mouse, finger or pen. Keyboard: 0 to 9 draw an example, Control+Z undoes, Delete clears. Among several digits, a tap chooses one.",
+  hint: "Draw with a mouse, finger or pen. Keyboard: 0 to 9 write digits side by side, Backspace undoes, Delete clears. Among several digits, a tap chooses one.",
 };
 
 const PICTURE = {
