@@ -41,10 +41,8 @@ class _Bounds:
     """Share of the pages with readable digits that have a sketch beside them."""
     cut: float = 0.3
     """Share of pages that are cut, as photographs are."""
-    displays: float = 0.14
-    """Share of all pages that show a display or a counter."""
     empty_displays: float = 0.15
-    """Share of these that show no digit."""
+    """Share of the displays that show no digit."""
     close: float = 0.4
     """Share of the others that are cut closely around one digit, beside parts of its neighbours."""
 
@@ -53,6 +51,8 @@ _BOUNDS = _Bounds()
 
 MIN_VISIBLE = 0.75
 """Least share of a digit inside the page; one that is cut off further is left out of the loss."""
+DISPLAYS = 0.14
+"""Share of pages that show a display or a counter."""
 MIN_PART = 0.35
 """Least share of a digit that the loss leaves out in place of learning that it is none."""
 
@@ -368,14 +368,15 @@ class _Writing:
 
 
 class PageWriter:
-    """Draws pages with the glyphs of a bank."""
+    """Draws pages with the glyphs of a bank, of which the share `displays` shows displays or counters."""
 
-    def __init__(self, bank: GlyphBank) -> None:
+    def __init__(self, bank: GlyphBank, displays: float = DISPLAYS) -> None:
         self._bank = bank
+        self._displays = displays
 
     def draw(self, rng: np.random.Generator) -> Page:
         """Return a random page: of numbers, a lone digit, too large digits, a display, or without a digit."""
-        if rng.random() < _BOUNDS.displays:
+        if rng.random() < self._displays:
             return self.draw_display(rng, shows_digits=rng.random() >= _BOUNDS.empty_displays)
         writing = _Writing(self._bank, rng)
         kind = rng.random()
@@ -401,7 +402,7 @@ class PageWriter:
 
     def draw_sketches(self, rng: np.random.Generator) -> Page:
         """Return a random page of sketches, a display or a scene, without letters that equal digits."""
-        if rng.random() < _BOUNDS.displays:
+        if rng.random() < self._displays:
             return self.draw_display(rng, shows_digits=False)
         writing = _Writing(self._bank, rng)
         is_written = rng.random() < 0.8
