@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.numbers.displays import CLOSE_CROPS, DISPLAYS, WORDS
-from benchmarks.numbers.expecting import KNOWN, Expected, read_expecting
-from benchmarks.numbers.families import NUMBERS, SINGLES, generator
+from benchmarks.numbers.expecting import KNOWN, Expected, misfits, read_expecting
+from benchmarks.numbers.families import NUMBERS, SINGLES, WITH_SIGNS, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import (
     GatewayReader,
@@ -25,6 +25,7 @@ from benchmarks.numbers.readers import (
 from benchmarks.numbers.sheets import Result, write_sheet
 from benchmarks.numbers.writing import Digits
 from digit_client import Client
+from digit_core.reading.expectations import Expectation, parse_expectation
 
 _CONFIDENT = 0.9
 """Confidence that a caller would trust."""
@@ -159,6 +160,33 @@ def _print_expecting(digits: Digits, reader: LocalReader, arguments: argparse.Na
         ]
         wrong = sum(each.is_wrong("nothing") for each in answered) / max(1, len(answered))
         _print_row(f"{least:g}", f"{len(answered) / len(every):.1%}", f"{wrong:.1%}")
+    sys.stdout.write("\n")
+    _print_forced(digits, reader, arguments, chosen)
+
+
+def _print_forced(
+    digits: Digits, reader: LocalReader, arguments: argparse.Namespace, chosen: list[str]
+) -> None:
+    """Print how many numbers are read as what they are not: as one of a list without them, or as a date."""
+    forced: dict[str, list[bool]] = {}
+
+    def read(row: str, file: bytes, expectation: Expectation) -> None:
+        forced.setdefault(row, []).append(not reader.read(file, expectation).refusal)
+
+    for family in [*chosen, *(WITH_SIGNS if not arguments.family else ())]:
+        for number in range(arguments.count):
+            rng = generator(arguments.seed, family, number)
+            file, text = (NUMBERS | WITH_SIGNS)[family](digits, rng)
+            if family in WITH_SIGNS:
+                read(f"`date` of {family}", file, parse_expectation("date"))
+                continue
+            for name, expectation in misfits(text, rng).items():
+                read(name, file, expectation)
+                read(f"{name}, {min(len(text), 7)} digits{' or more' * (len(text) > 6)}", file, expectation)
+    _print_row("what does not fit", "forced", "n")
+    _print_row("---", "---:", "---:")
+    for row, values in sorted(forced.items()):
+        _print_row(row, f"{np.mean(values):.1%}", str(len(values)))
 
 
 def _expected_cells(read: list[Expected], names: list[str]) -> list[str]:

@@ -41,12 +41,29 @@ class WithRemainder:
         inner, once, _ = state
         return self.inner.end(inner) if once == self.remainder else None
 
+    def density(self, length: int) -> float:
+        """Return the share of the strings of this many digits that fit."""
+        return self.inner.density(length) / 10
+
 
 def _add(sums: list[int], text: str) -> list[int]:
     for digit in map(int, filter(str.isdigit, text)):
         once, twice = sums
         sums = [(twice + digit) % 10, (once + 2 * digit - 9 * (digit > 4)) % 10]
     return sums
+
+
+def misfits(text: str, rng: np.random.Generator) -> dict[str, Expectation]:
+    """Return what does not fit a number: a list without it, at most 10 % dense, and another check digit."""
+    length = len(text)
+    size = min(_AMONG, 10**length // 10)
+    others = {"".join(map(str, rng.integers(0, 10, length))) for _ in range(size)} - {text}
+    remainder, _ = _add([0, 0], text)
+    broken = (remainder + int(rng.integers(1, 10))) % 10
+    return {
+        "list without it": parse_expectation([*others]),
+        "broken check digit": WithRemainder(parse_expectation(f"#{{{length}}}"), broken),
+    }
 
 
 def expectations(text: str, name: str | None, rng: np.random.Generator) -> dict[str, Expectation | None]:

@@ -190,6 +190,23 @@ def amounts(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
     return surfaces.cheque(ink, printed, rng), "".join(filter(str.isdigit, text))
 
 
+def times(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
+    """A time of day, with a colon or a point."""
+    hour, minute = int(rng.integers(24)), int(rng.integers(60))
+    first = f"{hour:02}" if rng.random() < 0.5 else str(hour)
+    text, pen = f"{first}{pick([':', '.'], rng)}{minute:02}", any_pen(rng, 30, 90)
+    ink = _write_signs(text, digits, pen, rng, gaps=(0.08, 0.25))
+    return anywhere(margins(ink, pen.height, rng), None, rng), text
+
+
+def prices(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
+    """An amount with two decimals, below 1,000."""
+    cents = int(np.exp(rng.uniform(np.log(100), np.log(100_000))))
+    text, pen = f"{cents // 100}{pick(['.', ','], rng)}{cents % 100:02}", any_pen(rng, 30, 90)
+    ink = _write_signs(text, digits, pen, rng, gaps=(0.08, 0.25))
+    return anywhere(margins(ink, pen.height, rng), None, rng), text
+
+
 def at_the_edges(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
     """Ink that touches the picture's edges, or leaves it by up to 4 % on one side."""
     pen = any_pen(rng, 40, 200)
@@ -295,6 +312,9 @@ NUMBERS: dict[str, Family] = {
     )
 }
 
+WITH_SIGNS: dict[str, Family] = {"times": times, "prices": prices}
+"""Numbers whose text has its sign, for callers who expect one."""
+
 SINGLES: dict[str, Family] = {
     family.__name__.replace("_", " "): family
     for family in (plain, at_the_edges, in_a_box, beside_a_label, underlined, encircled, with_specks)
@@ -352,6 +372,7 @@ def _sign(character: str, pen: Pen, rng: np.random.Generator) -> tuple[Ink, floa
     strokes, size, rise = {
         ".": ([line(0, 0, 0.02, 0.01)], 0.02, 0.0),
         ",": ([line(0.1, 0, 0, 0.2)], 0.2, -0.12),
+        ":": ([line(0, 0, 0.02, 0.01), line(0.02, 0.4, 0.04, 0.41)], 0.42, 0.12),
         "/": ([line(0.4, 0, 0, 1)], 1.25, -0.12),
         "-": ([line(0, 0, 1, 0)], length, 0.45),
         "=": ([line(0, 0, 1, 0), line(0, 0.45, 1, 0.45)], length * 1.3, 0.35),

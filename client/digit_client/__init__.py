@@ -44,6 +44,7 @@ if typing.TYPE_CHECKING:
     from digit_client._model_server_client import AsyncModelServerClient, ModelServerClient
     from digit_client._retries import RetryPolicy
     from digit_core.inputs import ImageSource
+    from digit_core.tables import to_arrow
 
 __all__ = [
     "DIGITS",
@@ -89,6 +90,8 @@ __all__ = [
 # Names that can't be imported would break `import *` and pydoc.
 if importlib.util.find_spec("grpc"):
     __all__ += ["AsyncModelServerClient", "ModelServerClient"]
+if importlib.util.find_spec("pyarrow"):
+    __all__ += ["to_arrow"]
 
 _LAZY_MODULES = {
     "AsyncClient": "digit_client._client",
@@ -97,8 +100,14 @@ _LAZY_MODULES = {
     "ImageSource": "digit_core.inputs",
     "ModelServerClient": "digit_client._model_server_client",
     "RetryPolicy": "digit_client._retries",
+    "to_arrow": "digit_core.tables",
 }
-_EXTRAS = {"AsyncModelServerClient": "grpc", "ModelServerClient": "grpc", "images": "images"}
+_EXTRAS = {
+    "AsyncModelServerClient": "grpc",
+    "ModelServerClient": "grpc",
+    "images": "images",
+    "to_arrow": "arrow",
+}
 
 
 # Type checkers see the imports above: with a __getattr__ they would accept any name.

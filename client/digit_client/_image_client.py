@@ -166,8 +166,8 @@ class ImageClient(BaseClient):
         """Classify one image. For a model of digits, a refusal of the image is a prediction as well.
 
         `image` is a path, the bytes of an image file, an open binary file, a Pillow image or a NumPy array.
-        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `include="image"`,
-        `timeout` in seconds, `request_id`.
+        The options are those of CallOptions: `version` or `label`, `min_is_digit`, `min_confidence`,
+        `include="image"`, `timeout` in seconds, `request_id`.
         """
         return run(self._send_image(Prediction, image, self._options("predict", options)))
 
@@ -209,7 +209,7 @@ class ImageClient(BaseClient):
         """Read all digits on one image, in lines; without a digit, the reading is empty.
 
         `image` is as for `predict`. The options are those of ReadOptions: also `expect` and `check`, the
-        form of the number, `min_confidence`, `box` and `turn`.
+        form of the number, `box` and `turn`.
 
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.

@@ -176,6 +176,15 @@ class VersionOptions(TypedDict, total=False):
             "SHARE",
         ),
     ]
+    min_confidence: Annotated[
+        float | None,
+        Option(
+            "Least certainty of an answer: its confidence, times `is_digit` of a prediction that has it. "
+            "One with less is `unsure`.",
+            _SHARE,
+            metavar="SHARE",
+        ),
+    ]
 
 
 _Image: TypeAlias = Literal["image"]
@@ -208,7 +217,8 @@ class ReadOptions(VersionOptions, total=False):
         Option(
             "Pattern of the number; the most probable number that fits is read, if there is one. `#` stands "
             "for a digit, `#{4}` and `#{4,6}` for that many, digits and signs stand for themselves, `|` "
-            "separates alternatives; `date` and `amount` name common patterns. A list has the valid numbers.",
+            "separates alternatives; `date` and `amount` name common patterns, `date:dmy:1990..2030` also a "
+            "form and the years. A list has the valid numbers.",
             {"oneOf": [_PATTERN, _NUMBERS]},
             metavar="PATTERN",
             text_schema=_PATTERN,
@@ -222,10 +232,6 @@ class ReadOptions(VersionOptions, total=False):
             {"type": "string", "maxLength": MAX_PATTERN, "examples": ["luhn"]},
             metavar="CHECK",
         ),
-    ]
-    min_confidence: Annotated[
-        float | None,
-        Option("Least confidence of a reading; one with less is `unsure`.", _SHARE, metavar="SHARE"),
     ]
     box: Annotated[
         Box | Sequence[Box] | None,

@@ -46,7 +46,7 @@ from digit_core.reading.lines import (
 from digit_core.reading.peaks import Peaks
 from digit_core.reading.text import read
 from digit_core.reading.thresholds import THRESHOLDS
-from digit_core.results import Answer, Box, Digit, Orientation, Prediction, Reading, Refusal
+from digit_core.results import Answer, Box, Orientation, Prediction, Reading, Refusal
 from digit_core.tfserving.codec import Batch
 
 MAX_BATCH = 256
@@ -274,7 +274,7 @@ class Recognition:
         """Yield the model's answer on each of its inputs, which show these pictures."""
         answers = yield from self._classify(rows, pictures)
         for answer, row in zip(answers, rows, strict=True):
-            yield self._decide(answer, row)
+            yield self._if_sure(self._decide(answer, row))
 
     def _predict_digits(self, pictures: Pictures, start: int) -> Steps[Prediction]:
         """Yield the digit on each picture; the model is asked once for the drawings among them."""
@@ -298,17 +298,17 @@ class Recognition:
             whole = None if crop is None else self._decide(next(answers), crop)
             if not isinstance(page, Page):
                 yield Outcome(page)
-            elif whole and page.is_input:
-                yield whole
-            elif whole and not getattr(whole.result, "refusal", None):
-                yield (yield from self._mix(page, whole))
-            else:
-                yield (yield from _or_error(self._look(page, whole)))
+                continue
+            if not whole or (not page.is_input and getattr(whole.result, "refusal", None)):
+                whole = yield from _or_error(self._look(page, whole))
+            elif not page.is_input:
+                whole = yield from self._mix(page, whole)
+            yield self._if_sure(whole)
 
     def _mix(self, page: Page, whole: Outcome[Prediction]) -> _Asking[Outcome[Prediction]]:
         """Return the answer on a drawing; if the model is not sure, both networks decide on the class."""
         answer = whole.result
-        if isinstance(answer, Prediction) and _certainty(answer) < THRESHOLDS.sure_alone:
+        if isinstance(answer, Prediction) and answer.certainty < THRESHOLDS.sure_alone:
             with suppress(ReaderMissingError):
                 return replace(whole, result=mix_best(answer, (yield Find(page.levels))))
         return whole
@@ -330,14 +330,11 @@ class Recognition:
                 if count == 1:
                     (index,) = digits
                     answer = answers[index]
-                    if (
-                        float(found.digits.scores[index]) * _certainty(answer) >= THRESHOLDS.sure
-                        or factor == 1
-                    ):
+                    if float(found.digits.scores[index]) * answer.certainty >= THRESHOLDS.sure or factor == 1:
                         box = page.to_picture(found.digits.boxes[index])
                         part = Outcome(_with_is_digit(answer, is_digit, box=box), (found.glyphs[index],))
                         break
-        if part and _certainty(answer) >= THRESHOLDS.sure_alone:
+        if part and answer.certainty >= THRESHOLDS.sure_alone:
             return part
         whole = whole or (yield from self._ask_whole(page))
         if count is None or (found.is_anything and _is_sure_of_all_ink(whole.result)):
@@ -368,6 +365,14 @@ class Recognition:
         elif answer.confidence < self._task.refuse_below:
             refusal = "unsure"
         return Outcome(replace(answer, refusal=refusal) if refusal else answer, (row,))
+
+    def _if_sure(self, outcome: Outcome[Prediction]) -> Outcome[Prediction]:
+        """Return the outcome, refused as `unsure` if its certainty is below `min_confidence`."""
+        answer = outcome.result
+        if not isinstance(answer, Prediction) or answer.refusal:
+            return outcome
+        is_sure = answer.certainty >= (self._options["min_confidence"] or 0)
+        return outcome if is_sure else replace(outcome, result=replace(answer, refusal="unsure"))
 
     def _read_group(self, group: Sequence[Detected | PictureError]) -> Steps[Reading]:
         """Yield the reading of each picture; all crops share a call of the model."""
@@ -403,7 +408,7 @@ class Recognition:
         """Return the reading of a page, or of all its ink as one digit, if only the model is sure of that."""
         lines = yield from self._read_text(found, answers)
         digits = lines[0].digits
-        is_unsure = len(digits) <= 1 and all(_certainty(each) < THRESHOLDS.sure_alone for each in digits)
+        is_unsure = len(digits) <= 1 and all(each.certainty < THRESHOLDS.sure_alone for each in digits)
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _is_sure_of_all_ink(whole.result):
@@ -539,16 +544,11 @@ def _with_is_digit(answer: Prediction, is_digit: float, **changes: Any) -> Predi
     return replace(answer, is_digit=answer.is_digit if answer.is_digit is None else is_digit, **changes)
 
 
-def _certainty(answer: Prediction | Digit) -> float:
-    """Return the probability of the class and, if the model learns it, that of a digit."""
-    return answer.confidence * (1.0 if answer.is_digit is None else answer.is_digit)
-
-
 def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Prediction]:
     """True if the model alone is sure of the digit whose parts the reader sees."""
     if not isinstance(answer, Prediction) or answer.is_digit is None:
         return False
-    return _certainty(answer) >= THRESHOLDS.sure_alone
+    return answer.certainty >= THRESHOLDS.sure_alone
 
 
 def _crop(page: Page) -> _Asking[NDArray[np.uint8] | None]:

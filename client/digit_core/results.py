@@ -93,7 +93,8 @@ class Prediction(_Result):
     """The most probable digit, null if the image is refused; only if the classes are the ten digits."""
     refusal: Refusal | None = field(default=None, kw_only=True, metadata=_NULL)
     """Reason for which the image is refused: `no_digit` and `several_digits` by models of digits, `unsure` if
-    the confidence is below the task card's `refuse_below`. Later services may have other reasons."""
+    the confidence is below the task card's `refuse_below`, or the certainty below the least one that the
+    request asks for. Later services may have other reasons."""
     index: ClassIndex = field(repr=False)
     """Position of the most probable class in the model's labels, also of a refused image."""
     confidence: Share
@@ -142,6 +143,11 @@ class Prediction(_Result):
     def has_digit_labels(self) -> bool:
         """True if the classes are the ten digits."""
         return self.labels == DIGIT_LABELS
+
+    @property
+    def certainty(self) -> float:
+        """Probability that the answer is right and shows a digit at all: `confidence` times `is_digit`."""
+        return self.confidence * (1.0 if self.is_digit is None else self.is_digit)
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the `count` most probable classes, each label with its probability, the best one first."""
@@ -201,6 +207,11 @@ class Digit(_Result):
     """Digit that each network alone sees, if requested by `include=opinions`."""
     image: Annotated[bytes, PNG] | None = field(default=None, compare=False, repr=False, metadata=_ON_REQUEST)
     """The model's input, if requested by `include=image`: a PNG, 28×28, light ink on dark."""
+
+    @property
+    def certainty(self) -> float:
+        """Probability that the box shows this digit: `confidence` times `is_digit`."""
+        return self.confidence * self.is_digit
 
 
 @dataclass(frozen=True, slots=True)

@@ -491,3 +491,18 @@ def test_read_below_the_least_confidence_is_unsure_and_has_candidates(
     assert (unsure.text, unsure.lines, unsure.refusal) == ("", (), "unsure")
     assert (unsure.confidence, unsure.candidates) == (sure.confidence, sure.candidates)
     assert read(min_confidence=sure.confidence) == sure
+
+
+def test_predict_below_the_least_certainty_is_unsure(model: LinearModel, pictures: Any) -> None:
+    def predict(least: float) -> Prediction:
+        recognizer = Recognizer(model.classify, DIGITS, find=find_components, min_confidence=least)
+        (outcome,) = recognizer.predict([pictures["dark on white"]])
+        assert isinstance(outcome.result, Prediction)
+        return outcome.result
+
+    sure = predict(0)
+    assert sure.is_digit is not None
+    assert sure.certainty == sure.confidence * sure.is_digit
+    assert predict(sure.certainty) == sure
+    unsure = predict(sure.certainty + 1e-6)
+    assert (unsure.label, unsure.refusal, unsure.confidence) == (None, "unsure", sure.confidence)

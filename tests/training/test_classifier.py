@@ -89,7 +89,7 @@ def test_adapt_input_of_another_type_answers_alike(dtype: str) -> None:
     model = linear_model((64, 48, 3), 4)
     image = keras.Input((64, 48, 3), dtype=dtype)
     typed = keras.Model(image, model(layers.Rescaling(1 / 255, dtype="float32")(image)))
-    assert classifier.takes_bytes(typed)
+    assert classifier.suggested_ranges(typed) == [(0, 255)]
     answers = predict(classifier.adapt(typed, BYTES), PIXELS)
     assert np.allclose(answers, predict(model, SCALED), atol=1e-6)
 
@@ -116,6 +116,20 @@ def test_adapt_output_that_the_network_contradicts_raises_model_error(
     task = replace(COLORS, labels=labels, input=CardInput(COLORS.shape, (0.0, 1.0)))
     with pytest.raises(ModelError, match=message):
         classifier.adapt(model, task, Convention(output))
+
+
+@pytest.mark.parametrize("output", ["probabilities", "logits"])
+@pytest.mark.parametrize("times", [10, 100])
+def test_adapt_probabilities_times_a_number_says_how_to_divide_them(times: int, output: Any) -> None:
+    model = linear_model((64, 48, 3), 4)
+    percent = keras.Model(model.input, model.output * times)
+    with pytest.raises(
+        ModelError, match=rf"are probabilities times {times}: .*outputs\[0\] / {times}\)"
+    ) as raised:
+        classifier.adapt(percent, COLORS, Convention(output))
+    assert "--output logits, " not in str(raised.value)
+    divided = keras.Model(percent.inputs, percent.outputs[0] / times)
+    assert np.allclose(predict(classifier.adapt(divided, COLORS), SCALED), predict(model, SCALED), atol=1e-6)
 
 
 def unsuitable_models() -> Iterator[tuple[keras.Model, TaskCard, str]]:
@@ -171,8 +185,39 @@ def test_adapt_answers_that_depend_on_the_pictures_beside_them_raise_model_error
     image = keras.Input((64, 48, 3))
     scores = layers.Dense(4, use_bias=False)(layers.GlobalAveragePooling2D()(image))
     task = replace(COLORS, input=CardInput(COLORS.shape, (0.0, 1.0)))
-    with pytest.raises(ModelError, match="changes beside a dark or a light one, and in the service other"):
+    depends = "changes by .* beside dark ones, and in the service other|gives 0 rows for a batch of 1"
+    with pytest.raises(ModelError, match=f"({depends}).*: save it again with training=False"):
         classifier.adapt(keras.Model(image, layers.Lambda(answer)(scores)), task)
+
+
+class Counting(layers.Layer):  # type: ignore[misc]
+    """Layer that multiplies by the number of its calls."""
+
+    def build(self, _shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return inputs * self.calls
+
+
+def test_adapt_answers_that_depend_on_the_call_raise_model_error(tmp_path: Path) -> None:
+    image = keras.Input((64, 48, 3))
+    scores = layers.Dense(4)(layers.GlobalAveragePooling2D()(image))
+    counting = keras.Model(image, layers.Softmax()(Counting()(scores)))
+    with pytest.raises(ModelError, match=r"changes by .* from one call to the next: .*that counts or draws"):
+        classifier.adapt(counting, COLORS)
+    dropping = keras.Sequential([keras.Model(image, scores), layers.Dropout(0.5), layers.Softmax()])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 64, 48, 3], tf.float32)])  # type: ignore[untyped-decorator]
+    def serve(pixels: tf.Tensor) -> tf.Tensor:
+        return dropping(pixels, training=True)
+
+    module = tf.Module()
+    module.weights = [*dropping.variables, *(weight.value for weight in dropping.weights)]
+    tf.saved_model.save(module, str(tmp_path), {"serving_default": serve})
+    with pytest.raises(ModelError, match=r"changes by .* from one call to the next: save it again with tr"):
+        classifier.adapt(loading.load_saved_model(tmp_path, "serving_default"), COLORS)
 
 
 @pytest.mark.parametrize("layer", [layers.BatchNormalization(), layers.Dropout(0.5)])
@@ -222,9 +267,13 @@ def test_adapt_subtracts_the_mean_and_divides_in_the_order_of_the_channels() -> 
     assert np.allclose(predict(adapted, PIXELS), expected, atol=1e-6)
 
 
-def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
+def test_suggested_ranges_are_those_of_the_first_layer_that_scales() -> None:
+    def suggested(*first: keras.Layer) -> list[tuple[float, float]]:
+        model = keras.Sequential([keras.Input((8, 8, 3)), *first, layers.Flatten()])
+        return classifier.suggested_ranges(model)
+
     def begins_with(*first: keras.Layer) -> bool:
-        return classifier.takes_bytes(keras.Sequential([keras.Input((8, 8, 3)), *first, layers.Flatten()]))
+        return suggested(*first)[:1] == [(0, 255)]
 
     assert begins_with(layers.RandomFlip("horizontal"), layers.Resizing(4, 4), layers.Rescaling(1 / 255))
     assert begins_with(layers.Permute((3, 1, 2)), layers.Rescaling(1 / 255))
@@ -234,16 +283,23 @@ def test_takes_bytes_sees_the_first_layer_that_scales() -> None:
     assert not begins_with(layers.Normalization())
     assert not begins_with(layers.Conv2D(3, 3), layers.Rescaling(1 / 255))
     assert not begins_with(layers.Reshape((8, 8, 3)))
+    for high in (1, 16, 100, 65_535):
+        assert suggested(layers.Rescaling(1 / high))[0][1] == pytest.approx(high)
+        assert suggested(layers.Rescaling(2 / high, offset=-1))[0][1] == pytest.approx(high)
+    assert begins_with(layers.Rescaling(1 / 128, offset=-1))
+    assert suggested(layers.Normalization(mean=4.9, variance=36))[0] == (0, 16)
+    assert suggested(layers.Normalization(mean=30_000, variance=2e8))[0] == (0, 65_535)
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(255, True), (1, False)])
-def test_takes_bytes_of_normalization_depends_on_the_data_that_it_was_adapted_to(
+def test_suggested_ranges_of_normalization_depend_on_the_data_that_it_was_adapted_to(
     scale: float, expected: bool, tmp_path: Path
 ) -> None:
     normalization = layers.Normalization()
     normalization.adapt(scale * np.random.default_rng(0).random((20, 8, 8, 3), np.float32))
     keras.Sequential([keras.Input((8, 8, 3)), normalization]).save(tmp_path / "model.keras")
-    assert classifier.takes_bytes(loading.load_keras(tmp_path / "model.keras")) == expected
+    suggested = classifier.suggested_ranges(loading.load_keras(tmp_path / "model.keras"))
+    assert (suggested[:1] == [(0, 255)]) == expected
 
 
 def test_predict_in_batches_answers_as_in_one(colors_model: keras.Model) -> None:

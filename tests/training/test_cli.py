@@ -327,6 +327,10 @@ def test_train_with_wrong_labels_of_one_caller_is_refused_until_they_are_left_ou
     status, printed = train(*options, "--without-caller", "mallory")
     assert (status, "Error: the fit has begun" in printed) == (1, True)
     assert "Feedback: 20 pictures of " in printed
+    assert (
+        "Without the votes of mallory: 0 pictures have another label, 495 have none any more, and 4 have one "
+        "on which callers disagreed\n"
+    ) in printed
 
 
 def test_train_with_feedback_that_trains_nothing_or_without_sqlalchemy_fails(
@@ -431,7 +435,7 @@ def test_export_worse_than_the_stable_version_is_refused(
     status, printed = publish()
     assert status == 4
     assert f"; that of {first}: {read_card(first)['accuracy']:.4f}\n" in printed
-    assert re.search(rf"below the \S+ of {first}, beyond chance: 3 answers gained, 83 lost", printed)
+    assert re.search(rf"\d+ of \d+ pictures of '7' in the test set are lost, which {first} answers", printed)
     assert list(folders.models.versions("digits")) == [2, 1]
 
 
@@ -473,6 +477,48 @@ def test_export_with_feedback_is_judged_by_it_beside_the_test_set(
     status, printed = export(colors_file, *places, "--min-gain", "0.1")
     assert status == 4
     assert "on the held-out feedback is not 0.1 above" in printed
+
+
+def test_export_of_another_input_size_is_compared_on_the_feedback_of_each_card(
+    colors_model: keras.Model,
+    colors_file: Path,
+    colors_task: list[object],
+    colors_feedback: str,
+    folders: Folders,
+) -> None:
+    places = [*colors_task, "--feedback", colors_feedback, "--min-accuracy", "0.5"]
+    assert export(colors_file, *places)[0] == 0
+    image = keras.Input((32, 24, 3))
+    answers = image
+    for layer in colors_model.layers:
+        answers = layer(answers)
+    keras.Model(image, answers, name="small").save(folders.root / "small.keras")
+    status, printed = export(folders.root / "small.keras", *places)
+    assert status == 0, printed
+    found = re.search(r"held-out feedback, 40 pictures: (\S+); that of \S+/1: (\S+)\n", printed)
+    assert found
+    assert min(map(float, found.groups())) > 0.9
+    # The smaller pictures are the served version's, scaled down; the sentences of both cards are told.
+    assert "Version 2 takes 32×24 pictures, version 1 took 64×48 pictures" in printed
+
+
+def test_export_warns_of_a_held_out_fall_that_chance_may_explain(
+    colors_model: keras.Model, colors_file: Path, colors_task: list[object], folders: Folders
+) -> None:
+    rng, fields = np.random.default_rng(3), {"model": "colors", "held_out": True}
+    records = [
+        make_record(number, images.prepare(draw_color(number, rng), COLORS), label, predicted=label, **fields)
+        for number, label in enumerate(COLORS.labels)
+    ]
+    FeedbackStore(folders.store).save(records)
+    places = [*colors_task, "--feedback", folders.store, "--min-accuracy", "0.5"]
+    assert export(colors_file, *places)[0] == 0
+    worse = keras.models.clone_model(colors_model)
+    weights, biases = colors_model.get_weights()
+    worse.set_weights([weights, biases - np.array([100, 0, 0, 0], np.float32)])
+    worse.save(folders.root / "worse.keras")
+    printed = export(folders.root / "worse.keras", *places)[1]
+    assert "Warning: the accuracy on the held-out feedback falls from 1.0000 to 0.7500. Chance may" in printed
 
 
 def test_export_beside_a_stable_version_that_cannot_be_loaded_needs_force(
@@ -645,12 +691,23 @@ def test_export_unsuitable_card_prints_one_line_with_its_name(
 
 def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: Path) -> None:
     first = [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
-    keras.Sequential([*first, layers.Dense(2, "softmax")]).save(tmp_path / "mine.keras")
+    model = keras.Sequential([*first, layers.Dense(2, "softmax")])
+    model.layers[-1].set_weights([np.array([[-3, 3]] * 3, np.float32), np.zeros(2, np.float32)])
+    model.save(tmp_path / "mine.keras")
     places = ["--labels", "dark,light", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")
     assert (status, not (tmp_path / "models").exists()) == (1, True)
     assert f"Error: {tmp_path / 'mine.keras'}: " in printed
-    assert "scales 0 to 255, but the card says 0 to 1: leave out the range" in printed
+    assert "equal answers in the range 0 to 1, and other ones in 0 to 255: say --range=0,255, or" in printed
+    source = tmp_path / "saved"
+    keras.models.load_model(tmp_path / "mine.keras").export(source, verbose=False)
+    status, printed = export("--from-saved-model", source, *places, "--range", "0,1")
+    assert (status, "other ones in 0 to 255: say --range=0,255" in printed) == (1, True)
+    status, printed = export("--from-saved-model", source, *places, "--range", "0,255")
+    assert status == 0, printed
+    assert "since --data is missing. Range and output: not checked: no pictures\n" in printed
+    card = read_card(tmp_path / "models" / "saved" / "1")
+    assert (card["checked"], card["forced"]) == ("not checked: no pictures", ["published without --data"])
 
 
 def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path: Path) -> None:
@@ -667,10 +724,10 @@ def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path
     places = ["--labels", "dark,light", "--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
     assert export(tmp_path / "mine.keras", *places) == (
         1,
-        f"Error: {tmp_path / 'mine.keras'}: the model's answer to a picture changes beside a dark or a light "
-        "one, and in the service other callers' pictures are beside it: save it again with training=False "
-        "(BatchNormalization, Dropout) and without an operation over the axis of the batch (softmax, mean, "
-        "boolean_mask)\n",
+        f"Error: {tmp_path / 'mine.keras'}: the model's answer to a picture changes by 0.5 beside dark ones, "
+        "and in the service other callers' pictures are beside it: save it again with training=False "
+        "(BatchNormalization, Dropout), without a layer that counts or draws at random, and without an "
+        "operation over the axis of the batch (softmax, mean, boolean_mask)\n",
     )
     assert not (tmp_path / "models").exists()
 

@@ -30,7 +30,7 @@ def test_compare_with_itself_has_equal_answers_on_all_pictures(
     published: Version, fitted: FitResult, dataset: Dataset
 ) -> None:
     evaluation = evaluate(fitted.model, dataset.test, DIGITS)
-    sets = judging_sets(LabelledPictures.of(dataset.test), dataset.train[:30])
+    sets = judging_sets(LabelledPictures.of(dataset.test), LabelledPictures.of(dataset.train[:30]))
     comparisons = compare(fitted.model, sets, evaluation, (published, ask_served(published, sets)))
     assert comparisons.served == str(published.path)
     counts = {name: len(comparison) for name, comparison in comparisons.of.items()}
@@ -44,7 +44,7 @@ def test_compare_counts_refusals_on_the_feedback(
 ) -> None:
     digits = dataset.train[:100]
     held_out = digits + Examples(digits.images, np.full(100, NO_DIGIT, np.uint8))
-    sets = judging_sets(LabelledPictures.of(dataset.test), held_out)
+    sets = judging_sets(LabelledPictures.of(dataset.test), LabelledPictures.of(held_out))
     feedback = compare(refusing.model, sets, refusing_evaluation, None).of[FEEDBACK]
     outputs = predict_outputs(refusing.model, digits.pixels)
     accepted = outputs[IS_DIGIT] >= 0.5
@@ -81,7 +81,7 @@ def test_compare_counts_a_picture_that_one_preparation_refuses_as_its_wrong_answ
     # The new model's preparation refuses the first picture, the served version's the last one.
     rest = LabelledPictures(loaded.examples[1:], {}, loaded.names[1:], task=COLORS)
     labels = loaded.examples.labels.tolist()
-    answers = {TEST: {name: (True, labels[row]) for row, name in enumerate(loaded.names[:-1])}}
+    answers = {TEST: {name: (True, labels[row], 1.0) for row, name in enumerate(loaded.names[:-1])}}
     evaluation = evaluate(colors_model, rest.examples, COLORS)
     test = compare(colors_model, {TEST: rest}, evaluation, (served_colors, answers)).of[TEST]
     assert len(test) == len(loaded)

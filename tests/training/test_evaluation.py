@@ -180,3 +180,38 @@ def test_fold_threshold_moves_the_threshold_to_one_half(refused: float, dataset:
     assert np.mean(after[IS_DIGIT] < 0.5) == pytest.approx(refused, abs=0.01)
     assert np.array_equal((after[IS_DIGIT] < 0.5)[clear], (before[IS_DIGIT] < threshold)[clear])
     assert np.array_equal(after[PROBABILITIES], before[PROBABILITIES])
+
+
+@pytest.mark.parametrize("count", [10, 11, 20, 30])
+def test_find_renamed_names_labels_that_exchange_their_names(count: int) -> None:
+    labels = np.repeat(np.arange(count), 10)
+    answers = labels.copy()
+    answers[:10], answers[10:20] = 1, 0
+    # Two wrong answers of each, and a label that is mostly called by the name of one that is right.
+    answers[[0, 1, 10, 11]] = [0, 2, 1, 2]
+    answers[30:37] = 4
+    assert evaluation.find_renamed(labels, answers) == [
+        evaluation.Renamed(0, 1, 8, 10),
+        evaluation.Renamed(1, 0, 8, 10),
+    ]
+    assert evaluation.find_renamed(labels, (labels + 1) % count)[-1] == evaluation.Renamed(
+        count - 1, 0, 10, 10
+    )
+    assert evaluation.find_renamed(np.arange(count), (np.arange(count) + 1) % count) == []
+
+
+def test_calibrate_finds_the_temperature_and_the_error_that_remains() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1.5, (2000, 4))
+    honest = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.array([rng.choice(4, p=row) for row in honest])
+    sharp = (honest**3 / (honest**3).sum(axis=1, keepdims=True)).astype(np.float32)
+    calibration = evaluation.calibrate(sharp, labels)
+    assert calibration.temperature == pytest.approx(3, rel=0.1)
+    assert calibration.error < 1.5 * calibration.by_chance < 0.1
+    # All answers have the same confidence, whatever is right.
+    certain = np.where(np.arange(4) == labels[:, None], 1.0, 0.0).astype(np.float32)
+    certain[:600] = np.roll(certain[:600], 1, axis=1)
+    wrong = evaluation.calibrate(certain, labels)
+    assert wrong.is_overconfident
+    assert wrong.error > 0.25

@@ -148,3 +148,11 @@ def test_load_saved_model_whose_signature_is_an_attribute_too(tmp_path: Path) ->
     model = loading.load_saved_model(tmp_path, "serving_default")
     expected = module.serving_default(tf.constant(SCALED))
     assert np.array_equal(predict(classifier.adapt(model, COLORS), SCALED), expected)
+
+
+def test_load_keras_stateful_layer_says_that_it_needs_its_batch(tmp_path: Path) -> None:
+    image = keras.Input(batch_shape=(4, 8, 8))
+    keras.Model(image, layers.Dense(3)(layers.GRU(4, stateful=True)(image))).save(tmp_path / "gru.keras")
+    with pytest.raises(ModelError, match=r"batch") as raised:
+        classifier.adapt(loading.load_keras(tmp_path / "gru.keras"), COLORS)
+    assert len(str(raised.value).splitlines()) == 1

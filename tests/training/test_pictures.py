@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from digit_core import images
 from digit_core.artifact.task_card import DIGITS, CardInput, CardPreparation, TaskCard
@@ -196,3 +197,12 @@ def test_load_npz_of_multi_label_task_reads_flags_and_nothing_else(
         pictures.load(colors_folder, MULTI_LABEL)
     with pytest.raises(DataError, match="whose test pictures are a folder for each label"):
         pictures.load(write_table(colors_folder, "file,red"), COLORS)
+
+
+def test_load_finds_folders_whose_names_decompose_accents(tmp_path: Path) -> None:
+    """macOS writes é as an e and an accent."""
+    for name in ("cafe\u0301", "bar"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    task = TaskCard("places", ("bar", "caf\u00e9"), CardInput((8, 8, 3), (0.0, 1.0)))
+    assert pictures.load(tmp_path, task).examples.labels.tolist() == [0, 1]

@@ -7,7 +7,7 @@ import pytest
 
 from digit_core.artifact.task_card import DIGITS
 from digit_training.errors import NotPublishedError
-from digit_training.evaluation import Accuracy, Evaluation, MultiLabelScores
+from digit_training.evaluation import Accuracy, Calibration, Evaluation, MultiLabelScores, Renamed
 from digit_training.quality_gate import (
     FEEDBACK,
     HARD_PICTURES,
@@ -28,11 +28,11 @@ def right_of(right: int, served: int | None = None, count: int = 10_000) -> Comp
 
 
 def check(gate: QualityGate, comparisons: Comparisons, evaluation: Evaluation | None = None) -> None:
-    gate.check(comparisons, DIGITS.labels, evaluation)
+    gate.require([*gate.reasons(comparisons, DIGITS.labels, evaluation)])
 
 
-def evaluated(calibration_error: float | None, scores: MultiLabelScores | None = None) -> Evaluation:
-    return Evaluation(0.9, calibration_error, np.zeros((0, 10), np.float32), None, scores)
+def evaluated(calibration: Calibration | None, scores: MultiLabelScores | None = None) -> Evaluation:
+    return Evaluation(0.9, 0.4, np.zeros((0, 10), np.float32), None, scores, calibration)
 
 
 def judge(test: Comparison, **others: Comparison) -> Comparisons:
@@ -93,11 +93,24 @@ def test_check_loss_on_any_pictures_counts_if_it_is_no_chance_and_above_the_marg
         check(replace(GATE, force=True), worse)
 
 
-def test_check_calibration_error_of_a_softmax_taken_for_logits_passes_only_with_force() -> None:
-    check(GATE, judge(EQUAL), evaluated(0.3))
-    with pytest.raises(NotPublishedError, match=r"error 0\.4200 is above 0\.3: .* card says \(see --output"):
-        check(GATE, judge(EQUAL), evaluated(0.42))
-    check(replace(GATE, force=True), judge(EQUAL), evaluated(0.42))
+def test_check_calibration_error_at_the_best_temperature_passes_only_with_force() -> None:
+    check(GATE, judge(EQUAL), evaluated(Calibration(2.0, 0.1, 0.02, True)))
+    bad = Calibration(5.0, 0.18, 0.02, True)
+    message = r"error 0\.1800 is above 0\.1 even at the best temperature, 5: .* card says \(see --output"
+    with pytest.raises(NotPublishedError, match=message):
+        check(GATE, judge(EQUAL), evaluated(bad))
+    check(replace(GATE, force=True), judge(EQUAL), evaluated(bad))
+    # Chance explains the error of few pictures, and too little confidence harms nobody.
+    check(GATE, judge(EQUAL), evaluated(replace(bad, by_chance=0.2)))
+    check(GATE, judge(EQUAL), evaluated(replace(bad, is_overconfident=False)))
+
+
+def test_check_exchanged_labels_are_named_and_pass_only_with_force() -> None:
+    evaluation = replace(evaluated(None), confused=[Renamed(3, 7, 18, 20), Renamed(7, 3, 19, 20)])
+    named = "'7' is answered for 18 of 20 pictures of '3'; '3' is answered for 19 of 20 pictures of '7'"
+    with pytest.raises(NotPublishedError, match=f"labels are exchanged: {named}"):
+        check(GATE, judge(EQUAL), evaluation)
+    check(replace(GATE, force=True), judge(EQUAL), evaluation)
 
 
 def of_labels(lost: int, gained: int = 300) -> Comparison:
@@ -166,3 +179,46 @@ def test_check_held_out_too_few_for_a_gain_is_not_published() -> None:
 def test_minimum_falls_with_the_labels_unless_it_is_stated() -> None:
     assert [QualityGate().minimum(labels) for labels in (2, 10, 100, 1000)] == [0.85, 0.85, 0.425, 0.2833]
     assert QualityGate(0.5).minimum(1000) == 0.5
+
+
+def of_lost_label(labels: int, each: int, lost: int, wrong: int = 0) -> Comparison:
+    """Return a comparison on `each` pictures of each label, of which the last label loses some.
+
+    Of the first `wrong` labels, one picture is lost and another one gained.
+    """
+    indices, (served, right) = np.repeat(np.arange(labels), each), np.ones((2, labels * each), bool)
+    right[len(right) - lost :] = False
+    right[: wrong * each : each] = served[1 : wrong * each : each] = False
+    return Comparison(right, served, indices)
+
+
+@pytest.mark.parametrize(("labels", "each"), [(10, 3), (30, 10), (100, 10), (1000, 10)])
+def test_check_label_that_is_lost_is_named_and_passes_only_with_force(labels: int, each: int) -> None:
+    names = [f"label {number}" for number in range(labels)]
+    gate = QualityGate(0.5)
+    lost = judge(of_lost_label(labels, each, each, wrong=labels // 30))
+    (reason, *_) = gate.reasons(lost, names)
+    assert reason.startswith(f"{each} of {each} pictures of 'label {labels - 1}' in the test set are lost")
+    assert not [*gate.reasons(judge(of_lost_label(labels, each, each // 3, wrong=labels // 30)), names)]
+
+
+def test_check_labels_that_are_lost_together_are_named_where_each_has_few_pictures() -> None:
+    labels, (served, right) = np.repeat(np.arange(100), 4), np.ones((2, 400), bool)
+    right[::4], served[1::4] = np.arange(100) % 20 > 0, np.arange(100) % 20 > 0
+    right[380:383] = right[384:387] = right[388:391] = False
+    lost = Comparison(right, served, labels)
+    assert {label for label, *_ in lost.lost_labels()} == {95, 96, 97}
+    right[380:391] = True
+    assert not [*Comparison(right, served, labels).lost_labels()]
+
+
+def test_check_confidence_that_is_further_off_than_that_of_the_served_version_passes_only_with_force() -> (
+    None
+):
+    right = np.arange(400) % 10 > 0
+    confidence = np.stack([np.full(400, 0.99), np.full(400, 0.92)])
+    worse = judge(Comparison(right, right, np.arange(400) % 10, confidence))
+    with pytest.raises(NotPublishedError, match=r"mean confidence is \+0\.09 off .* models/1 \+0\.02: cal"):
+        check(GATE, worse)
+    check(replace(GATE, force=True), worse)
+    check(GATE, judge(Comparison(right, right, np.arange(400) % 10, confidence[::-1])))

@@ -1,4 +1,4 @@
-"""Training-serving skew: pictures in another range, or as Keras's loader prepares them."""
+"""Training-serving skew: pictures as Keras's loader prepares them."""
 
 import re
 from dataclasses import replace
@@ -6,17 +6,13 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import pytest
 from keras import layers
 from PIL import ExifTags, Image
 
 from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_training import pictures, skew
 from digit_training.classifier import predict
-from digit_training.data import Examples
-from digit_training.errors import CardError
 from digit_training.models import PROBABILITIES
-from digit_training.pictures import LabelledPictures
 from tests.training.conftest import COLORS
 
 
@@ -39,22 +35,6 @@ def light_or_dark() -> keras.Model:
     model = keras.Model(image, dense(mean))
     dense.set_weights([np.array([[-10, 10]] * 3, np.float32), np.array([15, -15], np.float32)])
     return model
-
-
-@pytest.mark.parametrize("wrong", [(0.0, 255.0), (-1.0, 1.0)])
-def test_check_range_of_a_model_that_took_another_names_it(wrong: tuple[float, float]) -> None:
-    greys = np.r_[60:110:2, 145:195:2]
-    pixels = np.broadcast_to(greys[:, None, None, None], (50, 8, 8, 3)).astype(np.uint8)
-    examples, model = Examples(pixels, np.repeat([0, 1], 25)), light_or_dark()
-    task = TaskCard("greys", ("dark", "light"), CardInput((8, 8, 3), (0.0, 1.0)))
-    right = predict(model, pixels, task)[PROBABILITIES]
-    skew.check_range(model, LabelledPictures.of(examples, task), right)
-    other = replace(task, input=replace(task.input, range=wrong))
-    message = rf"the range {wrong[0]:g} to {wrong[1]:g} .* 2[5-9] of 50 .*, in 0 to 1 50: say --range=0,1"
-    with pytest.raises(CardError, match=message):
-        skew.check_range(
-            model, LabelledPictures.of(examples, other), predict(model, pixels, other)[PROBABILITIES]
-        )
 
 
 def test_differences_smooth_pictures_have_the_same_answers(

@@ -17,7 +17,6 @@ from digit_training.errors import CardError
 Document = Mapping[str, Any]
 """Parsed card, in which the entries that the model states may be missing."""
 
-_BYTES = [0, 255]
 _NAME_LENGTH = 63
 _CONVENTION_KEYS = ("mean", "std")
 """Keys of [input] that become part of the model when it is exported."""
@@ -43,7 +42,8 @@ def named_after(file: Path) -> Document:
 
 def of_digits(model: keras.Model) -> Document:
     """Return the document of the digits' card, in the range of the model's pixels."""
-    pixels = {"shape": list(DIGITS.shape), "range": _BYTES if classifier.takes_bytes(model) else [0, 1]}
+    suggested = [*classifier.suggested_ranges(model), (0.0, 1.0)]
+    pixels = {"shape": list(DIGITS.shape), "range": [*suggested[0]]}
     return DIGITS.to_document() | {"input": pixels}
 
 
@@ -80,12 +80,14 @@ def complete(document: Document, model: keras.Model) -> tuple[TaskCard, classifi
         is_of_digits = prepare.get("kind") == DIGITS.kind
         if "shape" not in pixels:
             pixels["shape"] = list(DIGITS.shape) if is_of_digits else _shape_of(model)
-        if "range" not in pixels and not classifier.takes_bytes(model):
+        suggested = classifier.suggested_ranges(model)
+        if "range" not in pixels and not suggested:
             raise CardError(
                 "the model's first layers do not tell the range of its pixels: say what it was trained with, "
                 "by --range 0,1, --range=-1,1 or --range 0,255, or by range under [input] of the card"
             )
-        pixels = {"range": _BYTES} | pixels
+        if "range" not in pixels:
+            pixels["range"] = [*suggested[0]]
         task = TaskCard.from_document({**stated, "input": pixels, "prepare": prepare})
     except TaskCardError as error:
         raise CardError(str(error)) from error

@@ -4,6 +4,7 @@ A classifier is a Keras model that maps pixels float32 [n, *instance_shape] of i
 float32 [n, k].
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.verification import reason_of
+from digit_training import models
 from digit_training.errors import ModelError
 from digit_training.models import IS_DIGIT, PROBABILITIES, named_outputs
 
@@ -61,11 +63,26 @@ _TOLERANCE = 1e-3
 _HALF_TOLERANCE = 2e-2
 """The same distance for 16-bit numbers; bfloat16 has 8 bits of precision."""
 
-_MAX_CHANGE = 0.1
-"""Largest change of a probability beside another picture, as a part of it, besides the tolerance."""
+_MAX_CHANGE = 1e-4
+"""Largest change of a probability between two calls: the rounding of float32 by kernels for other batches."""
 
-_MAX_SCALED = 10
-"""Largest width of the values that a first layer makes of pixels; of standardised ones it is about 5."""
+_BATCHES = (2, 7, 32)
+"""Sizes of the batches in which a probe is answered as alone."""
+
+_AS_IN_SERVING = (
+    "save it again with training=False (BatchNormalization, Dropout), without a layer that counts or draws "
+    "at random, and without an operation over the axis of the batch (softmax, mean, boolean_mask)"
+)
+"""Way out for a model whose answer is no function of its picture."""
+
+_BYTES = (0.0, 255.0)
+_BYTES_ABOUT = (120, 300)
+"""Bounds of the largest value that a Rescaling made for 0..255 suggests: 128 to 256."""
+_DARK_BYTES = 80
+"""Least value, two deviations above the mean, of pictures in 0..255, which may be dark."""
+
+_ADAPTED = (_BYTES, (0.0, 16.0), (0.0, 100.0), (0.0, 65535.0))
+"""Ranges to which a Normalization is adapted."""
 
 
 def input_shape(model: keras.Model) -> Shape:
@@ -86,22 +103,32 @@ def input_shape(model: keras.Model) -> Shape:
     return tuple(shape)
 
 
-def takes_bytes(model: keras.Model) -> bool:
-    """True if the model takes 0..255: integers, or a first layer that scales it.
+def suggested_ranges(model: keras.Model) -> list[tuple[float, float]]:
+    """Return the ranges of pixels that the model's type or first layers suggest, the likeliest first.
 
-    Such a layer is a Rescaling, or a Normalization adapted to bytes. Others without weights keep the range.
+    Integers take 0..255. A Rescaling, or a Normalization adapted to pixels above 1, suggests a range; other
+    layers without weights keep it.
     """
     if keras.backend.is_int_dtype(model.inputs[0].dtype):
-        return True
+        return [_BYTES]
     for layer in _layers(model):
         if isinstance(layer, layers.Rescaling):
-            return bool(255 * np.max(layer.scale) < _MAX_SCALED)
+            scale, offset = float(np.max(layer.scale)), float(np.min(layer.offset))
+            if offset > 0 or scale <= 0:
+                return []
+            # Values from the offset to its opposite, or from 0 to 1.
+            high = (-2 * offset or 1) / scale
+            return [_BYTES if _BYTES_ABOUT[0] < high < _BYTES_ABOUT[1] else (0.0, high)]
         if isinstance(layer, layers.Normalization):
             # Pixels in 0..1 or -1..1 have means of at most 1.
-            return bool(np.max(layer.mean) > 1)
+            if (mean := float(np.max(layer.mean))) <= 1:
+                return []
+            high = mean + 2 * float(np.sqrt(np.max(layer.variance)))
+            high = 255 if _DARK_BYTES < high < _BYTES_ABOUT[1] else high
+            return sorted(_ADAPTED, key=lambda pixels: abs(math.log(pixels[1] / high)))
         if layer.weights:
-            return False
-    return False
+            return []
+    return []
 
 
 def _layers(model: keras.Model) -> Iterator[keras.Layer]:
@@ -118,48 +145,56 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     to black, white, colours and noise are not what the convention says, or if they depend on the pictures
     beside them. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
+    try:
+        raw = network(model, task, convention)
+    except ModelError:
+        raise
+    # Layers raise what they like.
+    except Exception as error:
+        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
+    is_half = bool({layer.compute_dtype for layer in _layers(model)} & {"float16", "bfloat16"})
+    adapted = raw
+    if not models.has_is_digit(raw):
+        answers = _to_probabilities(raw.output, convention.output)
+        if is_half and not task.is_multi_label:
+            answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
+        adapted = keras.Model(raw.input, answers, name=model.name)
+    pictures = probes(task)
+    try:
+        found = predict(raw, pictures, task)[PROBABILITIES]
+        _check_function(adapted, pictures, task, _HALF_TOLERANCE if is_half else _MAX_CHANGE)
+    except ModelError:
+        raise
+    # TensorFlow does not document its exceptions for models that fail.
+    except Exception as error:
+        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
+    if convention.output == "logits":
+        _check_logits(found)
+    else:
+        found = np.concatenate([1 - found, found], axis=1) if convention.output == "sigmoid" else found
+        check_probabilities(found, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
+    return adapted
+
+
+def network(model: keras.Model, task: TaskCard, convention: Convention) -> keras.Model:
+    """Return a model that takes [n, *instance_shape] and answers what the model itself does, float32 [n, k].
+
+    The dictionary of `probabilities` and `is_digit` of the ten digits is kept. Raise ModelError if input or
+    output contradict the card.
+    """
     shape, dtype = _input_for(model, task), model.inputs[0].dtype
     outputs = model.compute_output_spec(model.inputs[0])
-    has_is_digit = (
+    refuses = (
         task.reads_numbers
         and isinstance(outputs, dict)
         and set(outputs) == {PROBABILITIES, IS_DIGIT}
         and outputs[IS_DIGIT].shape[1:] == (1,)
     )
-    name = PROBABILITIES if has_is_digit else convention.output_name
-    spec = _select(outputs, model, name)
-    _check_output(spec, task, convention.output)
+    name = PROBABILITIES if refuses else convention.output_name
+    _check_output(_select(outputs, model, name), task, convention.output)
     pixels = keras.Input(task.instance_shape, name="pixels")
     answers = model(_to_input(pixels, shape, dtype, convention))
-    raw = answers
-    if not has_is_digit:
-        raw = _flat(_select(answers, model, name))
-        answers = _to_probabilities(raw, convention.output)
-    adapted = keras.Model(pixels, answers, name=model.name)
-    is_of_logits = convention.output == "logits"
-    checked = keras.Model(pixels, raw) if is_of_logits else adapted
-    probes = _probes(task)
-    try:
-        found = predict(checked, probes, task)[PROBABILITIES]
-        depends = _depends_on_neighbours(adapted, probes, task)
-    # TensorFlow does not document its exceptions for models that fail.
-    except Exception as error:
-        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
-    if depends:
-        raise ModelError(
-            "the model's answer to a picture changes beside a dark or a light one, and in the service other "
-            "callers' pictures are beside it: save it again with training=False (BatchNormalization, "
-            "Dropout) and without an operation over the axis of the batch (softmax, mean, boolean_mask)"
-        )
-    is_half = spec.dtype in ("float16", "bfloat16")
-    if is_of_logits:
-        _check_logits(found)
-    else:
-        check_probabilities(found, task, _HALF_TOLERANCE if is_half else _TOLERANCE)
-    if is_half and not task.is_multi_label:
-        answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
-        adapted = keras.Model(pixels, answers, name=model.name)
-    return adapted
+    return keras.Model(pixels, answers if refuses else _flat(_select(answers, model, name)), name=model.name)
 
 
 def _to_input(
@@ -183,7 +218,7 @@ def _flat(answers: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Reshape(answers.shape[-1:])(answers) if len(answers.shape) > 2 else answers
 
 
-def _probes(task: TaskCard) -> NDArray[np.uint8]:
+def probes(task: TaskCard) -> NDArray[np.uint8]:
     """Return pictures at which answers are extreme: black, white, each channel alone, and noise of two sizes.
 
     They are uint8 [n, *shape].
@@ -198,29 +233,40 @@ def _probes(task: TaskCard) -> NDArray[np.uint8]:
     return probes.reshape(-1, *task.shape)
 
 
-def _depends_on_neighbours(model: keras.Model, probes: NDArray[np.uint8], task: TaskCard) -> bool:
-    """True if black, white or noise has another answer first or last beside one of the others than alone.
+def _check_function(model: keras.Model, probes: NDArray[np.uint8], task: TaskCard, tolerance: float) -> None:
+    """Raise ModelError unless an answer is a function of its picture, whatever the call and the batch.
 
-    The first two probes are black and white, the last one is noise. A batch of another size may take another
-    kernel. Its rounding moves a probability by 1e-4 in float32, and in TF32 or bfloat16 a logit by some
-    hundredths.
+    Each probe is asked alone, twice; noise, black and white are asked first, in the middle and last in larger
+    batches of black and of white pictures, which are the first two probes.
     """
 
-    def ask(rows: list[int]) -> Outputs:
+    def ask(rows: list[int]) -> NDArray[np.float32]:
         # Eager, since Model.predict would trace each size, and `predict` splits batches of large pictures.
-        answers = named_outputs(model, model(to_pixels(probes[rows], task), training=False))
-        return {name: keras.ops.convert_to_numpy(values) for name, values in answers.items()}
+        outputs = named_outputs(model, model(to_pixels(probes[rows], task), training=False))
+        found = [keras.ops.convert_to_numpy(values) for values in outputs.values()]
+        if any(len(values) != len(rows) for values in found):
+            raise ModelError(
+                f"the model gives {len(found[0])} rows for a batch of {len(rows)}: {_AS_IN_SERVING}"
+            )
+        return np.concatenate([values.reshape(len(rows), -1) for values in found], axis=1)
 
-    black, white, noise = 0, 1, len(probes) - 1
-    alone = {row: ask([row]) for row in (black, white, noise)}
-    for pair in ([noise, black], [white, noise]):
-        for name, answers in ask(pair).items():
-            apart = [alone[row][name] for row in pair]
-            if [len(each) for each in (*apart, answers)] != [1, 1, 2] or not np.allclose(
-                answers, np.concatenate(apart), _MAX_CHANGE, _TOLERANCE, equal_nan=True
-            ):
-                return True
-    return False
+    def check(rows: list[int], words: str) -> None:
+        change = float(np.nan_to_num(np.abs(ask(rows) - alone[rows])).max())
+        if change > tolerance:
+            raise ModelError(
+                f"the model's answer to a picture changes by {change:.1g} {words}: {_AS_IN_SERVING}"
+            )
+
+    alone = np.concatenate([ask([row]) for row in range(len(probes))])
+    for row in range(len(probes)):
+        check([row], "from one call to the next")
+    for size, filler, turn in itertools.product(_BATCHES, (0, 1), range(3)):
+        rows = np.full(size, filler)
+        rows[[0, size // 2, -1]] = np.roll([1 - filler, len(probes) - 3, len(probes) - 1], turn)
+        beside = ("dark", "light")[filler]
+        check(
+            rows.tolist(), f"beside {beside} ones, and in the service other callers' pictures are beside it"
+        )
 
 
 def _to_probabilities(answers: keras.KerasTensor, output: Output) -> keras.KerasTensor:
@@ -276,6 +322,8 @@ def check_probabilities(
 ) -> None:
     """Raise ModelError unless each row of [n, k] is a probability distribution; if multi-label, in 0..1."""
     _check_finite(probabilities)
+    if not task.is_multi_label:
+        _check_sum(probabilities)
     if np.any(probabilities < 0) or np.any(probabilities > 1 + tolerance):
         advice = (
             ": the last layer needs sigmoids"
@@ -293,6 +341,7 @@ def check_probabilities(
 def _check_logits(answers: NDArray[np.float32]) -> None:
     """Raise ModelError if what the model answers, [n, k], are probabilities, or no finite numbers."""
     _check_finite(answers)
+    _check_sum(answers)
     if np.all((answers >= 0) & (answers <= 1)):
         if answers.shape[1] == 1:
             raise ModelError(
@@ -304,6 +353,17 @@ def _check_logits(answers: NDArray[np.float32]) -> None:
                 "the model's answers are probabilities, which sum to 1, not logits: leave out "
                 '--output logits (output = "logits" in the card)'
             )
+
+
+def _check_sum(answers: NDArray[np.float32]) -> None:
+    """Raise ModelError if answers [n, k] are probabilities times a number, as percentages are."""
+    sums = answers.sum(axis=1)
+    times = float(sums.mean())
+    if answers.shape[1] > 1 and answers.min() >= 0 and times > 2 and np.ptp(sums) < _HALF_TOLERANCE * times:
+        raise ModelError(
+            f"the model's answers are probabilities times {times:.4g}: save keras.Model(model.inputs, "
+            f"model.outputs[0] / {times:.4g})"
+        )
 
 
 def _check_finite(answers: NDArray[np.float32]) -> None:

@@ -7,6 +7,7 @@ import functools
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ NOT_PUBLISHED_STATUS = 4
 
 INTERRUPTED_STATUS = 130
 """Exit status after Ctrl-C, 128 + SIGINT, as in shells."""
+
+TERMINATED_STATUS = 143
+"""Exit status after SIGTERM, 128 + SIGTERM."""
 
 ENTRIES = ("name", "labels", "output", "output_name", "refuse_below", "shape", "range", "fit")
 """Options of `digits export` that replace an entry of the task card."""
@@ -399,6 +403,7 @@ def _training_commands() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # The Python log warns of retracing after the fifth prediction of several models and sets of pictures.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except Interrupted as error:
@@ -412,3 +417,15 @@ def _training_commands() -> Iterator[None]:
         raise SystemExit(NOT_PUBLISHED_STATUS) from error
     except (ArtifactError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(*_: object) -> None:
+    """Say what a killed process leaves, and end: nothing is cleaned up, as after SIGKILL."""
+    sys.stderr.write(
+        "\nTerminated; nothing is published. A fit goes on if the same command is repeated with --report "
+        "and the folder of its report.\n"
+    )
+    sys.stderr.flush()
+    os._exit(TERMINATED_STATUS)

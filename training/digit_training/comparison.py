@@ -6,7 +6,7 @@ import numpy as np
 from digit_core.artifact.task_card import TaskCard
 from digit_core.artifact.versions import Version
 from digit_training.classifier import Outputs, predict
-from digit_training.data import Examples, read_hard_pictures
+from digit_training.data import read_hard_pictures
 from digit_training.evaluation import Evaluation, are_labels, are_right
 from digit_training.export import predict_saved_model
 from digit_training.models import PROBABILITIES
@@ -16,19 +16,20 @@ from digit_training.quality_gate import FEEDBACK, HARD_PICTURES, TEST, Compariso
 Sets = dict[str, LabelledPictures]
 """Pictures that judge models of one task, by name. A refusal is wrong, except in the test set."""
 
-Answered = dict[str, tuple[bool, int | None]]
-"""True for a right answer, and the index of the label, None of a multi-label task; by picture, without those
-that the version's preparation refuses."""
+Answered = dict[str, tuple[bool, int | None, float]]
+"""True for a right answer, the index of the label, None of a multi-label task, and the confidence.
+
+By picture, without those that the version's preparation refuses."""
 
 Answers = dict[str, Answered]
 """Answers by set."""
 
 
-def judging_sets(test: LabelledPictures, held_out: Examples | None = None) -> Sets:
+def judging_sets(test: LabelledPictures, held_out: LabelledPictures | None = None) -> Sets:
     """Return the test set, the held-out feedback, if there is any, and for digits the hard pictures."""
     sets = {TEST: test}
     if held_out:
-        sets[FEEDBACK] = LabelledPictures.of(held_out, test.task)
+        sets[FEEDBACK] = held_out
     if test.task.reads_numbers:
         sets[HARD_PICTURES] = LabelledPictures.of(read_hard_pictures(), test.task)
     return sets
@@ -71,7 +72,8 @@ def _judge(name: str, pictures: LabelledPictures, outputs: Outputs, task: TaskCa
     labels = pictures.examples.labels
     right = are_labels(outputs[PROBABILITIES], labels, task) if name == TEST else are_right(outputs, labels)
     indices = [None] * len(right) if task.is_multi_label else labels.tolist()
-    return dict(zip(pictures.names, zip(right.tolist(), indices, strict=True), strict=True))
+    confidence = outputs[PROBABILITIES].max(axis=1).tolist()
+    return dict(zip(pictures.names, zip(right.tolist(), indices, confidence, strict=True), strict=True))
 
 
 def _pair(answers: Answered, served: Answered | None) -> Comparison:
@@ -79,9 +81,11 @@ def _pair(answers: Answered, served: Answered | None) -> Comparison:
 
     A picture that the preparation of one version alone refuses is a wrong answer of that version.
     """
-    labels = {name: label for name, (_, label) in {**answers, **(served or {})}.items()}
-    new, old = (
-        np.array([found.get(name, (False, None))[0] for name in labels]) for found in (answers, served or {})
-    )
-    indices = None if None in labels.values() else np.array([*labels.values()], np.intp)
-    return Comparison(new, None if served is None else old, indices)
+    labels = {name: label for name, (_, label, _) in {**answers, **(served or {})}.items()}
+    refused = (False, None, 0.0)
+    paired = [(answers.get(name, refused), (served or {}).get(name, refused)) for name in labels]
+    new, old = (np.array([pair[side][0] for pair in paired], bool) for side in (0, 1))
+    if None in labels.values():
+        return Comparison(new, None if served is None else old)
+    confidence = np.array([[pair[side][2] for pair in paired] for side in (0, 1)])
+    return Comparison(new, None if served is None else old, np.array([*labels.values()], np.intp), confidence)

@@ -37,7 +37,7 @@ from digit_training import provenance
 from digit_training.classifier import Outputs, batch_size, split, to_pixels
 from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
-from digit_training.evaluation import Evaluation, Refusals
+from digit_training.evaluation import Calibration, Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult, Threshold
 from digit_training.models import activated, named_outputs, pixel_weights
 
@@ -220,13 +220,22 @@ def model_card(
         "accuracy": evaluation.accuracy if evaluation and not scores else None,
         "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
+        "calibration": _calibration_card(evaluation.calibration) if evaluation else None,
         "is_digit": _is_digit_card(refusals, fit.threshold if fit else None) if refusals else None,
         "comparisons": None,
+        "forced": None,
         "data": data,
         "fit": _fit_card(fit) if fit else None,
         "source": provenance.describe(),
         "versions": versions(),
     }
+
+
+def _calibration_card(calibration: Calibration | None) -> dict[str, float] | None:
+    """Return the temperature by which callers may divide logits, and the calibration error that remains."""
+    if calibration is None:
+        return None
+    return {"best_temperature": calibration.temperature, "error_at_it": calibration.error}
 
 
 def _is_digit_card(refusals: Refusals, threshold: Threshold | None) -> dict[str, Any]:

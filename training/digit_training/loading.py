@@ -56,8 +56,15 @@ def load_keras(file: Path) -> keras.Model:
         return model
     # A Sequential that was built by calling it has the size of that batch.
     inputs = keras.Input(shape, dtype=model.inputs[0].dtype)
-    clone = keras.models.clone_model(model, input_tensors=inputs)
-    clone.set_weights(model.get_weights())
+    try:
+        clone = keras.models.clone_model(model, input_tensors=inputs)
+        clone.set_weights(model.get_weights())
+    # Layers raise what they like, such as a stateful GRU, which needs the batch size.
+    except Exception as error:
+        raise ModelError(
+            f"the model takes batches of {batch} only ({reason_of(error)}): build it without a batch size "
+            "and without stateful=True"
+        ) from error
     return clone
 
 
@@ -114,5 +121,9 @@ def load_saved_model(folder: Path, signature: str) -> keras.Model:
     if input_spec.shape.rank is None:
         raise ModelError(f"the signature {signature!r} states no shape of its input: {_ANOTHER}")
     pixels = keras.Input(batch_shape=input_spec.shape.as_list(), dtype=input_spec.dtype.name, name="pixels")
-    answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
+    try:
+        answers = layers.TFSMLayer(str(folder), call_endpoint=signature)(pixels)
+    # Keras does not document its exceptions for signatures that it can't call.
+    except Exception as error:
+        raise ModelError(f"Keras cannot call the signature {signature!r}: {reason_of(error)}") from error
     return keras.Model(pixels, answers, name=re.sub(r"\W", "_", folder.name) or "saved_model")

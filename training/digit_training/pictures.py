@@ -6,8 +6,10 @@ Each picture is prepared as in serving: `images.prepare(images.decode_for_task(d
 import csv
 import hashlib
 import math
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,7 +56,9 @@ class LabelledPictures:
     card of the kind `digits`, each with the reason."""
     task: TaskCard = DIGITS
     path: Path | None = None
-    """Origin of pictures that other cards may prepare in another way; None for prepared ones."""
+    """Folder or file of the pictures, if they have one."""
+    reload: Callable[[TaskCard], "LabelledPictures"] | None = None
+    """Function that prepares the same pictures by another card; None for prepared ones."""
 
     @classmethod
     def of(
@@ -69,7 +73,7 @@ class LabelledPictures:
     def prepared_for(self, task: TaskCard) -> "LabelledPictures":
         """Return the same pictures as a card of the same labels and kind prepares them. Raise DataError."""
         is_same = task.prepares_as(replace(self.task, input=CardInput(self.task.shape, task.range)))
-        return self if self.path is None or is_same else load(self.path, task)
+        return self if self.reload is None or is_same else self.reload(task)
 
 
 class _Picture(NamedTuple):
@@ -147,21 +151,27 @@ def _read(path: Path, task: TaskCard) -> list[_Picture]:
 
 
 def _read_folder(folder: Path, task: TaskCard) -> list[_Picture]:
-    found, wanted = _subfolders(folder), set(task.labels)
+    found, labels = _subfolders(folder), [unicodedata.normalize("NFC", label) for label in task.labels]
+    wanted = set(labels)
     if missing := sorted(wanted - set(found)):
         raise DataError(f"{folder} has no folder {missing[0]!r}; it needs one for each label of the card")
     if unknown := sorted(set(found) - wanted):
         raise DataError(f"{folder} has the folder {unknown[0]!r}, which is no label of the card")
     return [
         _Picture(f"{label}/{path.relative_to(found[label])}", index, path)
-        for index, label in enumerate(task.labels)
+        for index, label in enumerate(labels)
         for path in sorted(found[label].rglob("*"))
         if path.is_file() and not path.name.startswith(".")
     ]
 
 
 def _subfolders(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    """Return the folders by name; macOS decomposes the accents of a name."""
+    return {
+        unicodedata.normalize("NFC", path.name): path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    }
 
 
 def _read_csv(path: Path, task: TaskCard) -> list[_Picture]:
@@ -255,4 +265,6 @@ def _prepare(pictures: Sequence[_Picture], task: TaskCard, path: Path) -> Labell
     }
     examples = Examples(prepared[: len(accepted)], np.array([picture.label for picture in accepted], np.intp))
     names = [picture.name for picture in accepted]
-    return LabelledPictures(examples, description, names, unreadable, refused, task, path)
+    return LabelledPictures(
+        examples, description, names, unreadable, refused, task, path, partial(load, path)
+    )

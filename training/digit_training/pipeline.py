@@ -20,7 +20,18 @@ from rich.console import Console
 from digit_core.artifact.task_card import DIGITS, READER_NAME, TaskCard
 from digit_core.artifact.versions import ArtifactError, Version, check_writable
 from digit_core.errors import how_to_install
-from digit_training import cards, classifier, device, loading, models, pictures, provenance, shipped, skew
+from digit_training import (
+    cards,
+    classifier,
+    conventions,
+    device,
+    loading,
+    models,
+    pictures,
+    provenance,
+    shipped,
+    skew,
+)
 from digit_training import data as datasets
 from digit_training.comparison import Answers, Sets, ask_served, compare, judging_sets
 from digit_training.data import Dataset
@@ -31,13 +42,26 @@ from digit_training.fit import CropSource, TrainingData, fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
 from digit_training.publication import Target, digits_command
-from digit_training.quality_gate import FEEDBACK, MIN_AGREEMENT, TEST, Comparison, Comparisons, QualityGate
+from digit_training.quality_gate import (
+    FEEDBACK,
+    MAX_CALIBRATION_ERROR,
+    MIN_AGREEMENT,
+    TEST,
+    Comparison,
+    Comparisons,
+    QualityGate,
+)
 from digit_training.reader_artifact import write_reader
 from digit_training.recipes import RECIPES, FitRun, Recipe
 from digit_training.report import render_page
 
 if TYPE_CHECKING:
     from digit_training.feedback import Feedback
+
+NOT_CHECKED = "not checked: no pictures"
+"""What is known of the range and the output of a model without test pictures."""
+
+_NO_CARD = " (the digits' card; see --task and --labels)"
 
 MAX_NAMED = 5
 """Largest number of left-out pictures of a kind that are named."""
@@ -56,7 +80,8 @@ def publish_shipped(target: Target, names: Collection[str] = (DIGITS.name, READE
         digits = datasets.load(datasets.SAMPLE).test
         answers = classifier.predict(model, digits.images, DIGITS)[PROBABILITIES]
         right = are_labels(answers, digits.labels, DIGITS)
-        target.gate.check(Comparisons(None, {TEST: Comparison(right, None)}), DIGITS.labels)
+        judged = Comparisons(None, {TEST: Comparison(right, None)})
+        target.gate.require([*target.gate.reasons(judged, DIGITS.labels)])
         target.publish(DIGITS.name, partial(write_artifact, model, DIGITS, card, digits.images), click.echo)
         click.echo(f"It was fitted before, by `{card['command']}`; test accuracy {card['accuracy']:.4f}.")
     if READER_NAME in missing:
@@ -117,7 +142,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
     known = _read_feedback(source, DIGITS, recipe.build(), target.gate)
     labelled = None if known is None else _without_tested(known, dataset, weight)
     test = LabelledPictures.of(dataset.test, DIGITS, dataset.describe())
-    sets = judging_sets(test, labelled.held_out if labelled else None)
+    sets = judging_sets(test, labelled.judging if labelled and labelled.held_out else None)
     served = _ask_served(target, sets)
     if run.from_stable:
         chosen = _start_from_served(target, served, chosen)
@@ -141,6 +166,8 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
     card["started_from"] = comparisons.served if run.from_stable else None
     right = comparisons.of[FEEDBACK].right if FEEDBACK in comparisons.of else np.zeros(0, bool)
     card["feedback"] = labelled.describe(weight, right) if labelled else None
+    reasons = [*target.gate.reasons(comparisons, DIGITS.labels, evaluation)]
+    card["forced"] = reasons or None
     card = shipped.save(result.model, card, DIGITS.name, folder)
     _write_report(render_page(card, test, evaluation, comparisons, result), folder)
     if not result.complete:
@@ -149,7 +176,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
             f"Interrupted after {result.progress}; the model is not published. "
             f"To go on, repeat the command with --report {folder}. To publish it as it is, run {command}"
         )
-    target.gate.check(comparisons, DIGITS.labels, evaluation)
+    target.gate.require(reasons)
     write = partial(write_artifact, result.model, DIGITS, card, dataset.test.images)
     target.publish(DIGITS.name, write, click.echo)
 
@@ -161,7 +188,9 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
     ArtifactError for an invalid models folder.
     """
     loading.check_backend()
-    model, task = _load_model(run)
+    network, task, convention, guesses = _load_model(run)
+    with _naming_file_in_errors(run.path, "" if run.card or "labels" in run.entries else _NO_CARD):
+        model = classifier.adapt(network, task, convention)
     low, high = task.range
     click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
     target.check(task)
@@ -169,26 +198,38 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         check_writable(run.report)
     test = _load_test_pictures(run.data, task, target.gate.force)
     if test is None:
-        click.echo("The model is not evaluated, since --data is missing.")
-        with _naming_file_in_errors(run.card or run.path):
-            skew.check_range_of_first_layer(model, task)
+        click.echo(f"The model is not evaluated, since --data is missing. Range and output: {NOT_CHECKED}")
+        if pixels := conventions.contradicted_range(network, task, convention):
+            raise CardError(
+                f"{run.card or run.path}: black, white and noise get equal answers in the range {low:g} to "
+                f"{high:g}, and other ones in {pixels[0]:g} to {pixels[1]:g}: say "
+                f"--range={pixels[0]:g},{pixels[1]:g}, or give --data, whose pictures decide"
+            )
         described, warmup_images = model_card(model, task, None, None), np.zeros((1, *task.shape), np.uint8)
+        described |= {"checked": NOT_CHECKED, "forced": ["published without --data"]}
     else:
         labelled = _read_feedback(source, task, model, target.gate)
-        sets = judging_sets(test, labelled.held_out if labelled else None)
+        sets = judging_sets(test, labelled.judging if labelled and labelled.held_out else None)
         evaluation, comparisons = _judge(model, sets, _ask_served(target, sets))
-        with _naming_file_in_errors(run.card or run.path):
-            skew.check_range(model, test, evaluation.probabilities)
+        reasons = []
+        if not task.is_multi_label:
+            minimum = target.gate.minimum(len(task.labels))
+            trials = conventions.try_all(network, task, convention, test.examples, minimum)
+            if contradiction := conventions.contradiction(trials, minimum):
+                reasons = [f"{contradiction}{guesses} (see --force)"]
+            guesses = f"; {conventions.describe_best(trials)}{guesses}"
         for difference in skew.describe_other_answers(model, test, evaluation.probabilities):
             click.echo(difference)
+        reasons += target.gate.reasons(comparisons, task.labels, evaluation, guesses)
         described, warmup_images = model_card(model, task, test.description, evaluation), test.examples.images
-        described["comparisons"] = comparisons.describe()
+        described |= {"comparisons": comparisons.describe(), "forced": reasons or None}
+        described["checked"] = f"on {len(test):,} pictures"
         if run.report and task.is_multi_label:
             click.echo("A multi-label task has no report.")
         elif run.report:
             run.report.mkdir(parents=True, exist_ok=True)
             _write_report(render_page(described, test, evaluation, comparisons), run.report)
-        target.gate.check(comparisons, task.labels, evaluation)
+        target.gate.require(reasons)
     described["source"] = provenance.describe(run.path)
     target.publish(task.name, partial(write_artifact, model, task, described, warmup_images), click.echo)
 
@@ -268,6 +309,11 @@ def _read_feedback(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"
         )
+    for caller, effect in stored.left_out.items():
+        click.echo(
+            f"Without the votes of {caller}: {effect.relabelled:,} pictures have another label, "
+            f"{effect.lost:,} have none any more, and {effect.gained:,} have one on which callers disagreed"
+        )
     for count, reason in (
         (stored.conflicts, "less than two thirds of their callers agree"),
         (stored.unusable, "the card can't prepare them, or lacks their label"),
@@ -327,20 +373,30 @@ def _start_from_served(target: Target, served: tuple[Version, Answers] | None, r
     return recipe.starting_from(weights)
 
 
-def _load_model(run: ExportRun) -> tuple[keras.Model, TaskCard]:
-    """Return the model, with the input of its card, and the card."""
+def _load_model(run: ExportRun) -> tuple[keras.Model, TaskCard, classifier.Convention, str]:
+    """Return the model, its completed card, what the published version converts, and what was guessed."""
     path, card = run.path, run.card
     with _naming_file_in_errors(path):
         model = loading.load_saved_model(path, run.signature) if run.signature else loading.load_keras(path)
     has_card = card or "labels" in run.entries
-    hint = "" if has_card else " (the digits' card; see --task and --labels)"
-    with _naming_file_in_errors(card or path, hint):
+    with _naming_file_in_errors(card or path, "" if has_card else _NO_CARD):
         document = cards.named_after(path) if has_card else cards.of_digits(model)
         if card:
             document = cards.read(card)
-        task, convention = cards.complete(cards.with_entries(document, run.entries), model)
-    with _naming_file_in_errors(path, hint):
-        return classifier.adapt(model, task, convention), task
+        document = cards.with_entries(document, run.entries)
+        task, convention = cards.complete(document, model)
+    stated = document if has_card else run.entries
+    (low, high), color = task.range, task.prepare.color
+    guesses = [
+        (
+            "range" not in stated.get("input", {}),
+            f"values of {low:g} to {high:g}, as the first layers suggest",
+        ),
+        (color == "rgb" and "color" not in stated.get("prepare", {}), "red as the first channel"),
+        ("output" not in stated, "probabilities as the output"),
+    ]
+    guessed = [words for is_guess, words in guesses if is_guess]
+    return model, task, convention, f"; guessed: {'; '.join(guessed)}" if guessed else ""
 
 
 @contextmanager
@@ -368,6 +424,12 @@ def _judge(
             f"Test accuracy: {evaluation.accuracy:.4f} on {len(test):,} pictures, "
             f"calibration error {evaluation.calibration_error:.4f}"
         )
+    confidence = float(evaluation.probabilities.max(axis=1).mean())
+    if evaluation.accuracy - confidence > MAX_CALIBRATION_ERROR and not evaluation.scores:
+        click.echo(
+            f"The mean confidence is {confidence:.2f}, less than the accuracy: callers who refuse unsure "
+            "answers lose right ones"
+        )
     if task.refuse_below:
         refused = float((evaluation.probabilities.max(axis=1) < task.refuse_below).mean())
         click.echo(f"Refused as unsure: {refused:.2%} of the test pictures")
@@ -385,7 +447,13 @@ def _judge(
                 f"Accuracy on {name}, {len(comparison):,} pictures: {comparison.accuracy:.4f}"
                 + (f"; that of {comparisons.served}: {accuracy:.4f}" if served else "")
             )
-    if (feedback := comparisons.of.get(FEEDBACK)) and feedback.accuracy < MIN_AGREEMENT:
+    if (feedback := comparisons.of.get(FEEDBACK)) and feedback.gain < 0:
+        click.echo(
+            f"Warning: the accuracy on {FEEDBACK} falls from {feedback.served_accuracy:.4f} to "
+            f"{feedback.accuracy:.4f}. Chance may explain it on {len(feedback):,} pictures: look at those "
+            "that are lost before you promote the version"
+        )
+    if feedback and feedback.accuracy < MIN_AGREEMENT:
         wrong, count = int((~feedback.right).sum()), len(feedback)
         click.echo(
             f"Warning: {wrong:,} of {count:,} held-out labels contradict the model. Look at them with "

@@ -44,8 +44,17 @@ Ten thousand test digits show smaller losses beyond chance: of a shorter fit, or
 MAX_LABEL_LOSS = 0.01
 """The same margin for a single label."""
 
-MAX_CALIBRATION_ERROR = 0.3
-"""Calibration error above which the confidence tells nothing: that of a softmax taken for logits is 0.4."""
+MIN_LOST = 3
+"""Least number of a label's pictures that the served version answers correctly, to tell that it is lost."""
+
+MAX_GAP_GROWTH, _DEVIATIONS = 0.05, 2.0
+"""Largest growth of the gap between mean confidence and accuracy, and of its standard error."""
+
+MAX_CALIBRATION_ERROR = 0.1
+"""Calibration error, after the best temperature, above which a confidence that is too high is refused."""
+
+_NAMED_LABELS = 4
+"""Most exchanged labels in a message."""
 
 _GROWTH = 1.05
 """Factor between the numbers of pictures that are tried, until the gain is beyond chance."""
@@ -59,6 +68,8 @@ class Comparison:
     served: NDArray[np.bool_] | None
     labels: NDArray[np.intp] | None = None
     """Index of each picture's label, [n]; None of a multi-label task."""
+    confidence: NDArray[np.float64] | None = None
+    """Confidence of the new model and of the served version, [2, n]; None if it is unknown."""
 
     def __len__(self) -> int:
         return len(self.right)
@@ -111,6 +122,45 @@ class Comparison:
             part = Comparison(self.right[rows], self.served[rows])
             if part.gain < -MAX_LABEL_LOSS and part.chance_of_loss < MAX_CHANCE / count:
                 yield label, part
+
+    def lost_labels(self) -> Iterator[tuple[int, int, int]]:
+        """Yield each label that loses most of at least MIN_LOST pictures, beyond chance, and both numbers.
+
+        By chance, a picture is lost as often as those of the other labels. Either one label alone is too
+        unlikely among all labels (Bonferroni), or there are too many such labels together (Poisson).
+        """
+        if self.served is None or self.labels is None:
+            return
+        known = self.labels[self.served]
+        right = np.bincount(known)
+        lost = np.bincount(known, weights=~self.right[self.served]).astype(int)
+        tested = np.flatnonzero(right >= MIN_LOST).tolist()
+        pairs = [(label, int(lost[label]), int(right[label])) for label in tested]
+        found = [(label, gone, count) for label, gone, count in pairs if 2 * gone > count]
+
+        def chance(label: int, least: int) -> float:
+            share = (lost.sum() - lost[label] + 1) / (right.sum() - right[label] + 2)
+            return _binomial_tail(least, int(right[label]), float(share))
+
+        expected = sum(chance(label, count // 2 + 1) for label, _, count in pairs) if found else 0.0
+        fewer = sum(expected**each / math.factorial(each) for each in range(len(found)))
+        are_too_many = 1 - math.exp(-expected) * fewer < MAX_CHANCE / 2
+        for label, gone, count in found:
+            if are_too_many or chance(label, gone) < MAX_CHANCE / 2 / len(pairs):
+                yield label, gone, count
+
+    def worse_gap(self) -> tuple[float, float] | None:
+        """Return the gaps between mean confidence and accuracy of both models, if that of the new one is
+        wider by more than MAX_GAP_GROWTH, beyond chance by the paired z-test; None if not.
+        """
+        if self.confidence is None or self.served is None:
+            return None
+        new, old = self.confidence - np.stack([self.right, self.served])
+        growth = float(abs(new.mean()) - abs(old.mean()))
+        error = float((new - old).std()) / math.sqrt(len(self))
+        if growth > max(MAX_GAP_GROWTH, _DEVIATIONS * error):
+            return float(new.mean()), float(old.mean())
+        return None
 
     def missing_pictures(self) -> int:
         """Return how many more pictures would show the same gain, which is positive, beyond chance."""
@@ -177,41 +227,70 @@ class QualityGate:
                 f"{_describe_missing(MIN_HELD_OUT - count)} (see --min-gain and --force)"
             )
 
-    def check(
-        self, comparisons: Comparisons, labels: Sequence[str], evaluation: "Evaluation | None" = None
-    ) -> None:
-        """Raise NotPublishedError unless the model, of these labels, reaches every accuracy.
+    def require(self, reasons: Sequence[str]) -> None:
+        """Raise NotPublishedError for the first reason, if there is one, unless the model is forced."""
+        for reason in reasons:
+            self._refuse(reason)
+
+    def reasons(
+        self,
+        comparisons: Comparisons,
+        labels: Sequence[str],
+        evaluation: "Evaluation | None" = None,
+        guesses: str = "",
+    ) -> Iterator[str]:
+        """Yield the reasons not to publish a model of these labels.
 
         A loss or a gain counts only if chance is an unlikely reason, a loss only above MAX_LOSS, that of a
-        single label above MAX_LABEL_LOSS.
+        single label above MAX_LABEL_LOSS. `guesses` says what was tried and guessed about the network.
         """
         scores = evaluation.scores if evaluation else None
+        if evaluation and evaluation.confused:
+            called = "; ".join(
+                f"{labels[each.answer]!r} is answered for {each.count} of {each.total} pictures of "
+                f"{labels[each.label]!r}"
+                for each in evaluation.confused[:_NAMED_LABELS]
+            )
+            yield f"labels are exchanged: {called}; correct their order (see --labels), or --force it"
         name = "mAP" if scores else "accuracy"
         figure = scores.mean_average_precision if scores else comparisons.of[TEST].accuracy
         if figure < (minimum := self.minimum(len(labels))):
-            self._refuse(
-                f"the {name} {figure:.4f} is below the minimum of {minimum} for {len(labels):,} labels (see "
-                "--min-accuracy and --force)"
+            yield (
+                f"the {name} {figure:.4f} is below the minimum of {minimum} for {len(labels):,} labels"
+                f"{guesses} (see --min-accuracy and --force)"
             )
-        error = evaluation.calibration_error if evaluation else None
-        if error and error > MAX_CALIBRATION_ERROR:
-            self._refuse(
-                f"the calibration error {error:.4f} is above {MAX_CALIBRATION_ERROR}: the confidence is not "
-                "the probability of a right answer; is the output what the card says (see --output, --force)?"
+        calibration = evaluation.calibration if evaluation else None
+        limit = max(MAX_CALIBRATION_ERROR, calibration.by_chance) if calibration else 0
+        if calibration and calibration.is_overconfident and calibration.error > limit:
+            yield (
+                f"the calibration error {calibration.error:.4f} is above {limit:.2g} even at the best "
+                f"temperature, {calibration.temperature:.2g}: the confidence is not the probability of a "
+                "right answer; is the output what the card says (see --output, --force)?"
             )
-        self._check_losses(comparisons, labels)
-        self._check_gain(comparisons)
+        yield from self._losses(comparisons, labels)
+        yield from self._missing_gain(comparisons)
 
-    def _check_losses(self, comparisons: Comparisons, labels: Sequence[str]) -> None:
+    def _losses(self, comparisons: Comparisons, labels: Sequence[str]) -> Iterator[str]:
         describe = partial(_describe, served=comparisons.served)
         for pictures, judged in comparisons.of.items():
+            for label, gone, count in judged.lost_labels():
+                shown = repr(labels[label]) if label < len(labels) else "no label"
+                yield (
+                    f"{gone} of {count} pictures of {shown} in {pictures} are lost, which "
+                    f"{comparisons.served} answers rightly: does the model still know it (see --force)?"
+                )
+            if gaps := judged.worse_gap():
+                yield (
+                    f"on {pictures} the mean confidence is {gaps[0]:+.2f} off the accuracy, that of "
+                    f"{comparisons.served} {gaps[1]:+.2f}: calibrate the model (see --force)"
+                )
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
-                self._refuse(f"{describe(judged, f'on {pictures} is below')} (see --force)")
+                yield f"{describe(judged, f'on {pictures} is below')} (see --force)"
             for label, part in judged.worse_labels():
                 shown = repr(labels[label]) if label < len(labels) else "no label"
-                self._refuse(f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)")
+                yield f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)"
 
-    def _check_gain(self, comparisons: Comparisons) -> None:
+    def _missing_gain(self, comparisons: Comparisons) -> Iterator[str]:
         if self.min_gain is None or (judged := comparisons.of.get(FEEDBACK)) is None or judged.served is None:
             return
         # Rounding removes the floating-point error of the difference.
@@ -219,7 +298,7 @@ class QualityGate:
         if is_less or (self.min_gain > 0 and judged.chance_of_gain >= MAX_CHANCE):
             missing = "" if is_less else f"; {_describe_missing(judged.missing_pictures())}"
             gain = _describe(judged, f"on {FEEDBACK} is not {self.min_gain} above", comparisons.served)
-            self._refuse(f"{gain}{missing} (see --min-gain and --force)")
+            yield f"{gain}{missing} (see --min-gain and --force)"
 
     def _refuse(self, reason: str) -> None:
         if not self.force:
@@ -237,12 +316,24 @@ def _describe_missing(held_out: int) -> str:
     return f"about {HELD_OUT_PART * held_out:,} more corrections are needed, of which a fifth tests"
 
 
-def _binomial_tail(least: int, count: int) -> float:
-    """Return the probability of at least `least` heads of `count` coins.
+def _binomial_tail(least: int, count: int, share: float = 0.5) -> float:
+    """Return the probability of at least `least` heads of `count` coins, each a head with this probability.
 
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.
     """
+    if share != 0.5:
+        # In logarithms, since the coefficients of more than a thousand coins are no floating-point numbers.
+        return math.fsum(
+            math.exp(
+                math.lgamma(count + 1)
+                - math.lgamma(heads + 1)
+                - math.lgamma(count - heads + 1)
+                + heads * math.log(share)
+                + (count - heads) * math.log1p(-share)
+            )
+            for heads in range(least, count + 1)
+        )
     ways, total = math.comb(count, least), 0
     for heads in range(least, count + 1):
         total += ways

@@ -7,19 +7,23 @@ import re
 import shlex
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from digit_core.artifact.models_config import ModelsConfig
+from digit_core.artifact.traffic import Traffic
 
 _SECRETS = re.compile(r"(://)(?:.*@)?([^?]*)(?:\?.*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Change of a label of a model: `version` is None once no version has it, `previous` if none had it."""
+    """Change of a label of a model, or of its share of the requests, at which the version stays.
+
+    `version` is None once no version has the label, `previous` if none had it.
+    """
 
     time: str
     """Time of the change in ISO 8601, in UTC."""
@@ -29,10 +33,15 @@ class Change:
     previous: int | None
     by: str
     command: str
+    share: float | None = None
+    """Share of the requests that the label answers from now on, 0..1; None if the label moved."""
 
     def __str__(self) -> str:
         """Return the change's line."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        members = asdict(self)
+        if self.share is None:
+            del members["share"]
+        return json.dumps(members, ensure_ascii=False)
 
 
 def between(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
@@ -43,6 +52,17 @@ def between(old: ModelsConfig, new: ModelsConfig) -> Iterator[Change]:
         for label in sorted({*before, *after}):
             if before.get(label) != after.get(label):
                 yield Change(time, model, label, after.get(label), before.get(label), _user(), _command())
+
+
+def of_shares(old: Traffic, new: Traffic, labels: Callable[[str], Mapping[str, int]]) -> Iterator[Change]:
+    """Yield the changes that lead from some shares to others; `labels` gives a model's versions by label."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    for model in sorted({*old, *new}):
+        before, after = old.get(model, {}), new.get(model, {})
+        for label in sorted({*before, *after}):
+            share, version = after.get(label, 0.0), labels(model).get(label)
+            if before.get(label, 0.0) != share:
+                yield Change(time, model, label, version, version, _user(), _command(), share)
 
 
 def parse(text: str) -> Iterator[Change]:
@@ -61,7 +81,8 @@ def previous(changes: Iterable[Change], current: int | None) -> int | None:
     between, so that rollbacks go ever further back. The last change is missing if its process was killed.
     """
     versions: list[int] = []
-    moves = [number for change in changes for number in (change.previous, change.version)]
+    moved = (change for change in changes if change.share is None)
+    moves = [number for change in moved for number in (change.previous, change.version)]
     for number in (*moves, current):
         if number is None:
             versions.clear()

@@ -18,7 +18,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,8 +171,10 @@ class ModelsFolder:
             return {}
 
     def write_traffic(self, shares: Traffic) -> None:
-        """Replace models.traffic.json as a whole. The caller holds the lock."""
+        """Replace models.traffic.json as a whole, and record the changes. The caller holds the lock."""
+        old = self.read_traffic()
         write_atomically(self.traffic_path, json.dumps(shares, indent=2) + "\n")
+        self._record(changes.of_shares(old, shares, self.read_config().labels))
 
     def write_config(self, config: ModelsConfig) -> None:
         """Replace models.config, and record the changes of labels. The caller holds the lock."""
@@ -181,9 +183,7 @@ class ModelsFolder:
         except ArtifactError:
             old = config  # a damaged file names no labels
         write_atomically(self.config_path, str(config))
-        if lines := [f"{change}\n" for change in changes.between(old, config)]:
-            # Rewrite the file, as models.config: another user may not append to this one's file.
-            write_atomically(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
+        self._record(changes.between(old, config))
 
     def changes(self) -> list[Change]:
         """Return the changes of labels, oldest first."""
@@ -360,6 +360,11 @@ class ModelsFolder:
         except ArtifactError as error:
             return str(error)
         return ""
+
+    def _record(self, made: Iterable[Change]) -> None:
+        if lines := [f"{change}\n" for change in made]:
+            # Rewrite the file, as models.config: another user may not append to this one's file.
+            write_atomically(self.root / _CHANGES_FILE, "".join([self._read_changes(), *lines]))
 
     def _read_changes(self) -> str:
         try:

@@ -20,6 +20,9 @@ _NO_TENSORFLOW = 3
 _SECONDS = 300.0
 """Time limit: the models folder is locked meanwhile, and others wait for the lock for twice as long."""
 _NAMED_ERROR = re.compile(r"\w+Error: ")
+_STACK = re.compile(
+    r"Graph execution error|Exception encountered|Detected at|File |<stack|\[\[|Arguments rec|• "
+)
 _ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     # A fit in the parent process may hold all of the GPU's memory.
@@ -61,8 +64,9 @@ def reason_of(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if "key=pyfunc" in str(error):
         return "it calls Python code (tf.py_function), which a model server can't run"
-    # The first line of an error in a graph is its kind.
-    return next((line for line in lines if _NAMED_ERROR.match(line)), lines[0])
+    # An error in a graph begins with its kind and the stack, and ends with the node.
+    told = [line for line in lines if not _STACK.match(line)] or [type(error).__name__]
+    return next((line for line in told if _NAMED_ERROR.match(line)), told[0])
 
 
 def _warm_up(folder: str) -> None:

@@ -46,7 +46,7 @@ class Record:
     predicted: str
     """Label that the model answers, NO_CLASS for a refusal."""
     confidence: float
-    """Probability of the most probable label, 0..1."""
+    """Certainty of the answer, 0..1: the least sure pictures are labelled first."""
     request_id: str
     """ID of the latest sampled request, or the first with the picture. Callers may use an ID again."""
     sent_at: datetime

@@ -5,38 +5,59 @@
     parse_expectation(["1024", "1031"])
 
 In a pattern, `#` stands for a digit, and `#{4}` or `#{4,6}` for that number of digits. Digits and signs stand
-for themselves, and `|` separates alternatives; `date` and `amount` name common patterns. A check concerns the
-number that the digits make: `luhn`, `mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
+for themselves, and `|` separates alternatives; `date` and `amount` name common patterns, and
+`date:dmy:1990..2030` also the form and the years. A check concerns the number that the digits make: `luhn`,
+`mod11`, `mod97`, or a range such as `48210..` or `0..9999`.
 """
 
 import difflib
+import math
 import re
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from digit_core.reading.peaks import SIGN
+from digit_core.reading.thresholds import THRESHOLDS
 
 MAX_STEPS = 500
 """Largest number of steps of a pattern, from each of its places to those of the next symbol."""
 _MAX_LENGTH = 64
 """Largest number of digits of a number in a list."""
+_MAX_DIGITS = 128
+"""Number of digits from which the density of a pattern counts as the same."""
 
-_YEARS = range(1000, 3000)
-"""Years of dates: other years are misread days or signs."""
+_YEARS = range(1900, 2101)
+"""Years of dates, unless the caller says them: others are misread days or signs."""
+_FORMS = {
+    "dmy": "#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##",
+    "mdy": "#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##",
+    "ymd": "####-##-##",
+}
+"""Patterns of dates by the order of day, month and year."""
+_EXTRA_SIGN = -math.log(THRESHOLDS.extra_sign)
+_WHOLE_AMOUNT = math.log((1 - THRESHOLDS.whole_amount) / THRESHOLDS.whole_amount)
 _TOKEN = re.compile(r"#(?:\{(\d+)(?:(,)(\d+))?\})?|([0-9 .,:;/\\+=*'’_()$€£¥%-])")
 _RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
 
 
 class Step(NamedTuple):
-    """State after a symbol, the text that it adds, and the number of signs that only text or picture has."""
+    """State after a symbol, the text that it adds, and how many of its signs have no symbol.
+
+    The cost is that of a sign which only the picture has, or of a rare form.
+    """
 
     state: Any
     text: str
     missed: int = 0
+    cost: float = 0.0
 
 
 class Expectation(Protocol):
@@ -55,6 +76,10 @@ class Expectation(Protocol):
         """Return the last step of a number that may end in this state, or None."""
         ...
 
+    def density(self, length: int) -> float:
+        """Return the share of the strings of this many digits that fit."""
+        ...
+
 
 class _Check(NamedTuple):
     """Condition on a number: a state that takes each digit of the text, and accepts the number or not."""
@@ -62,6 +87,8 @@ class _Check(NamedTuple):
     start: Any
     add: Callable[[Any, str], Any]
     accepts: Callable[[Any], bool]
+    share: Callable[[int], float]
+    """Share of the strings of so many digits that pass."""
     takes_signs: bool = False
     accepts_range: Callable[[int, int], bool] | None = None
     """Tells if a number between two passes; None if one always may."""
@@ -98,6 +125,8 @@ class _Pattern:
 
     alternatives: Sequence[Sequence[_Token]]
     check: _Check
+    costs: Sequence[float] | None = None
+    """Costs of the alternatives, if some are rarer than others."""
 
     @cached_property
     def start(self) -> _State:
@@ -115,7 +144,8 @@ class _Pattern:
                 yield Step(_State(position, checked), text, missed)
         if symbol == SIGN:
             # Signs around the number do not belong to it.
-            yield Step(state, "", int(self.has_signs and state.position is not None))
+            is_extra = self.has_signs and state.position is not None
+            yield Step(state, "", cost=_EXTRA_SIGN if is_extra else 0.0)
             if self.has_signs and (ended := self.end(state)):
                 yield ended
 
@@ -126,10 +156,19 @@ class _Pattern:
             is_last = position.token == len(self.alternatives[position.alternative])
             checked = self._check(state.checked, text)
             if is_last and checked is not None and self.check.accepts(checked):
-                return Step(_State(position, checked), text, missed)
+                cost = self.costs[position.alternative] if self.costs else 0.0
+                return Step(_State(position, checked), text, missed, cost)
         return None
 
-    def _arcs(self, position: _Position | None, symbol: int) -> list[Step]:
+    def density(self, length: int) -> float:
+        return float(self._shares[min(length, _MAX_DIGITS)]) * self.check.share(length)
+
+    @cached_property
+    def _shares(self) -> NDArray[np.float64]:
+        """Shares of the strings of each number of digits that fit; their sum bounds a union."""
+        return np.minimum(sum(map(_shares_of, self.alternatives)), 1)
+
+    def _arcs(self, position: _Position | None, symbol: int) -> list[tuple[_Position, str, int]]:
         """Return the steps by a symbol to other positions, which don't depend on the check."""
         if (arcs := self._known_arcs.get((position, symbol))) is None:
             arcs = self._known_arcs[position, symbol] = []
@@ -139,11 +178,11 @@ class _Pattern:
                     token = tokens[place.token]
                     taken = place.taken + 1 if token.most else min(place.taken + 1, token.least)
                     written = text + (token.text if symbol == SIGN else str(symbol))
-                    arcs.append(Step(place._replace(taken=taken), written, missed))
+                    arcs.append((place._replace(taken=taken), written, missed))
         return arcs
 
     @cached_property
-    def _known_arcs(self) -> dict[tuple[_Position | None, int], list[Step]]:
+    def _known_arcs(self) -> dict[tuple[_Position | None, int], list[tuple[_Position, str, int]]]:
         return {}
 
     def _places(self, position: _Position | None) -> Iterator[tuple[_Position, str, int]]:
@@ -185,6 +224,9 @@ class _Anything:
     def end(self, state: bool) -> Step | None:
         return Step(state, "") if state else None
 
+    def density(self, length: int) -> float:
+        return 1.0
+
 
 @dataclass(frozen=True)
 class _Among:
@@ -202,6 +244,13 @@ class _Among:
     def end(self, state: str) -> Step | None:
         return Step(state, "") if state and self._first(state) == state else None
 
+    def density(self, length: int) -> float:
+        return float(self._counts[length] / 10**length)
+
+    @cached_property
+    def _counts(self) -> Counter[int]:
+        return Counter(map(len, self.numbers))
+
     def _first(self, prefix: str) -> str:
         """Return the first number that does not precede a prefix, or an empty text."""
         place = bisect_left(self.numbers, prefix)
@@ -217,17 +266,43 @@ def parse_expectation(expect: str | Sequence[str] | None = None, check: str | No
         if check:
             raise ValueError("a check goes with a pattern, not with a list of numbers")
         return _among(expect)
-    if expect == "date":
+    if expect is not None and expect.partition(":")[0] == "date":
         if check:
             raise ValueError("`date` has its own check, the calendar")
-        return _pattern("#{1,2}/#{1,2}/####|#{1,2}/#{1,2}/##|####-##-##", _CALENDAR)
+        return _date(expect)
     if expect == "amount":
-        return _Pattern(_AMOUNTS, _parse_check(check))
+        return _Pattern(_AMOUNTS, _parse_check(check), _AMOUNT_COSTS)
     if expect is None and check is None:
         return _Anything()
     if expect is None:
         return _Pattern([[_Token(_DIGITS, most=None)]], _parse_check(check))
     return _pattern(expect, _parse_check(check))
+
+
+def _date(expect: str) -> _Pattern:
+    """Return the pattern of a date; its name may be followed by forms and a range of years."""
+    forms, years = [], _YEARS
+    for part in expect.split(":")[1:]:
+        if part in _FORMS:
+            forms.append(part)
+        elif match := re.fullmatch(r"(\d{4})\.\.(\d{4})", part):
+            years = range(int(match[1]), int(match[2]) + 1)
+        else:
+            known = ", ".join(_FORMS)
+            raise ValueError(
+                f"a date has forms ({known}) and a range of years, as date:dmy:1990..2030, not {part!r}"
+            )
+    if not years:
+        raise ValueError(f"{expect} has no year")
+    chosen = forms or [*_FORMS]
+    calendar = _Check(
+        "",
+        partial(_add_to_date, years),
+        partial(_is_date, chosen, years),
+        partial(_share_of_dates, chosen, years),
+        takes_signs=True,
+    )
+    return _pattern("|".join(dict.fromkeys(_FORMS[form] for form in chosen)), calendar)
 
 
 def fits(text: str, expectation: Expectation) -> bool:
@@ -297,6 +372,18 @@ def _range(tokens: Sequence[_Token]) -> tuple[int, int]:
     return int(smallest or 0), int(largest or 0)
 
 
+def _shares_of(tokens: Sequence[_Token]) -> NDArray[np.float64]:
+    """Return the shares of the strings of 0 to `_MAX_DIGITS` digits that fit an alternative."""
+    shares = np.eye(1, _MAX_DIGITS + 1)[0]
+    for token in tokens:
+        if symbols := token.symbols - {SIGN}:
+            counts = np.zeros(_MAX_DIGITS + 1)
+            most = _MAX_DIGITS if token.most is None else token.most
+            counts[token.least : most + 1] = (len(symbols) / 10) ** token.least
+            shares = np.convolve(shares, counts)[: _MAX_DIGITS + 1]
+    return np.asarray(shares)
+
+
 def _steps(tokens: Sequence[_Token]) -> int:
     """Return the number of steps from the places of an alternative to those of the next symbol."""
     steps, following = 0, 0
@@ -348,10 +435,16 @@ def _parse_check(check: str | None) -> _Check:
         raise ValueError(f"the range {check} holds no number")
     # Larger values are all the same to the check.
     largest = low if high is None else high + 1
+
+    def share(length: int) -> float:
+        least, most = low, 10**length - 1 if high is None else min(high, 10**length - 1)
+        return float(max(0, most - least + 1) / 10**length)
+
     return _Check(
         0,
         lambda value, character: min(value * 10 + int(character), largest),
         lambda value: low <= value and (high is None or value <= high),
+        share,
         accepts_range=lambda least, most: low <= most and (high is None or least <= high),
     )
 
@@ -370,38 +463,55 @@ def _add_mod11(state: tuple[int, int], character: str) -> tuple[int, int]:
     return (weighted + total) % 11, total
 
 
-def _add_to_date(text: str, character: str) -> str | None:
+def _add_to_date(years: range, text: str, character: str) -> str | None:
     """Return the text with the character, or None if no date begins with it."""
     text += character
-    *parts, _ = re.split("[/-]", text)
-    is_iso = len(text) > 4 and text[4] == "-"
+    *parts, last = re.split("[/-]", text)
+    if len(text) > 4 and text[4] == "-":
+        return text if int(parts[0]) in years else None
     is_none = any(int(part) > 31 for part in parts) or (len(parts) == 2 and min(map(int, parts)) > 12)
-    return text if is_iso or not is_none else None
+    is_none |= len(parts) == 2 and len(last) == 4 and int(last) not in years
+    return None if is_none else text
 
 
-def _is_date(text: str) -> bool:
-    first, second, third = (int(part) for part in re.split("[/-]", text))
-    orders = [(third, second, first), (third, first, second)]
-    if text[4:5] == "-":
-        orders = [(first, second, third)]
-    return any(_is_day(*order) for order in orders)
+def _is_date(forms: Sequence[str], years: range, text: str) -> bool:
+    parts = re.split("[/-]", text)
+    orders = [form for form in forms if (form == "ymd") == (text[4:5] == "-")]
+    return any(_is_day(years, **dict(zip(form, parts, strict=True))) for form in orders)
 
 
-def _is_day(year: int, month: int, day: int) -> bool:
-    year = year + 2000 if year < 100 else year
-    try:
-        return date(year, month, day).year in _YEARS
-    except ValueError:
-        return False
+def _is_day(years: range, y: str, m: str, d: str) -> bool:
+    centuries = (1900, 2000, 2100) if len(y) == 2 else (0,)
+    for year in (century + int(y) for century in centuries):
+        try:
+            if date(year, int(m), int(d)).year in years:
+                return True
+        except ValueError:
+            pass
+    return False
+
+
+def _share_of_dates(forms: Sequence[str], years: range, length: int) -> float:
+    """Return the share of the strings of digits that are dates, about: days of months by their digits."""
+    orders = len({*forms} - {"ymd"})
+    days = {2: 81, 3: 9 * 12 + 9 * 31, 4: 366}
+    dates = orders * (days.get(length - 4, 0) * len(years) + days.get(length - 2, 0) * min(100, len(years)))
+    if "ymd" in forms and length == 8:
+        dates += days[4] * len(years)
+    return float(min(1.0, dates / 10**length))
 
 
 _CHECKS = {
-    "luhn": _Check((0, 0), _add_luhn, lambda state: state[0] == 0),
-    "mod11": _Check((0, 0), _add_mod11, lambda state: state[0] == 0),
-    "mod97": _Check(0, lambda state, character: (state * 10 + int(character)) % 97, lambda state: state == 1),
+    "luhn": _Check((0, 0), _add_luhn, lambda state: state[0] == 0, lambda _: 1 / 10),
+    "mod11": _Check((0, 0), _add_mod11, lambda state: state[0] == 0, lambda _: 1 / 11),
+    "mod97": _Check(
+        0,
+        lambda state, character: (state * 10 + int(character)) % 97,
+        lambda state: state == 1,
+        lambda _: 1 / 97,
+    ),
 }
-_NO_CHECK = _Check(0, lambda state, _: state, lambda _: True)
-_CALENDAR = _Check("", _add_to_date, _is_date, takes_signs=True)
+_NO_CHECK = _Check(0, lambda state, _: state, lambda _: True, lambda _: 1.0)
 _POINT = _Token(frozenset({SIGN}), ".")
 _GROUP = (_Token(frozenset({SIGN})), _Token(_DIGITS, least=3, most=3))
 _AMOUNTS = [
@@ -409,3 +519,4 @@ _AMOUNTS = [
     for first, groups in ((9, ()), (3, _GROUP), (3, 2 * _GROUP))
     for cents in ((), (_POINT, _Token(_DIGITS, least=2, most=2)))
 ]
+_AMOUNT_COSTS = 3 * [_WHOLE_AMOUNT, 0.0]

@@ -26,7 +26,7 @@ from digit_core.results import MIN_IS_DIGIT, Answer, Prediction
 
 _TINY = float(np.finfo(float).eps)
 _DATE = parse_expectation("#{1,2}/#{1,2}/##|#{1,2}/#{1,2}/####|####/##/##")
-_ONE_DATE = Search(count=1, missed=0)
+_ONE_DATE = Search(count=1)
 _MAX_DATE = 10
 """Largest number of digits and signs of a date."""
 
@@ -182,7 +182,25 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
     order = np.argsort(boxes[:, 0] + boxes[:, 2] / 2, kind="stable")
     symbols = np.concatenate((digit_rows, sign_rows)).astype(np.float64)
     indexes = np.array([*chosen, *(len(digits) + marked).tolist()], np.intp)
-    return Places(indexes[order], boxes[order], symbols[order], _are_rivals(boxes[order]))
+    missed = _missed_signs(boxes[order], digits.boxes[line])
+    return Places(indexes[order], boxes[order], symbols[order], _are_rivals(boxes[order]), missed)
+
+
+def _missed_signs(boxes: NDArray[np.float32], line: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probability that a sign before each box, and behind the last one, is not seen: [n + 1].
+
+    A wide gap between the digits of a line parts as a sign does; where they touch, there is no room for one.
+    """
+    ends, starts = line[:, 0] + line[:, 2], line[:, 0]
+    height = np.median(line[:, 3])
+    before = np.where(starts < boxes[:, :1] + 0.25 * boxes[:, 2:3], ends, -np.inf)
+    before[(boxes[:, :1] == starts)] = -np.inf
+    gaps = (boxes[:, 0] - before.max(axis=1)) / height
+    usual = np.quantile((starts[1:] - ends[:-1]) / height, 0.25) if len(line) > 2 else 0.0
+    missed = np.full(len(boxes) + 1, THRESHOLDS.missed_sign)
+    missed[:-1][gaps < THRESHOLDS.tight_gap] = THRESHOLDS.missed_in_tight
+    missed[:-1][np.isfinite(gaps) & (gaps > usual + THRESHOLDS.wide_gap)] = THRESHOLDS.missed_in_gap
+    return missed
 
 
 def choose_digits(
@@ -364,7 +382,8 @@ def _without_slashes(line: Sequence[int], found: FoundLines) -> Sequence[int]:
     symbols[len(line) :, SIGN] = 1
     boxes = np.concatenate((digits.boxes, marks))
     order = np.argsort(boxes[:, 0], kind="stable")
-    places = Places(order, boxes[order], symbols[order], np.zeros((count, count), bool))
+    rivals, missed = np.zeros((count, count), bool), np.zeros(count + 1)
+    places = Places(order, boxes[order], symbols[order], rivals, missed)
     for date in decode(places, _DATE, _ONE_DATE):
         signs = {int(order[place]) for place, symbol in date.symbols if symbol == SIGN}
         if len(signs) == 2:

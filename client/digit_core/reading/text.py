@@ -110,17 +110,25 @@ def _read_expected(
 def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
     """Return the fit of the places of a line; `is_digit` is the probability that it shows digits.
 
-    Bayes' rule: a text that fits weighs as much as its evidence, any other text `unknown` of that.
+    Bayes' rule: a text that fits weighs as much as its evidence; any other text `unknown` of that, times the
+    density of the expectation, by which it fits by accident.
     """
     paths = decode(places, expectation)
     seen = decode(places, _ANYTHING)
-    weights = {path.text: THRESHOLDS.unknown * math.exp(-path.cost) for path in seen}
+    prior = THRESHOLDS.unknown * (_density(paths[0], expectation) if paths else 1.0)
+    weights = {path.text: prior * math.exp(-path.cost) for path in seen}
     unexpected = sum(weights.values())
     fitting = {path.text: math.exp(-path.cost) for path in paths}
     total = (unexpected + sum(fitting.values())) / is_digit
     candidates = _best(Candidate(text, weight / total) for text, weight in (weights | fitting).items())
     probability = max(fitting.values(), default=0.0) / total
     return _Fit(sum(fitting.values()) / total, probability, places, paths[0] if paths else None, candidates)
+
+
+def _density(path: Path, expectation: Expectation) -> float:
+    """Return the share of the strings as long as a text that fit as well."""
+    length = sum(symbol != SIGN for _, symbol in path.symbols)
+    return max(THRESHOLDS.min_density, expectation.density(length))
 
 
 def _candidates(found: FoundLines, indexes: Sequence[int], line: Line) -> list[Candidate]:

@@ -65,8 +65,20 @@ class Thresholds:
     """Share of such a peak's score that is the probability of a digit."""
     max_present: float = 0.97
     """Largest probability that a digit of a line is there."""
-    missed_sign: float = 0.2
-    """Probability that a sign is missed, or is seen although the text has none."""
+    missed_sign: float = 0.01
+    """Probability that a sign between digits is not seen."""
+    missed_in_tight: float = 0.05
+    """The same where digits stand closer than `tight_gap`, where there is no room for a sign."""
+    tight_gap: float = 0.08
+    """Gap between digits that hides a sign, as a multiple of the height of the line's digits."""
+    missed_in_gap: float = 0.5
+    """The same in a gap wider than the line's first quartile by `wide_gap`: a space parts as a sign does."""
+    wide_gap: float = 0.35
+    """Multiple of the height of the line's digits."""
+    extra_sign: float = 0.01
+    """Probability that a sign is seen where the text has none."""
+    whole_amount: float = 0.2
+    """Prior probability that an amount has no decimals."""
     max_cost: float = 10.0
     """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
     max_others: int = 128
@@ -81,8 +93,10 @@ class Thresholds:
     """Largest cost of a candidate beside a line's text: exp(-5) is about `min_candidate`."""
     min_candidate: float = 0.005
     """Least probability of a candidate other than a line's text."""
-    unknown: float = 0.01
+    unknown: float = 0.1
     """Prior probability that a line is not as expected, or is none of the texts that were found."""
+    min_density: float = 1e-3
+    """Least density of an expectation: numbers in use are alike, and so denser than their share."""
     min_expected: float = 0.5
     """Least probability of an expected text: it is more probable than all others together."""
 

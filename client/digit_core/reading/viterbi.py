@@ -1,5 +1,6 @@
 """Viterbi's algorithm: the most probable texts of a line, among those that a caller expects."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -16,11 +17,10 @@ from digit_core.reading.thresholds import THRESHOLDS
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Bounds of a search: the number of texts, their largest cost, and the probability of a missed sign."""
+    """Bounds of a search: the number of texts, and their largest cost."""
 
     count: int = THRESHOLDS.max_candidates
     max_cost: float = THRESHOLDS.max_cost
-    missed: float = THRESHOLDS.missed_sign
 
 
 _SEARCH = Search()
@@ -32,13 +32,15 @@ class Places:
 
     `indexes` [n] name the places to the caller; `boxes` float32 [n, 4]; `symbols` float64 [n, 11] are the
     probabilities of the ten digits and of a sign, which leave the rest to nothing; `rivals` bool [n, n] has
-    the pairs of which only one can be there.
+    the pairs of which only one can be there; `missed` float64 [n + 1] are the probabilities that a sign
+    before each place, and behind the last one, is not seen.
     """
 
     indexes: NDArray[np.intp]
     boxes: NDArray[np.float32]
     symbols: NDArray[np.float64]
     rivals: NDArray[np.bool_]
+    missed: NDArray[np.float64]
 
     def costs(self) -> NDArray[np.float64]:
         """Return the costs of each symbol and of nothing, [n, 12], above that of the most probable."""
@@ -98,12 +100,12 @@ class _Trellis:
 
     def __init__(self, places: Places, expectation: Expectation, search: Search) -> None:
         self._expectation, self._max_cost = expectation, search.max_cost
-        self._missed_cost = -np.log(search.missed).item() if search.missed else np.inf
+        self._missed = [-math.log(share) if share else math.inf for share in places.missed.tolist()]
         self._costs = places.costs().tolist()
         self._rivals = np.triu(places.rivals, 1)
         self._last_rivals = [int(row.nonzero()[0].max(initial=-1)) for row in self._rivals]
-        self._arcs: dict[Any, list[tuple[int, float, Step]]] = {}
-        """Symbol, cost of missed signs and step of each arc from a state of the expectation."""
+        self._arcs: dict[Any, list[tuple[int, Step]]] = {}
+        """Symbol and step of each arc from a state of the expectation."""
 
     def steps(self, place: int, state: _State, cost: float) -> Iterator[tuple[_State, Path]]:
         """Yield the next states, of paths of this cost and more, each with its step: nothing, or a symbol."""
@@ -114,14 +116,14 @@ class _Trellis:
         if last >= 0 and self._rivals[last, place]:
             return
         kept = place if self._last_rivals[place] > place else -1
-        for symbol, missed, step in self._arcs_from(expected):
-            if (total := symbols[symbol] + missed) <= left:
+        for symbol, step in self._arcs_from(expected):
+            if (total := symbols[symbol] + self._cost(step, place)) <= left:
                 yield (step.state, kept), Path(total, step.text, ((place, symbol),))
 
-    def _arcs_from(self, expected: Any) -> list[tuple[int, float, Step]]:
+    def _arcs_from(self, expected: Any) -> list[tuple[int, Step]]:
         if (arcs := self._arcs.get(expected)) is None:
             arcs = self._arcs[expected] = [
-                (symbol, self._missed(step), step)
+                (symbol, step)
                 for symbol in range(SIGN + 1)
                 for step in self._expectation.steps(expected, symbol)
             ]
@@ -130,11 +132,12 @@ class _Trellis:
     def end(self, state: _State, paths: list[Path]) -> Iterator[_Arrival]:
         """Yield the arrivals of the paths that may end in this state."""
         if step := self._expectation.end(state[0]):
-            missed = self._missed(step)
-            yield paths[0].cost + missed, Path(missed, step.text), paths
+            cost = self._cost(step, -1)
+            yield paths[0].cost + cost, Path(cost, step.text), paths
 
-    def _missed(self, step: Step) -> float:
-        return self._missed_cost * step.missed if step.missed else 0.0
+    def _cost(self, step: Step, place: int) -> float:
+        """Return the cost of a step, with that of signs which nothing shows before the place."""
+        return step.cost + self._missed[place] * step.missed if step.missed else step.cost
 
 
 def _least_cost(arrivals: tuple[_State, list[_Arrival]]) -> float:

@@ -76,7 +76,8 @@ _OPTIONS = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 250),
-    # gRPC resolves the name again when a connection ends; the default allows that twice a minute.
+    # gRPC resolves the name again when a connection ends; the default allows that twice a minute. After a
+    # resolution that fails, AsyncConnection replaces the channel.
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
 )
 
@@ -96,6 +97,11 @@ _THREADS_EXHAUSTED = ("Server Threadpool Exhausted", "Concurrent RPC limit excee
 """Details of RESOURCE_EXHAUSTED from a server whose threads (`--grpc_max_threads`) are all busy: TensorFlow
 Serving, and the drop-in. Other calls with this status may have cost the server work, or would fail again: one
 that lacks memory, for example."""
+_UNREACHABLE = ("errors resolving", "connections to all backends failing")
+"""Details of UNAVAILABLE from a channel without a usable address."""
+REPLACE_SECONDS = 1.0
+"""Age from which a channel without a usable address is replaced. gRPC resolves a name that it could not
+resolve, or whose addresses fail, after pauses that grow to two minutes; a new channel resolves it at once."""
 MAX_REFUSED_BACKOFF = 0.02
 """Longest wait before the second attempt of a refused call, in seconds. The wait is random: calls that were
 refused together should not come back together."""
@@ -166,6 +172,13 @@ def is_refused(error: grpc.RpcError) -> bool:
     """True if the server refused the call before any work."""
     return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and any(
         detail in (error.details() or "") for detail in _THREADS_EXHAUSTED
+    )
+
+
+def is_unreachable(error: grpc.RpcError) -> bool:
+    """True if the channel has no usable address."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and any(
+        detail in (error.details() or "") for detail in _UNREACHABLE
     )
 
 

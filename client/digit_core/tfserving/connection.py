@@ -1,10 +1,12 @@
 """Connections to a model server over gRPC, asyncio and blocking."""
 
+import asyncio
 import logging
 import random
 import time
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import grpc
@@ -24,7 +26,13 @@ from digit_core.tfserving.protos import GetModelMetadataRequest, GetModelStatusR
 
 _logger = logging.getLogger("digit_client")
 
+_CLOSE_SECONDS = 60.0
+"""Time for the calls in flight on a channel that was replaced."""
+
 _Result = TypeVar("_Result")
+
+_KNOWN_SECONDS = 2.0
+"""Age of a known card after which an answer is checked: to publish a number again takes longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +44,23 @@ class ServedVersion:
     version: int
     card: TaskCard = field(compare=False)
     network: codec.Network | None = field(compare=False)
+    identity: int = 0
+    """Checksum of the card, which differs if the number was removed and published again."""
+    asked_at: float = field(compare=False, default=0.0)
+    """Monotonic time at which the model server last gave the card."""
 
     def pinned(self, version: int) -> "ServedVersion":
         """Return a version with the same card, by its number."""
-        return ServedVersion(ModelRef(self.model.name, version), version, self.card, self.network)
+        return replace(self, model=ModelRef(self.model.name, version), version=version)
 
 
 class AsyncConnection:
     """Connection to the model server at `target` (host:port or unix:path), for coroutines of the backend.
 
     Calls are spread over all addresses of the target's name. A call that a server refuses because its threads
-    are all busy is sent once more, to the next address. `deadline`, a time of the monotonic clock, bounds a
-    call with all its retries. Every failure is a DigitError.
+    are all busy is sent once more, to the next address. A name is resolved again each second while none of
+    its addresses can be reached. `deadline`, a time of the monotonic clock, bounds a call with all its
+    retries. Every failure is a DigitError.
     """
 
     def __init__(
@@ -57,23 +70,41 @@ class AsyncConnection:
         backend: Backend = ASYNCIO,
     ) -> None:
         self.target = target
-        self._backend = backend
-        self._channel = calls.connect(target, credentials, grpc.aio if backend is ASYNCIO else grpc)
-        self._stub = calls.Stub(self._channel, backend.awaitable)
+        self._credentials, self._backend = credentials, backend
+        self._closing = set[asyncio.Task[None]]()
+        self._connect()
         self.known: dict[ModelRef, ServedVersion] = {}
         """Version that each reference named in the latest answer."""
+
+    def _connect(self) -> None:
+        api = grpc.aio if self._backend is ASYNCIO else grpc
+        self._channel = calls.connect(self.target, self._credentials, api)
+        self._stub = calls.Stub(self._channel, self._backend.awaitable)
+        self._connected_at = time.monotonic()
+
+    def _replace(self) -> None:
+        """Replace the channel by one that resolves the name anew; calls in flight on the old one may end."""
+        old = self._channel
+        self._connect()
+        # Without an event loop, the old channel closes once its last call has ended.
+        if self._backend is ASYNCIO:
+            closing = asyncio.create_task(old.close(_CLOSE_SECONDS))
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     async def served(self, model: ModelRef, *, deadline: float) -> ServedVersion:
         """Return the version that is known of the reference, or ask for it."""
         if known := self.known.get(model):
             return known
-        request = codec.encode_card_request(model)
+        request, asked_at = codec.encode_card_request(model), time.monotonic()
         if response := await self._ask_signature(request, deadline):
             card = _decoded("task card from the model server", codec.decode_card, response)
             version, network = codec.version_of(response), codec.decode_network(response)
+            identity = zlib.crc32(response.outputs[codec.CARD_OUTPUT].string_val[0])
         else:
             version, card, network = await self.resolve(model, deadline=deadline), DIGITS, None
-        self.known[model] = served = ServedVersion(model, version, card, network)
+            identity = 0
+        self.known[model] = served = ServedVersion(model, version, card, network, identity, asked_at)
         return served
 
     async def predict(
@@ -117,9 +148,14 @@ class AsyncConnection:
         )
         if answered != served.version:
             current = await self.served(ModelRef(model.name, answered), deadline=deadline)
-            self.known[model] = ServedVersion(model, answered, current.card, current.network)
+            self.known[model] = replace(current, model=model)
             if current.card != served.card:
                 return current
+        elif started - (self.known.get(model) or served).asked_at > _KNOWN_SECONDS:
+            self.known.pop(model, None)
+            current = await self.served(model, deadline=deadline)
+            if current.card != served.card:
+                return current.pinned(current.version)
         predictions = _decoded("answer from the model server", codec.decode, response, served.card)
         if len(predictions) != len(batch):
             raise ServiceError(f"the model server gave {len(predictions)} answers for {len(batch)} images")
@@ -158,6 +194,8 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
+        for closing in self._closing:
+            closing.cancel()
         await self._backend.awaitable(self._channel.close)()
 
     async def _ask_signature(self, request: Any, deadline: float) -> Any:
@@ -175,6 +213,9 @@ class AsyncConnection:
         try:
             return await method(request, timeout=deadline - time.monotonic(), metadata=metadata)
         except grpc.RpcError as error:
+            has_aged = time.monotonic() >= self._connected_at + calls.REPLACE_SECONDS
+            if has_aged and calls.is_unreachable(error):
+                self._replace()
             if attempts == 1 or not calls.is_refused(error):
                 raise calls.translate(error, self.target) from error
         await self._backend.sleep(random.uniform(0, calls.MAX_REFUSED_BACKOFF))  # noqa: S311

@@ -77,7 +77,7 @@ def to_records(
             picture=part.png,
             box=part.box,
             predicted=NO_CLASS if label is None else label,
-            confidence=answer.confidence if answer else 0.0,
+            confidence=answer.certainty if answer else 0.0,
             position=position,
             **common,
         )

@@ -87,7 +87,11 @@ def probes(services: Services) -> Blueprint:
     settings, model_server = services.settings, services.model_server
     name = settings.model_name
     model_warnings = ModelWarnings(settings, model_server)
-    certificate_expiry = tls.server_expiry(settings)
+    certificate = None
+    if settings.tls_certificate:
+        certificate = tls.server_certificate(settings.tls_certificate, settings.tls_key)
+        about = "Unix time at which the certificate of DIGITS_TLS_CERTIFICATE ends."
+        expiry = services.metrics.gauge("tls_certificate_expiry_timestamp_seconds", about)
 
     @blueprint.get("/livez")
     def livez() -> Response:
@@ -118,13 +122,15 @@ def probes(services: Services) -> Blueprint:
         for feature in services.features:
             with contained(feature):
                 warnings += feature.warnings()
-        if certificate_expiry < time.time():
+        if certificate and certificate.expiry < time.time():
             warnings.append("The certificate of DIGITS_TLS_CERTIFICATE has expired: callers refuse it.")
         document: Ready = {"status": "ready", "versions": available}
         return json_response({**document, "warnings": warnings} if warnings else document)
 
     @blueprint.get("/metrics")
     def exposition() -> Response:
+        if certificate and math.isfinite(certificate.expiry):
+            expiry.set(certificate.expiry)
         return Response(services.metrics.exposition(), content_type=CONTENT_TYPE)
 
     return blueprint

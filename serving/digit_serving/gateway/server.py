@@ -5,10 +5,6 @@ import math
 import os
 import signal
 import socket
-import ssl
-import time
-from logging import getLogger
-from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
@@ -33,8 +29,6 @@ _ACCEPTS_PER_ITERATION = 4
 """Connections that a worker accepts in an event-loop iteration."""
 _SEND_BUFFER = 64 * 1024
 """Bytes of answers that the kernel holds for a caller who reads none; by default, up to 4 MiB."""
-
-_log = getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
@@ -89,7 +83,8 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # The supervisor's metrics have a file beside those of the workers; the exposition is their sum.
         self._metrics = Metrics()
         if self._settings.tls_certificate:
-            self._expose_expiry(self._settings.tls_certificate, self._settings.tls_key)
+            # Read the certificate before the fork, so that only this process logs what callers refuse.
+            tls.server_certificate(self._settings.tls_certificate, self._settings.tls_key)
         # Disable OpenCV's threads: requests run in parallel already, and waking threads costs too much.
         cv2.setNumThreads(1)
         silence_library_warnings()
@@ -98,19 +93,6 @@ class _Server(BaseApplication):  # type: ignore[misc]
         # Collect garbage rarely: requests leave no reference cycles, and a full queue is slow to scan.
         gc.set_threshold(50_000)
         return Gateway(self._settings)
-
-    def _expose_expiry(self, certificate: Path, key: Path | None) -> None:
-        """Add the end of the certificate to the metrics, and log an error if callers refuse it."""
-        try:
-            expiry = tls.expiry(certificate, key)
-        except ssl.SSLCertVerificationError as error:
-            _log.error("Callers refuse %s: %s.", certificate, error.verify_message)
-            return
-        about = "Unix time at which the certificate of DIGITS_TLS_CERTIFICATE ends."
-        self._metrics.gauge("tls_certificate_expiry_timestamp_seconds", about).set(expiry)
-        if expiry < time.time():
-            date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expiry))
-            _log.error("Callers refuse %s: it expired on %s.", certificate, date)
 
     def _count_worker_exit(self, _server: object, _worker: object) -> None:
         self._metrics.worker_exits().inc()
@@ -135,11 +117,12 @@ def _remove_files(_: object = None) -> None:
 def _worker_class(settings: Settings) -> type[_Worker]:
     """Return a class with uvicorn's options: gunicorn creates its workers itself."""
     certificate, key = settings.tls_certificate, settings.tls_key
+    handshakes = Handshakes(lambda: tls.server_certificate(certificate, key).context) if certificate else None
     limits = {
         "memory": MemoryBudget(settings.connection_memory),
         # Proxies hold the connections of all callers: behind them, admission counts requests.
         "address_connections": 0 if settings.trusted_proxies else settings.address_connections,
-        "handshakes": Handshakes(tls.server_context(certificate, key)) if certificate else None,
+        "handshakes": handshakes,
     }
     options = {
         "http": type("GatewayProtocol", (LimitedHttpProtocol,), limits),

@@ -1,8 +1,12 @@
-"""TLS: the server context for callers, and gRPC channel credentials for the model server."""
+"""TLS: the certificate for callers, and gRPC channel credentials for the model server."""
 
+import logging
 import math
 import ssl
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import grpc
@@ -11,6 +15,75 @@ from digit_serving.gateway.settings import Settings
 
 _NO_CHECK_TIME = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which the ssl module does not name."""
+_RELOAD_SECONDS = 1.0
+"""Time between two looks at the files of the server's certificate."""
+
+_log = logging.getLogger(__name__)
+
+
+class ServerCertificate:
+    """The gateway's certificate. Its files are read again once they change, for the handshakes from then on.
+
+    The constructor raises OSError if the files are unusable. If they become unusable later, the previous
+    certificate stays in use. `clock` returns seconds, like time.monotonic.
+    """
+
+    def __init__(
+        self, certificate: Path, key: Path | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._certificate, self._key, self._clock = certificate, key, clock
+        self._fingerprint = self._take_fingerprint()
+        self._load()
+        self._next_check = clock() + _RELOAD_SECONDS
+
+    @property
+    def context(self) -> ssl.SSLContext:
+        """Context of the next handshake."""
+        self._follow()
+        return self._context
+
+    @property
+    def expiry(self) -> float:
+        """Unix time at which the certificate ends, infinity if it is not a server's."""
+        self._follow()
+        return self._expiry
+
+    def _follow(self) -> None:
+        if self._clock() < self._next_check:
+            return
+        self._next_check = self._clock() + _RELOAD_SECONDS
+        try:
+            fingerprint = self._take_fingerprint()
+            if fingerprint == self._fingerprint:
+                return
+            self._fingerprint = fingerprint
+            self._load()
+        except OSError as error:
+            _log.error("the previous certificate stays in use: %s", error)
+        else:
+            _log.info("handshakes use the changed certificate %s", self._certificate)
+
+    def _take_fingerprint(self) -> list[tuple[int, int, int]]:
+        states = [file.stat() for file in (self._certificate, self._key or self._certificate)]
+        return [(state.st_ino, state.st_mtime_ns, state.st_size) for state in states]
+
+    def _load(self) -> None:
+        """Read the files, and log an error if callers refuse the certificate."""
+        # A new context: a pair of files that does not fit would leave a used one without its key.
+        context = server_context(self._certificate, self._key)
+        try:
+            self._expiry = expiry(self._certificate, self._key)
+        except ssl.SSLCertVerificationError as error:
+            _log.error("Callers refuse %s: %s.", self._certificate, error.verify_message)
+            self._expiry = math.inf
+        self._context = context
+        if self._expiry < time.time():
+            date = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._expiry))
+            _log.error("Callers refuse %s: it expired on %s.", self._certificate, date)
+
+
+server_certificate = cache(ServerCertificate)
+"""Returns the process's only object of these files: probes say what handshakes show."""
 
 
 def server_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
@@ -41,17 +114,6 @@ def expiry(certificate: Path, key: Path | None) -> float:
     fields = caller.getpeercert()
     assert fields
     return ssl.cert_time_to_seconds(str(fields["notAfter"]))
-
-
-def server_expiry(settings: Settings) -> float:
-    """Return the Unix time at which the gateway's certificate ends, infinity without a certificate.
-
-    Also return infinity if it is not a server's certificate; the supervisor logs that at the start.
-    """
-    with suppress(ssl.SSLCertVerificationError):
-        if settings.tls_certificate:
-            return expiry(settings.tls_certificate, settings.tls_key)
-    return math.inf
 
 
 def channel_credentials(settings: Settings) -> grpc.ChannelCredentials | None:

@@ -8,7 +8,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from digit_core.artifact.models_config import ModelsConfig
 from digit_core.artifact.task_card import TaskCard
+from digit_core.artifact.versions import ArtifactError
 from digit_core.errors import (
     DigitError,
     InvalidOutputError,
@@ -103,19 +105,33 @@ class Upstream:
         try:
             found = await_(self._model_server.versions(ModelRef(name), deadline=context.deadline))
         except ModelNotFoundError as error:
-            if name in self._settings.models and not self._is_removed(name):
+            if self._is_configured(ModelRef(name)):
                 raise UnavailableError(error.message) from error
             raise unknown from error
         # A model server still lists the versions of a model that was removed.
         is_unloaded = all(status.state == "END" and not status.error for status in found)
-        if is_unloaded and name != self._settings.model_name:
+        if is_unloaded and not self._is_configured(ModelRef(name)):
             raise unknown
         return found
 
-    def _is_removed(self, name: str) -> bool:
-        """True if the folder of a model is gone from beside models.config, where that is known."""
-        file = self._settings.models_config
-        return file is not None and not (file.parent / name).is_dir()
+    def _is_configured(self, model: ModelRef) -> bool:
+        """True if the model server is to have what the reference names, as models.config says now.
+
+        Where the file is not known, or damaged, it has the models that the settings name.
+        """
+        name, file = model.name, self._settings.models_config
+        is_model = model == ModelRef(name)
+        if is_model and name == self._settings.model_name:
+            return True
+        try:
+            config = ModelsConfig.parse(file.read_text()) if file else None
+        except (OSError, ArtifactError):
+            config = None
+        if config is None:
+            return is_model and name in self._settings.models
+        has_version = model.version is None or model.version in config.listed(name)
+        has_label = model.version_label is None or model.version_label in config.labels(name)
+        return name in config.base_paths and has_version and has_label
 
     def network(self, context: RequestContext, name: str, version: int) -> Network | None:
         """Return name and test accuracy of a version's network, or None if they are unknown."""
@@ -202,10 +218,10 @@ class Upstream:
         Raise UnknownModelError before anything is recorded: callers may name anything.
         """
         is_missing = isinstance(error, ModelNotFoundError)
-        if is_missing and model.name not in self._settings.models:
+        if is_missing and not self._is_configured(ModelRef(model.name)):
             self.statuses(context, model.name)
         context.failures.append((reason, error.code))
-        if is_missing and reason == "pinned":
+        if is_missing and (reason == "pinned" or (reason != "default" and self._is_configured(model))):
             return UnavailableError(error.message)
         if is_missing and reason == "default":
             return DefaultMissingError(describe_missing(model, self.statuses(context, model.name)))

@@ -1,11 +1,12 @@
 """Admission control: bounds what calls become in memory before it is made, one by one and together."""
 
+import ctypes
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, repeat
-from threading import TIMEOUT_MAX, Condition
+from threading import TIMEOUT_MAX, Condition, Timer
 
 from tensorflow.core.framework.tensor_pb2 import TensorProto
 
@@ -20,6 +21,18 @@ models take up to a gigabyte for it."""
 
 _SMALL_SHARE = 1 / 16
 """Share of the limit up to which a call is small: 4 MiB, as a page of a megapixel or 1,000 digits."""
+
+_RETURN_SECONDS = 1.0
+"""Time from the last large call to the return of its memory, for its answer to be sent."""
+
+# malloc_trim is glibc's; other C libraries lack it.
+_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def return_memory() -> None:
+    """Return freed memory to the system: allocations between the freed ones keep glibc from doing so."""
+    if _malloc_trim:
+        _malloc_trim(0)
 
 
 class Budget:
@@ -41,8 +54,9 @@ class Budget:
     def spend(self, size: float, time_left: TimeLeft) -> Iterator[None]:
         """Count the bytes as used during the block, which begins once they fit: first come, first served.
 
-        A small call never waits, so that large ones don't delay it. Raises ServingError if the bytes exceed
-        the limit, or do not fit before the call's deadline.
+        Memory is returned to the system after the last of several large calls. A small call never waits, so
+        that large ones don't delay it. Raises ServingError if the bytes exceed the limit, or do not fit
+        before the call's deadline.
         """
         self.check(size)
         if size <= _SMALL_SHARE * self.limit:
@@ -67,6 +81,10 @@ class Budget:
             with self._changed:
                 self._used -= size
                 self._changed.notify_all()
+            if not self._used:
+                timer = Timer(_RETURN_SECONDS, return_memory)
+                timer.daemon = True
+                timer.start()
 
 
 def check_deadline(time_left: TimeLeft) -> None:

@@ -149,9 +149,14 @@ class Manager:
     def status(self, spec: ModelSpec) -> list[Version]:
         """Return the version that `spec` names, or all known versions of the model, newest first.
 
-        Versions that are unloaded stay known. Raises ServingError for an unknown model or version.
+        Versions that are unloaded stay known. Raises ServingError for an unknown model, version or label.
         """
         number = spec.version.value if spec.HasField("version") else None
+        if spec.HasField("version_label"):
+            number = self._labels.get((spec.name, spec.version_label))
+            if number is None:
+                missing = f"version label {spec.version_label}"
+                raise ServingError(f"Could not find {missing} of model {spec.name}", "NOT_FOUND")
         if found := [each for each in self._select(spec.name) if number in (None, each.number)]:
             return found
         missing = "any versions" if number is None else f"version {number}"

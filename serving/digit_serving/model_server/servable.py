@@ -1,6 +1,5 @@
 """Servable: a loaded SavedModel, its signatures, its warm-up, and the conversion of its tensors."""
 
-import ctypes
 import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from digit_serving.errors import ServingError
+from digit_serving.model_server.budget import return_memory
 from digit_serving.model_server.flags import Options
 
 Array = np.ndarray[Any, Any]
@@ -27,8 +27,6 @@ Array = np.ndarray[Any, Any]
 # Run operations in the calling thread: in a small model they take less time than a handover to a pool.
 _RUN_OPTIONS = tf.compat.v1.RunOptions(inter_op_thread_pool=-1)
 _MAX_WARMUP_REQUESTS = 1000
-# malloc_trim is glibc's; other C libraries lack it.
-_malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 # TensorProto's value field of each type; an array of any other type is always written as `tensor_content`.
 _VALUE_FIELDS = {
     tf.float32: "float_val",
@@ -119,9 +117,7 @@ class Servable:
         # Graphs contain reference cycles, which only the garbage collector frees.
         del self._session
         gc.collect()
-        # Allocations of other versions lie between the freed ones, and keep glibc from returning these.
-        if _malloc_trim:
-            _malloc_trim(0)
+        return_memory()
 
     def _make_callable(self, feeds: tuple[str, ...], fetches: tuple[str, ...]) -> Any:
         # Private API, bounded by pyproject.toml's exact minor version of TensorFlow. The public functions,

@@ -14,7 +14,7 @@ from digit_serving import commands
 from digit_serving.commands import NONE, format_size, format_time
 
 _HEADINGS = ("VERSION", "PUBLISHED", "ACCURACY", "STATE", "LABELS", "SIZE")
-_HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND")
+_HISTORY_HEADINGS = ("TIME", "MODEL", "LABEL", "FROM", "VERSION", "SHARE", "BY", "COMMAND")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,17 @@ class Row:
     """One version in the list.
 
     `published` (ISO 8601), `accuracy` (0..1), and the checksum of the `pictures` that it was measured on come
-    from the model card, None if the card lacks them. `state` is "missing" without a folder, "not entered" if
-    models.config does not list the version, "damaged" if a file of a version that is not loaded has changed,
-    or the model server's, None if it does not know the version or does not answer. `bytes` is the size
-    on disk. `reason` says why the version can't be served, "" if it can.
+    from the model card, None if the card lacks them; `checked` says on what the model was checked, or that
+    it was forced. `state` is "missing" without a folder, "not entered" if models.config does not list the
+    version, "damaged" if a file of a version that is not loaded has changed, or the model server's, None if
+    it does not know the version or does not answer. `bytes` is the size on disk. `reason` says why the
+    version can't be served, "" if it can.
     """
 
     version: int
     published: Any
     accuracy: Any
+    checked: Any
     pictures: Any
     state: str | None
     labels: list[str]
@@ -61,6 +63,7 @@ def make_rows(folder: ModelsFolder, name: str, statuses: Mapping[int, VersionSta
                 number,
                 card.get("created"),
                 card.get("accuracy"),
+                "forced" if card.get("forced") and card.get("accuracy") else card.get("checked"),
                 data.get("test_checksum") if isinstance(data, dict) else None,
                 state if number in published else "missing",
                 sorted(label for label, labelled in labels.items() if labelled == number),
@@ -87,7 +90,7 @@ def format_table(rows: Sequence[Row], shares: Shares) -> str:
 
 
 def format_history(changes: Iterable[Change]) -> str:
-    """Return a table with a line for each change of a label."""
+    """Return a table with a line for each change of a label, or of its share of the requests."""
     rows = [
         (
             format_time(datetime.fromisoformat(change.time)),
@@ -95,12 +98,13 @@ def format_history(changes: Iterable[Change]) -> str:
             change.label,
             NONE if change.previous is None else str(change.previous),
             NONE if change.version is None else str(change.version),
+            NONE if change.share is None else f"{100 * change.share:g} %",
             change.by,
             change.command,
         )
         for change in changes
     ]
-    return commands.format_table(_HISTORY_HEADINGS, rows, numbers={"FROM", "VERSION"})
+    return commands.format_table(_HISTORY_HEADINGS, rows, numbers={"FROM", "VERSION", "SHARE"})
 
 
 def format_card(card: Mapping[str, Any]) -> str:
@@ -118,12 +122,18 @@ def _cells(row: Row, shares: Shares, mark: str) -> tuple[str, ...]:
     return (
         str(row.version),
         published,
-        f"{row.accuracy:.4f}{mark}" if isinstance(row.accuracy, float) else NONE,
+        _format_accuracy(row, mark),
         row.state or NONE,
         ", ".join(f"{label} {100 * shares[label]:g} %" if label in shares else label for label in row.labels)
         or NONE,
         format_size(row.bytes),
     )
+
+
+def _format_accuracy(row: Row, mark: str) -> str:
+    if not isinstance(row.accuracy, float):
+        return str(row.checked or NONE)
+    return f"{row.accuracy:.4f}{mark}{' forced' if row.checked == 'forced' else ''}"
 
 
 def _entries(card: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:

@@ -18,8 +18,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from digit_core.tables import READ_CODES
 from digit_serving.errors import DigitServingError, needs_extra
-from digit_serving.scoring.rows import FINAL_CODES, READ_CODES, ResultsFolder
+from digit_serving.scoring.rows import FINAL_CODES, ResultsFolder
 from digit_serving.scoring.scorer import Scorer
 
 _SMALLEST_BATCH = 32

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -21,54 +21,18 @@ from pyarrow.dataset import dataset
 
 from digit_core.artifact import versions
 from digit_core.errors import ImageError
-from digit_core.results import Box, DigitNumber, Prediction, Reading, members
+from digit_core.results import Prediction, Reading
+from digit_core.tables import least_sure_first, schema
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring import files
 
-_TYPES: dict[Any, pa.DataType] = {
-    Box: pa.struct({name: pa.int32() for name in ("left", "top", "width", "height")}),
-    DigitNumber: pa.int8(),
-    bool: pa.bool_(),
-    float: pa.float64(),
-    int: pa.int32(),
-    str: pa.string(),
-}
-"""Type of a column by the annotation of its field."""
-
-
-def _type(annotation: Any) -> pa.DataType:
-    if annotation in _TYPES:
-        return _TYPES[annotation]
-    if is_dataclass(annotation):
-        return pa.struct(_columns(annotation))
-    inner = _type(get_args(annotation)[0])
-    return pa.list_(inner) if get_origin(annotation) is tuple else inner
-
-
-def _columns(kind: Any) -> dict[str, pa.DataType]:
-    """Return the columns of a result, those of the fields that every answer may have."""
-    hints = get_type_hints(kind, include_extras=True)
-    return {
-        each.name: _type(hints[each.name]) for each in members(kind) if not each.metadata.get("on_request")
-    }
-
-
-def _schema(kind: Any) -> pa.Schema:
-    picture = {field.name: field.type for field in files.LISTING}
-    origin = {"model": pa.string(), "version": pa.int64(), "error_code": pa.string(), "error": pa.string()}
-    return pa.schema({**picture, **_columns(kind), **origin})
-
-
-PREDICTIONS, READINGS = _schema(Prediction), _schema(Reading)
-"""Columns of predictions, and of readings with `--read`: the result's fields, between the picture and what
-answered. A row with an error has no values but the picture's, `model` and `version`."""
-
+_PICTURE = {field.name: field.type for field in files.LISTING}
+_ORIGIN = {"model": pa.string(), "version": pa.int64()}
+PREDICTIONS, READINGS = (schema(kind, _PICTURE, _ORIGIN) for kind in (Prediction, Reading))
+"""Columns of predictions, and of readings with `--read`."""
 
 FINAL_CODES = {ImageError.code, *(error.code for error in ImageError.__subclasses__())}
 """Error codes of pictures that can't be taken. All others are retryable: the next run scores again."""
-
-NOT_FOUND, UNREADABLE = READ_CODES = "not_found", "unreadable"
-"""Error codes of files that are gone since they were listed, or that can't be read."""
 
 _RUN_FILE = "_score.json"
 """Readers of a folder of Parquet files ignore names that begin with an underscore or a dot."""
@@ -175,9 +139,11 @@ class ResultsFolder:
 
         Both begin with the least sure one. Return the path of the CSV file and its number of rows.
         """
-        columns = ["path", "text", "confidence", "candidates"] if read else ["path", "label", "confidence"]
-        rows = self._read([*columns, "refusal"], READINGS if read else PREDICTIONS).sort_by("confidence")
-        answered = rows.filter(pc.and_(pc.is_null(rows["refusal"]), pc.is_valid(rows["confidence"])))
+        answer = ["text", "confidence", "candidates"] if read else ["label", "confidence", "is_digit"]
+        columns = ["path", *answer]
+        rows = self._read([*columns, "refusal", "error_code"], READINGS if read else PREDICTIONS)
+        rows = least_sure_first(rows.filter(pc.is_null(rows["error_code"])))
+        answered = rows.filter(pc.is_null(rows["refusal"]))
         refused = rows.filter(pc.is_in(rows["refusal"], pa.array(["unexpected", "unsure"])))
         doubtful = pa.concat_tables([refused, answered.slice(0, math.ceil(share * len(answered)))])
         doubtful = doubtful.select(columns)

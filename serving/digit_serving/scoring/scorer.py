@@ -1,7 +1,7 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from operator import itemgetter
 from typing import Any
@@ -10,10 +10,9 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import ModelServerClient
-from digit_core.errors import DigitError
-from digit_core.results import Prediction, Reading
+from digit_core.tables import to_row
 from digit_serving.scoring.files import open_folder
-from digit_serving.scoring.rows import NOT_FOUND, PREDICTIONS, READINGS, UNREADABLE
+from digit_serving.scoring.rows import PREDICTIONS, READINGS
 
 _CALLS = 2
 """Calls at a time: images are read and prepared for one while the model server answers the other."""
@@ -50,7 +49,7 @@ class Scorer:
         sources = self._open([image["path"] for image in listed])
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
         constant = {"model": self.model, "version": self.version}
-        rows = [{**_describe(outcome), **listed[index], **constant} for index, outcome in answers]
+        rows = [{**to_row(outcome), **listed[index], **constant} for index, outcome in answers]
         return pa.Table.from_pylist(rows, READINGS if self.read else PREDICTIONS)
 
     def _open(self, paths: Sequence[str]) -> Iterator[Any]:
@@ -70,16 +69,3 @@ class Scorer:
 def _connect(target: str, model: str, timeout: float) -> ModelServerClient:
     """Return this process's client, which keeps its connection and the task card."""
     return ModelServerClient(target, name=model, timeout=timeout)
-
-
-def _describe(outcome: Prediction | Reading | DigitError | OSError) -> dict[str, Any]:
-    """Return the values of the outcome's columns, which are null by default, and of others."""
-    match outcome:
-        case Prediction() | Reading():
-            return asdict(outcome)
-        case DigitError():
-            return {"error_code": outcome.code, "error": outcome.message}
-        case FileNotFoundError():
-            return {"error_code": NOT_FOUND, "error": "the file does not exist"}
-        case _:
-            return {"error_code": UNREADABLE, "error": f"the file can't be read: {outcome}"}

@@ -15,6 +15,10 @@ def test_remove_forgets_the_shares_of_a_model(folder: ModelsFolder) -> None:
     folder.write_traffic(shares)
     folder.remove("fashion")
     assert folder.read_traffic() == {"digits": {"canary": 0.1}}
+    told = [
+        (change.model, change.label, change.share) for change in folder.changes() if change.share is not None
+    ]
+    assert told == [("digits", "canary", 0.1), ("fashion", "canary", 1), ("fashion", "canary", 0)]
     assert traffic.with_share(folder.read_traffic(), "digits", "canary", 0) == {}
 
 

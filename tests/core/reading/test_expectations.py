@@ -11,12 +11,12 @@ from digit_core.schema import MAX_NUMBERS
 
 
 def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:
-    """Return the texts of the symbols, of which `s` is a sign, each with its least number of missed signs."""
+    """Return the texts of the symbols, of which `s` is a sign, with their least numbers of missed signs."""
     expectation = parse_expectation(expect, check)
     ways: list[tuple[str, Any, int]] = [("", expectation.start, 0)]
     for symbol in symbols:
         ways = [
-            (text + step.text, step.state, missed + step.missed)
+            (text + step.text, step.state, missed + step.missed + (step.cost > 0))
             for text, state, missed in ways
             for step in expectation.steps(state, SIGN if symbol == "s" else int(symbol))
         ]
@@ -43,7 +43,11 @@ def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:
         ("date", "2024s02s29", "2024-02-29", 0),
         ("date", "12s31s1999", "12/31/1999", 0),
         ("amount", "12s345s67", "12345.67", 0),
-        ("amount", "s1234s", "1234", 0),
+        ("amount", "s12s34s", "12.34", 0),
+        ("date:dmy", "17s05s2024", "17/05/2024", 0),
+        ("date:ymd:dmy", "2024s05s17", "2024-05-17", 0),
+        ("date:1850..1899", "1s5s1850", "1/5/1850", 0),
+        ("date:dmy:1990..2030", "1s5s90", "1/5/90", 0),
         (["0012", "123"], "00s12", "0012", 0),
         ("##/##/####", "17052024", "17/05/2024", 2),
         ("##/##/####", "1s7s05s2024", "17/05/2024", 1),
@@ -63,7 +67,10 @@ def test_expectation_fitting_symbols_have_its_text_and_missed_signs_are_counted(
         ("####", ("123", "12345", "")),
         ("#{4,6}", ("123",)),
         ("20##", ("1926",)),
-        ("date", ("32s1s24", "2023s02s29", "31s06s1954", "13s13s2000", "2s9s7178")),
+        ("date", ("32s1s24", "2023s02s29", "31s06s1954", "13s13s2000", "2s9s7178", "1s1s1899", "1s1s2101")),
+        ("date:dmy", ("12s31s1999", "2024s02s29")),
+        ("date:mdy", ("31s12s1999",)),
+        ("date:1990..2030", ("1s5s31", "1s5s1989")),
         (["0012", "123"], ("12", "1234")),
     ],
 )
@@ -128,6 +135,8 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         (["12", 13], None, "number 2 of the list"),
         (["12"], "luhn", "a check goes with a pattern"),
         ("date", "luhn", "the calendar"),
+        ("date:iso", None, r"forms \(dmy, mdy, ymd\) and a range of years, .* not 'iso'"),
+        ("date:2030..1990", None, "date:2030..1990 has no year"),
         ("##", "md5", "one of luhn, mod11, mod97, or a range"),
         ("##", "..", "one of luhn"),
         ("##", "9..1", "the range 9..1 holds no number"),
@@ -154,3 +163,22 @@ def test_expectation_of_many_numbers_takes_no_tree() -> None:
     assert texts(numbers, None, "0999991") == {}
     # A tree of dictionaries takes seconds, and 100 MB.
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("expect", "check", "length", "share"),
+    [
+        ("####", None, 4, 1),
+        ("####", None, 5, 0),
+        ("20##|2###", None, 4, 0.11),
+        ("####", "luhn", 4, 0.1),
+        ("####", "1000..1999", 4, 0.1),
+        (None, "mod97", 9, 1 / 97),
+        (["0012", "0013", "123"], None, 4, 2e-4),
+        ("date:ymd:2001..2002", None, 8, 2 * 366e-8),
+        ("date:dmy", None, 4, 0.81),
+        (None, None, 7, 1),
+    ],
+)
+def test_density_is_the_share_of_strings_that_fit(expect: Any, check: Any, length: int, share: float) -> None:
+    assert parse_expectation(expect, check).density(length) == pytest.approx(share, abs=1e-12)

@@ -323,7 +323,7 @@ def doubtful() -> Peaks:
 
 def reading_of(expect: Any) -> Reading:
     """Read the doubtful row, where the model doubts as well."""
-    half = replace(prediction(9), probabilities=(*[0.001] * 4, 0.49, *[0.001] * 4, 0.502))
+    half = replace(prediction(9), probabilities=(*[0.001] * 4, 0.42, *[0.001] * 4, 0.572))
     return read(doubtful(), [4, half, prediction(7, 0.3)], expect=expect)
 
 
@@ -404,3 +404,25 @@ def test_read_expected_digit_may_look_like_a_sign() -> None:
     (line,) = read(found, [2, 4], expect="###").lines
     assert line.text == "214"
     assert line.digits[1].box == (40, 50, 6, 40)
+
+
+@pytest.mark.parametrize(
+    ("gap", "expect", "text"),
+    [
+        (10, "date", ""),
+        (60, "date", "2/4/24"),
+        (10, "########", ""),
+        (10, "##.##", ""),
+        (60, "amount", "24.24"),
+        (10, "amount", "2424"),
+    ],
+)
+def test_read_gaps_part_as_signs_do_and_no_sign_is_invented(gap: int, expect: str, text: str) -> None:
+    lefts = (10, 30 + gap, 50 + 2 * gap, 80 + 2 * gap)
+    row = [(digit, (left, 50, 20, 40)) for digit, left in zip((2, 4, 2, 4), lefts, strict=True)]
+    assert read(peaks(*row), expect=expect).text == text
+
+
+def test_read_amount_does_not_drop_the_point() -> None:
+    found = peaks((9, (10, 50, 20, 40)), (9, (40, 50, 20, 40)), (SIGN, (65, 85, 5, 5)), (3, (75, 50, 20, 40)))
+    assert read(found, expect="amount").refusal == "unexpected"

@@ -22,7 +22,8 @@ def places(*symbols: dict[int, float], rivals: tuple[tuple[int, int], ...] = ())
     for first, second in rivals:
         excluded[first, second] = excluded[second, first] = True
     count = len(symbols)
-    return Places(np.arange(count), np.zeros((count, 4), np.float32), probabilities, excluded)
+    missed = np.full(count + 1, 0.01)
+    return Places(np.arange(count), np.zeros((count, 4), np.float32), probabilities, excluded, missed)
 
 
 def decoded(given: Places, expect: Any = None, check: str | None = None, **options: Any) -> dict[str, float]:
@@ -100,6 +101,7 @@ class Counted:
         self._expectation = expectation
         self.start = expectation.start
         self.end = expectation.end
+        self.density = expectation.density
         self.steps_taken = 0
 
     def steps(self, state: Any, symbol: int) -> Iterator[Step]:

@@ -3,9 +3,10 @@
 import json
 import re
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -19,6 +20,7 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import AsyncConnection, Connection, ServedVersion
 from tests.core.blocking import BlockingAsync
 from tests.core.linear_model_server import LinearModelServer, dark_and_light
+from tests.core.name_server import NameServer
 
 MODEL = ModelRef("digits")
 COLORS = ModelRef("colors")
@@ -218,3 +220,58 @@ def test_unusable_card_or_answer_raises_service_error(to_colors: Any, colors: Li
     colors.card = json.dumps(CARD.to_document() | {"labels": ["a", "b", "c"]}).encode()
     with pytest.raises(errors.ServiceError, match="answer from the model server is unusable"):
         predict(to_colors, dark_and_light(CARD), COLORS)
+
+
+def test_predict_number_that_is_published_again_with_another_card_returns_it(
+    to_colors: Any, colors: LinearModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = dark_and_light(CARD)
+    first = to_colors.served(COLORS, deadline=soon())
+    assert len(to_colors.predict(batch, first, deadline=soon())) == 2
+    colors.card = json.dumps(replace(CARD, labels=("night", "day")).to_document()).encode()
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + 3)
+    again = to_colors.predict(batch, first, deadline=soon())
+    assert (again.version, again.card.labels) == (1, ("night", "day"))
+    assert again.pinned(1) != first.pinned(1)
+    answers = to_colors.predict(batch, again, deadline=soon())
+    assert [answer.label for answer in answers] == ["night", "day"]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("timing")
+@pytest.mark.parametrize(
+    ("kind", "is_known_before"), [(Connection, False), (AsyncConnection, False), (AsyncConnection, True)]
+)
+def test_name_that_resolves_late_is_found_within_two_seconds(
+    server: LinearModelServer, kind: Any, is_known_before: bool
+) -> None:
+    port = server.target.rpartition(":")[2]
+    with NameServer() as names, ExitStack() as stack:
+        # No server listens at this address of loopback.
+        names.address = "127.0.0.9" if is_known_before else ""
+        target = f"dns://127.0.0.1:{names.port}/model-server-grpc:{port}"
+        connection: Any
+        if kind is AsyncConnection:
+            connection = stack.enter_context(BlockingAsync(AsyncConnection, target))
+            ask = partial(ask_until_answered, lambda: connection.versions(MODEL, deadline=soon()))
+        else:
+            connection = Connection(target)
+            stack.callback(connection.close)
+            ask = partial(ask_until_answered, lambda: connection.versions(MODEL, timeout=5))
+        # gRPC itself resolves a name again after 1, 3, 5, 9 and 16 seconds.
+        assert ask(5) is None
+        names.address = ""
+        assert ask(6) is None
+        names.address = "127.0.0.1"
+        assert ask(2)
+
+
+def ask_until_answered(ask: Callable[[], Any], seconds: float) -> Any:
+    """Return the first answer within this time, or None."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(errors.UnavailableError):
+            return ask()
+        time.sleep(0.1)
+    return None

@@ -1,11 +1,13 @@
 """TLS from callers to the gateway, and from the gateway to the model server."""
 
 import re
+import shutil
 import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from digit_serving.gateway.settings import Settings
 from tests import certificates, greenlet_loop
 from tests.certificates import Pair
 from tests.processes import accepts, free_port, running, wait_until
-from tests.serving.gateway.helpers import StartGateway, probe
+from tests.serving.gateway.helpers import ManualClock, StartGateway, probe
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,30 @@ def test_readyz_warns_of_an_expired_certificate(
         assert (ready.status_code, ready.get_json().get("warnings")) == (200, warnings)
 
 
+def test_certificate_is_read_again_once_its_files_fit_each_other(pairs: Pairs, tmp_path: Path) -> None:
+    certificate, key, clock = tmp_path / "tls.crt", tmp_path / "tls.key", ManualClock()
+
+    def write(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes())
+        clock.now += 1
+
+    write(pairs.server.certificate, certificate)
+    write(pairs.server.key, key)
+    served = tls.ServerCertificate(certificate, key, clock)
+    first, first_expiry = served.context, served.expiry
+    assert served.context is first
+    renewed = certificates.ending(pairs.client, tmp_path / "new", datetime.now(UTC) + timedelta(days=9))
+    # An issuer that writes one file after the other.
+    write(renewed.certificate, certificate)
+    assert (served.context, served.expiry) == (first, first_expiry)
+    write(renewed.key, key)
+    assert served.expiry == tls.expiry(renewed.certificate, renewed.key) > first_expiry
+    assert served.context is not first
+    key.unlink()
+    clock.now += 1
+    assert served.expiry > first_expiry
+
+
 @pytest.mark.parametrize("setting", ["certificate", "key"])
 def test_unusable_file_is_named(pairs: Pairs, tmp_path: Path, setting: str) -> None:
     missing = tmp_path / "missing.pem"
@@ -100,6 +126,50 @@ def test_key_of_another_certificate_is_refused(pairs: Pairs) -> None:
     ):
         with pytest.raises(OSError, match=f"{key} are not a certificate and its private key"):
             use()
+
+
+@pytest.mark.e2e
+def test_gateway_process_follows_a_renewed_secret(
+    tls_model_server: str, pairs: Pairs, tmp_path: Path
+) -> None:
+    """The kubelet moves the link `..data` to the folder of the Secret's new state."""
+
+    def publish(pair: Pair, state: str) -> None:
+        (tmp_path / state).mkdir()
+        shutil.copy(pair.certificate, tmp_path / state / "tls.crt")
+        shutil.copy(pair.key, tmp_path / state / "tls.key")
+        (tmp_path / "new").symlink_to(state)
+        (tmp_path / "new").rename(tmp_path / "..data")
+
+    publish(pairs.server, "..1")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    port = free_port()
+    environment = {
+        "DIGITS_PORT": str(port),
+        "DIGITS_MODEL_SERVER": tls_model_server,
+        "DIGITS_TLS_CERTIFICATE": str(tmp_path / "tls.crt"),
+        "DIGITS_TLS_KEY": str(tmp_path / "tls.key"),
+    }
+
+    def shown() -> tuple[str, float]:
+        """Return the certificate of a new handshake, and the expiry among the metrics."""
+        certificate = ssl.get_server_certificate(("127.0.0.1", port), timeout=5)
+        metrics = httpx.get(f"https://127.0.0.1:{port}/metrics", verify=False).text
+        (expiry,) = re.findall(r"^digits_tls_certificate_expiry_\w+ (\S+)", metrics, re.M)
+        return certificate, float(expiry)
+
+    def shown_is(expected: list[tuple[str, float]]) -> bool:
+        return [shown() for _ in expected] == expected
+
+    renewed = certificates.ending(pairs.client, tmp_path / "renewed", datetime.now(UTC) + timedelta(hours=9))
+    with running("gateway", environment=environment) as process:
+        wait_until(lambda: accepts(port), process)
+        for state, pair in (("", pairs.server), ("..2", renewed)):
+            if state:
+                publish(pair, state)
+            expected = [(pair.certificate.read_text(), tls.expiry(pair.certificate, pair.key))] * 8
+            wait_until(partial(shown_is, expected), process)
 
 
 @pytest.mark.e2e

@@ -168,20 +168,52 @@ def test_new_model_answers_without_a_restart(stub: StubModelServer) -> None:
     assert predict_model(http) == {"name": "shapes", "version": 3, "labels": list(SHAPES.labels)}
 
 
+def write_config(folder: Path, **versions: list[int]) -> Path:
+    """Write models.config of these models, whose first version is stable."""
+    config = ModelsConfig.empty()
+    for name, numbers in versions.items():
+        config = config.with_versions(name, numbers, folder).with_label(name, "stable", numbers[0])
+    file = folder / "models.config"
+    file.write_text(str(config))
+    return file
+
+
 def test_removed_model_is_not_found(stub: StubModelServer, tmp_path: Path) -> None:
     stub.answer = TaskModels(digits={1: SHAPES}, removed={1: FASHION})
     stub.state = ModelVersionStatus.END
-    file = tmp_path / "models.config"
-    file.touch()
+    file = write_config(tmp_path, digits=[1])
     http = gateway(stub, model_names=("removed", "gone"), models_config=file)
     # `gone` was removed before the model server's last start.
     for name in ("removed", "gone"):
         for response in (post(http, f"?model={name}"), http.get(f"/v1/models?model={name}")):
             problem = assert_problem(response, 404, "model_not_found")
             assert problem["detail"] == f"The service has no model {name}."
-    (tmp_path / "gone").mkdir()
-    assert_problem(post(http, "?model=gone"), 503, "model_unavailable")
     assert_problem(post(http), 503, "model_unavailable")
+
+
+@pytest.mark.parametrize("names", [("*",), ("shapes",)])
+def test_model_of_models_config_that_the_server_lacks_is_unavailable_until_it_is_removed(
+    stub: StubModelServer, tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES})
+    models.labels = {"stable": 1}
+    # The model is published after the gateway's start.
+    http = gateway(stub, model_names=names, models_config=write_config(tmp_path, digits=[1]))
+    assert_problem(post(http, "?model=shapes"), *(404, "model_not_found"))
+    write_config(tmp_path, digits=[1], shapes=[2, 3])
+    queries = ("?model=shapes", "?model=shapes&version=3", "?model=shapes&label=stable")
+    for response in (*(post(http, query) for query in queries), http.get("/v1/models?model=shapes")):
+        assert_problem(response, 503, "model_unavailable")
+        assert response.headers["Retry-After"] == "1"
+    # One of its versions is loaded, the other one is not yet.
+    models.tasks["shapes"] = {3: FASHION}
+    assert predict_version(http, "?model=shapes&version=3") == 3
+    assert_problem(post(http, "?model=shapes&version=2"), 503, "model_unavailable")
+    assert_problem(post(http, "?model=shapes&version=4"), 404, "model_not_found")
+    del models.tasks["shapes"]
+    assert_problem(post(http, "?model=shapes&version=3"), 503, "model_unavailable")
+    write_config(tmp_path, digits=[1])
+    assert_problem(post(http, "?model=shapes&version=3"), 404, "model_not_found")
 
 
 def test_models_of_models_config_are_listed_as_they_come(stub: StubModelServer, tmp_path: Path) -> None:

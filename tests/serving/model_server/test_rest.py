@@ -109,6 +109,7 @@ def test_predict_scalar_output_answers_columns(http: Client) -> None:
         ("GET", "/v1/models/none", 404, "Could not find any versions of model none"),
         ("GET", "/v1/models/none/metadata", 404, "Servable not found for request: Latest(none)"),
         ("GET", f"{MODEL}/versions/7", 404, "Could not find version 7 of model half_plus_two"),
+        ("GET", f"{MODEL}/labels/new", 404, "Could not find version label new of model half_plus_two"),
         ("GET", HALF_PLUS_TWO, 400, f"Malformed request: GET {HALF_PLUS_TWO}"),
         ("POST", "/v1/models/none:predict", 404, "Servable not found for request: Latest(none)"),
         ("POST", f"{MODEL}/versions/7:predict", 404, "Servable not found for request: Specific("),
@@ -128,6 +129,8 @@ def test_unknown_path_model_or_version_answers_error(
 def test_metadata_of_a_label_has_its_version(http: Client) -> None:
     metadata = http.get("/v1/models/versions/labels/stable/metadata").get_json()
     assert metadata["model_spec"]["version"] == "1"
+    [status] = http.get("/v1/models/versions/labels/stable").get_json()["model_version_status"]
+    assert status["version"] == "1"
     assert http.get("/").status_code == 404
 
 

@@ -116,7 +116,7 @@ def test_history_lists_who_moved_which_label_newest_first(service: Service) -> N
     service.run("rollback")
     assert service.run("promote", 2, "--gateway", "http://127.0.0.1:1", "--timeout", 1).exit_code == 1
     headings, *lines = service.run("history").stdout.splitlines()
-    assert headings.split() == ["TIME", "MODEL", "LABEL", "FROM", "VERSION", "BY", "COMMAND"]
+    assert headings.split() == ["TIME", "MODEL", "LABEL", "FROM", "VERSION", "SHARE", "BY", "COMMAND"]
     assert [line.split()[2:6] for line in lines] == [
         ["digits", "stable", "2", "1"],
         ["digits", "canary", "–", "3"],

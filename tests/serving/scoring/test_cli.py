@@ -67,7 +67,7 @@ def test_score_contradictory_options_are_refused(options: tuple[object, ...], me
     ("options", "message"),
     [
         (("--expect", "####"), "--expect needs --read, which reads numbers"),
-        (("--min-confidence", "0.9"), "--min-confidence needs --read, which reads numbers"),
+        (("--turn",), "--turn needs --read, which reads numbers"),
         (("--read", "--expect", "##x"), "character 3 of the pattern"),
         (("--read", "--check", "crc"), "the check must be one of luhn"),
     ],
@@ -123,8 +123,8 @@ def test_score_readings_of_another_expectation_need_another_folder(
     assert "has results with expect ####, not #####" in score_again(pattern, "--expect", "#####")
     assert "has results with check luhn, not mod11" in score_again(pattern, "--check", "mod11")
     numbers, others = tmp_path / "numbers.txt", tmp_path / "others.txt"
-    numbers.write_text("1031 1024 1031")
-    others.write_text("1031 1025")
+    numbers.write_text("1031\n1024\n1031\n")
+    others.write_text("1031\n1025\n")
     known = {"numbers": 2, "sha256": "b62c5b80eeb57ca3"}
     listed = Run(str(photos), "digits", 1, True, {"expect": known})
     assert "Skipped    3" in score_again(listed, "--expect", f"@{numbers}", status=0)

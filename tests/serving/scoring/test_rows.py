@@ -71,13 +71,22 @@ def test_write_read_returns_the_same_rows(
 def test_write_doubtful_lists_the_least_sure_answers_first(
     results: ResultsFolder, share: float, expected: list[str]
 ) -> None:
-    confidences = {"a": 0.5, "b": 1.0, "c": 0.25, "d": 0.9, "refused": 0.1}
-    rows = [prediction(path) | {"confidence": value} for path, value in confidences.items()]
+    confidences = {
+        "a": (0.5, None),
+        "b": (0.9, 1.0),
+        "c": (1.0, 0.25),
+        "d": (0.8, None),
+        "refused": (0.1, 0.1),
+    }
+    rows = [
+        prediction(path) | {"confidence": value, "is_digit": is_digit}
+        for path, (value, is_digit) in confidences.items()
+    ]
     rows[-1] |= {"label": None, "refusal": "no_digit"}
     results.write(table(*rows, prediction("broken", code="unreadable")))
     path, count = results.write_doubtful(share, read=False)
     first, *lines = Path(path).read_text().splitlines()
-    assert first == '"path","label","confidence"'
+    assert first == '"path","label","confidence","is_digit"'
     assert [line.split(",")[0].strip('"') for line in lines] == expected
     assert count == len(expected)
     assert len(read(results)) == 6

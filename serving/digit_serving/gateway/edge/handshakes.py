@@ -35,9 +35,10 @@ class Handshakes:
 
     The signature with an RSA key takes milliseconds, for everybody who sends a ClientHello. So addresses take
     turns, and the newest connection of an address is first: its caller is the likeliest to wait still.
+    `context` returns the context of the next handshake.
     """
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
         self._context = context
         self._turns: dict[str, list[asyncio.Future[None]]] = {}
         """Connections whose ClientHello arrives, by address, newest last."""
@@ -82,7 +83,7 @@ class Handshakes:
                 finally:
                     loop.remove_reader(connection)
                 self._begun.add(address, turn, task.cancel, _MAX_BEGUN)
-                await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context)
+                await loop.connect_accepted_socket(lambda: protocol, connection, ssl=self._context())
                 return True
         except OSError:
             return False

@@ -175,9 +175,9 @@ class Metrics(Observer):
         return generate_latest(registry)
 
     def gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        """Return a gauge: of several processes, the exposition has the largest value."""
+        """Return a gauge: of several processes, the exposition has the value that was set last."""
         # The default mode would add a label for each process.
-        return Gauge(f"digits_{name}", text, labels, multiprocess_mode="max", registry=self._registry)
+        return Gauge(f"digits_{name}", text, labels, multiprocess_mode="mostrecent", registry=self._registry)
 
     def counter(self, name: str, text: str, *labels: str) -> Any:
         """Return a counter, as a function from label values."""

@@ -62,8 +62,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 @contextmanager
 def serving(pair: Pair, address_connections: int = 0) -> Iterator[int]:
     """Run a server with TLS in a thread, which accepts as many connections as a worker; yield its port."""
+    context = tls.server_context(pair.certificate, pair.key)
     limits = {
-        "handshakes": Handshakes(tls.server_context(pair.certificate, pair.key)),
+        "handshakes": Handshakes(lambda: context),
         "address_connections": address_connections,
         "_waiting": handshakes.AddressConnections(),
     }
