@@ -43,6 +43,7 @@ if typing.TYPE_CHECKING:
     from digit_client._client import AsyncClient, Client
     from digit_client._model_server_client import AsyncModelServerClient, ModelServerClient
     from digit_client._retries import RetryPolicy
+    from digit_core.drawing import draw
     from digit_core.inputs import ImageSource
     from digit_core.tables import to_arrow
 
@@ -90,6 +91,8 @@ __all__ = [
 # Names that can't be imported would break `import *` and pydoc.
 if importlib.util.find_spec("grpc"):
     __all__ += ["AsyncModelServerClient", "ModelServerClient"]
+if importlib.util.find_spec("PIL") and importlib.util.find_spec("cv2"):
+    __all__ += ["draw"]
 if importlib.util.find_spec("pyarrow"):
     __all__ += ["to_arrow"]
 
@@ -100,9 +103,11 @@ _LAZY_MODULES = {
     "ImageSource": "digit_core.inputs",
     "ModelServerClient": "digit_client._model_server_client",
     "RetryPolicy": "digit_client._retries",
+    "draw": "digit_core.drawing",
     "to_arrow": "digit_core.tables",
 }
 _EXTRAS = {
+    "draw": "images",
     "AsyncModelServerClient": "grpc",
     "ModelServerClient": "grpc",
     "images": "images",

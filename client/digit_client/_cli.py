@@ -162,9 +162,9 @@ def _choose_drawing(target: Path | None, parts: int) -> Callable[[Path | bytes, 
         raise click.UsageError(f"--show writes a PNG file: {target.with_suffix('.png')}, not {target}")
     if parts > 1:
         raise click.UsageError("--show takes one image, and one box")
-    from digit_client import _drawing
+    from digit_core import drawing
 
-    return partial(_drawing.save_boxes, target=target)
+    return partial(drawing.save_boxes, target=target)
 
 
 def _find_gateway(url: str | None) -> Address:

@@ -1,10 +1,15 @@
 """Outcomes of a call for many images, and the progress of its results."""
 
-from collections.abc import Callable, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from contextlib import suppress
-from typing import Any, Generic, TypeAlias, TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
-from digit_core.errors import DigitError
+from digit_core.errors import DigitError, how_to_install
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from PIL.Image import Image
 
 _Item = TypeVar("_Item")
 
@@ -16,6 +21,40 @@ is None if the images don't tell."""
 class Outcomes(list[_Item], Generic[_Item]):
     """List of the results of a call for many images, in their order, with errors in the places of some."""
 
+    def __init__(self, items: Iterable[_Item] = (), pictures: Sequence[object] = ()) -> None:
+        super().__init__(items)
+        self._pictures = pictures
+
+    def to_arrow(self, sort: Literal["doubtful"] | None = None) -> "pa.Table":
+        """Return a row for each result, as the function `to_arrow` does, with the paths of the call's images.
+
+        (Extra `[arrow]`.)
+        """
+        _check_installed("pyarrow", "arrow")
+        from digit_core.tables import to_arrow
+
+        return to_arrow(self, self._pictures, sort)  # type: ignore[arg-type]
+
+    def to_frame(self, sort: Literal["doubtful"] | None = None) -> Any:
+        """Return the rows of `to_arrow` as a data frame of pandas. (Extra `[frame]`.)"""
+        _check_installed("pandas", "frame")
+        return self.to_arrow(sort).to_pandas()
+
+    def draw(self) -> "Image":
+        """Return readings as one Pillow image: each picture with the boxes of its digits, and its text.
+
+        Digits with a certainty below .9 have a question mark. Raise ValueError for more than 256 readings, or
+        if the call had an array or an iterator. (Extra `[images]`.)
+        """
+        _check_installed("PIL", "images")
+        from digit_core.drawing import draw_sheet
+
+        if self and not self._pictures:
+            raise ValueError("only the readings of a list of images can be drawn together")
+        sources: list[Any] = [each[0] if isinstance(each, tuple) else each for each in self._pictures]
+        parts = len(self) // max(1, len(sources))
+        return draw_sheet([source for source in sources for _ in range(parts)], self)  # type: ignore[arg-type]
+
     def raise_for_errors(self) -> None:
         """Raise the first error of an image, if there is one; a note says how many there are."""
         errors = [each for each in self if isinstance(each, (DigitError, OSError))]
@@ -24,11 +63,18 @@ class Outcomes(list[_Item], Generic[_Item]):
             raise errors[0]
 
 
+def _check_installed(module: str, extra: str) -> None:
+    if not find_spec(module):
+        raise ModuleNotFoundError(f"this needs digits[{extra}]; {how_to_install(extra)}", name=module)
+
+
 class Counter:
     """Reports the number of results of a call to its `progress`."""
 
     def __init__(self, progress: Progress, images: object, parts: int) -> None:
         self._count, self._total = 0, len(images) * parts if isinstance(images, Sized) else None
+        self.pictures = tuple(images) if isinstance(images, Sequence) else ()
+        """Images of the call; none of an array or an iterator."""
         self._report = progress if callable(progress) else None
         self._bar: Any = None
         with suppress(ImportError):

@@ -78,13 +78,15 @@ def to_arrow(
 ) -> pa.Table:
     """Return a row for each result of a call for many images, in the columns of `digits score`.
 
-    `pictures` are those of the call, in their order: `path` is null for one that is no path. Parts of a
-    picture have a row each. `sort="doubtful"` begins with errors and refusals, then the least sure answers.
+    `pictures` are those of the call, alone or with their options, in their order: `path` is null for one that
+    is no path. Parts of a picture have a row each. `sort="doubtful"` begins with errors and refusals, then
+    the least sure answers.
     """
     parts = len(results) // len(pictures) if pictures else 0
     if len(results) != parts * len(pictures) and pictures:
         raise ValueError(f"{len(results)} results are not those of {len(pictures)} pictures")
-    paths = [str(each) if isinstance(each, (str, PathLike)) else None for each in pictures]
+    sources = [each[0] if isinstance(each, tuple) else each for each in pictures]
+    paths = [str(each) if isinstance(each, (str, PathLike)) else None for each in sources]
     repeated = [path for path in paths for _ in range(parts)] or [None] * len(results)
     kind = Reading if any(isinstance(each, Reading) for each in results) else Prediction
     rows = [{**to_row(result), "path": path} for result, path in zip(results, repeated, strict=True)]

@@ -128,7 +128,7 @@ import digit_client
 from digit_client import *
 pydoc.render_doc(digit_client)
 messages = []
-for name in ("ModelServerClient", "AsyncModelServerClient", "images", "to_arrow"):
+for name in ("ModelServerClient", "AsyncModelServerClient", "images", "draw", "to_arrow"):
     try:
         exec(f"from digit_client import {name}")
     except ImportError as error:
@@ -136,11 +136,11 @@ for name in ("ModelServerClient", "AsyncModelServerClient", "images", "to_arrow"
 print(json.dumps([[name for name, _ in inspect.getmembers(digit_client)], messages]))
 """
     names, messages = run_in_fresh_interpreter(code, EXTRAS)
-    missing = {"AsyncModelServerClient", "ModelServerClient", "to_arrow"}
+    missing = {"AsyncModelServerClient", "ModelServerClient", "draw", "to_arrow"}
     assert {*digit_client.__all__} - {*names} == missing
     assert [message.partition(" needs ")[2] for message in messages] == [
         f"digits[{extra}]; install it: pip install 'digits[{extra}]', or '.[{extra}]' in a clone"
-        for extra in ("grpc", "grpc", "images", "arrow")
+        for extra in ("grpc", "grpc", "images", "images", "arrow")
     ]
 
 

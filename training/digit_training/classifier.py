@@ -252,12 +252,14 @@ def _check_function(model: keras.Model, probes: NDArray[np.uint8], task: TaskCar
 
     def check(rows: list[int], words: str) -> None:
         change = float(np.nan_to_num(np.abs(ask(rows) - alone[rows])).max())
-        if change > tolerance:
+        if change > largest:
             raise ModelError(
                 f"the model's answer to a picture changes by {change:.1g} {words}: {_AS_IN_SERVING}"
             )
 
     alone = np.concatenate([ask([row]) for row in range(len(probes))])
+    # Rounding grows with the numbers, which may be percentages here.
+    largest = tolerance * float(np.abs(alone[np.isfinite(alone)]).max(initial=1))
     for row in range(len(probes)):
         check([row], "from one call to the next")
     for size, filler, turn in itertools.product(_BATCHES, (0, 1), range(3)):

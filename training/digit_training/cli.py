@@ -216,7 +216,7 @@ def train(context: click.Context, /, model: str, if_needed: bool, **options: Any
         raise click.UsageError(f"--recipe is for the convnet; --model {model} has one recipe.")
     if model == READER_NAME and options["feedback"]:
         raise click.UsageError("--model reader takes no --feedback.")
-    with _training_commands():
+    with _training_commands(), _fitting():
         from digit_training import pipeline
         from digit_training.reader import crops
         from digit_training.reader import pipeline as reader_pipeline
@@ -403,7 +403,6 @@ def _training_commands() -> Iterator[None]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # The Python log warns of retracing after the fifth prediction of several models and sets of pictures.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except Interrupted as error:
@@ -417,6 +416,14 @@ def _training_commands() -> Iterator[None]:
         raise SystemExit(NOT_PUBLISHED_STATUS) from error
     except (ArtifactError, TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+@contextmanager
+def _fitting() -> Iterator[None]:
+    """Let SIGTERM end a fit with a sentence that says how it goes on."""
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -100,9 +100,10 @@ class ModelsConfig:
         return changed
 
     def without(self, name: str) -> Self:
-        """Return the configuration without a model's entry."""
+        """Return the configuration without a model's entries."""
         changed = self._copy()
-        changed.message.model_config_list.config.remove(_find(changed.message, name))
+        while entry := _find(changed.message, name):
+            changed.message.model_config_list.config.remove(entry)
         return changed
 
     def _copy(self) -> Self:

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -106,7 +107,7 @@ def open_image(
             f"the image has too many pixels; at most {max_pixels:,} are decoded"
         ) from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError) as error:
-        formats = ", ".join(("PNG", *_PILLOW_FORMATS, "HEIC"))
+        formats = ", ".join(("PNG", *_PILLOW_FORMATS, *(["HEIC"] if find_spec("pillow_heif") else [])))
         name = foreign_format(data)
         message = f"this is {name}" if name else "the data is in no supported image format"
         raise NotAnImageError(f"{message}; supported: {formats}") from error

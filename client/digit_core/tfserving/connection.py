@@ -71,31 +71,47 @@ class AsyncConnection:
     ) -> None:
         self.target = target
         self._credentials, self._backend = credentials, backend
-        self._closing = set[asyncio.Task[None]]()
+        self._replacing = set[asyncio.Task[None]]()
         self._connect()
         self.known: dict[ModelRef, ServedVersion] = {}
         """Version that each reference named in the latest answer."""
 
     def _connect(self) -> None:
         api = grpc.aio if self._backend is ASYNCIO else grpc
-        self._channel = calls.connect(self.target, self._credentials, api)
-        self._stub = calls.Stub(self._channel, self._backend.awaitable)
-        self._connected_at = time.monotonic()
+        self._use(calls.connect(self.target, self._credentials, api))
+
+    def _use(self, channel: Any) -> None:
+        self._channel, self._connected_at = channel, time.monotonic()
+        self._stub = calls.Stub(channel, self._backend.awaitable)
 
     def _replace(self) -> None:
         """Replace the channel by one that resolves the name anew; calls in flight on the old one may end."""
-        old = self._channel
-        self._connect()
-        # Without an event loop, the old channel closes once its last call has ended.
         if self._backend is ASYNCIO:
-            closing = asyncio.create_task(old.close(_CLOSE_SECONDS))
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._connected_at = time.monotonic()
+            replacing = asyncio.create_task(self._replace_once_ready())
+            self._replacing.add(replacing)
+            replacing.add_done_callback(self._replacing.discard)
+        else:
+            # The old channel closes once its last call has ended.
+            self._connect()
+
+    async def _replace_once_ready(self) -> None:
+        """Replace the channel once the new one is connected; until then, calls on the old fail at once."""
+        new, old = calls.connect(self.target, self._credentials, grpc.aio), self._channel
+        try:
+            async with asyncio.timeout(calls.REPLACE_SECONDS):
+                await new.channel_ready()
+        except TimeoutError:
+            await new.close()
+            return
+        self._use(new)
+        await old.close(_CLOSE_SECONDS)
 
     async def served(self, model: ModelRef, *, deadline: float) -> ServedVersion:
         """Return the version that is known of the reference, or ask for it."""
-        if known := self.known.get(model):
-            return known
+        return self.known.get(model) or await self._ask_version(model, deadline)
+
+    async def _ask_version(self, model: ModelRef, deadline: float) -> ServedVersion:
         request, asked_at = codec.encode_card_request(model), time.monotonic()
         if response := await self._ask_signature(request, deadline):
             card = _decoded("task card from the model server", codec.decode_card, response)
@@ -152,8 +168,9 @@ class AsyncConnection:
             if current.card != served.card:
                 return current
         elif started - (self.known.get(model) or served).asked_at > _KNOWN_SECONDS:
-            self.known.pop(model, None)
-            current = await self.served(model, deadline=deadline)
+            # Other calls use what is known meanwhile.
+            self.known[model] = replace(served, model=model, asked_at=time.monotonic())
+            current = await self._ask_version(model, deadline)
             if current.card != served.card:
                 return current.pinned(current.version)
         predictions = _decoded("answer from the model server", codec.decode, response, served.card)
@@ -194,8 +211,8 @@ class AsyncConnection:
 
     async def close(self) -> None:
         """Close the connection; calls in flight fail."""
-        for closing in self._closing:
-            closing.cancel()
+        for replacing in self._replacing:
+            replacing.cancel()
         await self._backend.awaitable(self._channel.close)()
 
     async def _ask_signature(self, request: Any, deadline: float) -> Any:

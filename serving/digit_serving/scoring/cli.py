@@ -40,6 +40,12 @@ _PINNED = ("version", "label", "include")
 @click.option("--read", is_flag=True, default=None, help="Read all digits on each picture, with their boxes.")
 @described_options(ReadOptions, without=_PINNED)
 @click.option(
+    "--expectations",
+    metavar="TABLE",
+    help="CSV or Parquet file with what is expected on each picture: `path`, from SOURCE, and `expect`, "
+    "`check` or both, in place of those of all pictures.",
+)
+@click.option(
     "--doubtful",
     type=click.FloatRange(min=0, max=100, min_open=True),
     metavar="PERCENT",

@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -27,6 +27,7 @@ from digit_serving import sockets
 from digit_serving.errors import DigitServingError, ProcessDiedError, SettingError
 from digit_serving.processes import ProcessGroup
 from digit_serving.scoring import files
+from digit_serving.scoring.expectations import read_expectations, unmatched, with_expectations
 from digit_serving.scoring.pools import processes, ray_tasks
 from digit_serving.scoring.rows import FINAL_CODES, ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
@@ -56,6 +57,8 @@ class Job:
     workers: int | None
     batch_size: int
     timeout: float
+    expectations: str | None = None
+    """Path or URL of the table of what is expected on each picture."""
     doubtful: float | None = None
     """Percentage of the answers, the least sure ones, that are listed for a check by hand."""
 
@@ -68,6 +71,8 @@ class Job:
     """Number of pictures that had a row."""
     removed: int = 0
     """Number of rows whose picture is gone."""
+    unmatched: Sequence[str] = ()
+    """Paths of the table of expectations that no picture has."""
     listed: tuple[str, int] | None = None
     """File of doubtful answers, and their number."""
     start_seconds: float = 0.0
@@ -90,6 +95,7 @@ class Job:
             ("Skipped", self.scored, " that had a row"),
             ("Left out", self.others.total(), f" files without an image's suffix: {_by_name(self.others)}"),
             ("Removed", self.removed, " that are gone"),
+            ("Unmatched", len(self.unmatched), f" of {self.expectations}: {', '.join(self.unmatched[:3])}"),
             ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
         ]
         text = "".join(f"{name:<10} {count:,}{text}\n" for name, count, text in lines if count)
@@ -113,6 +119,12 @@ class Job:
         if not len(images):
             others = f", but other files: {_by_name(self.others)}" if self.others else ""
             raise DigitServingError(f"there is no image in {self.source}{others}")
+        if self.expectations:
+            expectations = read_expectations(self.expectations, run.source)
+            self.unmatched = unmatched(images, expectations)
+            if len(self.unmatched) == len(expectations):
+                raise SettingError(f"no path of {self.expectations} names a picture in {self.source}")
+            images = with_expectations(images, expectations)
         pending, self.removed = results.tidy(images)
         self.scored = len(images) - len(pending)
         if len(pending):
@@ -162,9 +174,16 @@ class Job:
             number = earlier.version if number is None and not self.label else number
         model, number, local = self._resolve(model, number)
         options = self._options(earlier.options if earlier else {}, read)
-        run = Run(files.absolute(self.source), model, number, read, options)
+        if self.expectations and not read:
+            raise SettingError("--expectations needs --read, which reads numbers")
+        if earlier and earlier.expectations and not self.expectations:
+            raise SettingError(
+                f"{self.output} has readings with a table of expectations; name --expectations"
+            )
+        table = bool(self.expectations)
+        run = Run(files.absolute(self.source), model, number, read, options, expectations=table)
         now, then = ({**asdict(each), **each.options} for each in (run, earlier or run))
-        for name in sorted((now.keys() | then.keys()) - {"options"}):
+        for name in sorted((now.keys() | then.keys()) - {"options", "expectations"}):
             if now.get(name) != then.get(name):
                 raise SettingError(
                     f"{self.output} has results with {name} {then.get(name)}, not {now.get(name)}; "

@@ -25,6 +25,7 @@ from digit_core.results import Prediction, Reading
 from digit_core.tables import least_sure_first, schema
 from digit_serving.errors import DigitServingError
 from digit_serving.scoring import files
+from digit_serving.scoring.expectations import OWN
 
 _PICTURE = {field.name: field.type for field in files.LISTING}
 _ORIGIN = {"model": pa.string(), "version": pa.int64()}
@@ -53,6 +54,8 @@ class Run:
     read: bool
     options: Mapping[str, Any] = field(default_factory=dict)
     """Options of PredictOptions or ReadOptions, as JSON values; of a list of numbers its size and hash."""
+    expectations: bool = False
+    """True if pictures have expectations of their own, which are part of their ETags."""
 
 
 class ResultsFolder:
@@ -102,8 +105,8 @@ class ResultsFolder:
     def tidy(self, listing: pa.Table) -> tuple[pa.Table, int]:
         """Keep one row with an answer or a final error of each image in `listing`, and no other row.
 
-        Return the images without one, by path, and the number of pictures that are gone. Delete unfinished
-        files.
+        Return the images without one, those with the same expectation after each other, and the number of
+        pictures that are gone. Delete unfinished files.
         """
         for name in self._names():
             if name.endswith(_UNFINISHED):
@@ -131,7 +134,9 @@ class ResultsFolder:
             else:
                 self._files.rm_file(name)
         removed = rows.join(listing.select(["path"]), "path", join_type="left anti")
-        pending = listing.join(kept, _KEYS, join_type="left anti").sort_by("path")
+        # The pictures of a request have one expectation.
+        order = [(name, "ascending") for name in (*OWN, "path") if name in listing.column_names]
+        pending = listing.join(kept, _KEYS, join_type="left anti").sort_by(order)
         return pending, len(pc.unique(removed["path"]))
 
     def write_doubtful(self, share: float, read: bool) -> tuple[str, int]:

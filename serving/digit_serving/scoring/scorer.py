@@ -11,6 +11,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from digit_client import ModelServerClient
 from digit_core.tables import to_row
+from digit_serving.scoring.expectations import OWN
 from digit_serving.scoring.files import open_folder
 from digit_serving.scoring.rows import PREDICTIONS, READINGS
 
@@ -23,6 +24,8 @@ _DOWNLOADS = 32
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """Function of a table of images, in the columns of `files.LISTING`, to a table of their rows.
+
+    Columns `expect` and `check` have options of single images, in place of those of all.
 
     The images lie on the filesystem of `source`, a path or URL; `target` is the model server's gRPC address,
     `timeout` in seconds bounds a call with all its retries. `version` is in every row. With `read` the rows
@@ -46,7 +49,8 @@ class Scorer:
         listed = images.to_pylist()
         client = _connect(self.target, self.model, self.timeout)
         ask: Any = partial(client.iter_read if self.read else client.iter_predict, **self.options)
-        sources = self._open([image["path"] for image in listed])
+        own = [{name: image[name] for name in OWN if image.get(name)} for image in listed]
+        sources = zip(self._open([image["path"] for image in listed]), own, strict=True)
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
         constant = {"model": self.model, "version": self.version}
         rows = [{**to_row(outcome), **listed[index], **constant} for index, outcome in answers]

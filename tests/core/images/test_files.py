@@ -200,6 +200,8 @@ def test_decode_heic_without_its_extra_says_how_to_get_it(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(errors.NotAnImageError, match="digits\\[heif\\]"):
         images.decode(valid_files()["HEIF"])
+    with pytest.raises(errors.NotAnImageError, match=r"supported: PNG, .*\bWEBP$"):
+        images.decode(b"no picture")
 
 
 def test_decode_progressive_jpeg_is_limited_to_64_scans() -> None:

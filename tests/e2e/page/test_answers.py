@@ -257,6 +257,8 @@ def test_choose_by_keyboard_moves_bars_network_input_and_heat_map(page: Page) ->
 def test_tap_in_box_chooses_digit_and_stroke_from_it_draws(page: Page) -> None:
     write(page, "17")
     expect(page.locator("#boxes .chosen")).to_have_text("7")
+    # The answer to the last stroke chooses its digit anew.
+    page.wait_for_load_state("networkidle")
     [(x, y)] = to_viewport(page, [(0.25, 0.5)])
     page.mouse.click(x, y)
     expect(page.locator("#boxes .chosen")).to_have_text("1")

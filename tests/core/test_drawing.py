@@ -1,5 +1,6 @@
 """Drawing of readings."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from PIL import ExifTags, Image
 
 from digit_client import Digit, Line, Reading
-from digit_client._drawing import draw_boxes, save_boxes
+from digit_client._outcomes import Outcomes
+from digit_core.drawing import draw_boxes, save_boxes
+from digit_core.errors import NotAnImageError
 from digit_core.results import Box
 
 BOX = (40, 30, 20, 30)
@@ -37,6 +40,32 @@ def test_draw_boxes_draws_around_ink_of_copy(mode: str) -> None:
     left, _, right, bottom = drawn_extent(picture, drawn)
     assert (left, right, bottom) == (39, 60, 60)
     assert not np.asarray(drawn.convert("RGB"))[30:60, 40:60].any()
+
+
+def test_draw_boxes_marks_a_doubtful_digit() -> None:
+    picture = Image.new("RGB", (100, 80))
+    doubtful = replace(READING.digits[0], is_digit=0.89)
+    reading = replace(READING, lines=(replace(READING.lines[0], digits=(doubtful,)),))
+    sure, drawn = (np.asarray(draw_boxes(picture, each)).astype(int) for each in (READING, reading))
+    assert sure[..., 0].max() > sure[..., 2].max()
+    assert drawn[..., 2].max() > drawn[..., 0].max()
+
+
+def test_draw_of_a_list_is_a_sheet_with_each_picture_and_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (480, 360), "black").save(path)
+    refused = Reading("", (), 1, confidence=0.0)
+    outcomes = Outcomes([READING, refused, NotAnImageError("a text")], [path, (path, {}), b"text"])
+    sheet = np.asarray(outcomes.draw())
+    assert sheet.shape == (2 * (360 + 24), 2 * 480, 3)
+    assert (sheet[:360, :480] != 0).any()
+    assert not (sheet[:360, 480:] != 0).any()
+    assert (sheet[384:744] == 255).all()
+    for left, top in ((0, 360), (480, 360), (0, 744)):
+        assert (sheet[top : top + 24, left : left + 480] < 128).any()
+    for several in (Outcomes([READING] * 257, [path] * 257), Outcomes([]), Outcomes([READING])):
+        with pytest.raises(ValueError, match=r"1 to 256 readings|a list of images"):
+            several.draw()
 
 
 def test_draw_boxes_without_room_above_writes_below() -> None:
