@@ -316,8 +316,9 @@ class Recognition:
     def _look(self, page: Page, whole: Outcome[Prediction] | None) -> _Asking[Outcome[Prediction]]:
         """Return the one digit that the reader finds, at the coarsest view that is sure of it.
 
-        The model's answer to all ink decides without a reader, and if the model is sure of all ink while
-        neither network is sure of a part. `whole` is this answer, if it is known already.
+        The model's answer to all ink decides without a reader, if the model is sure of all ink while neither
+        network is sure of a part, and on a close crop where the reader finds no digit. `whole` is this
+        answer, if it is known already.
         """
         count: int | None = None
         part: Outcome[Prediction] | None = None
@@ -337,7 +338,7 @@ class Recognition:
         if part and answer.certainty >= THRESHOLDS.sure_alone:
             return part
         whole = whole or (yield from self._ask_whole(page))
-        if count is None or (found.is_anything and _is_sure_of_all_ink(whole.result)):
+        if count is None or _decides(whole.result, found, is_alone=not count):
             return whole
         if part:
             return part
@@ -405,13 +406,13 @@ class Recognition:
         return Outcome(reading, inputs)
 
     def _read_lines(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
-        """Return the reading of a page, or of all its ink as one digit, if only the model is sure of that."""
+        """Return the reading of a page, or of all its ink as one digit, as `_look` decides."""
         lines = yield from self._read_text(found, answers)
         digits = lines[0].digits
         is_unsure = len(digits) <= 1 and all(each.certainty < THRESHOLDS.sure_alone for each in digits)
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
-            if _is_sure_of_all_ink(whole.result):
+            if _decides(whole.result, found, is_alone=not digits):
                 lone = yield from self._read_text(lone_digit(found.page, whole.inputs[0]), [whole.result])
                 # All ink may be another digit than the one that is expected.
                 return lone if lone[0].digits else lines
@@ -544,10 +545,16 @@ def _with_is_digit(answer: Prediction, is_digit: float, **changes: Any) -> Predi
     return replace(answer, is_digit=answer.is_digit if answer.is_digit is None else is_digit, **changes)
 
 
-def _is_sure_of_all_ink(answer: Prediction | PictureError) -> TypeGuard[Prediction]:
-    """True if the model alone is sure of the digit whose parts the reader sees."""
-    if not isinstance(answer, Prediction) or answer.is_digit is None:
+def _decides(answer: Prediction | PictureError, found: Detected, *, is_alone: bool) -> TypeGuard[Prediction]:
+    """True if the model's answer to all ink decides on a page.
+
+    The model has to be sure of the digit whose parts the reader sees. Where it is alone, since the reader
+    sees no digit in them, a close crop shows one if the model does not refuse all its ink.
+    """
+    if not isinstance(answer, Prediction) or answer.is_digit is None or not found.is_anything:
         return False
+    if is_alone and found.page.is_close:
+        return answer.refusal is None
     return answer.certainty >= THRESHOLDS.sure_alone
 
 

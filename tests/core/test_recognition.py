@@ -228,6 +228,35 @@ def test_recognition_unsure_of_a_part_takes_all_ink_of_which_the_model_is_sure(
     assert [answer(outcome) for outcome in expecting.read([shaded])] == ["3"]
 
 
+@pytest.mark.parametrize(
+    ("side", "score", "is_digit", "predicted", "read"),
+    [
+        (128, 0.06, 0.5, 3, "3"),
+        (128, 0.06, 0.2, ("no_digit", None), "no_digit"),
+        (128, 0.0, 0.5, ("no_digit", None), "no_digit"),
+        (129, 0.06, 0.5, ("no_digit", None), "no_digit"),
+    ],
+)
+def test_recognition_all_ink_of_a_close_crop_decides_where_the_reader_sees_parts_and_no_digit(
+    shaded: Any, side: int, score: float, is_digit: float, predicted: Any, read: str
+) -> None:
+    """The reader finds a part, of this score; `is_digit` is of all ink."""
+    crop = cv2.resize(shaded[100:540, 100:540], (side, side), interpolation=cv2.INTER_AREA)
+    part = peaks([[0, 0, 40, 40]] if score else [], {8: 1.0}, score)
+    seen: list[bytes] = []
+
+    def classify(batch: Any) -> list[Prediction]:
+        """The first crop is the part."""
+        seen.extend(row.tobytes() for row in batch)
+        return [
+            said({8: 1.0}, 0.1) if row.tobytes() == seen[0] else said({3: 1.0}, is_digit) for row in batch
+        ]
+
+    recognizer = Recognizer(classify, DIGITS, find=lambda _: part)
+    assert [answer(outcome) for outcome in recognizer.predict([crop])] == [predicted]
+    assert [answer(outcome) for outcome in recognizer.read([crop])] == [read]
+
+
 def test_to_pixels_range_becomes_black_to_white() -> None:
     task = TaskCard("centred", DIGITS.labels, CardInput((1, 3), (-1.0, 1.0)))
     assert to_pixels(np.array([-1, 0, 1], np.float32), task).tolist() == [[0, 128, 255]]

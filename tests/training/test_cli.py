@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -357,11 +357,12 @@ def test_train_from_stable_without_one_prints_the_reason(idx_folder: Path, folde
     assert not folders.report.exists()
 
 
-@pytest.mark.e2e
-def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp_path: Path) -> None:
-    options = ["--data", str(idx_folder), "--model", "perceptron", "--epochs", "9999", "--report", "report"]
+@contextlib.contextmanager
+def fitting(data: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a fit without end as a process in `folder`, whose fourth epoch has begun."""
+    options = ["--data", str(data), "--model", "perceptron", "--epochs", "9999", "--report", "report"]
     with subprocess.Popen(
-        [*DIGITS, "train", *options], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*DIGITS, "train", *options], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout
         assert process.stderr
@@ -370,6 +371,38 @@ def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp
             line = process.stdout.readline()
             assert line, process.stderr.read()
             output += line
+        yield process
+
+
+@pytest.mark.e2e
+def test_train_terminated_says_how_it_goes_on_and_leaves_what_a_killed_one_leaves(
+    idx_folder: Path, tmp_path: Path
+) -> None:
+    left, said = {}, {}
+    for sent in (signal.SIGKILL, signal.SIGTERM):
+        folder = tmp_path / sent.name
+        folder.mkdir()
+        with fitting(idx_folder, folder) as process:
+            process.send_signal(sent)
+            _, said[sent] = process.communicate(timeout=60)
+        assert process.returncode == (143 if sent == signal.SIGTERM else -sent)
+        left[sent] = {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    assert said[signal.SIGKILL] == ""
+    assert said[signal.SIGTERM] == (
+        "\nTerminated; nothing is published. A fit goes on if the same command is repeated with --report and "
+        "the folder of its report.\n"
+    )
+    assert left[signal.SIGTERM] == left[signal.SIGKILL]
+    options = ["--data", str(idx_folder), "--model", "perceptron", "--epochs", "6", "--min-accuracy", "0"]
+    again = run_offline("train", *options, "--report", "report", folder=tmp_path / "SIGTERM")
+    assert again.returncode == 0, again.stderr
+    assert "Epoch 6/6" in again.stdout
+    assert "Epoch 1/6" not in again.stdout
+
+
+@pytest.mark.e2e
+def test_train_ctrl_c_leaves_a_model_that_export_publishes(idx_folder: Path, tmp_path: Path) -> None:
+    with fitting(idx_folder, tmp_path) as process:
         process.send_signal(signal.SIGINT)
         rest, errors = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -519,6 +552,20 @@ def test_export_warns_of_a_held_out_fall_that_chance_may_explain(
     worse.save(folders.root / "worse.keras")
     printed = export(folders.root / "worse.keras", *places)[1]
     assert "Warning: the accuracy on the held-out feedback falls from 1.0000 to 0.7500. Chance may" in printed
+
+
+def test_export_of_right_and_unsure_answers_says_so_and_publishes(
+    colors_model: keras.Model, colors_task: list[object], folders: Folders
+) -> None:
+    unsure = keras.models.clone_model(colors_model)
+    unsure.set_weights([0.05 * weights for weights in colors_model.get_weights()])
+    unsure.save(folders.root / "unsure.keras")
+    status, printed = export(folders.root / "unsure.keras", *colors_task)
+    assert status == 0, printed
+    assert (
+        "The mean confidence is 0.32, less than the accuracy: callers who refuse unsure answers lose right "
+        "ones\n"
+    ) in printed
 
 
 def test_export_beside_a_stable_version_that_cannot_be_loaded_needs_force(

@@ -37,6 +37,11 @@ class Page:
         """True if the picture has the size of the model's input, so that only the model is asked."""
         return self.size == (SIDE, SIDE)
 
+    @property
+    def is_close(self) -> bool:
+        """True for a picture so small that a single digit fills it, and may be cut off: a close crop."""
+        return max(self.size) <= SMALL_SIDE
+
     def to_picture(self, box: NDArray[np.float32]) -> Box:
         """Return a box of the page, left, top, width and height, in pixels of the picture."""
         rows, columns = self.levels.shape

@@ -1,6 +1,7 @@
 """`digits models ls`, `show` and `history`."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -45,6 +46,18 @@ def test_ls_marks_accuracies_on_other_pictures_than_the_stable_versions(publishe
     )
     rows = json.loads(published.run("ls", "--json").stdout)["versions"]
     assert [row["pictures"] for row in rows] == ["a", "b", "a"]
+
+
+def test_ls_says_what_was_forced_or_not_checked_before_publication(published: Service) -> None:
+    unchecked = {"accuracy": None, "checked": "not checked: no pictures", "forced": ["without --data"]}
+    forced = {"accuracy": 0.5, "checked": "on 60 pictures", "forced": ["the accuracy is below the minimum"]}
+    passed = {"accuracy": 0.5, "checked": "on 60 pictures", "forced": None}
+    for number, card in enumerate((unchecked, forced, passed), 1):
+        (published.versions / str(number) / "assets.extra" / "model.json").write_text(json.dumps(card))
+    lines = published.run("ls").stdout.splitlines()
+    assert [re.split(r"  +", line.strip())[2] for line in lines[1:]] == [
+        *("0.5000", "0.5000 forced", "not checked: no pictures")
+    ]
 
 
 def test_ls_says_why_versions_are_not_served(service: Service) -> None:
