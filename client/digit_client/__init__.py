@@ -37,6 +37,7 @@ from digit_core.errors import (
     TruncatedImageError,
     UnavailableError,
 )
+from digit_core.options import Field
 from digit_core.results import Candidate, Digit, Line, Models, ModelVersion, Prediction, Reading
 
 if typing.TYPE_CHECKING:
@@ -62,6 +63,7 @@ __all__ = [
     "Digit",
     "DigitError",
     "Feedback",
+    "Field",
     "ImageError",
     "ImageShapeError",
     "ImageSource",

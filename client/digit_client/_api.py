@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -58,16 +58,6 @@ def auth_headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"}
 
 
-def encode_image(data: bytes, numbers: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return httpx's keyword arguments for the body of a request for one image file.
-
-    `numbers` are the valid numbers, one of which is expected.
-    """
-    if numbers is not None:
-        return _encode_expecting([data], numbers)
-    return {"content": data, "headers": {"Content-Type": _inputs.media_type(data)}}
-
-
 def encode_feedback(
     picture: "ImageSource | Prediction | Reading", label: str | int | None, box: Boxes
 ) -> dict[str, Any]:
@@ -95,25 +85,20 @@ def encode_feedback(
 def _label_and_boxes(answer: Prediction | Reading) -> tuple[str, Boxes]:
     """Return the label that confirms an answer, and the parts of the picture that it is about."""
     if isinstance(answer, Reading):
-        return answer.text, [digit.box for digit in answer.digits]
+        return answer.text, [digit.box for digit in answer.digits] or answer.box
     return answer.label or "", answer.box
 
 
 def room(max_body: int, options: Options) -> int:
-    """Return the largest file, in bytes, that fits into a body of this size beside the valid numbers."""
+    """Return the largest file, in bytes, that fits into a body of this size beside the options in it."""
     if options.numbers is None:
-        return max_body - _OVERHEAD
+        return max_body - _OVERHEAD - (len(options.form_to_json()) if options.fields else 0)
     # JSON adds two quotes and a comma to a number, and base64 takes four bytes for three.
     return max(1, (max_body - _OVERHEAD - sum(len(number) + 3 for number in options.numbers)) * 3 // 4)
 
 
-def _encode_expecting(files: Iterable[bytes], numbers: Sequence[str]) -> dict[str, Any]:
-    encoded = [base64.b64encode(data).decode() for data in files]
-    return {"json": {"images": encoded, "expect": numbers}}
-
-
 def encode_batch(batch: Batch) -> dict[str, Any]:
-    """Return httpx's keyword arguments for a request's body: npy for an array, multipart for files.
+    """Return httpx's keyword arguments for a request's body: a file, a form of files, or npy for an array.
 
     The body is JSON if there are valid numbers. An array is sent as files if only parts of it are read.
     """
@@ -125,10 +110,15 @@ def encode_batch(batch: Batch) -> dict[str, Any]:
             np.save(buffer, images, allow_pickle=False)
             return {"content": buffer.getvalue(), "headers": {"Content-Type": "application/x-npy"}}
         images = map(_inputs.to_png, images)
-    sent = [(index, data) for index, data in enumerate(images, batch.start) if isinstance(data, bytes)]
+    files = {index: data for index, data in enumerate(images, batch.start) if isinstance(data, bytes)}
     if options.numbers is not None:
-        return _encode_expecting((data for _, data in sent), options.numbers)
-    return {"files": [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in sent]}
+        encoded = [base64.b64encode(data).decode() for data in files.values()]
+        return {"json": {"images": encoded, "expect": options.numbers}}
+    if batch.is_only and not options.fields:
+        (data,) = files.values()
+        return {"content": data, "headers": {"Content-Type": _inputs.media_type(data)}}
+    parts = [("image", (f"{index}", data, _inputs.media_type(data))) for index, data in files.items()]
+    return {"files": parts, "data": {"form": options.form_to_json()} if options.fields else {}}
 
 
 def parse_response(

@@ -32,6 +32,8 @@ class Batch:
     start: int
     images: NDArray[np.uint8] | Sequence[Any]
     options: Options
+    is_only: bool = False
+    """True for a call for one image, whose file is the body: its error is that of the request."""
 
     @property
     def indices(self) -> list[int]:

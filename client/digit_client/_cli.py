@@ -126,11 +126,12 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
         raise click.UsageError("--version and --version-label are mutually exclusive")
     options = {name: given[name] for name in given.keys() & _DESCRIBED}
     found = _find_images(given["images"], given["recursive"])
-    parts = [image for image in found for _ in options.get("box") or (None,)]
+    form = options.get("form")
+    parts = [image for image in found for _ in form or options.get("box") or (None,)]
     # Load the drawing before anything is asked: Pillow and OpenCV are optional.
     save_boxes = _choose_drawing(given.get("show"), len(parts))
     gateway = _find_gateway(given["url"])
-    output = make_output(given["output_format"], len(parts) == 1)
+    output = make_output(given["output_format"], len(found if form else parts) == 1)
     try:
         client = AsyncClient(
             gateway.value, model=given["model"], api_key=given["api_key"], timeout=given["timeout"]

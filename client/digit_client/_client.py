@@ -5,14 +5,14 @@ import logging
 import os
 import platform
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib import metadata
 from types import MappingProxyType
-from typing import Any, Generic, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Generic, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
 from uuid import uuid4
 
 import httpx
@@ -30,12 +30,10 @@ from digit_core.errors import (
     ConnectionFailedError,
     DeadlineExceededError,
     DigitError,
-    ImageError,
     OverloadedError,
     ServiceError,
     UnavailableError,
     adding_request_id,
-    without_tracebacks,
 )
 from digit_core.inputs import ImageSource, has_frames, read_source
 from digit_core.results import Models, Prediction, Reading, Result
@@ -52,6 +50,8 @@ _SMALL_BYTES = 262_144
 """Largest file of which the client knows, without asking, that every service takes it."""
 
 _Answer = TypeVar("_Answer")
+_Attempt: TypeAlias = Callable[[float], Awaitable[Any]]
+"""Request, which is to be answered within so many seconds."""
 _HttpClient = TypeVar("_HttpClient", httpx.Client, httpx.AsyncClient)
 
 
@@ -186,15 +186,16 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
             return False
         return True
 
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+    async def _send_image(
+        self, kind: type[Result], image: ImageSource, options: Options
+    ) -> list[Result | DigitError | OSError]:
         data = await self._backend.to_thread(self._read, image)
-        shrunk = await self._fit(data, options)
-        options = _with_boxes(options, shrunk)
-        (result,) = await self._call(_ROUTES[kind], options, _api.encode_image(shrunk.data, options.numbers))
-        if isinstance(result, DigitError):
-            raise result
-        found: Result = self._with_picture(shrunk.to_given(result), data)
-        return found
+        timeout, deadline = self._timeout(options), Deadline(options.deadline)
+
+        def call(send: _Attempt) -> Awaitable[Any]:
+            return self._retrier.run(send, timeout, deadline)
+
+        return await self._exchange(kind, Batch(0, [data], options, is_only=True), call)
 
     def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
         return Splitter(self._read, parse, _ROUTES[kind].max_files, _SHARED_BYTES)
@@ -202,34 +203,31 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
     async def _ask(
         self, kind: type[Result], batch: Batch, flow: Flow, timeout: float
     ) -> list[tuple[int, Result | DigitError | OSError]]:
+        return batch.with_positions(await self._exchange(kind, batch, lambda send: send(timeout)))
+
+    async def _exchange(
+        self, kind: type[Result], batch: Batch, call: Callable[[_Attempt], Awaitable[Any]]
+    ) -> list[Result | DigitError | OSError]:
+        """Return the outcome of each part of each image. `call` awaits a request with its timeout."""
         images: Any = batch.images
         shrunk = Shrunk(b"")
         if len(images) == 1 and isinstance(images[0], bytes):
-            try:
-                shrunk = await self._fit(images[0], batch.options)
-            except ImageError as error:
-                error.index = batch.start
-                images = [without_tracebacks(error)]
-            else:
-                images = [shrunk.data]
+            shrunk = await self._fit(images[0], batch.options)
+            images = [shrunk.data]
         sent = replace(batch, images=images, options=_with_boxes(batch.options, shrunk))
         indices = [index for index in batch.indices if not isinstance(images[index - batch.start], Exception)]
-        results: list[Any] = []
+        results: Iterator[Any] = iter(())
         if indices:
             arguments = await self._backend.to_thread(_api.encode_batch, sent)
             request = self._request(_ROUTES[kind], sent.options, arguments)
-            results = await self._send_once(_ROUTES[kind], request, timeout, indices=indices)
-        remaining = iter(results)
-        outcomes = []
-        for index in batch.indices:
-            outcome = images[index - batch.start]
+            results = iter(await call(partial(self._send_once, _ROUTES[kind], request, indices=indices)))
+        outcomes: list[Any] = []
+        for image in (batch.images[index - batch.start] for index in batch.indices):
+            outcome: Any = image if isinstance(image, Exception) else next(results)
             if not isinstance(outcome, Exception):
-                outcome = next(remaining)
-                if not isinstance(outcome, Exception):
-                    given = batch.images[index - batch.start]
-                    outcome = self._with_picture(shrunk.to_given(outcome), given)
+                outcome = self._with_picture(shrunk.to_given(outcome), image)
             outcomes.append(outcome)
-        return batch.with_positions(outcomes)
+        return outcomes
 
     def _read(self, image: ImageSource) -> bytes:
         """Return an image as a file. Say once that only the first frame of an animation is read."""
@@ -280,9 +278,7 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
 
     def _with_picture(self, result: Any, picture: Any) -> Any:
         """Return the result; with `keep_picture`, add its picture, a file or an array."""
-        if not self._settings.get("keep_picture") or isinstance(result, Exception):
-            return result
-        return replace(result, picture=read_source(picture))
+        return replace(result, picture=read_source(picture)) if self._settings.get("keep_picture") else result
 
     async def _call(
         self,

@@ -135,7 +135,9 @@ def format_reading_rows(name: str, reading: Reading) -> str:
 
 
 def format_lines(name: str, reading: Reading, with_name: bool) -> str:
-    """Return the lines of the reading, each after the image's name if `with_name`."""
+    """Return the lines of the reading, each after the field's name, and the image's if `with_name`."""
+    if reading.field:
+        name, with_name = f"{name}: {reading.field}" if with_name else reading.field, True
     degrees = None if reading.is_turned else reading.orientation
     hint = f"{name}: turn the image by {degrees}° clockwise" if degrees else None
     lines = [f"{name}: {line.text}" if with_name else line.text for line in reading.lines]

@@ -20,12 +20,12 @@ from digit_client._concurrency import (
 )
 from digit_client._flow import Flow
 from digit_client._options import CallOptions, Options, ReadOptions, RequestOptions, check_timeout, parse
-from digit_client._outcomes import Counter, Outcomes, Progress
+from digit_client._outcomes import Counter, Form, Outcomes, Progress
 from digit_client._retries import Deadline, Retrier, RetryPolicy, default_timeout
 from digit_core.backends import ASYNCIO, BLOCKING, Backend, run
-from digit_core.errors import DigitError, without_tracebacks
+from digit_core.errors import DigitError, ImageError, without_tracebacks
 from digit_core.inputs import ImageSource
-from digit_core.options import nearest
+from digit_core.options import Field, nearest
 from digit_core.results import Prediction, Reading, Result
 
 _CONCURRENCY = 32
@@ -95,8 +95,10 @@ class BaseClient(ABC):
             known = CallOptions if "predict" in method else ReadOptions
         self._check_names(method, given, known)
         options = parse(known, given)
-        if method == "read" and options.parts > 1:
-            raise ValueError("box: `read` reads one part; `read_many` reads several")
+        if method == "read" and (options.parts > 1 or options.fields):
+            raise ValueError("`read` reads one part; `read_many` reads several, `read_form` a form")
+        if method == "read_form" and not options.fields:
+            raise ValueError('form: name the fields, such as {"date": Field((12, 8, 200, 40))}')
         return options
 
     @abstractmethod
@@ -110,9 +112,29 @@ class BaseClient(ABC):
     def _timeout(self, options: Options) -> float:
         return self.timeout if options.timeout is None else options.timeout
 
-    @abstractmethod
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+    async def _answer(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
         """Return the result of an image. Raise its error."""
+        (result,) = await self._send_image(kind, image, options)
+        if isinstance(result, ImageError):
+            result.index = None
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    async def _read_form(self, image: ImageSource, given: Mapping[str, Any]) -> Form:
+        """Return the reading or the error of each field. Raise an error that all of them have."""
+        options = self._options("read_form", given)
+        results = await self._send_image(Reading, image, options)
+        form = Form(zip(options.fields, results, strict=True), image)
+        if all(isinstance(each, Exception) for each in form):
+            form.raise_for_errors()
+        return form
+
+    @abstractmethod
+    async def _send_image(
+        self, kind: type[Result], image: ImageSource, options: Options
+    ) -> list[Result | DigitError | OSError]:
+        """Return the result of each part of an image, or its error. Raise the error of the request."""
 
     @abstractmethod
     def _splitter(self, kind: type[Result], options: Options, parse: Callable[..., Options]) -> Splitter:
@@ -148,8 +170,9 @@ class BaseClient(ABC):
                 send = partial(self._ask, call.kind, batch, call.flow)
                 results = await call.flow.run(send, len(batch.images) > 1)
             except DigitError as error:
-                indices, kept = batch.indices, without_tracebacks(error)
-                results = batch.with_positions([kept] * len(indices))
+                if isinstance(error, ImageError) and len(batch.images) == 1:
+                    error.index = batch.start
+                results = batch.with_positions([without_tracebacks(error)] * len(batch.indices))
             if results is None:
                 remaining += batch.halves()
             else:
@@ -169,7 +192,7 @@ class ImageClient(BaseClient):
         The options are those of CallOptions: `version` or `label`, `min_is_digit`, `min_confidence`,
         `include="image"`, `timeout` in seconds, `request_id`.
         """
-        return run(self._send_image(Prediction, image, self._options("predict", options)))
+        return run(self._answer(Prediction, image, self._options("predict", options)))
 
     def predict_many(
         self,
@@ -214,7 +237,22 @@ class ImageClient(BaseClient):
         Raise ReadingNotSupportedError if the model's classes are not the ten digits, ReaderMissingError if
         the service has no reader, TooManyDigitsError for more digits than a gateway's limit.
         """
-        return run(self._send_image(Reading, image, self._options("read", options)))
+        return run(self._answer(Reading, image, self._options("read", options)))
+
+    def read_form(
+        self, image: ImageSource, form: Mapping[str, Field], /, **options: Unpack[ReadOptions]
+    ) -> Form:
+        """Read the fields of one image: each has a name, a box, and mostly what is expected there.
+
+            form = client.read_form("cheque.jpg", {"date": Field((410, 20, 180, 40), expect="date"), …})
+            print(form["date"].text, form["date"].refusal)
+
+        The image is decoded once, and its fields share calls of the model. The answer is a list of readings,
+        in the order of the fields; with a field's name as index, it returns the reading, or raises the error
+        of this field, such as a box outside of the image. The other options are those of ReadOptions. Raise
+        an error that all fields have, and those of `read`.
+        """
+        return run(self._read_form(image, {**options, "form": form}))
 
     def read_many(
         self,
@@ -226,7 +264,7 @@ class ImageClient(BaseClient):
     ) -> Outcomes[Reading | DigitError | OSError]:
         """Read all digits on each image, in order; arguments and errors are as for `predict_many`.
 
-        With several boxes, each image has as many readings or errors, one after another.
+        With several boxes or a form, each image has as many readings or errors, one after another.
         """
         call = self._begin("read_many", images, options, concurrency)
         return collect(self._results(call), Counter(progress, images, call.parts))
@@ -274,7 +312,7 @@ class AsyncImageClient(BaseClient):
 
     async def predict(self, image: ImageSource, **options: Unpack[CallOptions]) -> Prediction:
         """Classify one image, as Client.predict does."""
-        return await self._send_image(Prediction, image, self._options("predict", options))
+        return await self._answer(Prediction, image, self._options("predict", options))
 
     async def predict_many(
         self,
@@ -296,7 +334,13 @@ class AsyncImageClient(BaseClient):
 
     async def read(self, image: ImageSource, **options: Unpack[ReadOptions]) -> Reading:
         """Read all digits on one image, as Client.read does."""
-        return await self._send_image(Reading, image, self._options("read", options))
+        return await self._answer(Reading, image, self._options("read", options))
+
+    async def read_form(
+        self, image: ImageSource, form: Mapping[str, Field], /, **options: Unpack[ReadOptions]
+    ) -> Form:
+        """Read the fields of one image, as Client.read_form does."""
+        return await self._read_form(image, {**options, "form": form})
 
     async def read_many(
         self,

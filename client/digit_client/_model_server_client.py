@@ -116,14 +116,12 @@ class GrpcClient(BaseClient):
         if connection := self._connection.end():
             await connection.close()
 
-    async def _send_image(self, kind: type[Result], image: ImageSource, options: Options) -> Result:
+    async def _send_image(
+        self, kind: type[Result], image: ImageSource, options: Options
+    ) -> list[Result | DigitError | OSError]:
         read = await self._backend.to_thread(_read_once, image)
-        ((_, result),) = await self._recognize(kind, Batch(0, [read], options), partial(self._call, options))
-        if isinstance(result, ImageError):
-            result.index = None
-        if isinstance(result, Exception):
-            raise result
-        return result
+        results = await self._recognize(kind, Batch(0, [read], options), partial(self._call, options))
+        return [result for _, result in results]
 
     async def _call(self, options: Options, send: _Call) -> Any:
         """Return what a call to the model server answers, after retries."""

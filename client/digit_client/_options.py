@@ -54,7 +54,7 @@ class Options(options.Options):
         deadline: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(checked, checked.given, checked.expectation)
+        super().__init__(checked, checked.given, checked.expectation, checked.fields)
         self.timeout, self.deadline, self.request_id = timeout, deadline, request_id
         for seconds in (timeout, deadline):
             if seconds is not None:

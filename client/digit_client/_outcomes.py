@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 from digit_core.errors import DigitError, how_to_install
+from digit_core.options import nearest
+from digit_core.results import Reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +63,34 @@ class Outcomes(list[_Item], Generic[_Item]):
         if errors:
             errors[0].add_note(f"{len(errors)} of {len(self)} images have an error; this is the first.")
             raise errors[0]
+
+
+class Form(Outcomes[Reading | DigitError | OSError]):
+    """Readings of a form's fields, in their order, with errors in the places of some.
+
+    The name of a field stands for its reading.
+    """
+
+    def __init__(self, fields: Iterable[tuple[str, Reading | DigitError | OSError]], picture: object) -> None:
+        self._by_name = dict(fields)
+        super().__init__(self._by_name.values(), [picture])
+
+    def __getitem__(self, place: Any) -> Any:
+        """Return the reading of the field of this name, or raise its error; a number is a place."""
+        if not isinstance(place, str):
+            return super().__getitem__(place)
+        if place not in self._by_name:
+            raise KeyError(f"no field {place!r}; {nearest(place, self._by_name)}")
+        if isinstance(found := self._by_name[place], Exception):
+            raise found
+        return found
+
+    def draw(self) -> "Image":
+        """Return the picture with the boxes of all fields' digits, as a Pillow image. (Extra `[images]`.)"""
+        _check_installed("PIL", "images")
+        from digit_core.drawing import draw_form
+
+        return draw_form(self._pictures[0], [each for each in self if isinstance(each, Reading)])  # type: ignore[arg-type]
 
 
 def _check_installed(module: str, extra: str) -> None:

@@ -36,7 +36,8 @@ class Shrunk:
 
         if isinstance(result, Prediction):
             return replace(result, box=result.box and scaled(result.box))
-        return replace(result, lines=tuple(_with_boxes(line, scaled) for line in result.lines))
+        lines = tuple(_with_boxes(line, scaled) for line in result.lines)
+        return replace(result, lines=lines, box=result.box and scaled(result.box))
 
 
 def shrink(data: bytes, max_bytes: int, task: TaskCard | None, *, is_part: bool) -> Shrunk:

@@ -1,6 +1,7 @@
 """Options of commands that predict or read, made from the descriptions of a call's options."""
 
 import functools
+import tomllib
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,7 +14,7 @@ Command: TypeAlias = Callable[..., None]
 
 
 class _Value(click.ParamType[Any]):
-    """Type of a described option for click; a pattern may also be @FILE, a file of valid numbers."""
+    """Type of a described option for click; a form is a file, a pattern may name one by @FILE."""
 
     name = "text"
 
@@ -21,13 +22,17 @@ class _Value(click.ParamType[Any]):
         self._option = option
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        is_form = self._option.schema.get("type") == "object"
         is_file = self._option.metavar == "PATTERN" and isinstance(value, str) and value.startswith("@")
         try:
+            if is_form:
+                # The clients check the fields.
+                return tomllib.loads(Path(value).read_text(encoding="utf-8"))
             if is_file:
                 value = _read_numbers(Path(value[1:]))
             return self._option.parse(value)
         except (OSError, ValueError) as error:
-            self.fail(f"{value}: {error}" if is_file else str(error), param, ctx)
+            self.fail(f"{value}: {error}" if is_file or is_form else str(error), param, ctx)
 
 
 def _read_numbers(path: Path) -> list[str]:
@@ -56,6 +61,10 @@ def _make(name: str, option: Option) -> Callable[[Command], Command]:
     text = option.description
     if option.metavar == "PATTERN":
         text += " @FILE names a file with these numbers, one per line."
+    if option.schema.get("type") == "object":
+        text += " A file in TOML, with a table for each field."
+    if option.schema.get("type") == "boolean":
+        return click.option(*declared, is_flag=True, default=None, help=text)
     if only := option.schema.get("const"):
         return click.option(*declared, is_flag=True, flag_value=only, default=None, help=text)
     if option.repeats:

@@ -42,6 +42,14 @@ def draw(picture: ImageSource, reading: Reading) -> Image.Image:
     return draw_boxes(_decode_full_size(_inputs.read_source(picture)), reading)
 
 
+def draw_form(picture: ImageSource, readings: Sequence[Reading]) -> Image.Image:
+    """Return the picture with the boxes of the digits of all readings, those of its fields."""
+    drawn = _decode_full_size(_inputs.read_source(picture))
+    for reading in readings:
+        drawn = draw_boxes(drawn, reading)
+    return drawn
+
+
 def draw_sheet(pictures: Sequence[ImageSource], readings: Sequence[Reading | Exception]) -> Image.Image:
     """Return the drawings of all readings as one image, each above its text, its refusal, or its error.
 

@@ -5,22 +5,24 @@ Query, form fields, members of a JSON body, OpenAPI, the clients' keyword argume
 """
 
 import difflib
+import json
 import math
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 from digit_core.results import MIN_IS_DIGIT, Box, parse_box
-from digit_core.schema import MAX_BOXES, MAX_NUMBERS, MAX_PATTERN
+from digit_core.schema import MAX_BOXES, MAX_FORM_FIELDS, MAX_NUMBERS, MAX_PATTERN
 
 if TYPE_CHECKING:
     from digit_core.reading.expectations import Expectation
 
 
 _MAX_NAME = 40
-"""Characters of an unknown name that are compared with the known ones."""
+"""Characters of a field's name, and those of an unknown name that are compared with the known ones."""
 
 
 class OptionError(ValueError):
@@ -69,6 +71,12 @@ class Option:
             case "array":
                 parsed = _to_names(value, known := schema["items"]["enum"])
                 expected = f"one or more of {', '.join(known)}"
+            case "object":
+                parsed = _to_form(value)
+                expected = f"an object of 1 to {MAX_FORM_FIELDS} fields, such as {_FORM_EXAMPLE}"
+            case "boolean":
+                parsed = _BOOLEANS.get(value if isinstance(value, (bool, str)) else None)
+                expected = "true or false"
             case None:
                 parsed = _to_pattern(value)
                 expected = f"a pattern of at most {MAX_PATTERN} characters, or a list of texts of digits"
@@ -90,6 +98,7 @@ def whole_number(low: int, high: int) -> dict[str, Any]:
     return {"type": "integer", "minimum": low, "maximum": high}
 
 
+_BOOLEANS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False}
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
@@ -101,6 +110,13 @@ _BOXES = {
     "examples": [[[12, 8, 200, 40]]],
 }
 _BOX_TEXTS = {"type": "array", "items": {"type": "string", "examples": ["12,8,200,40"]}, "minItems": 1}
+_FORM_EXAMPLE = '{"date": {"box": [12, 8, 200, 40]}}'
+_FORM = {
+    "type": "object",
+    "minProperties": 1,
+    "maxProperties": MAX_FORM_FIELDS,
+    "examples": [json.loads(_FORM_EXAMPLE)],
+}
 _PATTERN = {"type": "string", "maxLength": MAX_PATTERN, "examples": ["##/##/####"]}
 _NUMBERS = {
     "type": "array",
@@ -159,6 +175,32 @@ def _to_boxes(value: Any) -> tuple[Box, ...]:
     return tuple(parse_box(str(text)) for text in texts or [""])
 
 
+def _to_form(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a form by their names, each with its options; None for a value that is no form."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    if not isinstance(value, Mapping) or not 0 < len(value) <= MAX_FORM_FIELDS:
+        return None
+    return {str(name): asdict(each) if isinstance(each, Field) else each for name, each in value.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Field of a form: a part of the picture, and what is expected there."""
+
+    box: Box
+    """Left, top, width and height in pixels of the picture as given."""
+    expect: str | Sequence[str] | None = None
+    """Pattern of the number, or the valid numbers."""
+    check: str | None = None
+    """Check of the number's digits."""
+    valid: bool | None = None
+    """True if the number is known to be as expected."""
+
+
 class VersionOptions(TypedDict, total=False):
     """Options of all calls for answers."""
 
@@ -200,18 +242,9 @@ class PredictOptions(VersionOptions, total=False):
     ]
 
 
-class ReadOptions(VersionOptions, total=False):
-    """Options of a reading; one that is missing or None has its default."""
+class PartOptions(TypedDict, total=False):
+    """Options of the parts of a picture that are read; a field of a form has its own."""
 
-    include: Annotated[
-        _ReadInclude | Sequence[_ReadInclude] | None,
-        Option(
-            "`image` adds the model's input of each digit, as a PNG file; `opinions` adds the digit that "
-            "each network alone sees.",
-            names("image", "opinions"),
-            (),
-        ),
-    ]
     expect: Annotated[
         str | Sequence[str] | None,
         Option(
@@ -233,6 +266,15 @@ class ReadOptions(VersionOptions, total=False):
             metavar="CHECK",
         ),
     ]
+    valid: Annotated[
+        bool | None,
+        Option(
+            "True if each picture certainly shows a number that fits `expect` and `check`: the most probable "
+            "one is also read if it is 20 times as probable as all others that fit.",
+            {"type": "boolean"},
+            False,
+        ),
+    ]
     box: Annotated[
         Box | Sequence[Box] | None,
         Option(
@@ -242,6 +284,30 @@ class ReadOptions(VersionOptions, total=False):
             (),
             "LEFT,TOP,WIDTH,HEIGHT",
             _BOX_TEXTS,
+        ),
+    ]
+
+
+class ReadOptions(VersionOptions, PartOptions, total=False):
+    """Options of a reading; one that is missing or None has its default."""
+
+    include: Annotated[
+        _ReadInclude | Sequence[_ReadInclude] | None,
+        Option(
+            "`image` adds the model's input of each digit, as a PNG file; `opinions` adds the digit that "
+            "each network alone sees.",
+            names("image", "opinions"),
+            (),
+        ),
+    ]
+    form: Annotated[
+        Mapping[str, Field | Mapping[str, Any]] | None,
+        Option(
+            "Form: the fields of each image by name, each with its `box`, and with `expect`, `check` and "
+            "`valid` if something is expected there. Each field has a reading, in order, image by image.",
+            _FORM,
+            metavar="FILE.toml",
+            text_schema={"type": "string", "contentMediaType": "application/json"},
         ),
     ]
     turn: Annotated[
@@ -257,15 +323,42 @@ class Options(dict[str, Any]):
     """Checked options of a call, each in its one form; one that the call does not have has its default."""
 
     def __init__(
-        self, values: Mapping[str, Any], given: Collection[str], expectation: "Expectation | None" = None
+        self,
+        values: Mapping[str, Any],
+        given: Collection[str],
+        expectation: "Expectation | None" = None,
+        fields: "Mapping[str, Options] | None" = None,
     ) -> None:
         super().__init__(values)
         self.given = given
         """Names of the options that the call has."""
         self.expectation = expectation
         """Automaton of `expect` and `check`."""
+        self.fields = fields or {}
+        """Options of each field of a form, whose boxes are the call's."""
+        self.field: str | None = None
+        """Name of the only part, if it is a field of a form."""
         self.parts = len(self.get("box") or ()) or 1
         """Number of results of each picture."""
+
+    def of_part(self, index: int) -> "Options":
+        """Return the options of a part alone; parts are counted from 0, over all pictures."""
+        if not self.get("box"):
+            return self
+        part, place = copy(self), index % self.parts
+        if self.fields:
+            part.field, own = [*self.fields.items()][place]
+            part.update(own)
+            part.expectation = own.expectation
+        part["box"], part.parts = self["box"][place : place + 1], 1
+        return part
+
+    def form_to_json(self) -> str:
+        """Return the form as a text for a body."""
+        boxes = zip(self.fields.items(), self["box"], strict=True)
+        return json.dumps(
+            {name: {key: each[key] for key in each.given} | {"box": box} for (name, each), box in boxes}
+        )
 
     @property
     def numbers(self) -> list[str] | None:
@@ -278,10 +371,13 @@ class Options(dict[str, Any]):
         texts = []
         for name in self.given:
             value = self[name]
+            if name == "form":
+                continue
             if name == "box":
                 texts += [(name, ",".join(map(str, box))) for box in value]
             elif not isinstance(value, list):
-                texts.append((name, ",".join(value) if isinstance(value, tuple) else str(value)))
+                text = str(value).lower() if isinstance(value, bool) else str(value)
+                texts.append((name, ",".join(value) if isinstance(value, tuple) else text))
         return texts
 
 
@@ -305,9 +401,34 @@ def parse(kind: Any, given: Mapping[str, Any]) -> Options:
                 raise OptionError(name, str(error)) from error
     if "version" in values and "label" in values:
         raise OptionError("label", "name a version or a label, not both")
+    fields = _parse_fields(values)
     expectation = _parse_expectation(values.get("expect"), values.get("check"))
     defaults = {name: option.default for name, option in known.items()}
-    return Options(defaults | values, values.keys(), expectation)
+    boxes = {"box": tuple(each["box"][0] for each in fields.values())} if fields else {}
+    return Options(defaults | values | boxes, values.keys(), expectation, fields)
+
+
+def _parse_fields(values: Mapping[str, Any]) -> dict[str, Options]:
+    """Return the options of each field of a form. Raise OptionError with the field in its name."""
+    form = values.get("form") or {}
+    if others := described(PartOptions).keys() & values.keys() if form else ():
+        raise OptionError(min(others), "each field of a form has its own; leave it out beside `form`")
+    fields = {}
+    for name, given in form.items():
+        place = f"form.{name}"
+        if not 0 < len(name) <= _MAX_NAME:
+            raise OptionError("form", f"a field's name has 1 to {_MAX_NAME} characters, not {len(name):,}")
+        if not isinstance(given, Mapping):
+            raise OptionError(place, f"must be an object with a box, not {quoted(given)}")
+        try:
+            fields[name] = parse(PartOptions, given)
+        except OptionError as error:
+            raise OptionError(f"{place}.{error.name}", error.reason) from error
+        if len(fields[name]["box"]) != 1:
+            raise OptionError(f"{place}.box", "a field has one box: left, top, width and height")
+    if sum(len(each.numbers or ()) for each in fields.values()) > MAX_NUMBERS:
+        raise OptionError("form", f"its lists have more than {MAX_NUMBERS:,} numbers together")
+    return fields
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -321,7 +442,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def quoted(value: Any) -> str:
     """Return a value for a message, shortened before it is formatted, since it may be large."""
-    return reprlib.Repr(maxstring=60, maxother=60).repr(value)
+    return reprlib.Repr(maxstring=60, maxother=60, maxdict=1).repr(value)
 
 
 def _parse_expectation(expect: str | list[str] | None, check: str | None) -> "Expectation | None":

@@ -254,17 +254,18 @@ class Recognition:
             raise ReadingNotSupportedError(f"the model classifies {self._task.name}; it reads no numbers")
         if self._is_in_form(pictures):
             pictures = [to_pixels(row, self._task) for row in pictures]
-        group: list[Detected | PictureError] = []
+        group: list[tuple[Detected | PictureError, Options]] = []
         count, boxes = 0, self._options["box"]
         for index, picture in enumerate(pictures):
             prepared = yield from self._prepare(picture, index, boxes)
-            for page in prepared if isinstance(prepared, list) else [prepared] * self._options.parts:
+            pages = prepared if isinstance(prepared, list) else [prepared] * self._options.parts
+            for place, page in enumerate(pages):
                 found = (yield from self._find(page)) if isinstance(page, Page) else page
                 size = len(found.glyphs) if isinstance(found, Detected) else 0
                 if count + size > self._max_batch:
                     yield from self._read_group(group)
                     group, count = [], 0
-                group.append(found)
+                group.append((found, self._options.of_part(place)))
                 count += size
         yield from self._read_group(group)
 
@@ -375,50 +376,54 @@ class Recognition:
         is_sure = answer.certainty >= (self._options["min_confidence"] or 0)
         return outcome if is_sure else replace(outcome, result=replace(answer, refusal="unsure"))
 
-    def _read_group(self, group: Sequence[Detected | PictureError]) -> Steps[Reading]:
-        """Yield the reading of each picture; all crops share a call of the model."""
+    def _read_group(self, group: Sequence[tuple[Detected | PictureError, Options]]) -> Steps[Reading]:
+        """Yield the reading of each picture or part, by its options; all crops share a call of the model."""
         answers = yield from self._classify(
-            [glyph for found in group if isinstance(found, Detected) for glyph in found.glyphs]
+            [glyph for found, _ in group if isinstance(found, Detected) for glyph in found.glyphs]
         )
         end = 0
-        for found in group:
+        for found, options in group:
             if not isinstance(found, Detected):
-                yield Outcome(found)
+                yield _of_field(Outcome(found), options)
                 continue
             start, end = end, end + len(found.glyphs)
-            yield (yield from _or_error(self._read_page(found, answers[start:end])))
+            outcome = yield from _or_error(self._read_page(found, answers[start:end], options))
+            yield _of_field(outcome, options)
 
-    def _read_page(self, found: Detected, answers: Sequence[Answer]) -> _Asking[Outcome[Reading]]:
+    def _read_page(
+        self, found: Detected, answers: Sequence[Answer], options: Options
+    ) -> _Asking[Outcome[Reading]]:
         """Return the reading of a page, by the answers to its crops."""
-        reading, inputs, is_part = yield from self._read_lines(found, answers)
+        reading, inputs, is_part = yield from self._read_lines(found, answers, options)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
             least = max(THRESHOLDS.sure_number, reading.confidence)
-            orientation = yield from self._orientation(found.page, least)
-            if orientation and self._options["turn"]:
+            orientation = yield from self._orientation(found.page, least, options)
+            if orientation and options["turn"]:
                 found = yield from self._find(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
-                reading, inputs, _ = yield from self._read_text(found, answers)
+                reading, inputs, _ = yield from self._read_text(found, answers, options)
                 reading = replace(reading, is_turned=True)
             reading = replace(reading, orientation=orientation)
-        if reading.lines and reading.confidence < (self._options["min_confidence"] or 0):
+        if reading.lines and reading.confidence < (options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
         return Outcome(reading, inputs)
 
-    def _read_lines(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
+    def _read_lines(self, found: Detected, answers: Sequence[Answer], options: Options) -> _Asking[_Read]:
         """Return the reading of a page, or of all its ink as one digit, as `_look` decides."""
-        lines = yield from self._read_text(found, answers)
+        lines = yield from self._read_text(found, answers, options)
         digits = lines[0].digits
         is_unsure = len(digits) <= 1 and all(each.certainty < THRESHOLDS.sure_alone for each in digits)
         if is_unsure and found.is_anything and found.page.digit is None:
             whole = yield from self._ask_whole(found.page)
             if _decides(whole.result, found, is_alone=not digits):
-                lone = yield from self._read_text(lone_digit(found.page, whole.inputs[0]), [whole.result])
+                digit = lone_digit(found.page, whole.inputs[0])
+                lone = yield from self._read_text(digit, [whole.result], options)
                 # All ink may be another digit than the one that is expected.
                 return lone if lone[0].digits else lines
         return lines
 
-    def _orientation(self, page: Page, least: float) -> _Asking[Orientation | None]:
+    def _orientation(self, page: Page, least: float, options: Options) -> _Asking[Orientation | None]:
         """Return how the page has to be turned to show a number of at least this confidence, or None.
 
         The model is asked about the one turn that shows the reader most digits.
@@ -436,13 +441,13 @@ class Recognition:
         found = yield from _detect(turned, peaks)
         answers = yield from self._classify([*found.glyphs])
         with suppress(TooManyDigitsError):
-            reading, *_ = yield from self._read_text(found, answers)
+            reading, *_ = yield from self._read_text(found, answers, options)
             if len(reading.digits) > 1 and reading.confidence >= least:
                 return orientation
         return None
 
-    def _read_text(self, found: Detected, answers: Sequence[Answer]) -> _Asking[_Read]:
-        reading = partial(read, found, answers, self._options, self._max_digits)
+    def _read_text(self, found: Detected, answers: Sequence[Answer], options: Options) -> _Asking[_Read]:
+        reading = partial(read, found, answers, options, self._max_digits)
         answered: _Read = yield Compute(reading, _PEAK_COST * len(found.digits))
         return answered
 
@@ -538,6 +543,18 @@ def _or_error(asking: _Asking[Outcome[_Result]]) -> _Asking[Outcome[_Result]]:
         return (yield from asking)
     except (InvalidOutputError, TooManyDigitsError) as error:
         return Outcome(without_tracebacks(error))
+
+
+def _of_field(outcome: Outcome[Reading], options: Options) -> Outcome[Reading]:
+    """Return the outcome of a part with its name, if it is a field of a form, and its box."""
+    if options.field is None:
+        return outcome
+    result = outcome.result
+    if isinstance(result, Reading):
+        return replace(outcome, result=replace(result, field=options.field, box=options["box"][0]))
+    if isinstance(result, ImageShapeError):
+        return Outcome(ImageShapeError(f"the field {options.field}: {result.message}"))
+    return outcome
 
 
 def _with_is_digit(answer: Prediction, is_digit: float, **changes: Any) -> Prediction:

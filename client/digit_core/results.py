@@ -262,6 +262,8 @@ class Reading(_Result):
     is_turned: bool | None = field(default=None, kw_only=True)
     """True if the image was turned by `orientation` before it was read; boxes are those of the image as
     sent."""
+    box: Box | None = field(default=None, kw_only=True)
+    """Part of the image that was read, if it is a field of a form."""
     model_version: int = field(metadata=_OF_CALL)
     """Version of the model that answered."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)
@@ -272,6 +274,9 @@ class Reading(_Result):
     """Image file as sent, from a client with `keep_picture`."""
     request_index: int = field(default=0, compare=False, metadata=_OF_CALL)
     """Position of the image in the request."""
+    # The last one: it hides the function `field`.
+    field: str | None = field(default=None, kw_only=True)
+    """Name of the field, if the request has a form."""
 
     def __post_init__(self) -> None:
         if not self.lines and self.refusal is None:

@@ -23,3 +23,5 @@ MAX_NUMBERS = 100_000
 """Largest number of valid numbers."""
 MAX_BOXES = 1000
 """Largest number of boxes."""
+MAX_FORM_FIELDS = 64
+"""Largest number of fields of a form."""

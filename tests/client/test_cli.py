@@ -278,12 +278,12 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     first, *others = csv.reader(run("read", mixed, "--format", "csv").stdout.splitlines())
     assert first == [*_formats.READING_COLUMNS]
     broken, *lines, _, none, _ = ([Path(row[0]).name, *row[1:]] for row in others)
-    assert broken == ["a, broken.png", *[""] * 13, "The data is no image."]
+    assert broken == ["a, broken.png", *[""] * 13, "The data is no image.", ""]
     assert lines == [
-        ["a.JPG", "1", "12", *("5", "5", "50", "30", "0.9"), *[""] * 4, "[[28, 30, 4, 4]]", "1", ""],
-        ["a.JPG", "2", "3", *("5", "75", "20", "30", "0.9"), *[""] * 5, "1", ""],
+        ["a.JPG", "1", "12", *("5", "5", "50", "30", "0.9"), *[""] * 4, "[[28, 30, 4, 4]]", "1", "", ""],
+        ["a.JPG", "2", "3", *("5", "75", "20", "30", "0.9"), *[""] * 5, "1", "", ""],
     ]
-    assert none == ["none.png", *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", ""]
+    assert none == ["none.png", *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", "", ""]
 
 
 def test_csv_columns_of_earlier_releases_keep_their_positions() -> None:

@@ -25,6 +25,7 @@ from digit_client import (
     CallOptions,
     CardInput,
     Client,
+    Field,
     ModelServerClient,
     ModelVersion,
     Prediction,
@@ -376,6 +377,44 @@ def test_read_box_outside_is_the_error_of_its_picture(client: Any, number: np.nd
     assert describe(reading) == "no_digit"
 
 
+def test_read_form_has_named_fields_with_their_own_expectations(client: Any, number: np.ndarray) -> None:
+    height, width = number.shape
+    upper, lower = (0, 0, width, height // 2), (0, height // 2, width, height // 2)
+    fields = {"upper": Field(upper, "##"), "lower": Field(lower, ["4", "5"]), "wrong": Field(upper, "####")}
+    form = client.read_form(number, fields, min_confidence=0.1)
+    assert [(each.field, describe(each), each.box) for each in form] == [
+        ("upper", "17", upper),
+        ("lower", "4", lower),
+        ("wrong", "unexpected", upper),
+    ]
+    assert form["lower"] is form[1]
+    assert form["wrong"].candidates
+    with pytest.raises(KeyError, match="no field 'uper'; did you mean `upper`"):
+        form["uper"]
+    readings = client.read_many([number, to_png(number)], form=fields)
+    assert [(each.field, each.text) for each in readings] == [(each.field, each.text) for each in form] * 2
+    drawn = np.asarray(form.draw())
+    assert drawn.shape == (*number.shape, 3)
+    assert [bool((part != part[..., :1]).any()) for part in np.split(drawn, 2)] == [True, True]
+    table = form.to_arrow()
+    assert table["field"].to_pylist() == ["upper", "lower", "wrong"]
+    assert table["box"][1].as_py() == dict(zip(("left", "top", "width", "height"), lower, strict=True))
+
+
+def test_read_form_field_outside_is_the_error_of_this_field(client: Any, number: np.ndarray) -> None:
+    height, width = number.shape
+    form = client.read_form(number, {"all": {"box": (0, 0, width, height)}, "far": {"box": (999, 0, 9, 9)}})
+    assert describe(form["all"]) == "17\n4"
+    with pytest.raises(errors.ImageShapeError, match=r"field far: the box \[999, 0, 9, 9\] lies outside"):
+        form["far"]
+    with pytest.raises(errors.ImageShapeError, match="field far"):
+        client.read_form(number, {"far": {"box": (999, 0, 9, 9)}})
+    with pytest.raises(FileNotFoundError):
+        client.read_form("missing.png", {"far": {"box": (999, 0, 9, 9)}})
+    with pytest.raises(errors.NotAnImageError):
+        client.read_form(b"text", {"far": Field((0, 0, 9, 9)), "near": Field((0, 0, 9, 9))})
+
+
 def test_methods_unknown_option_raises_type_error_that_names_the_method(client: Any) -> None:
     predicting, reading = ["predict", "predict_many", "iter_predict"], ["read", "read_many", "iter_read"]
     methods = [(name, "versoin", [[b"image"]]) for name in (*predicting, *reading)]
@@ -400,6 +439,12 @@ def test_methods_invalid_arguments_raise_errors(client: Any) -> None:
         client.iter_read([b"image"], expect="##x")
     with pytest.raises(ValueError, match="`read_many` reads several"):
         client.read(b"image", box=[(0, 0, 9, 9)] * 2)
+    with pytest.raises(ValueError, match="`read_form` a form"):
+        client.read(b"image", form={"number": Field((0, 0, 9, 9))})
+    with pytest.raises(ValueError, match="must be an object of 1 to 64 fields"):
+        client.read_form(b"image", {})
+    with pytest.raises(ValueError, match=r"form.number.chekc: there is no such option; did you mean `check`"):
+        client.read_form(b"image", {"number": {"box": (0, 0, 9, 9), "chekc": "luhn"}})
 
 
 def test_unknown_model_raises_model_not_found(connect: Connect, service: Service, digits: Any) -> None:

@@ -1,6 +1,7 @@
 """Common mistakes: each gets a sentence that says what is wrong and the way out."""
 
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.wrappers import Request, Response
 
-from digit_client import AsyncClient, Client
+from digit_client import AsyncClient, Client, Field
 from digit_client._cli import main
 from digit_core import errors
 from digit_core.images import to_png
@@ -278,6 +279,10 @@ def test_picture_larger_than_the_limit_is_scaled_down_or_refused_before_it_is_se
         part = client.read(picture, box=(left - 40, top - 40, width + 80, height + 80))
         assert part.text == "7"
         assert part.digits[0].box == pytest.approx((left, top, width, height), abs=30)
+        field = Field((left - 40, top - 40, width + 80, height + 80), expect="#")
+        named = client.read_form(picture, {"seven": field})["seven"]
+        assert (named.text, named.field) == ("7", "seven")
+        assert named.box == pytest.approx(field.box, abs=expected_scale)
         strict = client.with_options(resize="never")
         with pytest.raises(
             errors.ImageTooLargeError, match=r"MB, but the service takes 0\.4 MB: save it smaller"
@@ -290,6 +295,23 @@ def test_picture_larger_than_the_limit_is_scaled_down_or_refused_before_it_is_se
             1,
             "17",
         )
+
+
+def test_form_of_a_file_is_read_by_its_names_and_refused_by_its_place(run: Run, folder: Path) -> None:
+    form = "[all]\nbox = [0, 0, 300, 300]\nexpect = '##'\n[far]\nbox = [900, 0, 9, 9]\n"
+    (folder / "form.toml").write_text(form)
+    result = run("read", "number.png", "--form", "form.toml")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines()[0] == "all: 17"
+    assert "number.png: The field far: the box [900, 0, 9, 9] lies outside" in result.output
+    rows = run("read", "number.png", "number.png", "--form", "form.toml", "--json").stdout.splitlines()
+    assert [json.loads(row).get("field") for row in rows] == ["all", None] * 2
+    (folder / "form.toml").write_text(form.replace("expect", "expetc"))
+    result = run("read", "number.png", "--form", "form.toml")
+    assert "form.all.expetc: there is no such option; did you mean `expect`?" in result.output
+    (folder / "form.toml").write_text("[all")
+    result = run("read", "number.png", "--form", "form.toml")
+    assert "form.toml: Expected ']' at the end of a table declaration" in result.output
 
 
 def test_picture_larger_than_the_limit_among_others_takes_no_other_with_it(run: Run, folder: Path) -> None:

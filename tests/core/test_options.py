@@ -1,5 +1,6 @@
 """Options: values in any form become one, and what is unknown or invalid is named with a way out."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 
 from digit_core.options import (
     DEFAULTS,
+    Field,
     OptionError,
     PredictOptions,
     ReadOptions,
     described,
     parse,
 )
+from digit_core.reading.expectations import fits
 from digit_core.results import MIN_IS_DIGIT
 from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 
@@ -31,6 +34,8 @@ BOXES = ((1, 2, 3, 4), (5, 6, 7, 8))
         ("box", ["1,2,3,4", [1, 2, 3, 4], (1, 2, 3, 4), ["1,2,3,4"], [(1, 2, 3, 4)]], BOXES[:1]),
         ("box", [["1,2,3,4", "5,6,7,8"], BOXES, [[*box] for box in BOXES]], BOXES),
         ("turn", ["auto"], "auto"),
+        ("valid", ["true", True], True),
+        ("valid", ["false", False], False),
     ],
 )
 def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], parsed: Any) -> None:
@@ -64,6 +69,7 @@ def test_parse_value_in_any_form_becomes_one_form(name: str, values: list[Any], 
         ),
         ("box", ["1,2,x,4", "1,2,1.5,4"], "width of a box must be a whole number from 0, not "),
         ("turn", ["90", 90], 'must be "auto", not '),
+        ("valid", ["yes", 1, "True", [], [True]], "must be true or false, not "),
     ],
 )
 def test_parse_invalid_value_is_refused_with_the_reason(name: str, values: list[Any], reason: str) -> None:
@@ -72,6 +78,67 @@ def test_parse_invalid_value_is_refused_with_the_reason(name: str, values: list[
             parse(ReadOptions, {name: value})
         assert raised.value.name == name
         assert len(str(raised.value)) < 200
+
+
+FORM: dict[str, Any] = {
+    "date": {"box": [1, 2, 3, 4], "expect": "##/##/####"},
+    "number": {"box": [5, 6, 7, 8], "expect": ["17", "42"]},
+}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        FORM,
+        json.dumps(FORM),
+        {"date": Field((1, 2, 3, 4), "##/##/####"), "number": Field((5, 6, 7, 8), ("17", "42"))},
+    ],
+)
+def test_parse_form_gives_each_field_a_part_with_its_name_and_expectation(form: Any) -> None:
+    options = parse(ReadOptions, {"form": form, "min_confidence": 0.5})
+    assert (options["box"], options.parts) == (BOXES, 2)
+    assert json.loads(options.form_to_json()) == FORM
+    assert options.to_texts() == [("min_confidence", "0.5")]
+    parts = [options.of_part(index) for index in range(3)]
+    assert [(part.field, part["box"], part["min_confidence"]) for part in parts] == [
+        ("date", BOXES[:1], 0.5),
+        ("number", BOXES[1:], 0.5),
+        ("date", BOXES[:1], 0.5),
+    ]
+    assert all(fits("42", part.expectation) == (part.field == "number") for part in parts if part.expectation)
+    assert parse(ReadOptions, {"box": BOXES}).of_part(1)["box"] == BOXES[1:]
+    valid = parse(ReadOptions, {"form": {"date": Field((1, 2, 3, 4), "##", valid=True)}})
+    assert (valid["valid"], valid.of_part(0)["valid"]) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "reason"),
+    [
+        ([], "form", "must be an object of 1 to 64 fields"),
+        ("{", "form", "must be an object of 1 to 64 fields"),
+        ("[" * 100_000, "form", "must be an object of 1 to 64 fields"),
+        ({}, "form", "must be an object of 1 to 64 fields"),
+        ({f"{index}": FORM["date"] for index in range(65)}, "form", "must be an object of 1 to 64 fields"),
+        ({"n" * 41: FORM["date"]}, "form", "1 to 40 characters"),
+        ({"date": [1, 2, 3, 4]}, "form.date", "must be an object with a box"),
+        ({"date": {"expect": "##"}}, "form.date.box", "a field has one box"),
+        ({"date": {"box": BOXES}}, "form.date.box", "a field has one box"),
+        ({"date": {"box": [1, 2, 3]}}, "form.date.box", "a box has four numbers"),
+        ({"date": {**FORM["date"], "expekt": ""}}, "form.date.expekt", "did you mean `expect`"),
+        ({"date": {**FORM["date"], "expect": "##x"}}, "form.date.expect", "character 3"),
+        ({name: {"box": BOXES[0], "expect": ["1"] * 60_000} for name in "ab"}, "form", "100,000 numbers"),
+    ],
+)
+def test_parse_invalid_form_is_refused_with_the_name_of_the_field(form: Any, name: str, reason: str) -> None:
+    with pytest.raises(OptionError, match=reason) as raised:
+        parse(ReadOptions, {"form": form})
+    assert raised.value.name == name
+    assert len(str(raised.value)) < 200
+
+
+def test_parse_form_beside_options_of_its_fields_is_refused() -> None:
+    with pytest.raises(OptionError, match="expect: each field of a form has its own"):
+        parse(ReadOptions, {"form": FORM, "expect": "##"})
 
 
 def test_parse_unknown_option_is_refused_with_the_nearest_name() -> None:
@@ -87,17 +154,18 @@ def test_options_have_defaults_expectation_and_texts() -> None:
     assert (DEFAULTS["min_is_digit"], DEFAULTS["box"], DEFAULTS["turn"]) == (MIN_IS_DIGIT, (), None)
     assert (DEFAULTS.parts, DEFAULTS.numbers, DEFAULTS.expectation) == (1, None, None)
     assert parse(ReadOptions, dict.fromkeys(described(ReadOptions))) == DEFAULTS
-    options = parse(ReadOptions, {"box": BOXES, "include": "image", "expect": ["17"], "min_confidence": 0.5})
+    options = parse(ReadOptions, {"box": BOXES, "include": "image", "expect": ["17"], "valid": True})
     assert (options.parts, options.numbers) == (2, ["17"])
     assert options.expectation
     assert sorted(options.to_texts()) == [
         ("box", "1,2,3,4"),
         ("box", "5,6,7,8"),
         ("include", "image"),
-        ("min_confidence", "0.5"),
+        ("valid", "true"),
     ]
     texts = dict(options.to_texts())
     assert parse(ReadOptions, texts)["include"] == options["include"]
+    assert dict(parse(ReadOptions, {"min_confidence": 0.5}).to_texts()) == {"min_confidence": "0.5"}
 
 
 def test_described_options_have_a_sentence_and_a_schema() -> None:

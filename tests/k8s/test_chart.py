@@ -155,7 +155,11 @@ def test_notes_warn_of_open_gateways_and_the_test_pod_is_restricted() -> None:
     assert "every pod of the cluster may call the gateways" in notes({})
     closed = {"gateway": {"callers": [DATABASE]}}
     assert "WARNING" not in notes(closed)
-    assert "WARNING: alerts link docs/how-to/runbook.md" in notes(merge(closed, WATCHED))
+    watched = notes(merge(closed, WATCHED))
+    assert "WARNING: alerts link docs/how-to/runbook.md" in watched
+    assert "WARNING: monitoring.trafficFloor is 0" in watched
+    floor = {"monitoring": {"trafficFloor": 0.1}}
+    assert "trafficFloor" not in notes(merge(merge(closed, WATCHED), floor))
     test_pod, policy = yaml.safe_load_all(templates(closed)["digits/templates/tests/gateway.yaml"])
     for item in (test_pod, policy):
         assert item["metadata"]["annotations"]["helm.sh/hook"] == "test"

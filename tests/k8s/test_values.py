@@ -1,6 +1,6 @@
 """Values of the chart: each is in the objects as it was written, or refused by its name."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -108,6 +108,11 @@ def replaced_all(values: Any, texts: Mapping[tuple[str, ...], str | int]) -> Any
     return values
 
 
+def pointer(path: Iterable[str]) -> str:
+    """Return a path as the schema's messages write it (JSON Pointer)."""
+    return "/".join(part.replace("/", "~1") for part in path)
+
+
 def refusal(values: dict[str, Any]) -> str:
     """Return what Helm says of values that it refuses, "" of others."""
     helm = pytest.importorskip("helm_python")
@@ -131,7 +136,7 @@ def test_strings_and_numbers_are_in_an_object_or_refused_by_their_names() -> Non
             if given != ""
         }
         said = refusal(replaced_all(values, texts))
-        refused = {path for path in texts if f"/{'/'.join(path)}'" in said}
+        refused = {path for path in texts if f"/{pointer(path)}'" in said}
         accepted = {path: text for path, text in texts.items() if path not in refused}
         found = [str(text) for _, text in leaves(objects_of(replaced_all(values, accepted)))]
         for path, text in texts.items():
@@ -209,7 +214,9 @@ SETTINGS = {f"DIGITS_{name.upper()}": field for name, field in Settings.model_fi
 
 def test_setting_is_taken_or_refused_with_the_value_to_set() -> None:
     def text(default: Any) -> str:
-        value = ",".join(default) if isinstance(default, tuple) else str(default or 0)
+        value = (
+            ",".join(default) if isinstance(default, tuple) else "" if default is None else str(default or 0)
+        )
         return value.lower() if isinstance(default, bool) else value
 
     taken = {name: text(field.default) for name, field in SETTINGS.items() if name not in ELSEWHERE}

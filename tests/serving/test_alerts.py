@@ -1,7 +1,12 @@
 """Alerts: promtool evaluates the rules of `serving/config/alerts.yml` on series that fire each, or not."""
 
+import json
+import math
+import random
 import re
 import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -142,6 +147,15 @@ def answers(before: list[float], after: list[float]) -> Series:
     return found
 
 
+def labels(*phases: tuple[Sequence[float], int]) -> Series:
+    """Return labels 0, 1 …, each so often a minute, for so many minutes."""
+    found: Series = {}
+    for label in range(len(phases[0][0])):
+        each = [(growth[label], minutes - 1) for growth, minutes in phases]
+        found |= counter("digits_predictions_total", *each, model="digits", version="1", label=str(label))
+    return found
+
+
 def confidences(before: list[float], after: list[float]) -> Series:
     """Confidences in five ranges, from the lowest, each so often per two minutes."""
     found: Series = {}
@@ -186,6 +200,7 @@ SIX_WEEKS: dict[str, Any] = {"minutes": 6 * WEEK + 2 * HOUR, "step": 2, "evaluat
 A_DAY_LATER: dict[str, Any] = {"minutes": DAY + 2 * HOUR, "step": 2, "evaluation": 10}
 EIGHT_DAYS: dict[str, Any] = {"minutes": 8 * DAY, "step": 2, "evaluation": HOUR}
 LATER_THAT_DAY: dict[str, Any] = {"minutes": 27 * HOUR, "step": 10, "evaluation": 10}
+LATER: dict[str, Any] = {"minutes": 11 * HOUR - 5, "evaluation": 5}
 # Within a quarter of an hour of the change, and two hours later.
 SOON_AND_LATER: tuple[dict[str, Any], ...] = ({"minutes": 42}, {"minutes": 150, "evaluation": 5})
 
@@ -260,6 +275,29 @@ def failed_job(namespace: str) -> Series:
     """Return a failed Job of a namespace; ours has a gateway."""
     labels = {"job": "kube-state-metrics", "namespace": namespace, **FAILED_JOB}
     return {series("kube_job_failed", **labels): "1x60"} | RUNNING
+
+
+def keyed(key: str, *phases: tuple[float, int], status: str = "200") -> Series:
+    """Return requests a minute with this key, "" for one that the file does not have."""
+    return counter("digits_key_requests_total", *phases, key=key, status=status)
+
+
+def lost_key(share: int, status_key: str = "") -> Series:
+    """Return 600 requests a minute, of which this share in percent has 401 after 90 minutes."""
+    lost = 6 * share
+    return (
+        answered((600, 89), (600 - lost, 5 * HOUR))
+        | answered((0, 89), (lost, 5 * HOUR), status="401")
+        | keyed("kept", (600 - lost, 89), (600 - lost, 5 * HOUR))
+        | keyed("lost", (lost, 89), (0, 5 * HOUR))
+        | keyed(status_key, (0, 89), (lost, 5 * HOUR), status="401")
+    )
+
+
+def growing(*pieces: tuple[float, float], status: str = "200") -> Series:
+    """Return a count of predictions that rises evenly within each hour, from one rate a minute to another."""
+    phases = [(start + (end - start) * minute / HOUR, 0) for start, end in pieces for minute in range(HOUR)]
+    return answered(*phases, status=status)
 
 
 FLOOR = {series("digits:traffic_floor:rate1m", **OURS): "6x60"} | RUNNING
@@ -364,9 +402,48 @@ CASES = [
         )
         for time in SOON_AND_LATER
     ),
+    # Traffic rises from 20 to 600 a minute, so that more have an answer than before.
+    *(
+        Case(
+            "CallersUnauthorized",
+            growing((20, 20), (20, 20), (10, 300))
+            | growing((0, 0), (0, 0), (10, 300), status="401")
+            | keyed(
+                "", *[(0, 0)] * 120, *[(10 + 290 * minute / HOUR, 0) for minute in range(HOUR)], status="401"
+            ),
+            {},
+            "50%",
+            minutes=minutes,
+        )
+        for minutes in (135, 150, 179)
+    ),
     # A scanner without a key calls beside others, or a service that nobody else does.
     Case("CallersUnauthorized", answered((100, 59)) | answered((0, 29), (900, 30), status="401")),
     Case("CallersUnauthorized", requests(PREDICT, each=100, s401=100)),
+    # A tenth of the callers, or fewer: their key has left the file, or has ended.
+    *(
+        Case("KeyUnauthorized", lost_key(share, key), {"key": "lost"}, value, minutes=minutes, evaluation=5)
+        for share, key, minutes, value in (
+            (10, "", 115, "5400"),
+            (15, "", 115, "8100"),
+            (1, "lost", 115, "540"),
+            (15, "", 6 * HOUR, "8100"),
+        )
+    ),
+    # Its callers have finished, while others use unknown keys all the time; another has answers with it.
+    Case(
+        "KeyUnauthorized",
+        keyed("lost", (60, 59), (0, HOUR)) | keyed("", (60, 2 * HOUR), status="401"),
+        minutes=80,
+    ),
+    Case(
+        "KeyUnauthorized",
+        lost_key(10) | keyed("lost", (60, 89), (1, 5 * HOUR)),
+        minutes=115,
+    ),
+    Case("RequestsInvalid", requests(PREDICT, each=600, s400=240), {}, "40%"),
+    Case("RequestsInvalid", requests(PREDICT, each=600, s400=100)),
+    Case("RequestsInvalid", requests(PREDICT, each=120, s400=55)),
     *(
         Case(
             "RequestsInvalid",
@@ -377,8 +454,8 @@ CASES = [
         )
         for time in SOON_AND_LATER
     ),
-    # One clumsy client sends more than all others; the traffic ends, as after the office hours.
-    Case("RequestsInvalid", answered((100, 59)) | answered((0, 29), (900, 30), status="422")),
+    # One clumsy client sends most, and less than one a second; the traffic ends, as after the office hours.
+    Case("RequestsInvalid", answered((5, 59)) | answered((0, 29), (50, 30), status="422")),
     Case("RequestsInvalid", answered((100, 29), (10, 30)) | answered((5, 59), status="422")),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | build_info("1x60"), {}, "90%"),
     Case("CallersRateLimited", requests(PREDICT, s429=900) | refusals(PREDICT, 900) | build_info("1x60")),
@@ -393,8 +470,23 @@ CASES = [
         certificate(0.01, "{}x14 stale", "8640000x60") | up("gateway", "1x14 stale", "1x60"),
     ),
     page("TrafficStops", answered((120, 4 * DAY - HOUR), (0, HOUR)), {}, "1.0", **EIGHT_DAYS),
-    # It began two days ago.
-    Case("TrafficStops", answered((0, 3 * DAY), (120, DAY - HOUR), (0, HOUR)), **EIGHT_DAYS),
+    # It began two days ago, or today.
+    *(
+        Case(
+            "TrafficStops",
+            answered((100, day * DAY + 8 * HOUR), (0, 3 * HOUR)) | build_info(f"1x{3 * DAY}"),
+            {},
+            "0.0",
+            minutes=day * DAY + 8 * HOUR + later,
+            evaluation=5,
+        )
+        for day in (0, 1)
+        for later in (20, 150)
+    ),
+    # A night after it; a few minutes of use; traffic that comes back.
+    Case("TrafficStops", growing((100, 100), (100, 0), (0, 0), (0, 0)), minutes=200),
+    Case("TrafficStops", answered((100, 40), (0, HOUR)), minutes=90),
+    Case("TrafficStops", answered((100, 2 * HOUR), (0, 30), (100, HOUR)), minutes=180),
     # Below the floor: traffic that has ended, and none ever, with others who have no floor.
     Case("TrafficStops", FLOOR | answered((20, 29), (0, 30), **OURS), OURS, "0.0"),
     Case("TrafficStops", FLOOR | build_info("1x60", **THEIRS), OURS, "0.0"),
@@ -447,6 +539,10 @@ CASES = [
     Case("ImagesRefused", images((60, 40, DAY // 2 + 90)), **A_DAY_LATER),
     Case("ConfidenceFalls", confidence(0.99, 0.9), DIGITS, "90%", **LATER_THAT_DAY),
     Case("ConfidenceFalls", confidence(0.99, 0.97), **LATER_THAT_DAY),
+    # After a promotion all answers are one label; a probe sends one image all night.
+    Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [900], HOUR)), DIGITS, "100%", **LATER),
+    Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [10], HOUR)), **LATER),
+    Case("LabelsCollapse", labels(([10] * 8 + [900], 10 * HOUR), ([0] * 8 + [900], HOUR)), **LATER),
     Case("LabelsDrift", answers([10, 10, 10, 10], [3, 3, 17, 17]), OF_LABEL, "0.61", **SIX_WEEKS),
     # A label that is new, with 5 % of the answers, has the term (0.05 - 0.0001) · ln(0.05 / 0.0001).
     Case("LabelsDrift", answers([10, 9, 0], [10, 9, 1]), OF_LABEL, "0.31", **SIX_WEEKS),
@@ -504,12 +600,133 @@ def test_alerts_fire_as_expected(long: bool, promtool: str, tmp_path: Path) -> N
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+class OrdinaryDays:
+    """Series of two gateways from six in the morning of their first day: traffic by day, none by night.
+
+    There are a deploy, a job in the evening that has a key of its own, and a scanner without one. Few
+    requests are refused, fail or are slow. `minutes` is at which minute they end.
+    """
+
+    DEPLOY = 5 * HOUR
+    JOB = range(14 * HOUR, 15 * HOUR)
+    SCANS = (*range(8 * HOUR, 8 * HOUR + 30), *range(15 * HOUR + 5, 15 * HOUR + 20))
+
+    def __init__(self, minutes: int) -> None:
+        self._random = random.Random(83)
+        self._values = defaultdict[str, list[str]](lambda: ["_"] * (minutes + 1))
+        self._totals = Counter[str]()
+        for minute in range(minutes):
+            for number in (0, 1):
+                replaced_at = self.DEPLOY + 3 * number
+                name = f"gateway-{number}-{'new' if minute >= replaced_at else 'old'}"
+                self._answer(minute, name)
+                if minute == replaced_at:
+                    self._stop(minute, name.replace("new", "old"))
+                # One model server is replaced after the other.
+                down = minute - replaced_at in (4, 5)
+                self._set("up", minute, str(int(not down)), job="model-server", instance=str(number))
+        self.series = {name: " ".join(values) for name, values in self._values.items()}
+
+    def _answer(self, minute: int, instance: str) -> None:
+        """Add a minute of the instance's requests."""
+        hour = minute / HOUR % 24
+        usual = 300 * max(0.0, math.sin(math.pi * hour / 16)) if hour < 16 else 0
+        job = 30 * (minute in self.JOB)
+        count = round(usual * self._random.uniform(0.8, 1.2)) + job
+        scanned = 15 * (minute in self.SCANS)
+        invalid, failed, slow = (self._few(count, share) for share in (0.03, 0.0002, 0.003))
+        statuses = {"200": count - invalid - failed, "422": invalid, "503": failed, "401": scanned}
+        add = partial(self._add, minute=minute, instance=instance)
+        for status, growth in statuses.items():
+            add("digits_requests_total", growth, route=PREDICT, status=status)
+        for key, growth in (("shop", (count - job) * 2 // 3), ("lab", (count - job) // 3), ("job", job)):
+            add("digits_key_requests_total", growth, key=key, status="200")
+        add("digits_request_duration_seconds_bucket", count - slow, route=PREDICT, le="0.5")
+        add("digits_request_duration_seconds_count", count, route=PREDICT)
+        add("digits_images_total", count - invalid, model="digits", version="1", result="answered")
+        add("digits_images_total", invalid, model="digits", version="1", result="no_digit")
+        for label in range(10):
+            add("digits_predictions_total", count // 10, model="digits", version="1", label=str(label))
+        for le, share in (("0.5", 0.01), ("0.9", 0.05), ("0.99", 0.15), ("0.999", 0.4), ("+Inf", 1.0)):
+            add("digits_confidence_bucket", count * share, model="digits", version="1", le=le)
+        add("digits_confidence_count", count, model="digits", version="1")
+        add("digits_confidence_sum", count * self._random.uniform(0.96, 0.98), model="digits", version="1")
+        for name, value in (
+            ("up", 1),
+            ("digits_build_info", 1),
+            ("digits_feedback_written_timestamp_seconds", 60 * minute),
+            ("digits_tls_certificate_expiry_timestamp_seconds", 60 * 86400),
+        ):
+            self._set(name, minute, str(value), job="gateway", instance=instance)
+
+    def _few(self, count: int, share: float) -> int:
+        return sum(self._random.random() < share for _ in range(count))
+
+    def _add(self, name: str, growth: float, *, minute: int, **labels: str) -> None:
+        """Let a counter grow; it is absent until it has a value."""
+        key = series(name, job="gateway", **labels)
+        self._totals[key] += growth  # type: ignore[assignment]
+        if self._totals[key]:
+            self._values[key][minute] = f"{self._totals[key]:g}"
+
+    def _set(self, name: str, minute: int, value: str, **labels: str) -> None:
+        self._values[series(name, **labels)][minute] = value
+
+    def _stop(self, minute: int, instance: str) -> None:
+        for name, values in self._values.items():
+            if f'"{instance}"' in name:
+                values[minute] = "stale"
+
+
+@pytest.mark.slow
+def test_ordinary_days_with_a_deploy_and_a_night_alert_nobody(promtool: str, tmp_path: Path) -> None:
+    minutes = 31 * HOUR
+    fired = f'max_over_time(ALERTS{{alertname!="Watchdog", alertstate="firing"}}[{minutes}m])'
+    arrived = "sum(increase(digits_requests_total[1h])) > bool 1000"
+    document = {
+        "rule_files": [str(RULES_FILE)],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": name, "values": values}
+                    for name, values in OrdinaryDays(minutes).series.items()
+                ],
+                "promql_expr_test": [
+                    {"expr": fired, "eval_time": f"{minutes - 1}m", "exp_samples": []},
+                    # The days have traffic.
+                    *(
+                        {
+                            "expr": arrived,
+                            "eval_time": f"{hour}h",
+                            "exp_samples": [{"labels": "{}", "value": 1}],
+                        }
+                        for hour in (6, 29)
+                    ),
+                ],
+            }
+        ],
+    }
+    file = tmp_path / "days.yml"
+    file.write_text(yaml.safe_dump(document))
+    done = subprocess.run([promtool, "test", "rules", file], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_runbook_has_the_section_that_each_alert_links() -> None:
     sections = re.findall(r"^### (\w+)$", RUNBOOK, re.MULTILINE)
     assert sections == list(dict.fromkeys(rule["alert"] for rule in ALERTS))
     for rule in ALERTS:
         link = rule["annotations"]["runbook_url"]
         assert link == f"{RUNBOOK_ADDRESS}#{rule['alert'].lower()}"
+
+
+def test_dashboard_has_a_row_for_each_alert() -> None:
+    panels = json.loads((RULES_FILE.parent / "grafana" / "dashboards" / "digits.json").read_text())["panels"]
+    rows = " ".join(panel["title"] for panel in panels if panel["type"] == "row")
+    alerts = {rule["alert"] for rule in ALERTS} - {"Watchdog"}
+    assert alerts <= set(re.findall(r"\w+", rows))
 
 
 def test_page_has_the_objectives_of_the_rules() -> None:

@@ -61,8 +61,13 @@ USED_METRICS = set().union(*map(metrics_in_query, (*RULE_QUERIES, *QUERIES))) - 
 
 
 @pytest.fixture(scope="module")
-def gateway_http(model_server: str) -> FlaskClient:
-    return greenlet_loop.client(Settings(model_server=model_server, default_label=""))
+def gateway_http(model_server: str, tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+    """Return a client with an API key."""
+    keys = KeyFile(tmp_path_factory.mktemp("keys") / "keys")
+    key = keys.add("app")
+    client = greenlet_loop.client(Settings(model_server=model_server, default_label="", api_keys=keys.path))
+    client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
+    return client
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def read(
         raise TooManyDigitsError(f"the image shows {count} digits; at most {max_digits} are read")
     version, opinions = answers[0].model_version, "opinions" in options["include"]
     if options.expectation:
-        reading, glyphs = _read_expected(found, options.expectation, version, opinions)
+        reading, glyphs = _read_expected(found, options, options.expectation, version)
     else:
         reading, glyphs = _read_lines(found, version, opinions)
     return reading, glyphs, bool(found.omitted_lines)
@@ -77,7 +77,10 @@ def _read_lines(found: FoundLines, version: int, opinions: bool) -> tuple[Readin
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """Fit of a line to an expectation: the probability that it is as expected, and that of the best path."""
+    """Fit of a line to an expectation: the probability that it is as expected, and that of the best path.
+
+    Without a path, none is probable enough.
+    """
 
     share: float
     probability: float
@@ -87,42 +90,46 @@ class _Fit:
 
 
 def _read_expected(
-    found: FoundLines, expectation: Expectation, version: int, opinions: bool
+    found: FoundLines, options: Options, expectation: Expectation, version: int
 ) -> tuple[Reading, list[NDArray[np.uint8]]]:
     """Return the reading of the line that fits best, and the crop of each digit."""
     lines = [*((line, 1.0) for line in found.lines), *found.omitted_lines]
-    fits = [_fit(find_places(found, indexes), expectation, is_digit) for indexes, is_digit in lines]
+    fits = [_fit(find_places(found, indexes), options, expectation, is_digit) for indexes, is_digit in lines]
     best = max(fits, key=attrgetter("share"), default=None)
     if best is None:
         return Reading("", (), version, confidence=0.0), []
     given: Any = {"confidence": best.probability, "candidates": tuple(best.candidates)}
-    if best.path is None or best.probability < THRESHOLDS.min_expected:
+    if best.path is None:
         refusal = "unsure" if best.share >= THRESHOLDS.min_expected else "unexpected"
         return Reading("", (), version, refusal=refusal, **given), []
     indexes, boxes = best.places.indexes, best.places.boxes
     chosen = [(int(indexes[place]), symbol) for place, symbol in best.path.symbols if symbol != SIGN]
     signs = [boxes[place] for place, symbol in best.path.symbols if symbol == SIGN]
-    digits = _digits(found, chosen, opinions)
+    digits = _digits(found, chosen, "opinions" in options["include"])
     line = _line(best.path.text, best.probability, digits, tuple(map(found.detected.page.to_picture, signs)))
     return Reading(line.text, (line,), version, **given), [_glyph(found, index) for index, _ in chosen]
 
 
-def _fit(places: Places, expectation: Expectation, is_digit: float) -> _Fit:
+def _fit(places: Places, options: Options, expectation: Expectation, is_digit: float) -> _Fit:
     """Return the fit of the places of a line; `is_digit` is the probability that it shows digits.
 
     Bayes' rule: a text that fits weighs as much as its evidence; any other text `unknown` of that, times the
-    density of the expectation, by which it fits by accident.
+    density of the expectation, by which it fits by accident. Where the number must be valid, the others count
+    only in the choice of the line; a text that is read without this knowledge is read with it.
     """
     paths = decode(places, expectation)
     seen = decode(places, _ANYTHING)
     prior = THRESHOLDS.unknown * (_density(paths[0], expectation) if paths else 1.0)
     weights = {path.text: prior * math.exp(-path.cost) for path in seen}
-    unexpected = sum(weights.values())
     fitting = {path.text: math.exp(-path.cost) for path in paths}
-    total = (unexpected + sum(fitting.values())) / is_digit
+    best, expected = max(fitting.values(), default=0.0), sum(fitting.values())
+    total = (sum(weights.values()) + expected) / is_digit
+    share, is_read = expected / total, best / total >= THRESHOLDS.min_expected
+    if options["valid"] and fitting:
+        weights, total = {}, expected / is_digit
+        is_read |= best / total >= THRESHOLDS.min_valid
     candidates = _best(Candidate(text, weight / total) for text, weight in (weights | fitting).items())
-    probability = max(fitting.values(), default=0.0) / total
-    return _Fit(sum(fitting.values()) / total, probability, places, paths[0] if paths else None, candidates)
+    return _Fit(share, best / total, places, paths[0] if is_read else None, candidates)
 
 
 def _density(path: Path, expectation: Expectation) -> float:

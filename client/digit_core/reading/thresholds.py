@@ -99,6 +99,8 @@ class Thresholds:
     """Least density of an expectation: numbers in use are alike, and so denser than their share."""
     min_expected: float = 0.5
     """Least probability of an expected text: it is more probable than all others together."""
+    min_valid: float = 20 / 21
+    """The same where the number must be valid: the text is 20 times as probable as all others that fit."""
 
     # Recognition: which network is asked next.
     sure: float = 0.5

@@ -255,3 +255,11 @@ initContainers:
       - {name: models, mountPath: /volume}
 {{- end }}
 {{- end }}
+
+{{/* Number of a quantity such as 512Mi or 500m. */}}
+{{- define "digits.quantity" -}}
+{{- $unit := regexFind "([KMGTPE]i|[mkMGTPE])$" (toString .) }}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824
+  "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 }}
+{{- mulf (trimSuffix $unit (toString .) | float64) (get $factors $unit) }}
+{{- end }}

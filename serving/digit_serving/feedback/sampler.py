@@ -85,7 +85,8 @@ class Sampler(Observer):
                 answers: Sequence[Prediction | Digit | None]
                 answers = [result] if isinstance(result, Prediction) else result.digits or [None]
                 # A refused reading has no boxes: the part that the call names is what the label is about.
-                asked = options["box"][index % options.parts] if options.get("box") else None
+                part = options.of_part(index)
+                asked = part["box"][0] if part.get("box") else None
                 boxes = [(answer and answer.box) or asked for answer in answers]
                 shown = picture if isinstance(picture, bytes) else to_pixels(picture, card)
                 around = [box for box in boxes if box] if isinstance(result, Reading) else None
@@ -101,7 +102,7 @@ class Sampler(Observer):
                 digits = [*to_records(parts[-len(answers) :], answers, **common)]
                 records += digits
                 if isinstance(result, Reading):
-                    expected, candidates = options.expectation, result.candidates
+                    expected, candidates = part.expectation, result.candidates
                     if expected:
                         candidates = tuple(each for each in candidates if fits(each.text, expected))
                     whole = to_whole(parts[0], digits, result.confidence, around or (), candidates)

@@ -46,6 +46,7 @@ class WorkerStore:
         self._expiry: Future[int] | None = None
         self._check: Future[Mapping[str, int]] | None = None
         self._checked_at = self._sized_at = -math.inf
+        self._expiry_at = math.inf
         self._sizes = Counter[str]()
         """Bytes of each caller's records at `_sized_at`, and what this worker has added since."""
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
@@ -55,6 +56,7 @@ class WorkerStore:
     def _check_regularly(self) -> None:
         """Create the tables in the background, and check the store from now on."""
         if self._expiry is None or self._expiry.done():
+            self._expiry_at = time.monotonic()
             self._expiry = self.submit(lambda store: store.expire(self._days))
         self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
 
@@ -88,8 +90,10 @@ class WorkerStore:
         except StoreError:
             return None
         except TimeoutError:
-            # A store that is busy answers soon.
-            is_late = time.monotonic() - self._checked_at > _CALL_SECONDS
+            # A store that is busy answers soon. A deletion that waits shows a hang to the first probe, too.
+            is_expiring = self._expiry is not None and not self._expiry.done()
+            began_at = min(self._checked_at, self._expiry_at) if is_expiring else self._checked_at
+            is_late = time.monotonic() - began_at > _CALL_SECONDS
             return None if is_late or not self._is_available else dict(self._sizes)
 
     def saving(

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, g, request
-from limits import parse_many
 from werkzeug.datastructures import Authorization
 
 from digit_core.artifact.versions import write_atomically
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
-from digit_serving.gateway.rate_limit import RateLimiter
+from digit_serving.gateway.rate_limit import RateLimiter, parse_limits
 from digit_serving.gateway.request import RequestContext
 from digit_serving.sockets import network
 
@@ -64,7 +63,7 @@ class Key:
             raise ValueError("expected a name and a hash")
         name, digest, label, until, limits = match.groups()
         if limits:
-            parse_many(limits)
+            parse_limits(limits)
         # A time without a time zone, written by hand, is this machine's.
         end = datetime.fromisoformat(until).astimezone() if until else None
         return cls(name, digest, bool(label), end, limits or "")
@@ -193,6 +192,7 @@ def protect(api: Blueprint, verifier: KeyVerifier | None, limiter: RateLimiter |
             key = verifier.authenticate(request.authorization)
             # Log and metrics name a key even after its end.
             context.key = key.name if key else ""
+            context.has_unknown_key = key is None and request.authorization is not None
             if key is None or key.has_ended:
                 if limiter:
                     limiter.check(f"without key: {network(request.remote_addr)}")

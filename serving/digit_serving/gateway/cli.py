@@ -98,13 +98,13 @@ def _parse_end(_ctx: click.Context, _option: click.Parameter, value: str | None)
 
 
 def _parse_limits(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    from limits import parse_many
+    from digit_serving.gateway.rate_limit import parse_limits
 
     try:
         if value:
-            parse_many(value)
+            parse_limits(value)
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a limit, such as 100/minute") from error
+        raise click.BadParameter(str(error)) from error
     return value and value.replace(" ", "")
 
 

@@ -232,6 +232,9 @@ def parameters(query: Any) -> list[_Json]:
     """Return the header of the request's ID, and the parameters of a query."""
     listed = [_ID_PARAMETER]
     for name, option in described(query).items():
+        if option.schema.get("type") == "object":
+            # Bodies only: a form is too long for a URL.
+            continue
         schema = ref("schemas", "ModelName") if name == "model" else _option_schema(option, in_text=True)
         if option.default:
             # Bodies state no defaults: generated clients would send them in addition to the query's options.

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -20,7 +21,21 @@ _STORE_RETRY_SECONDS = 1.0
 """Time without limits after a failed call to the store, so that few requests have that delay."""
 
 _log = logging.getLogger(__name__)
-_parse = lru_cache(parse_many)
+
+
+@lru_cache
+def parse_limits(limits: str) -> list[RateLimitItem]:
+    """Return the limits of a text such as `10/second;1000/hour`. Raise ValueError."""
+    try:
+        # parse_many takes 0 requests for a limit, and 0 minutes for one.
+        items = [] if re.search(r"(?<!\d)0+(?!\d)", limits) else parse_many(limits)
+    except ValueError:
+        items = []
+    if not items:
+        raise ValueError(
+            f"{limits!r} is not a limit, such as 100/minute, 10/second;1000/hour or 5 per 2 minutes"
+        )
+    return items
 
 
 class RateLimiter:
@@ -46,7 +61,7 @@ class RateLimiter:
         The caller's own limits replace the general ones.
         """
         if limits := own_limits or self._limits:
-            self._call(lambda: self._hit(caller, _parse(limits)))
+            self._call(lambda: self._hit(caller, parse_limits(limits)))
 
     def is_reachable(self) -> bool:
         """True if the store answers, in code that `bridge.run` calls."""

@@ -129,6 +129,8 @@ class RequestContext:
     """Address of the caller; behind DIGITS_TRUSTED_PROXIES, the address that the proxies name."""
     key: str = ""
     """Name of the caller's API key, "" if no keys are required."""
+    has_unknown_key: bool = False
+    """True if the caller sent a key that the service does not have."""
     may_label: bool = False
     """True if the caller's API key may show stored answers and label them."""
     ended_at: float = 0.0

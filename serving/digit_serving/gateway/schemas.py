@@ -1,9 +1,10 @@
 """JSON documents as types: mypy checks the handlers, and the OpenAPI document is generated from them."""
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 # pydantic needs this one before Python 3.12.
 from typing_extensions import TypedDict
@@ -17,6 +18,22 @@ REQUEST_ID_PATTERN = r"[A-Za-z0-9._:-]{1,128}"
 
 RequestId = Annotated[
     str, Field(pattern=f"^{REQUEST_ID_PATTERN}$", examples=["3f2b8c1e9d4a4f0c8a57e6b1d2c3f405"])
+]
+
+
+def matching(pattern: str, description: str) -> AfterValidator:
+    """Return a validator of texts that match a pattern; `description` says what other texts are not."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"{value!r} is not {description}")
+        return value
+
+    return AfterValidator(check)
+
+
+VersionLabel = Annotated[
+    str, matching(r"[\w.-]*", "a version's label, such as stable: a label has letters, digits, _, . and -")
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
 Labels = Annotated[Sequence[str], Field(min_length=2, max_length=MAX_LABELS)]

@@ -23,6 +23,7 @@ from digit_core.artifact.task_card import READER_NAME
 from digit_serving.errors import SettingError
 from digit_serving.gateway.edge.memory import container_memory
 from digit_serving.gateway.features import FeatureModelSettings, FeatureSettings
+from digit_serving.gateway.schemas import VersionLabel, matching
 
 _BODY_MEMORY = 128 * 2**20
 _WORKER_MEMORY = 150 * 2**20
@@ -32,11 +33,21 @@ _PIXEL_MEMORY = 30
 
 
 def _split_at_commas(value: object) -> object:
-    return tuple(filter(None, value.replace(" ", "").split(","))) if isinstance(value, str) else value
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
 
 _File = Annotated[FilePath | None, BeforeValidator(lambda value: value or None)]
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_at_commas)]
+_MODEL_NAME = r"\w[\w.-]*"
+_ModelName = Annotated[str, matching(_MODEL_NAME, "the name of a model, such as digits")]
+_ModelNameOrAll = Annotated[str, matching(rf"\*|{_MODEL_NAME}", "the name of a model, such as digits, nor *")]
+_Origin = Annotated[
+    str,
+    matching(
+        r"(?!http:.*:80$|https:.*:443$)[a-z][a-z0-9+.-]*://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]+)?",
+        "an origin as browsers send it, such as https://app.example.com, without path or default port",
+    ),
+]
+_Split = (NoDecode, BeforeValidator(_split_at_commas))
 
 
 class GatewayModelSettings(BaseModel):
@@ -44,7 +55,7 @@ class GatewayModelSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    default_label: str
+    default_label: VersionLabel
     deadline: Annotated[float, Field(gt=0)]
 
 
@@ -87,20 +98,20 @@ class GatewaySettings(BaseSettings):
     """Client certificate for a model server that requires one, in PEM."""
     model_server_key: _File = Field(default=None, validate_default=True)
     """Private key of DIGITS_MODEL_SERVER_CERTIFICATE, in PEM."""
-    model_name: str = "digits"
+    model_name: _ModelName = "digits"
     """Name of the model that answers requests without `?model=`."""
-    model_names: _Names = ("*",)
+    model_names: Annotated[tuple[_ModelNameOrAll, ...], *_Split] = ("*",)
     """Names of all models that requests may select by `?model=`, separated by commas, besides
     DIGITS_MODEL_NAME; `*` stands for every model of the model server."""
     models_config: _File = None
     """The model server's models.config: with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list
     the models that it names."""
-    reader: str = READER_NAME
+    reader: _ModelName = READER_NAME
     """Name of the model that finds digits on a page."""
-    labels: _Names = LABELS
+    labels: Annotated[tuple[VersionLabel, ...], *_Split] = LABELS
     """Version labels that /v1/models looks up, separated by commas, besides those in other settings."""
 
-    default_label: str = "stable"
+    default_label: VersionLabel = "stable"
     """Version label that serves requests which name neither version nor label. While no version has it, they
     fail with 503. If empty, the newest loaded version serves them, for a model server without labels."""
     models_file: _File = None
@@ -136,7 +147,7 @@ class GatewaySettings(BaseSettings):
     over all workers and gateways."""
     trusted_proxies: int = Field(default=0, ge=0)
     """Number of reverse proxies in front of the gateway; each must append to X-Forwarded-For."""
-    cors_origins: _Names = ()
+    cors_origins: Annotated[tuple[_Origin, ...], *_Split] = ()
     """Origins whose pages may call /v1 (CORS), separated by commas, such as https://app.example.com."""
 
     @cached_property
@@ -192,9 +203,9 @@ class GatewaySettings(BaseSettings):
     def _require_parseable_limits(cls, value: str) -> str:
         if value:
             # Lazy, because most gateways set no limit.
-            from limits import parse_many
+            from digit_serving.gateway.rate_limit import parse_limits
 
-            parse_many(value)
+            parse_limits(value)
         return value
 
     @field_validator("tls_key", "model_server_key")

@@ -88,15 +88,16 @@ class Job:
         """Return lines for a terminal, without those whose count is 0."""
         done, to_repeat = self.counts.total(), self.to_repeat
         broken = Counter({code: self.counts[code] for code in self.counts.keys() & FINAL_CODES})
+        unit = "fields" if self.options.get("form") else "pictures"
         lines = [
-            ("Scored", self.counts[None], f" of {done:,} pictures in {self.seconds:.1f} s"),
+            ("Scored", self.counts[None], f" of {done:,} {unit} in {self.seconds:.1f} s"),
             ("Broken", broken.total(), f": {_by_name(broken)}"),
             ("To repeat", to_repeat.total(), f": {_by_name(to_repeat)}"),
             ("Skipped", self.scored, " that had a row"),
             ("Left out", self.others.total(), f" files without an image's suffix: {_by_name(self.others)}"),
             ("Removed", self.removed, " that are gone"),
             ("Unmatched", len(self.unmatched), f" of {self.expectations}: {', '.join(self.unmatched[:3])}"),
-            ("Speed", round(done / (self.seconds or 1)), f" pictures/s, after {self.start_seconds:.1f} s"),
+            ("Speed", round(done / (self.seconds or 1)), f" {unit}/s, after {self.start_seconds:.1f} s"),
         ]
         text = "".join(f"{name:<10} {count:,}{text}\n" for name, count, text in lines if count)
         if self.listed:
@@ -125,12 +126,12 @@ class Job:
             if len(self.unmatched) == len(expectations):
                 raise SettingError(f"no path of {self.expectations} names a picture in {self.source}")
             images = with_expectations(images, expectations)
-        pending, self.removed = results.tidy(images)
+        pending, self.removed = results.tidy(images, len(self.options.get("form") or (None,)))
         self.scored = len(images) - len(pending)
         if len(pending):
             self._score(pending, run, version, results)
         if self.doubtful:
-            self.listed = results.write_doubtful(self.doubtful / 100, run.read)
+            self.listed = results.write_doubtful(self.doubtful / 100, run.read, "form" in run.options)
 
     def _score(self, pending: pa.Table, run: Run, version: Version | None, results: ResultsFolder) -> None:
         report = partial(click.echo, err=True)
@@ -209,11 +210,12 @@ class Job:
 
     def _options(self, earlier: Mapping[str, Any], read: bool) -> dict[str, Any]:
         """Return the options of all pictures as Run has them. Raise SettingError."""
-        if isinstance(earlier.get("expect"), dict) and "expect" not in self.options:
-            count = earlier["expect"]["numbers"]
-            raise SettingError(
-                f"{self.output} has readings of a list of {count:,} numbers; name it with --expect"
-            )
+        for name, kind in (("expect", "list"), ("form", "form")):
+            if isinstance(earlier.get(name), dict) and name not in self.options:
+                ((what, count), _) = earlier[name].items()
+                raise SettingError(
+                    f"{self.output} has readings of a {kind} of {count:,} {what}; name it with --{name}"
+                )
         options = {**earlier, **self.options}
         if not read and (only := options.keys() - described(PredictOptions).keys()):
             raise SettingError(f"--{min(only).replace('_', '-')} needs --read, which reads numbers")
@@ -222,14 +224,21 @@ class Job:
         try:
             checked = parse(ReadOptions, options)
         except OptionError as error:
-            raise SettingError(error.reason) from error
+            raise SettingError(f"{error}" if "." in error.name else error.reason) from error
+        if checked.fields:
+            if self.expectations:
+                raise SettingError("each field of --form has its own expectation; leave out --expectations")
+            options["form"] = {"fields": checked.parts, "sha256": _digest(checked.form_to_json())}
         if "box" in options:
             options["box"] = [*map(list, checked["box"])]
         if checked.numbers:
             listed = sorted({*checked.numbers})
-            digest = hashlib.sha256("\n".join(listed).encode()).hexdigest()[:16]
-            options["expect"] = {"numbers": len(listed), "sha256": digest}
+            options["expect"] = {"numbers": len(listed), "sha256": _digest("\n".join(listed))}
         return options
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @contextmanager

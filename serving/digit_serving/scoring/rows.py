@@ -102,17 +102,18 @@ class ResultsFolder:
         parquet.write_table(rows, buffer)
         self._write(name or f"part-{hashlib.sha256(pictures).hexdigest()[:16]}.parquet", buffer.getvalue())
 
-    def tidy(self, listing: pa.Table) -> tuple[pa.Table, int]:
+    def tidy(self, listing: pa.Table, parts: int = 1) -> tuple[pa.Table, int]:
         """Keep one row with an answer or a final error of each image in `listing`, and no other row.
 
-        Return the images without one, those with the same expectation after each other, and the number of
-        pictures that are gone. Delete unfinished files.
+        An image with a form has as many rows as the form has fields, or none. Return the images without rows,
+        those with the same expectation after each other, and the number of pictures that are gone. Delete
+        unfinished files.
         """
         for name in self._names():
             if name.endswith(_UNFINISHED):
                 with suppress(FileNotFoundError):
                     self._files.rm_file(name)
-        rows = self._read([*_KEYS, "error_code"], PREDICTIONS)
+        rows = self._read([*_KEYS, "field", "error_code"], READINGS)
         numbers = pa.array(np.arange(len(rows)))
         is_final = pc.or_(
             pc.is_null(rows["error_code"]), pc.is_in(rows["error_code"], pa.array(sorted(FINAL_CODES)))
@@ -122,9 +123,12 @@ class ResultsFolder:
             rows.append_column("number", numbers)
             .filter(is_final)
             .join(listing, _KEYS, join_type="left semi")
-            .group_by(_KEYS)
+            .group_by([*_KEYS, "field"])
             .aggregate([("number", "min")])
         )
+        counts = kept.group_by(_KEYS).aggregate([("number_min", "count")])
+        whole = counts.filter(pc.equal(counts["number_min_count"], parts))
+        kept = kept.join(whole, _KEYS, join_type="left semi")
         stays = pc.is_in(numbers, kept["number_min"].combine_chunks())
         for name in pc.unique(rows["file"].filter(pc.invert(stays))).to_pylist():
             table = parquet.read_table(io.BytesIO(self._files.cat_file(name)))
@@ -139,13 +143,13 @@ class ResultsFolder:
         pending = listing.join(kept, _KEYS, join_type="left anti").sort_by(order)
         return pending, len(pc.unique(removed["path"]))
 
-    def write_doubtful(self, share: float, read: bool) -> tuple[str, int]:
+    def write_doubtful(self, share: float, read: bool, form: bool = False) -> tuple[str, int]:
         """Write the rows refused as unexpected or unsure, then the least sure share, 0 to 1, of the answers.
 
         Both begin with the least sure one. Return the path of the CSV file and its number of rows.
         """
         answer = ["text", "confidence", "candidates"] if read else ["label", "confidence", "is_digit"]
-        columns = ["path", *answer]
+        columns = ["path", *answer, *(["field"] if form else [])]
         rows = self._read([*columns, "refusal", "error_code"], READINGS if read else PREDICTIONS)
         rows = least_sure_first(rows.filter(pc.is_null(rows["error_code"])))
         answered = rows.filter(pc.is_null(rows["refusal"]))

@@ -1,5 +1,6 @@
 """Scorer: a function of a table of images to a table of their rows, for any pool of workers."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -45,15 +46,20 @@ class Scorer:
     """Options of each call, of CallOptions or ReadOptions."""
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        """Return a row for each image, in their order."""
+        """Return a row for each image, or for each field of its form, in their order."""
         listed = images.to_pylist()
         client = _connect(self.target, self.model, self.timeout)
         ask: Any = partial(client.iter_read if self.read else client.iter_predict, **self.options)
         own = [{name: image[name] for name in OWN if image.get(name)} for image in listed]
         sources = zip(self._open([image["path"] for image in listed]), own, strict=True)
         answers = sorted(ask(sources, concurrency=_CALLS, version=self.version), key=itemgetter(0))
+        fields = [{"field": name} for name in self.options.get("form") or (None,)]
+        places = list(itertools.product(listed, fields))
         constant = {"model": self.model, "version": self.version}
-        rows = [{**to_row(outcome), **listed[index], **constant} for index, outcome in answers]
+        rows = [
+            {**to_row(outcome), **picture, **field, **constant}
+            for (picture, field), (_, outcome) in zip(places, answers, strict=True)
+        ]
         return pa.Table.from_pylist(rows, READINGS if self.read else PREDICTIONS)
 
     def _open(self, paths: Sequence[str]) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
-from digit_serving.gateway.schemas import Share
+from digit_serving.gateway.schemas import Share, VersionLabel
 
 
 def _require_another_label(value: str, info: ValidationInfo) -> str:
@@ -16,7 +16,7 @@ def _require_another_label(value: str, info: ValidationInfo) -> str:
 class ShadowSettings(BaseModel):
     """Each field is set by the environment variable DIGITS_<FIELD>."""
 
-    shadow_label: str = ""
+    shadow_label: VersionLabel = ""
     """Version label, such as canary, whose version also answers a share of the requests, unseen."""
     shadow_share: Share = 0.1
     """Share of the requests without version and label that DIGITS_SHADOW_LABEL's version also answers."""
@@ -33,7 +33,7 @@ class ShadowSettings(BaseModel):
 class ShadowModelSettings(BaseModel):
     """Settings that a model may have of its own in DIGITS_MODELS_FILE."""
 
-    shadow_label: str
+    shadow_label: VersionLabel
     shadow_share: Share
 
     _shadow = field_validator("shadow_label")(_require_another_label)

@@ -381,6 +381,22 @@ def test_read_two_texts_that_fit_as_well_are_unsure() -> None:
     assert {each.text for each in reading.candidates} == {"44", "49"}
 
 
+def test_read_number_that_must_be_valid_leaves_out_unexpected_ones() -> None:
+    sure = peaks(*ROW, score=0.9999)
+    for listed, text in ((["824"], "824"), (["824", "924"], ""), (["124", "924"], "124")):
+        reading = read(sure, expect=listed, valid=True)
+        assert reading.text == text
+        assert {each.text for each in reading.candidates} <= {*listed}
+    assert read(sure, expect=["8888"], valid=True).refusal == "unexpected"
+    assert read(sure, expect=["824"]).refusal == "unexpected"
+
+
+def test_read_page_without_digits_shows_no_number_that_must_be_valid() -> None:
+    page = peaks(*ROW)
+    assert read(page, [prediction(each, 0.0001) for each in (1, 2, 4)], expect="###", valid=True).refusal
+    assert read(peaks(), expect="###", valid=True).refusal == "no_digit"
+
+
 def test_read_expectation_takes_the_line_that_fits() -> None:
     other = ((5, (10, 120, 20, 40)), (6, (40, 120, 20, 40)))
     for expect, text in (("##", "56"), ("###", "124")):

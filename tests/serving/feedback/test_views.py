@@ -3,6 +3,7 @@
 import base64
 import io
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -267,6 +268,24 @@ def test_refused_part_is_sampled_with_its_box_and_the_candidates_that_fit(
     assert bool(texts) == has_candidates
 
 
+def test_refused_field_of_a_form_is_sampled_with_its_part_and_expectation(
+    sampled: FlaskClient, sqlite_url: str, digits: Any
+) -> None:
+    page, box = draw_number(digits, "27", "13"), (30, 110, 180, 100)
+    form = {"sure": {"box": [30, 20, 180, 90]}, "unsure": {"box": box, "expect": ["13", "18", "73"]}}
+    body = {"images": [base64.b64encode(to_png(page)).decode()], "form": form, "min_confidence": 1}
+    sure, unsure = sampled.post("/v1/read", json=body).get_json()["readings"]
+    assert (sure["field"], unsure["field"], unsure["refusal"]) == ("sure", "unsure", "unsure")
+    records = [record for record in wait_for(sqlite_url, 4) if record.index == 1]
+    (whole,) = [record for record in records if record.reading]
+    assert whole.box
+    left, top, *size = whole.box
+    assert tuple(size) == box[2:]
+    assert np.array_equal(decode(whole.picture)[top : top + 100, left : left + 180], page[110:210, 30:210])
+    assert whole.reading
+    assert {*whole.reading["candidates"]} <= {"13", "18", "73"}
+
+
 def test_sampled_pixels_of_an_array_are_a_picture(sampled: FlaskClient, sqlite_url: str, digits: Any) -> None:
     instance = (digits.one(5) / 255).ravel().tolist()
     assert sampled.post("/v1/predict", json={"instances": ["no", instance]}).status_code == 200
@@ -377,6 +396,20 @@ def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
         predict(http, request_id="id-2")
     wait_until(lambda: give(http, "2").status_code == 200, seconds=10)
     assert [record.label for record in stored(sqlite_url)] == ["2"]
+
+
+def test_first_probe_of_a_worker_whose_store_hangs_has_a_warning(
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_store, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(worker_store, "_CALL_SECONDS", 0.3)
+    http = start()
+    assert give(http, "1").status_code == 200
+    with closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        time.sleep(1)
+        assert http.get("/readyz").get_json()["warnings"]
+    wait_until(lambda: "warnings" not in http.get("/readyz").get_json(), seconds=10)
 
 
 @pytest.mark.parametrize(

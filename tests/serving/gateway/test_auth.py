@@ -96,14 +96,19 @@ def test_log_and_metrics_of_a_request_with_key_contain_only_its_name(
     http = start_gateway(api_keys=key_file.path)
     http.get("/v1/models", headers=bearer(key))
     http.get("/v1/models", headers=bearer("digits_guess"))
+    http.get("/v1/models")
     logged = capsys.readouterr().err
-    first, second = map(json.loads, logged.splitlines())
+    first, second, _ = map(json.loads, logged.splitlines())
     assert (first["status"], first["key"]) == (200, "shop")
     assert (second["status"], second.get("key")) == (401, None)
     logged += caplog.text + "".join(str(vars(record)) for record in caplog.records)
     assert not any(secret in logged for secret in (key, "digits_guess"))
     counted = [line for line in http.get("/metrics").text.splitlines() if "key_requests_total{" in line]
-    assert counted == ['digits_key_requests_total{key="shop",status="200"} 1.0']
+    # A request without a key has no part in it, unlike one with an unknown key.
+    assert counted == [
+        'digits_key_requests_total{key="shop",status="200"} 1.0',
+        'digits_key_requests_total{key="",status="401"} 1.0',
+    ]
 
 
 def test_rate_limit_counts_by_key_and_wrong_keys_by_network(

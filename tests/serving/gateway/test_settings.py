@@ -52,7 +52,27 @@ def test_settings_are_read_from_environment(monkeypatch: pytest.MonkeyPatch) -> 
         ({"HOST": "nowhere.test"}, "DIGITS_HOST, DIGITS_PORT: [Errno"),
         ({"API_KEYS": "/nowhere/keys"}, "DIGITS_API_KEYS: /nowhere/keys is not a file"),
         ({"SHADOW_LABEL": "a", "DEFAULT_LABEL": "a"}, "DIGITS_SHADOW_LABEL: must differ from the default"),
-        ({"RATE_LIMIT": "often"}, "DIGITS_RATE_LIMIT: "),
+        ({"RATE_LIMIT": "often"}, "DIGITS_RATE_LIMIT: 'often' is not a limit, such as 100/minute"),
+        ({"RATE_LIMIT": "0/minute"}, "DIGITS_RATE_LIMIT: '0/minute' is not a limit, such as 100/minute"),
+        (
+            {"RATE_LIMIT": "9/second;600/0 minute"},
+            "DIGITS_RATE_LIMIT: '9/second;600/0 minute' is not a limit",
+        ),
+        ({"CORS_ORIGINS": "not a url"}, "DIGITS_CORS_ORIGINS: 'not a url' is not an origin as browsers send"),
+        (
+            {"CORS_ORIGINS": "https://a.example/"},
+            "DIGITS_CORS_ORIGINS: 'https://a.example/' is not an origin",
+        ),
+        ({"CORS_ORIGINS": "https://A.example"}, "DIGITS_CORS_ORIGINS: 'https://A.example' is not an origin"),
+        ({"CORS_ORIGINS": "https://a.example:443"}, "'https://a.example:443' is not an origin"),
+        ({"CORS_ORIGINS": "*"}, "DIGITS_CORS_ORIGINS: '*' is not an origin"),
+        ({"DEFAULT_LABEL": "my label"}, "DIGITS_DEFAULT_LABEL: 'my label' is not a version's label, such as"),
+        ({"SHADOW_LABEL": "a/b"}, "DIGITS_SHADOW_LABEL: 'a/b' is not a version's label"),
+        ({"LABELS": "stable, my label"}, "DIGITS_LABELS: 'my label' is not a version's label"),
+        ({"MODEL_NAME": "a/b"}, "DIGITS_MODEL_NAME: 'a/b' is not the name of a model, such as digits"),
+        ({"MODEL_NAME": "*"}, "DIGITS_MODEL_NAME: '*' is not the name of a model"),
+        ({"MODEL_NAMES": "flowers, a b"}, "DIGITS_MODEL_NAMES: 'a b' is not the name of a model"),
+        ({"READER": ""}, "DIGITS_READER: '' is not the name of a model"),
         (
             {"RATE_LIMIT": "10/minute", "RATE_LIMIT_STORE": "clay://tablet"},
             "DIGITS_RATE_LIMIT_STORE: unknown storage scheme : clay://tablet",
@@ -126,6 +146,14 @@ def test_models_file_overrides_settings_by_model(tmp_path: Path) -> None:
 def test_unusable_models_file_is_rejected(tmp_path: Path, text: str, sentence: str) -> None:
     file = models_file(tmp_path, text)
     assert f"DIGITS_MODELS_FILE: {file}: {sentence}" in rejection(DIGITS_MODELS_FILE=file)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://app.example.com", "http://localhost:5173", "http://[::1]:8000", "capacitor://localhost"],
+)
+def test_origin_that_browsers_send_is_accepted(origin: str) -> None:
+    assert Settings.model_validate({"cors_origins": f"https://a.example, {origin}"}).cors_origins[1] == origin
 
 
 def test_taken_port_is_rejected() -> None:

@@ -304,6 +304,36 @@ def test_read_boxes_have_a_reading_each_in_pixels_of_the_picture(http: FlaskClie
         assert 40 + 80 * place <= left < left + width <= 120 + 80 * place
 
 
+def test_read_form_has_a_reading_with_the_name_of_each_field(http: FlaskClient, digits: Any) -> None:
+    number = to_png(draw_number(digits, "2743"))
+    fields: dict[str, Any] = {
+        "right": {"box": [200, 0, 160, 160], "expect": "##"},
+        "left": {"box": [40, 0, 80, 160], "expect": ["2", "3"]},
+        "outside": {"box": [900, 0, 8, 8]},
+    }
+    as_form = form(number)
+    as_form["data"]["form"] = json.dumps(fields)
+    as_json = json_images(number)
+    as_json["json"]["form"] = fields
+    for sent in (as_form, as_json):
+        # The test client sorts the members of JSON.
+        left, outside, right = sorted(
+            results(http.post("/v1/read", **sent)), key=lambda each: each.get("field", "outside")
+        )
+        assert [(each["field"], each["text"], each["box"]) for each in (right, left)] == [
+            ("right", "43", [200, 0, 160, 160]),
+            ("left", "2", [40, 0, 80, 160]),
+        ]
+        assert right["lines"][0]["digits"][0]["box"][0] >= 200
+        assert_failed(outside, 422, "wrong_shape")
+        assert outside["error"]["detail"].startswith("The field outside: the box")
+    fields["left"]["expekt"] = "#"
+    problem = assert_problem(http.post("/v1/read", **as_json), 400, "invalid_selection")
+    assert "Field `form.left.expekt`: there is no such option; did you mean `expect`?" in problem["detail"]
+    in_query = http.post("/v1/read", query_string={"form": json.dumps(fields)}, data=number)
+    assert "in the body" in assert_problem(in_query, 400, "invalid_selection")["detail"]
+
+
 def test_read_box_outside_is_the_error_of_its_part(http: FlaskClient, digits: Any) -> None:
     number = to_png(draw_number(digits, "27"))
     outside = {"box": "240,0,10,10"}

@@ -98,6 +98,7 @@ def test_metadata_over_rest_lists_every_signature(server: ServerProcess) -> None
         (f"{MODEL}:predict", '{"inputs": [2.0, 3.0, 4.0]}', {"outputs": [3.0, 3.5, 4.0]}),
         (f"{MODEL}:predict", '{"inputs": [1e39]}', {"outputs": [np.inf]}),
         (f"{MODEL}:predict", '{"inputs": [16777217]}', {"outputs": [8388610.0]}),
+        (f"{MODEL}:predict", '{"inputs": 2.0, "inputs": 4.0} text', {"outputs": 3.0}),
         ("/v1/models/versions:predict", '{"instances": [0.0]}', {"predictions": [2.0]}),
         ("/v1/models/versions/versions/1:predict", '{"instances": [0.0]}', {"predictions": [1.0]}),
         ("/v1/models/versions/labels/stable:predict", '{"instances": [0.0]}', {"predictions": [1.0]}),
@@ -105,6 +106,19 @@ def test_metadata_over_rest_lists_every_signature(server: ServerProcess) -> None
 )
 def test_rest_answer(server: ServerProcess, path: str, body: str, answer: Any) -> None:
     assert server.rest(path, body).json() == answer
+
+
+@original
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (f"{MODEL}:Predict", '{"instances": [2.0]}', 400),
+        (f"{MODEL}?x=1", "", 404),
+        (f"{MODEL}/metadata?x=1", "", 400),
+    ],
+)
+def test_rest_status_of_unusual_request(server: ServerProcess, path: str, body: str, status: int) -> None:
+    assert server.rest(path, body).status_code == status
 
 
 @original

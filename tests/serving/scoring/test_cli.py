@@ -134,6 +134,30 @@ def test_score_readings_of_another_expectation_need_another_folder(
     assert "has readings of a list of 2 numbers; name it with --expect" in score_again(listed)
 
 
+def test_score_form_is_named_again_and_has_no_table_beside_it(
+    photos: Path, server: LinearModelServer, tmp_path: Path
+) -> None:
+    form, other = tmp_path / "form.toml", tmp_path / "other.toml"
+    form.write_text("[left]\nbox = [0, 0, 14, 28]\n[right]\nbox = [14, 0, 14, 28]\n")
+    other.write_text("[left]\nbox = [0, 0, 14, 28]\n[right]\nbox = [15, 0, 13, 28]\n")
+    table = tmp_path / "table.csv"
+    table.write_text("path,expect\n0.png,#\n")
+    base = (photos, "--output", tmp_path / "results", "--model-server", server.target)
+    printed = run(*base, "--read", "--form", form, "--workers", 1, "--doubtful", 100, status=0)
+    assert "Scored     6 of 6 fields" in printed
+    header, *_ = (tmp_path / "results" / "_doubtful.csv").read_text().splitlines()
+    assert header == '"path","text","confidence","candidates","field"'
+    assert "Skipped    3" in run(*base, "--form", form, status=0)
+    assert "has readings of a form of 2 fields; name it with --form" in run(*base, status=2)
+    assert "has results with form {'fields': 2, 'sha256': " in run(*base, "--form", other, status=2)
+    error = run(*base, "--form", form, "--expectations", table, status=2)
+    assert "each field of --form has its own expectation; leave out --expectations" in error
+    other.write_text("[left]\nbox = [0, 0, 14, 28]\nexpekt = '#'\n")
+    assert "form.left.expekt: there is no such option; did you mean `expect`?" in run(
+        *base, "--form", other, status=2
+    )
+
+
 def test_score_that_can_not_start_is_one_sentence_and_writes_nothing(
     photos: Path, server: LinearModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,19 @@ def test_tidy_keeps_one_row_of_each_picture_an_answer_rather_than_a_retryable_er
     assert {row["error_code"] for row in read(results)} == {None}
 
 
+def test_tidy_keeps_all_rows_of_a_form_or_none(results: ResultsFolder) -> None:
+    def field(path: str, name: str, code: str | None = None) -> dict[str, Any]:
+        return {"path": path, "etag": "1", "text": "17", "field": name, "error_code": code}
+
+    rows = [field("whole", "date"), field("whole", "amount", "wrong_shape")]
+    half = [field("half", "date"), field("half", "amount", "unavailable")]
+    results.write(table(*rows, *half, schema=READINGS))
+    results.write(table(*rows, *[field("one", "date")], schema=READINGS))
+    pending, removed = results.tidy(listing(whole="1", half="1", one="1"), 2)
+    assert (pending["path"].to_pylist(), removed) == (["half", "one"], 0)
+    assert [(row["path"], row["field"]) for row in read(results)] == [("whole", "date"), ("whole", "amount")]
+
+
 def test_tidy_damaged_file_raises_with_its_name(results: ResultsFolder) -> None:
     results.write(table(prediction("a")))
     (path,) = parts(results)

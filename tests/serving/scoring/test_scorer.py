@@ -1,6 +1,7 @@
 """Scorer with real images and a model server in this process."""
 
 import pickle
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,29 @@ def test_score_labels_that_are_no_digits_have_no_digit(tmp_path: Path) -> None:
     with LinearModelServer(pixels, np.array([0, 1], np.uint8), task=task) as server:
         row = score(tmp_path, server.target, model="colors")["a.png"]
     assert (row["label"], row["digit"], row["is_digit"]) == ("light", None, None)
+
+
+def test_score_form_has_a_row_for_each_field(tmp_path: Path, server: LinearModelServer, digits: Any) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(to_png(draw_lines([digits.one(4), digits.one(2)])))
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    form: dict[str, Any] = {
+        "left": {"box": [40, 0, 80, 160], "expect": ["4", "7"]},
+        "far": {"box": [900, 0, 8, 8]},
+        "right": {"box": [120, 0, 80, 160]},
+    }
+    images, _ = files.list_images(str(tmp_path))
+    options = {"form": form}
+    scored = Scorer(str(tmp_path), server.target, "digits", 1, read=True, options=options)(images)
+    rows = sorted(scored.to_pylist(), key=itemgetter("path"))
+    assert [(Path(row["path"]).name, row["field"]) for row in rows] == [
+        (name, field) for name in ("a.png", "b.png", "none.png") for field in form
+    ]
+    assert [(row["text"], row["error_code"]) for row in rows] == [
+        *[("4", None), (None, "wrong_shape"), ("2", None)] * 2,
+        *[(None, "not_an_image")] * 3,
+    ]
+    assert [*rows[0]["box"].values()] == form["left"]["box"]
 
 
 def test_score_read_returns_numbers_with_boxes(folder: Path, server: LinearModelServer, digits: Any) -> None:

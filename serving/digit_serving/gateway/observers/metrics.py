@@ -90,7 +90,8 @@ class Metrics(Observer):
             *_VERSION,
         )
         self._key_requests = self.counter(
-            "key_requests", "Requests answered, by the name of the API key.", "key", "status"
+            *("key_requests", 'Requests answered, by the name of the API key, "" for an unknown key.'),
+            *("key", "status"),
         )
         self._images = self.counter(
             "images",
@@ -123,7 +124,7 @@ class Metrics(Observer):
         self._request_seconds(context.rule).observe(facts.seconds)
         if context.problem_code == OverloadedError.code:
             amounts[self._overload(context.rule)] += 1
-        if context.key:
+        if context.key or context.has_unknown_key:
             amounts[self._key_requests(context.key, context.status)] += 1
         for failure in context.failures:
             amounts[self._model_failures(model, *failure)] += 1
