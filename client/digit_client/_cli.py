@@ -105,7 +105,7 @@ def predict(**given: Any) -> None:
     "--show",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="OUT.png",
-    help="Write the image with the boxes of its digits; for one IMAGE.",
+    help="Write the image with the boxes of its digits, or a sheet of several.",
 )
 def read(**given: Any) -> None:
     """Read all digits on each IMAGE, in lines.
@@ -129,8 +129,9 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
     form = options.get("form")
     parts = [image for image in found for _ in form or options.get("box") or (None,)]
     # Load the drawing before anything is asked: Pillow and OpenCV are optional.
-    save_boxes = _choose_drawing(given.get("show"), len(parts))
+    save = _choose_drawing(given.get("show"), len(parts))
     gateway = _find_gateway(given["url"])
+    kept: dict[int, Any] = {}
     output = make_output(given["output_format"], len(found if form else parts) == 1)
     try:
         client = AsyncClient(
@@ -142,30 +143,44 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
 
     async def ask() -> int:
         async with client, aclosing(answers):
-            return await _print_answers(parts, answers, output, save_boxes)
+            return await _print_answers(parts, _keeping(answers, kept) if save else answers, output)
 
     # Unlike those of a blocking client, requests of an asyncio client end with Ctrl-C.
     try:
         failures = asyncio.run(ask())
     except DigitError as error:
         raise click.ClickException(_describe_failure(error, gateway)) from error
+    if save and failures < len(parts):
+        try:
+            save([source for _, source in found], [kept[index] for index in range(len(parts))])
+        except (DigitError, OSError) as error:
+            raise click.ClickException(f"--show: {error}") from error
     if failures and len(parts) > 1:
         errors = "1 error" if failures == 1 else f"{failures} errors"
         click.echo(f"{len(parts) - failures} read, {errors}", err=True)
     sys.exit(1 if failures else 0)
 
 
-def _choose_drawing(target: Path | None, parts: int) -> Callable[[Path | bytes, Reading], None] | None:
-    """Return the function that writes the image of --show, if it is given."""
+async def _keeping(
+    answers: AsyncIterator[tuple[int, _Answer]], kept: dict[int, _Answer]
+) -> AsyncIterator[tuple[int, _Answer]]:
+    """Yield the answers, and keep each by its position."""
+    async for index, answer in answers:
+        kept[index] = answer
+        yield index, answer
+
+
+def _choose_drawing(target: Path | None, parts: int) -> Callable[..., None] | None:
+    """Return the function that writes the readings of images to the file of --show, if it is given."""
     if not target:
         return None
     if target.suffix.lower() not in ("", ".png"):
         raise click.UsageError(f"--show writes a PNG file: {target.with_suffix('.png')}, not {target}")
-    if parts > 1:
-        raise click.UsageError("--show takes one image, and one box")
     from digit_core import drawing
 
-    return partial(drawing.save_boxes, target=target)
+    if parts > drawing.MAX_SHEET:
+        raise click.UsageError(f"--show draws up to {drawing.MAX_SHEET} readings, not {parts:,}")
+    return partial(drawing.save, target=target)
 
 
 def _find_gateway(url: str | None) -> Address:
@@ -226,7 +241,6 @@ async def _print_answers(
     images: Sequence[_Image],
     answers: AsyncIterator[tuple[int, _Answer]],
     output: Output,
-    save_boxes: Callable[[Path | bytes, Reading], None] | None,
 ) -> int:
     """Print the answers and errors, in order. Return the number of errors; raise one that all images meet."""
     failures = 0
@@ -240,12 +254,7 @@ async def _print_answers(
         hidden=len(images) == 1 or not sys.stderr.isatty(),
     ) as bar:
         async for index, answer in _in_order(answers):
-            name, source = images[index]
-            if save_boxes and isinstance(answer, Reading):
-                try:
-                    save_boxes(source, answer)
-                except (DigitError, OSError) as error:
-                    answer = error
+            name, _ = images[index]
             if isinstance(answer, _SERVICE_FAILURES):
                 raise answer
             if isinstance(answer, (DigitError, OSError)):

@@ -46,6 +46,8 @@ _SHARED_BYTES = 65_536
 """Most bytes of the files that share a request: a photograph takes as long as many small pictures."""
 _NO_REASONS = ("", "All connection attempts failed")
 """Texts of httpx's errors about connections that tell no reason."""
+_UNKNOWN_HOST = ("Name or service not known", "nodename nor servname", "getaddrinfo failed")
+"""Parts of the reason on Linux, macOS and Windows, if a name has no address."""
 _SMALL_BYTES = 262_144
 """Largest file of which the client knows, without asking, that every service takes it."""
 
@@ -482,8 +484,12 @@ def _check_url(url: str) -> str:
 def _describe_failure(url: str, error: Exception) -> str:
     """Return a sentence about a connection that failed or broke."""
     reason = str(error)
+    if "WRONG_VERSION_NUMBER" in reason or "RECORD_LAYER_FAILURE" in reason:
+        return f"{url} does not speak TLS: begin the URL with http://"
     if "SSL" in reason:
         return f"no secure connection to {url}: {reason}; check https:// and the certificate"
+    if any(sign in reason for sign in _UNKNOWN_HOST):
+        return f"no host has the name in {url}: correct the URL"
     if isinstance(error, httpx.ConnectError):
         known = "" if reason in _NO_REASONS or "refused" in reason else f" ({reason})"
         return f"nothing answers at {url}{known}: start it with `digits up`, or give another URL"

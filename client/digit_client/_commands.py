@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import click
 
 from digit_core.errors import how_to_install
+from digit_core.options import nearest
 
 REQUIRED_EXTRAS = {
     "export": "training",
@@ -59,6 +60,13 @@ class RegisteredCommands(click.Group):
             assert isinstance(command, click.Command)
             return command
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in (names := self._names()):
+            raise click.UsageError(f"there is no command {args[0]!r}; {nearest(args[0], names)}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:

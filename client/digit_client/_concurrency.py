@@ -102,7 +102,7 @@ async def async_collect(results: AsyncResults[_Result], counter: Counter) -> Out
             async for index, result in results:
                 found[index] = result
                 counter.add()
-    return Outcomes((found[index] for index in sorted(found)), counter.pictures)
+    return Outcomes((found[index] for index in sorted(found)), counter.pictures, counter.kind)
 
 
 def collect(results: Results[_Result], counter: Counter) -> Outcomes[_Result]:
@@ -112,7 +112,7 @@ def collect(results: Results[_Result], counter: Counter) -> Outcomes[_Result]:
         for index, result in results:
             found[index] = result
             counter.add()
-    return Outcomes((found[index] for index in sorted(found)), counter.pictures)
+    return Outcomes((found[index] for index in sorted(found)), counter.pictures, counter.kind)
 
 
 class LazyConnection(Generic[_Connection]):

@@ -43,7 +43,8 @@ class Flow:
     once for the requests that were in flight together. `ceiling` bounds it.
 
     A failure that may pass is repeated until the call's deadline. Without one, the call gives up if the
-    service has answered nothing at all so far, or nothing for the policy's `patience`.
+    service has answered nothing at all so far, or nothing for the policy's `patience`. A warning says so
+    when a service that is to be waited for has not answered yet.
     """
 
     def __init__(self, retrier: Retrier, ceiling: int, timeout: float, deadline: Deadline) -> None:
@@ -161,8 +162,11 @@ class Flow:
             self._paused += 1
         try:
             while True:
-                seconds = pause(self._retrier.policy, attempt, error)
-                _logger.info("attempt %d failed, retry in %.2f s: %s", attempt, seconds, error)
+                policy = self._retrier.policy
+                seconds = pause(policy, attempt, error)
+                is_silent = attempt == policy.max_attempts and not self._answers
+                level = logging.WARNING if is_silent else logging.INFO
+                _logger.log(level, "attempt %d failed, retry in %.2f s: %s", attempt, seconds, error)
                 await self._retrier.sleep(min(seconds, max(0.0, self._deadline.left)))
                 if self._retrier.may_retry() or self._deadline.left <= 0:
                     return

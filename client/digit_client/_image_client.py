@@ -216,7 +216,7 @@ class ImageClient(BaseClient):
         input. The options are those of CallOptions.
         """
         call = self._begin("predict_many", images, options, concurrency)
-        return collect(self._results(call), Counter(progress, images, call.parts))
+        return collect(self._results(call), Counter(progress, images, call.parts, call.kind))
 
     def iter_predict(
         self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[CallOptions]
@@ -267,7 +267,7 @@ class ImageClient(BaseClient):
         With several boxes or a form, each image has as many readings or errors, one after another.
         """
         call = self._begin("read_many", images, options, concurrency)
-        return collect(self._results(call), Counter(progress, images, call.parts))
+        return collect(self._results(call), Counter(progress, images, call.parts, call.kind))
 
     def iter_read(
         self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[ReadOptions]
@@ -324,7 +324,7 @@ class AsyncImageClient(BaseClient):
     ) -> Outcomes[Prediction | DigitError | OSError]:
         """Classify each image, as Client.predict_many does."""
         call = self._begin("predict_many", images, options, concurrency)
-        return await async_collect(self._results(call), Counter(progress, images, call.parts))
+        return await async_collect(self._results(call), Counter(progress, images, call.parts, call.kind))
 
     def iter_predict(
         self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[CallOptions]
@@ -352,7 +352,7 @@ class AsyncImageClient(BaseClient):
     ) -> Outcomes[Reading | DigitError | OSError]:
         """Read all digits on each image, as Client.read_many does."""
         call = self._begin("read_many", images, options, concurrency)
-        return await async_collect(self._results(call), Counter(progress, images, call.parts))
+        return await async_collect(self._results(call), Counter(progress, images, call.parts, call.kind))
 
     def iter_read(
         self, images: Images, *, concurrency: int = _CONCURRENCY, **options: Unpack[ReadOptions]

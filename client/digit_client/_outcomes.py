@@ -23,9 +23,11 @@ is None if the images don't tell."""
 class Outcomes(list[_Item], Generic[_Item]):
     """List of the results of a call for many images, in their order, with errors in the places of some."""
 
-    def __init__(self, items: Iterable[_Item] = (), pictures: Sequence[object] = ()) -> None:
+    def __init__(
+        self, items: Iterable[_Item] = (), pictures: Sequence[object] = (), kind: Any = None
+    ) -> None:
         super().__init__(items)
-        self._pictures = pictures
+        self._pictures, self._kind = pictures, kind
 
     def to_arrow(self, sort: Literal["doubtful"] | None = None) -> "pa.Table":
         """Return a row for each result, as the function `to_arrow` does, with the paths of the call's images.
@@ -35,7 +37,7 @@ class Outcomes(list[_Item], Generic[_Item]):
         _check_installed("pyarrow", "arrow")
         from digit_core.tables import to_arrow
 
-        return to_arrow(self, self._pictures, sort)  # type: ignore[arg-type]
+        return to_arrow(self, self._pictures, sort, self._kind)  # type: ignore[arg-type]
 
     def to_frame(self, sort: Literal["doubtful"] | None = None) -> Any:
         """Return the rows of `to_arrow` as a data frame of pandas. (Extra `[frame]`.)"""
@@ -101,10 +103,12 @@ def _check_installed(module: str, extra: str) -> None:
 class Counter:
     """Reports the number of results of a call to its `progress`."""
 
-    def __init__(self, progress: Progress, images: object, parts: int) -> None:
+    def __init__(self, progress: Progress, images: object, parts: int, kind: Any = None) -> None:
         self._count, self._total = 0, len(images) * parts if isinstance(images, Sized) else None
         self.pictures = tuple(images) if isinstance(images, Sequence) else ()
         """Images of the call; none of an array or an iterator."""
+        self.kind = kind
+        """Type of the results, Prediction or Reading, which the errors don't tell."""
         self._report = progress if callable(progress) else None
         self._bar: Any = None
         with suppress(ImportError):

@@ -31,7 +31,11 @@ class _Value(click.ParamType[Any]):
             if is_file:
                 value = _read_numbers(Path(value[1:]))
             return self._option.parse(value)
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            self.fail(f"{value} can't be read: {error.strerror}", param, ctx)
+        except tomllib.TOMLDecodeError as error:
+            self.fail(f"{value} is no TOML file: {error}", param, ctx)
+        except ValueError as error:
             self.fail(f"{value}: {error}" if is_file or is_form else str(error), param, ctx)
 
 

@@ -25,12 +25,17 @@ _LINE_WIDTH = 0.005
 _TEXT_HEIGHT, _MIN_TEXT_HEIGHT = 0.4, 10
 
 
-def save_boxes(source: ImageSource, reading: Reading, target: Path) -> None:
-    """Write the picture with the boxes of its reading to `target`, as PNG.
+def save(pictures: Sequence[ImageSource], readings: Sequence[Reading | Exception], target: Path) -> None:
+    """Write a picture with the boxes of its parts' readings to `target`, or a sheet of several, as PNG.
 
-    Raise ImageError if the source is not an image, OSError if it can't be read or `target` not be written.
+    Raise ImageError if a source is not an image, OSError if it can't be read or `target` not be written.
     """
-    draw(source, reading).save(target, "PNG")
+    if len(pictures) == 1:
+        drawn = draw_form(pictures[0], [each for each in readings if isinstance(each, Reading)])
+    else:
+        parts = len(readings) // len(pictures)
+        drawn = draw_sheet([picture for picture in pictures for _ in range(parts)], readings)
+    drawn.save(target, "PNG")
 
 
 def draw(picture: ImageSource, reading: Reading) -> Image.Image:
@@ -67,6 +72,7 @@ def draw_sheet(pictures: Sequence[ImageSource], readings: Sequence[Reading | Exc
         if not isinstance(reading, Exception):
             sheet.paste(ImageOps.contain(draw(picture, reading), _CELL), (left, top))
             text = reading.text.replace("\n", " / ") or str(reading.refusal)
+            text = f"{reading.field}: {text}" if reading.field else text
         canvas.text((left + 4, top + _CELL[1]), text[:_MAX_CHARACTERS], "black", font)
     return sheet
 

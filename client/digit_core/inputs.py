@@ -24,6 +24,8 @@ IMAGE_SUFFIXES = {
 }
 """Suffixes of image files; other files in a folder are skipped."""
 
+_HEIC_BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"))
+"""Brands of ISO base media files, after the four bytes of a length."""
 _MEDIA_TYPES = (
     (b"\x89PNG", "image/png"),
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -32,8 +34,7 @@ _MEDIA_TYPES = (
     (b"RIFF", "image/webp"),
     (b"II*\0", "image/tiff"),
     (b"MM\0*", "image/tiff"),
-    # Brands of ISO base media files, after the four bytes of a length.
-    *((b"ftyp" + brand, "image/heic") for brand in (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")),
+    *((brand, "image/heic") for brand in _HEIC_BRANDS),
 )
 
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
@@ -97,6 +98,7 @@ _FOREIGN = (
     (b"%PDF-", "a PDF: render its pages first, e.g. `pdftoppm -r 150 -png FILE.pdf page`"),
     (b"PK\3\4", "a ZIP archive or an Office document: take its pictures out first"),
     (b"ftypavif", "AVIF: save it as PNG or JPEG first"),
+    *((brand, "HEIC that is damaged: save the picture as JPEG first") for brand in _HEIC_BRANDS),
     (b"ftyp", "a video: save one of its frames as PNG or JPEG first"),
     (b"\0\0\0\x0cJXL ", "JPEG XL: save it as PNG or JPEG first"),
     (b"\xff\x0a", "JPEG XL: save it as PNG or JPEG first"),

@@ -419,7 +419,7 @@ def _parse_fields(values: Mapping[str, Any]) -> dict[str, Options]:
         if not 0 < len(name) <= _MAX_NAME:
             raise OptionError("form", f"a field's name has 1 to {_MAX_NAME} characters, not {len(name):,}")
         if not isinstance(given, Mapping):
-            raise OptionError(place, f"must be an object with a box, not {quoted(given)}")
+            raise OptionError(place, f"must be a field with a box, not {quoted(given)}")
         try:
             fields[name] = parse(PartOptions, given)
         except OptionError as error:

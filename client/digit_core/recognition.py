@@ -34,6 +34,7 @@ from digit_core.errors import (
 from digit_core.images import MAX_PIXELS, ImageFile, NoInkError, Page
 from digit_core.inputs import ImageSource, Pixels, read_source
 from digit_core.options import DEFAULTS, Options
+from digit_core.reading.certainty import log_odds
 from digit_core.reading.lines import (
     Detected,
     choose_digits,
@@ -397,13 +398,18 @@ class Recognition:
         reading, inputs, is_part = yield from self._read_lines(found, answers, options)
         is_doubtful = len(reading.digits) != 1 and reading.confidence < THRESHOLDS.sure_number
         if found.is_anything and (is_doubtful or is_part):
-            least = max(THRESHOLDS.sure_number, reading.confidence)
+            as_sent, least = reading, THRESHOLDS.min_turned
+            if options.expectation and not reading.lines:
+                # A turned page that fits what is expected only needs better digits.
+                as_sent, *_ = yield from self._read_text(found, answers, Options(options, ()))
+                least = 0.0
+            least += max(0.0, _mean_evidence(as_sent))
             orientation = yield from self._orientation(found.page, least, options)
             if orientation and options["turn"]:
                 found = yield from self._find(found.page.rotated(orientation))
                 answers = yield from self._classify([*found.glyphs])
                 reading, inputs, _ = yield from self._read_text(found, answers, options)
-                reading = replace(reading, is_turned=True)
+                reading = replace(reading, is_turned=True, text_as_sent=as_sent.text)
             reading = replace(reading, orientation=orientation)
         if reading.lines and reading.confidence < (options["min_confidence"] or 0):
             return Outcome(replace(reading, text="", lines=(), refusal="unsure"))
@@ -424,7 +430,7 @@ class Recognition:
         return lines
 
     def _orientation(self, page: Page, least: float, options: Options) -> _Asking[Orientation | None]:
-        """Return how the page has to be turned to show a number of at least this confidence, or None.
+        """Return how the page has to be turned so that a number's digits have this mean evidence, or None.
 
         The model is asked about the one turn that shows the reader most digits.
         """
@@ -442,7 +448,7 @@ class Recognition:
         answers = yield from self._classify([*found.glyphs])
         with suppress(TooManyDigitsError):
             reading, *_ = yield from self._read_text(found, answers, options)
-            if len(reading.digits) > 1 and reading.confidence >= least:
+            if len(reading.digits) > 1 and _mean_evidence(reading) >= least:
                 return orientation
         return None
 
@@ -573,6 +579,12 @@ def _decides(answer: Prediction | PictureError, found: Detected, *, is_alone: bo
     if is_alone and found.page.is_close:
         return answer.refusal is None
     return answer.certainty >= THRESHOLDS.sure_alone
+
+
+def _mean_evidence(reading: Reading) -> float:
+    """Return the mean log-odds of the digits' certainties, 0 without digits."""
+    digits = reading.digits
+    return float(log_odds(np.array([digit.certainty for digit in digits])).mean()) if digits else 0.0
 
 
 def _crop(page: Page) -> _Asking[NDArray[np.uint8] | None]:

@@ -264,6 +264,8 @@ class Reading(_Result):
     sent."""
     box: Box | None = field(default=None, kw_only=True)
     """Part of the image that was read, if it is a field of a form."""
+    text_as_sent: str | None = field(default=None, kw_only=True)
+    """Text of the image before it was turned; only if `is_turned`."""
     model_version: int = field(metadata=_OF_CALL)
     """Version of the model that answered."""
     request_id: str | None = field(default=None, compare=False, metadata=_OF_CALL)

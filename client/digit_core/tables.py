@@ -75,12 +75,13 @@ def to_arrow(
     results: Sequence[Prediction | Reading | DigitError | OSError],
     pictures: Sequence[object] = (),
     sort: Literal["doubtful"] | None = None,
+    kind: type[Prediction] | type[Reading] | None = None,
 ) -> pa.Table:
     """Return a row for each result of a call for many images, in the columns of `digits score`.
 
     `pictures` are those of the call, alone or with their options, in their order: `path` is null for one that
     is no path. Parts of a picture have a row each. `sort="doubtful"` begins with errors and refusals, then
-    the least sure answers.
+    the least sure answers. `kind` decides on the columns if all results are errors, by default Prediction.
     """
     parts = len(results) // len(pictures) if pictures else 0
     if len(results) != parts * len(pictures) and pictures:
@@ -88,7 +89,7 @@ def to_arrow(
     sources = [each[0] if isinstance(each, tuple) else each for each in pictures]
     paths = [str(each) if isinstance(each, (str, PathLike)) else None for each in sources]
     repeated = [path for path in paths for _ in range(parts)] or [None] * len(results)
-    kind = Reading if any(isinstance(each, Reading) for each in results) else Prediction
+    kind = Reading if any(isinstance(each, Reading) for each in results) else kind or Prediction
     rows = [{**to_row(result), "path": path} for result, path in zip(results, repeated, strict=True)]
     table = pa.Table.from_pylist(rows, _SCHEMAS[kind])
     return least_sure_first(table) if sort else table

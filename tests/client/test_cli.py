@@ -278,12 +278,12 @@ def test_read_csv_has_row_for_each_line(run: Run, mixed: Path) -> None:
     first, *others = csv.reader(run("read", mixed, "--format", "csv").stdout.splitlines())
     assert first == [*_formats.READING_COLUMNS]
     broken, *lines, _, none, _ = ([Path(row[0]).name, *row[1:]] for row in others)
-    assert broken == ["a, broken.png", *[""] * 13, "The data is no image.", ""]
+    assert broken == ["a, broken.png", *[""] * 13, "The data is no image.", "", ""]
     assert lines == [
-        ["a.JPG", "1", "12", *("5", "5", "50", "30", "0.9"), *[""] * 4, "[[28, 30, 4, 4]]", "1", "", ""],
-        ["a.JPG", "2", "3", *("5", "75", "20", "30", "0.9"), *[""] * 5, "1", "", ""],
+        ["a.JPG", "1", "12", *("5", "5", "50", "30", "0.9"), *[""] * 4, "[[28, 30, 4, 4]]", "1", "", "", ""],
+        ["a.JPG", "2", "3", *("5", "75", "20", "30", "0.9"), *[""] * 5, "1", "", "", ""],
     ]
-    assert none == ["none.png", *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", "", ""]
+    assert none == ["none.png", *[""] * 6, "0.0", "no_digit", *[""] * 4, "1", "", "", ""]
 
 
 def test_csv_columns_of_earlier_releases_keep_their_positions() -> None:
@@ -476,7 +476,7 @@ def test_predict_api_key_is_taken_from_option_or_environment(
         (("predict", "https://a.test/5.png"), "https://a.test/5.png is a URL: download it first"),
         (("predict", "-", "--url", "example.org"), "http:// or https://, unlike 'example.org'"),
         (("read", "-", "--expect", "##x"), "character 3 of the pattern"),
-        (("read", "-", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
+        (("read", "-", "--expect", "@missing.txt"), "'--expect': @missing.txt can't be read: No such file"),
         (("read", "-", "--expect", "####", "--check", "crc"), "the check must be one of luhn"),
         (("read", "-", "--box", "1,2,3"), "a box has four numbers"),
     ],
@@ -510,11 +510,21 @@ def test_read_show_writes_picture_with_boxes(run: Run, page: Path, is_piped: boo
         assert not is_drawn[top:bottom, left:right].any()
 
 
+def test_read_show_of_several_pictures_is_a_sheet(run: Run, page: Path) -> None:
+    target = page.with_name("shown.png")
+    result = run("read", page, page.with_name("missing.png"), page, "--show", target)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 5)
+    sheet = decode(target.read_bytes())
+    assert sheet.shape == (2 * (360 + 24), 2 * 480, 3)
+    cells = [each for row in np.split(sheet, 2) for each in np.split(row, 2, axis=1)]
+    assert np.array_equal(cells[0], cells[2])
+    assert [bool((cell[:360] != 255).any()) for cell in cells] == [True, False, True, False]
+
+
 def test_read_show_impossible_target_fails(run: Run, page: Path, folder: Path) -> None:
     for image, target, status, message in (
         (page, page.with_name("missing") / "shown.png", 1, "missing/shown.png"),
         (page, page.parent, 2, "is a directory"),
-        (folder, page.with_name("shown.png"), 2, "--show takes one image"),
     ):
         result = run("read", image, "--show", target)
         assert result.exit_code == status

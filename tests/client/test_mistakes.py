@@ -67,6 +67,7 @@ def folder(tmp_path: Path, digits: Any, monkeypatch: pytest.MonkeyPatch) -> Path
         "report.png": b"PK\x03\x04\x14\0\x06\0",
         "clip.png": b"\0\0\0\x20ftypisom\0\0\2\0",
         "photo.png": b"\0\0\0\x20ftypavif\0\0\0\0",
+        "photo.heic": b"\0\0\0\x20ftypheic\0\0\0\0",
         "array.png": b"\x93NUMPY\x01\0",
         "noise.png": bytes(range(128, 256)),
         "cut.png": to_png(number)[:-60],
@@ -107,6 +108,7 @@ FILES = {
     "report.png": "This is a ZIP archive or an Office document: take its pictures out first; ",
     "clip.png": "This is a video: save one of its frames as PNG or JPEG first; ",
     "photo.png": "This is AVIF: save it as PNG or JPEG first; ",
+    "photo.heic": "This is HEIC that is damaged: save the picture as JPEG first; ",
     "array.png": "This is an .npy file: load it with numpy.load, and pass the array; ",
     "noise.png": "The data is in no supported image format; supported: PNG, ",
     "cut.png": "The image file ends early or is damaged.",
@@ -124,6 +126,11 @@ def test_file_that_is_no_picture_says_what_it_is_and_takes_no_other_with_it(
     assert (result.exit_code, last_line(result)) == (1, "3 read, 1 error")
 
 
+def test_show_of_a_file_that_is_no_picture_writes_nothing(run: Run, folder: Path) -> None:
+    assert run("read", "text.png", "--show", "shown.png").exit_code == 1
+    assert not (folder / "shown.png").exists()
+
+
 ARGUMENTS: list[tuple[str, str]] = [
     ("read missing.png", "there is no image at 'missing.png'"),
     ("read more", "there is no image at 'more'; its subfolders are read with -r"),
@@ -133,7 +140,7 @@ ARGUMENTS: list[tuple[str, str]] = [
         "read number.png --expect @numbers.txt",
         "@numbers.txt: line 3 must have one number, in digits, not '4x'",
     ),
-    ("read number.png --expect @no.txt", "@no.txt: [Errno 2] No such file or directory"),
+    ("read number.png --expect @no.txt", "@no.txt can't be read: No such file or directory"),
     ("read number.png --expect numbers.txt", "a file of valid numbers is @numbers.txt on the command line"),
     (r"read number.png --expect \d{2}", "#"),
     ("read number.png --check crc", "the check must be one of luhn"),
@@ -145,11 +152,12 @@ ARGUMENTS: list[tuple[str, str]] = [
     ("read number.png --box 0,0,9,wide", "height of a box must be a whole number from 0, not 'wide'"),
     ("read number.png --min-confidence 95", "must be a number from 0 to 1, not '95'"),
     ("read number.png --show a.gif", "--show writes a PNG file: a.png, not a.gif"),
-    ("read number.png number.png --show a.png", "--show takes one image"),
+    (f"read {'number.png ' * 257}--show a.png", "--show draws up to 256 readings, not 257"),
     ("read number.png --url localhost:8080", "must begin with http:// or https://, unlike 'localhost:8080'"),
     ("read number.png --version 1 --version-label stable", "mutually exclusive"),
     ("read number.png --format xml", "'xml' is not one of 'table', 'csv', 'jsonl'"),
-    ("raed number.png", "No such command 'raed'"),
+    ("raed number.png", "there is no command 'raed'; did you mean `read`? Known: "),
+    ("read number.png --form no.toml", "no.toml can't be read: No such file or directory"),
 ]
 
 
@@ -210,6 +218,42 @@ def test_no_service_says_how_to_start_one(run: Run, folder: Path) -> None:
                     errors.ConnectionFailedError, match=r"nothing answers at http://127\.0\.0\.1:1"
                 ):
                     call()
+
+
+def test_https_for_a_service_without_tls_says_http(run: Run, folder: Path, url: str) -> None:
+    secure = url.replace("http:", "https:")
+    result = run("read", "number.png", "--url", secure)
+    assert f"{secure} does not speak TLS: begin the URL with http://" in last_line(result)
+
+
+@pytest.mark.parametrize(
+    "reason", ["[Errno -2] Name or service not known", "[Errno 11001] getaddrinfo failed"]
+)
+def test_name_of_no_host_says_that_the_url_is_wrong(reason: str) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError(reason, request=request)
+
+    http_client = httpx.Client(transport=httpx.MockTransport(fail))
+    client = Client("http://gateway.test", http_client=http_client)
+    with pytest.raises(
+        errors.ConnectionFailedError, match=r"no host has the name in http://gateway\.test: correct"
+    ):
+        client.read(b"image")
+
+
+def test_timeout_that_is_too_short_is_told_while_it_is_tried_again(
+    url: str, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Client(url) as client, pytest.raises(errors.DeadlineExceededError):
+        client.read_many(["number.png"], timeout=0.0001, deadline=5).raise_for_errors()
+    told = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    (sentence,) = [each for each in told if "did not answer within 0.0001 s" in each]
+    assert sentence.startswith("attempt 3 failed, retry in ")
+
+
+def test_box_without_a_pixel_says_so(run: Run, folder: Path) -> None:
+    result = run("read", "number.png", "--box", "0,0,0,9")
+    assert "The box [0, 0, 0, 9] has no pixel of the picture, which has 240×160 pixels." in result.output
 
 
 def test_connection_that_breaks_says_so_with_a_reason() -> None:
@@ -311,7 +355,10 @@ def test_form_of_a_file_is_read_by_its_names_and_refused_by_its_place(run: Run, 
     assert "form.all.expetc: there is no such option; did you mean `expect`?" in result.output
     (folder / "form.toml").write_text("[all")
     result = run("read", "number.png", "--form", "form.toml")
-    assert "form.toml: Expected ']' at the end of a table declaration" in result.output
+    assert "form.toml is no TOML file: Expected ']' at the end of a table declaration" in result.output
+    (folder / "form.toml").write_text("box = [1, 2, 3, 4]")
+    result = run("read", "number.png", "--form", "form.toml")
+    assert "form.box: must be a field with a box, not [1, 2, 3, 4]" in result.output
 
 
 def test_picture_larger_than_the_limit_among_others_takes_no_other_with_it(run: Run, folder: Path) -> None:

@@ -36,6 +36,8 @@ def test_to_frame_has_the_paths_of_the_call_and_begins_with_the_least_sure_if_as
     assert list(frame["text"].fillna("")) == ["", "17", "42"]
     assert list(frame["error_code"].fillna("")) == ["not_an_image", "", ""]
     assert collect(readings(), Counter(False, iter(images), 1)).to_frame()["path"].isna().all()
+    errors_only = ((0, errors.NotAnImageError("the file is a text")) for _ in range(1))
+    assert "text" in collect(errors_only, Counter(False, [b"text"], 1, Reading)).to_arrow().column_names
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs digits\[frame\]; install it: pip install"):
         outcomes.to_frame()

@@ -9,7 +9,7 @@ from PIL import ExifTags, Image
 
 from digit_client import Digit, Line, Reading
 from digit_client._outcomes import Outcomes
-from digit_core.drawing import draw_boxes, save_boxes
+from digit_core.drawing import draw_boxes, save
 from digit_core.errors import NotAnImageError
 from digit_core.results import Box
 
@@ -76,22 +76,22 @@ def test_draw_boxes_without_room_above_writes_below() -> None:
     assert bottom > 34
 
 
-def test_save_boxes_keeps_size_of_jpeg_and_applies_orientation(tmp_path: Path) -> None:
+def test_save_keeps_size_of_jpeg_and_applies_orientation(tmp_path: Path) -> None:
     source, target = tmp_path / "turned.jpg", tmp_path / "shown.png"
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", (600, 800), "white").save(source, exif=exif)
     box = (400, 300, 80, 160)
-    save_boxes(source, seven(box), target)
+    save([source], [seven(box)], target)
     with Image.open(target) as shown:
         assert shown.size == (800, 600)
         left, _, right, bottom = drawn_extent(Image.new("RGB", shown.size, "white"), shown)
     assert (left, right, bottom) == (397, 482, 462)
 
 
-def test_save_boxes_picture_of_16_bits_is_written(tmp_path: Path) -> None:
+def test_save_picture_of_16_bits_is_written(tmp_path: Path) -> None:
     source, target = tmp_path / "deep.png", tmp_path / "shown.png"
     Image.fromarray(np.full((80, 100), 65535, np.uint16)).save(source)
-    save_boxes(source, READING, target)
+    save([source], [READING], target)
     with Image.open(target) as shown:
         assert shown.size == (100, 80)

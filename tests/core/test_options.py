@@ -120,7 +120,7 @@ def test_parse_form_gives_each_field_a_part_with_its_name_and_expectation(form: 
         ({}, "form", "must be an object of 1 to 64 fields"),
         ({f"{index}": FORM["date"] for index in range(65)}, "form", "must be an object of 1 to 64 fields"),
         ({"n" * 41: FORM["date"]}, "form", "1 to 40 characters"),
-        ({"date": [1, 2, 3, 4]}, "form.date", "must be an object with a box"),
+        ({"date": [1, 2, 3, 4]}, "form.date", "must be a field with a box"),
         ({"date": {"expect": "##"}}, "form.date.box", "a field has one box"),
         ({"date": {"box": BOXES}}, "form.date.box", "a field has one box"),
         ({"date": {"box": [1, 2, 3]}}, "form.date.box", "a box has four numbers"),

@@ -403,16 +403,18 @@ def test_read_picture_turned_has_orientation_of_a_sure_number(
     assert find.call_count == (4 if turned else 1)
 
 
-@pytest.mark.parametrize(("left_out", "orientation"), [(2, 180), (0, None)])
-def test_read_less_than_the_reader_sees_has_orientation_of_a_surer_number(
-    left_out: int, orientation: int | None
+@pytest.mark.parametrize(
+    ("left_out", "turned", "orientation"), [(2, 0.999, 180), (2, 0.95, None), (0, 0.999, None)]
+)
+def test_read_less_than_the_reader_sees_has_orientation_of_a_much_surer_number(
+    left_out: int, turned: float, orientation: int | None
 ) -> None:
     """The reader sees two digits upright; else one, and these left out on blank paper."""
     upright = np.full((480, 640), 250, np.uint8)
     upright[:8, :8] = upright[15:55, 25:33] = upright[15:55, 75:83] = 20
 
     def find(levels: NDArray[np.uint8]) -> Peaks:
-        boxes, share = [[10, 10, 40, 50], [60, 10, 40, 50]], 0.95
+        boxes, share = [[10, 10, 40, 50], [60, 10, 40, 50]], turned
         if levels[0, 0] > 100:
             others = [[60, 60, 20, 30], [90, 60, 20, 30]] if len(levels) == 480 else []
             boxes, share = [[590, 420, 40, 50], *others[:left_out]], 0.8
@@ -425,6 +427,32 @@ def test_read_less_than_the_reader_sees_has_orientation_of_a_surer_number(
     (outcome,) = Recognizer(classify, DIGITS, find=find).read([np.rot90(upright, 2)])
     assert isinstance(outcome.result, Reading)
     assert (outcome.result.text, outcome.result.orientation) == ("3", orientation)
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "as_sent"),
+    [(None, "33", None), ("##", "33", None), ("88", "88", "33"), ("77", "", None)],
+)
+def test_read_turned_is_the_way_up_that_fits_what_is_expected(
+    expected: str | None, text: str, as_sent: str | None
+) -> None:
+    """The page shows 33 as it is sent, and 88 upside down, both much alike."""
+    picture = np.full((480, 640), 250, np.uint8)
+    picture[:8, :8] = 20
+
+    def find(levels: NDArray[np.uint8]) -> Peaks:
+        boxes = [[10, 10, 40, 50], [60, 10, 40, 50]]
+        digit = 3 if levels[0, 0] < 100 else 8
+        found = peaks(boxes, spread(digit, 0.9, 11)) if levels.shape[1] > levels.shape[0] else peaks([], {})
+        return found.scaled(levels.shape[1] / 640)
+
+    def classify(batch: Any) -> list[Prediction]:
+        return [replace(said(dict.fromkeys(range(10), 0.1)), is_digit=0.99)] * len(batch)
+
+    recognizer = Recognizer(classify, DIGITS, find=find, turn="auto", expect=expected)
+    (outcome,) = recognizer.read([picture])
+    assert isinstance(outcome.result, Reading)
+    assert (outcome.result.text, outcome.result.text_as_sent) == (text, as_sent)
 
 
 def test_predict_letters_are_framed_and_never_read_as_digits(digits: Any, pictures: Any) -> None:

@@ -48,7 +48,7 @@ SHADOW_QUERIES = re.findall(
 
 def metrics_in_query(query: str) -> set[str]:
     """Return the metric names in a query: all names except labels, label values, functions and keywords."""
-    labels = r"\{.*?\}|\[.*?\]|\".*?\"|\b(by|on|group_left) \(.*?\)"
+    labels = r"\{.*?\}|\[.*?\]|\".*?\"|\b(by|on|group_left|ignoring) \(.*?\)"
     without_labels = re.sub(labels, "", query, flags=re.DOTALL)
     return set(re.findall(r"(?<![\w:.])[a-zA-Z_:][\w:]*(?![\w:]*\s*\()", without_labels)) - KEYWORDS
 

@@ -739,7 +739,7 @@ def test_export_unsuitable_card_prints_one_line_with_its_name(
 def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: Path) -> None:
     first = [keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
     model = keras.Sequential([*first, layers.Dense(2, "softmax")])
-    model.layers[-1].set_weights([np.array([[-3, 3]] * 3, np.float32), np.zeros(2, np.float32)])
+    model.layers[-1].set_weights([np.array([[-6, 6]] * 3, np.float32), np.zeros(2, np.float32)])
     model.save(tmp_path / "mine.keras")
     places = ["--labels", "dark,light", "--models", tmp_path / "models", "--force"]
     status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,1")
@@ -755,6 +755,28 @@ def test_export_range_that_the_network_contradicts_publishes_nothing(tmp_path: P
     assert "since --data is missing. Range and output: not checked: no pictures\n" in printed
     card = read_card(tmp_path / "models" / "saved" / "1")
     assert (card["checked"], card["forced"]) == ("not checked: no pictures", ["published without --data"])
+
+
+def test_export_below_the_minimum_names_no_convention_that_is_below_it_too(tmp_path: Path) -> None:
+    """The answers are chance; in 0..1, where they are unsure, their log loss is lower."""
+    rng, image = np.random.default_rng(1), keras.Input((8, 8, 3))
+    answers = layers.Dense(4, "softmax")(layers.GlobalAveragePooling2D()(image))
+    model = keras.Model(image, answers)
+    model.layers[-1].set_weights([rng.normal(0, 1, (3, 4)), np.zeros(4)])
+    model.save(tmp_path / "mine.keras")
+    images = rng.integers(0, 256, (200, 8, 8, 3)).astype(np.uint8)
+    np.savez(tmp_path / "test.npz", images=images, labels=np.arange(200) % 4)
+    places = ["--labels", "a,b,c,d", "--data", tmp_path / "test.npz", "--models", tmp_path / "models"]
+    status, printed = export(tmp_path / "mine.keras", *places, "--range", "0,255")
+    assert status == 4, printed
+    assert (
+        "is below the minimum of 0.85 for 4 labels; of 30 conventions (ranges, orders of channels, "
+        in printed
+    )
+    assert (
+        "turned and inverted pictures), none that reaches it is better beyond chance; guessed: red "
+        in printed
+    )
 
 
 def test_export_answers_that_depend_on_other_pictures_publishes_nothing(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_comparison_counts_what_each_model_alone_answers_correctly() -> None:
     assert (comparison.gained, comparison.lost) == (3, 1)
     assert (comparison.accuracy, comparison.served_accuracy, comparison.gain) == (4 / 6, 2 / 6, 2 / 6)
     # At least one, and at least three of four coins show heads.
-    assert (comparison.chance_of_loss, comparison.chance_of_gain) == (15 / 16, 5 / 16)
+    chances = (comparison.chance_of_loss, comparison.chance_of_gain)
+    assert chances == pytest.approx((15 / 16, 5 / 16), rel=1e-12)
     alone = Comparison(right, None)
     assert (alone.served_accuracy, alone.gain, alone.chance_of_loss) == (None, 0, 1)
 

@@ -49,7 +49,7 @@ _MIN_PROBABILITY, _MIN_LABEL_PROBABILITY = 1e-30, 1e-4
 _MAX_LOG_TEMPERATURE, _BISECTION_STEPS = 10.0, 30
 """Bounds of the logarithm of the temperature that matches the confidence, and the steps to find it."""
 
-_MAX_FLAT, _MIN_SPREAD = 0.02, 0.2
+_MAX_FLAT, _MIN_SPREAD = 0.05, 0.2
 """Largest difference between answers to black, white and noise in too small a range, and least in another."""
 
 
@@ -143,17 +143,6 @@ def contradiction(trials: Sequence[Trial], minimum: float) -> str:
         f"as the card has it, the model answers {claimed.figures} rightly, and with {best.advice(claimed)} "
         f"{best.figures}: say so"
     )
-
-
-def describe_best(trials: Sequence[Trial]) -> str:
-    """Return a sentence on the best of all trials, if it is better than the claimed one beyond chance."""
-    claimed, *others = trials
-    tried = f"{len(trials)} conventions were tried (ranges, orders of channels, turned and inverted pictures)"
-    better = [trial for trial in others if trial.beats(claimed, len(others))]
-    if not better:
-        return f"{tried}, and none is better than the card's beyond chance"
-    best = max(better, key=lambda trial: (trial.right.sum(), -trial.losses.mean()))
-    return f"{tried}, and the best, {best.advice(claimed)}, answers {best.figures} rightly"
 
 
 def contradicted_range(model: keras.Model, task: TaskCard, claimed: Convention) -> Range | None:

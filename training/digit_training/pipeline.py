@@ -217,7 +217,10 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
             trials = conventions.try_all(network, task, convention, test.examples, minimum)
             if contradiction := conventions.contradiction(trials, minimum):
                 reasons = [f"{contradiction}{guesses} (see --force)"]
-            guesses = f"; {conventions.describe_best(trials)}{guesses}"
+            guesses = (
+                f"; of {len(trials)} conventions (ranges, orders of channels, turned and inverted pictures), "
+                f"none that reaches it is better beyond chance{guesses}"
+            )
         for difference in skew.describe_other_answers(model, test, evaluation.probabilities):
             click.echo(difference)
         reasons += target.gate.reasons(comparisons, task.labels, evaluation, guesses)
@@ -304,7 +307,8 @@ def _read_feedback(
     except ImportError as error:
         raise DataError(f"--feedback needs SQLAlchemy; {how_to_install('training,feedback')}") from error
     stored = feedback.load(source.url, task, source.without_callers)
-    for caller, agreement in [("all callers", stored.agreement), *stored.agreements.items()]:
+    by_caller = stored.agreements.items() if len(stored.agreements) > 1 else ()
+    for caller, agreement in [("all callers", stored.agreement), *by_caller]:
         click.echo(
             f"Labels that agree with the served answers, {caller or 'without an API key'}: "
             f"{agreement.correct:,} of {agreement.count:,}"

@@ -322,21 +322,8 @@ def _binomial_tail(least: int, count: int, share: float = 0.5) -> float:
     Of the pictures that one of two equally good models alone answers correctly, each is as likely to be lost
     as to be gained.
     """
-    if share != 0.5:
-        # In logarithms, since the coefficients of more than a thousand coins are no floating-point numbers.
-        return math.fsum(
-            math.exp(
-                math.lgamma(count + 1)
-                - math.lgamma(heads + 1)
-                - math.lgamma(count - heads + 1)
-                + heads * math.log(share)
-                + (count - heads) * math.log1p(-share)
-            )
-            for heads in range(least, count + 1)
-        )
-    ways, total = math.comb(count, least), 0
-    for heads in range(least, count + 1):
-        total += ways
-        # Binomial coefficient of one more head; math.comb of each would take seconds for thousands of coins.
-        ways = ways * (count - heads) // (heads + 1)
-    return total / (1 << count)
+    heads = np.arange(least, count + 1)
+    # Logarithms, since the coefficients of more than a thousand coins are no floating-point numbers.
+    factorials = np.log(np.maximum(np.arange(count + 1), 1)).cumsum()
+    ways = factorials[count] - factorials[heads] - factorials[count - heads]
+    return float(np.exp(ways + heads * math.log(share) + (count - heads) * math.log1p(-share)).sum())

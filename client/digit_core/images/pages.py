@@ -100,9 +100,8 @@ def to_part(pixels: Pixels, box: Box) -> Page | ImageShapeError:
     part = pixels[top : top + height, left : left + width]
     if not part.size:
         rows, columns = pixels.shape[:2]
-        return ImageShapeError(
-            f"the box {list(box)} lies outside of the picture, which has {columns}×{rows} pixels"
-        )
+        reason = "lies outside of the picture" if width and height else "has no pixel of the picture"
+        return ImageShapeError(f"the box {list(box)} {reason}, which has {columns}×{rows} pixels")
     return replace(to_page(part), start=(left, top))
 
 

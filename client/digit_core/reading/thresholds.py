@@ -111,6 +111,8 @@ class Thresholds:
     which may be cut off or broken for the reader, and for the part that the reader found."""
     sure_number: float = 0.7
     """Least confidence of a number from which its page is upright."""
+    min_turned: float = 3.5
+    """Least mean log-odds of the digits of a turned page, beyond those of the page as sent."""
     rotated_side: int = 256
     """Longest side, in pixels, of a page that is rotated to see if it shows a number then."""
 

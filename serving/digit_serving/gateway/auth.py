@@ -21,8 +21,9 @@ from digit_core.artifact.versions import write_atomically
 from digit_serving.errors import DigitServingError
 from digit_serving.gateway.bridge import Scope
 from digit_serving.gateway.errors import UnauthorizedError
-from digit_serving.gateway.rate_limit import RateLimiter, parse_limits
+from digit_serving.gateway.rate_limit import RateLimiter
 from digit_serving.gateway.request import RequestContext
+from digit_serving.gateway.settings import parse_limits
 from digit_serving.sockets import network
 
 _NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

@@ -98,7 +98,7 @@ def _parse_end(_ctx: click.Context, _option: click.Parameter, value: str | None)
 
 
 def _parse_limits(_ctx: click.Context, _option: click.Parameter, value: str | None) -> str | None:
-    from digit_serving.gateway.rate_limit import parse_limits
+    from digit_serving.gateway.settings import parse_limits
 
     try:
         if value:

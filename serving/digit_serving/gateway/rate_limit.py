@@ -3,17 +3,16 @@
 import asyncio
 import logging
 import math
-import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem
 from limits.storage import storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.errors import RateLimitedError
+from digit_serving.gateway.settings import parse_limits
 
 _STORE_TIMEOUT_SECONDS = 0.2
 """Longest delay of a request while the store is down."""
@@ -21,21 +20,6 @@ _STORE_RETRY_SECONDS = 1.0
 """Time without limits after a failed call to the store, so that few requests have that delay."""
 
 _log = logging.getLogger(__name__)
-
-
-@lru_cache
-def parse_limits(limits: str) -> list[RateLimitItem]:
-    """Return the limits of a text such as `10/second;1000/hour`. Raise ValueError."""
-    try:
-        # parse_many takes 0 requests for a limit, and 0 minutes for one.
-        items = [] if re.search(r"(?<!\d)0+(?!\d)", limits) else parse_many(limits)
-    except ValueError:
-        items = []
-    if not items:
-        raise ValueError(
-            f"{limits!r} is not a limit, such as 100/minute, 10/second;1000/hour or 5 per 2 minutes"
-        )
-    return items
 
 
 class RateLimiter:

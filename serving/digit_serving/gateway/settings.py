@@ -1,11 +1,13 @@
 """Settings of the gateway: environment variables, validated and read once into a frozen object."""
 
+import re
 import tomllib
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from limits import RateLimitItem, parse_many
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -30,6 +32,21 @@ _WORKER_MEMORY = 150 * 2**20
 """Memory of a worker without requests."""
 _PIXEL_MEMORY = 30
 """Memory of a pixel while a picture is decoded; a worker decodes one large picture at a time."""
+
+
+@lru_cache
+def parse_limits(limits: str) -> list[RateLimitItem]:
+    """Return the limits of a text such as `10/second;1000/hour`. Raise ValueError."""
+    try:
+        # parse_many takes 0 requests for a limit, and 0 minutes for one.
+        items = [] if re.search(r"(?<!\d)0+(?!\d)", limits) else parse_many(limits)
+    except ValueError:
+        items = []
+    if not items:
+        raise ValueError(
+            f"{limits!r} is not a limit, such as 100/minute, 10/second;1000/hour or 5 per 2 minutes"
+        )
+    return items
 
 
 def _split_at_commas(value: object) -> object:
@@ -202,9 +219,6 @@ class GatewaySettings(BaseSettings):
     @classmethod
     def _require_parseable_limits(cls, value: str) -> str:
         if value:
-            # Lazy, because most gateways set no limit.
-            from digit_serving.gateway.rate_limit import parse_limits
-
             parse_limits(value)
         return value
 

@@ -86,6 +86,14 @@ class Releases:
             config = self._load(config, self.folder.version(self.name, number))
             self._move(config, label, number)
         self.report(f"Version {number} is {label}.")
+        for other, share in self.folder.read_traffic().get(self.name, {}).items():
+            left = config.labels(self.name).get(other, number)
+            if label == STABLE and left != number:
+                self.report(
+                    f"Version {left} still answers {100 * share:g} % of the requests without version and "
+                    f"label, as {other}; end that by `digits models promote {left} --model {self.name} "
+                    f"--version-label {other} --share 0`"
+                )
 
     def prune(self, keep: int) -> None:
         """Remove the versions except the newest `keep` and those that a label or a rollback needs.

@@ -68,6 +68,14 @@ def pids_with_ports(ports: Ports, command: bytes = b"") -> list[int]:
     return [pid for pid, arguments in found.items() if not command or command in arguments]
 
 
+def parent_with_ports(ports: Ports, command: bytes) -> int:
+    """Return the ID of the process of `digits COMMAND` whose parent is none of them."""
+    found = pids_with_ports(ports, command)
+    stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in found}
+    (parent,) = (pid for pid, stat in stats.items() if int(stat.rpartition(")")[2].split()[1]) not in found)
+    return parent
+
+
 @pytest.fixture(scope="module", autouse=True)
 def original_on_the_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let `digits up` find the binary of `make test-original`."""
@@ -138,7 +146,7 @@ def test_up_killed_process_starts_again_and_ctrl_c_stops_all(models: Path, ports
     with started(models.parent, ports, DIGITS_LOG_LEVEL="info") as process:
         out = read_start(process)
         for command in (b"model-server", b"gateway"):
-            killed = min(pids_with_ports(ports, command))
+            killed = parent_with_ports(ports, command)
             os.kill(killed, signal.SIGKILL)
             wait_until(partial(_is_replaced, killed, ports, command), process)
             wait_until(lambda: is_ready(ports.url), process)
@@ -204,7 +212,7 @@ def test_up_starts_without_damaged_versions_and_other_commands_find_it(
     third = publish(two_versions, two_versions / "digits" / "1").version("digits", 3)
     with serving(two_versions, ports):
         os.truncate(third.path / "variables" / "variables.data-00000-of-00001", 100)
-        os.kill(min(pids_with_ports(ports, b"model-server")), signal.SIGKILL)
+        os.kill(parent_with_ports(ports, b"model-server"), signal.SIGKILL)
         environment = {**os.environ, "DIGITS_MODELS": str(two_versions)}
         for name in ("DIGITS_MODEL_SERVER", "DIGITS_URL"):
             environment.pop(name, None)
@@ -234,7 +242,7 @@ exec {" ".join(DIGITS)} model-server "$@"
         read_start(process)
         (broken / "saved_model.pb").write_text("none")
         (broken / "assets.extra" / "SHA256SUMS").unlink()
-        os.kill(min(pids_with_ports(ports, b"model-server")), signal.SIGKILL)
+        os.kill(parent_with_ports(ports, b"model-server"), signal.SIGKILL)
         wait_until(lambda: not is_ready(ports.url), process)
         wait_until(lambda: is_ready(ports.url), process, 90)
         assert answering(ports, digits) == 1

@@ -362,6 +362,7 @@ def test_read_boxes_of_an_array_are_refused(http: FlaskClient, digits: Any) -> N
 def test_read_turned_returns_the_number_of_the_picture_turned_back(http: FlaskClient, digits: Any) -> None:
     (reading,) = post(http, "/v1/read?turn=auto", np.rot90(draw_number(digits, "2743")))
     assert (reading["text"], reading["is_turned"], reading["orientation"]) == ("2743", True, 90)
+    assert reading["text_as_sent"] not in ("2743", None)
 
 
 def test_read_include_opinions_returns_what_each_network_alone_takes_a_digit_for(

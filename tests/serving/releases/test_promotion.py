@@ -204,6 +204,21 @@ def test_promote_with_a_share_sets_it_until_it_is_0(published: Service) -> None:
     assert (published.config.labels("digits")["stable"], published.folder.read_traffic()) == (1, {})
 
 
+def test_rollback_says_which_share_the_version_that_it_leaves_keeps(published: Service) -> None:
+    published.run("promote", 2, "--version-label", "canary", "--share", 0.1, "--offline")
+    assert published.run("promote", 2, "--offline").stdout == "Version 2 is stable.\n"
+    first, kept = published.run("rollback", "--offline").stdout.splitlines()
+    assert first == "Version 1 is stable."
+    assert kept == (
+        "Version 2 still answers 10 % of the requests without version and label, as canary; end that by "
+        "`digits models promote 2 --model digits --version-label canary --share 0`"
+    )
+    _, *command = kept.split("`")[1].split()
+    assert published.run(*command[1:], "--offline").exit_code == 0
+    assert published.folder.read_traffic() == {}
+    assert published.run("promote", 3, "--offline").stdout == "Version 3 is stable.\n"
+
+
 def test_promote_with_a_share_waits_until_every_worker_of_a_gateway_has_read_it(service: Service) -> None:
     with FaultyServer() as gateway:
         answers = prediction(DIGITS | {"version": 2}, [1.0] + [0.0] * 9, digit=0)

@@ -56,7 +56,7 @@ def run(*arguments: object, status: int) -> str:
         (("--version", 1, "--version-label", "stable"), "mutually exclusive"),
         (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
         (("--ray", "auto"), "--ray needs --model-server"),
-        (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt: [Errno 2]"),
+        (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt can't be read: No such file"),
     ],
 )
 def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
