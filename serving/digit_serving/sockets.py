@@ -4,12 +4,17 @@ import ipaddress
 import socket
 
 
+def available(host: str) -> str:
+    """Return `host`, or 0.0.0.0 in place of `::` where the kernel has no IPv6."""
+    return "0.0.0.0" if host == "::" and not socket.has_dualstack_ipv6() else host  # noqa: S104
+
+
 def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens on `host`, or on every IPv4 and IPv6 address if `host` is empty.
+    """Return a socket that listens on `host`, or on every IPv4 and IPv6 address if `host` is empty or `::`.
 
     Port 0 selects a free port. Raise OSError if the port is taken.
     """
-    dual_stack = not host and socket.has_dualstack_ipv6()
+    dual_stack = host in ("", "::") and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual_stack or ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, dualstack_ipv6=dual_stack)
 

@@ -66,6 +66,7 @@ CHOICES: dict[str, dict[str, Any]] = {
             "gateway": {
                 "service": {
                     "type": "LoadBalancer",
+                    "ipFamilyPolicy": "PreferDualStack",
                     "externalTrafficPolicy": "Local",
                     "loadBalancerSourceRanges": ["203.0.113.0/24", "2001:db8::/32"],
                 },

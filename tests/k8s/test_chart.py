@@ -132,7 +132,11 @@ def test_address_of_a_store_is_from_secret(
 
 
 def test_gateway_with_tls_is_probed_scraped_and_promoted_by_https() -> None:
-    service = {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}
+    service = {
+        "type": "LoadBalancer",
+        "externalTrafficPolicy": "Local",
+        "ipFamilyPolicy": "RequireDualStack",
+    }
     objects = render(merge(WATCHED, {"gateway": {"tls": True, "service": service}}))
     template = pod(named(objects, "Deployment", "gateway"))
     (gateway,) = containers(template)
@@ -337,14 +341,20 @@ def test_queue_autoscaler_queries_exposed_metrics(tmp_path: Path) -> None:
     if not shutil.which("promtool"):
         pytest.skip("promtool is not installed; Debian's package prometheus has it")
     # Two gateways, scraped four times a minute: 75 seconds of waiting at each, 150 refusals at one.
-    queue = 'digits_stage_duration_seconds_sum{stage="queue",namespace="digits",pod="%d"}'
+    queue = 'digits_stage_duration_seconds_sum{stage="queue",namespace="digits",service="gateway",pod="%d"}'
     series = [
         *({"series": queue % pod, "values": "0+75x40"} for pod in (1, 2)),
         *(
-            {"series": f'up{{job="gateway",namespace="digits",pod="{pod}"}}', "values": "1x40"}
+            {
+                "series": f'up{{job="gateway",namespace="digits",service="gateway",pod="{pod}"}}',
+                "values": "1x40",
+            }
             for pod in (1, 2)
         ),
-        {"series": 'digits_overload_total{namespace="digits"}', "values": "0+150x20 3000x20"},
+        {
+            "series": 'digits_overload_total{namespace="digits",service="gateway"}',
+            "values": "0+150x20 3000x20",
+        },
     ]
     tests = [
         # Five requests wait at each gateway.
@@ -383,5 +393,5 @@ def test_chart_installs_into_any_namespace_under_any_name() -> None:
     texts = [text for path, text in files.items() if path.endswith(".yaml")]
     objects = [item for text in texts for item in yaml.safe_load_all(text) if item]
     assert {item["metadata"]["namespace"] for item in objects} == {"other"}
-    for trigger in named(objects, "ScaledObject", "gateway")["spec"]["triggers"]:
+    for trigger in named(objects, "ScaledObject", "b-gateway")["spec"]["triggers"]:
         assert 'namespace="other"' in trigger["metadata"].get("query", 'namespace="other"')

@@ -11,6 +11,17 @@ import pytest
 from tests.k8s.conftest import Installation
 from tests.manifests import OVERLAYS, VERSIONS, containers, named, of_kind, overlay, pod, pods
 
+# Names of the Secrets by default.
+SECRETS = {
+    "gatewayKeys": "gateway-keys",
+    "gatewayServerTls": "gateway-server-tls",
+    "gatewayTls": "gateway-tls",
+    "modelServerTls": "model-server-tls",
+    "modelBucket": "model-bucket",
+    "redis": "redis",
+    "feedback": "feedback",
+    "releases": "releases",
+}
 # Their schemas are those of operators; other tests read what the chart writes.
 CUSTOM_RESOURCES = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "ScaledObject"}
 
@@ -113,7 +124,8 @@ def references(template: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def test_referenced_object_exists_or_is_a_documented_secret(installation: Installation) -> None:
     names = {(item["kind"], item["metadata"]["name"]) for item in installation.objects}
-    known = names | {("Secret", name) for name in installation.values["secrets"].values()}
+    given = installation.values["secrets"]
+    known = names | {("Secret", given[key] or default) for key, default in SECRETS.items()}
     for template in pods(installation.objects):
         assert set(references(template)) <= known
         # A mount without its volume is no error of the schema.

@@ -24,6 +24,14 @@ INSTALLATIONS: list[dict[str, Any]] = [
     merge(
         WATCHED,
         {
+            "fullnameOverride": "a",
+            "secrets": {
+                "gatewayKeys": "a",
+                "gatewayTls": "b",
+                "modelServerTls": "c",
+                "feedback": "d",
+                "releases": "e",
+            },
             "models": {"volume": {"storageClass": "a"}},
             "imagePullPolicy": "Always",
             "imagePullSecrets": ["registry"],
@@ -41,6 +49,7 @@ INSTALLATIONS: list[dict[str, Any]] = [
                 "callers": [DATABASE, STORAGE],
                 "service": {
                     "type": "LoadBalancer",
+                    "ipFamilyPolicy": "RequireDualStack",
                     "annotations": {"a": "b"},
                     "externalTrafficPolicy": "Local",
                     "loadBalancerSourceRanges": ["203.0.113.0/24"],
@@ -58,6 +67,7 @@ INSTALLATIONS: list[dict[str, Any]] = [
     ),
     {
         "models": {"source": "bucket", "bucket": {"peers": [STORAGE], "publicKey": PUBLIC_KEY}},
+        "secrets": {"modelBucket": "a", "redis": "b"},
         "modelServer": {"gpu": True},
         "rateLimit": "600/minute",
         "redis": {"external": True, "peers": [REDIS]},
@@ -65,7 +75,12 @@ INSTALLATIONS: list[dict[str, Any]] = [
         "autoscaling": {"metric": "queue"},
         **WATCHED,
     },
-    {"models": {"source": "image"}, "gateway": {"tls": True}, **WATCHED},
+    {
+        "models": {"source": "image"},
+        "gateway": {"tls": True},
+        "secrets": {"gatewayServerTls": "a"},
+        **WATCHED,
+    },
     {
         "models": {"volume": {"existingClaim": "a"}},
         "training": {"command": ["a"], "gpu": True, "gpuResources": {}},

@@ -1,25 +1,46 @@
-{{/* Labels that identify the pods of a component: selectors are immutable, so they have no others. */}}
+{{/* Name of the installation, in the labels of its objects. */}}
+{{- define "digits.fullname" -}}
+{{ .Values.fullnameOverride | default .Release.Name }}
+{{- end }}
+
+{{/* Name of an object: (list . "gateway"). The installation's name and a hyphen are before it, except for `digits`. */}}
+{{- define "digits.name" -}}
+{{- $fullname := include "digits.fullname" (index . 0) -}}
+{{ ternary "" (print $fullname "-") (eq $fullname "digits") }}{{ index . 1 }}
+{{- end }}
+
+{{/* Name of a Secret: (list . "gatewayKeys"), which is gateway-keys by default. */}}
+{{- define "digits.secret" -}}
+{{ get (index . 0).Values.secrets (index . 1) | default (include "digits.name" (list (index . 0) (kebabcase (index . 1)))) | quote }}
+{{- end }}
+
+{{/* Claim of the volume of models. */}}
+{{- define "digits.claim" -}}
+{{ .Values.models.volume.existingClaim | default (include "digits.name" (list . "models")) | quote }}
+{{- end }}
+
+{{/* Labels that identify the pods of a component: (list . "gateway"). Selectors are immutable, so they have no others. */}}
 {{- define "digits.selector" -}}
-{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ . }}}
+{app.kubernetes.io/name: {{ include "digits.fullname" (index . 0) | quote }}, app.kubernetes.io/component: {{ index . 1 }}}
 {{- end }}
 
 {{/* Labels of a component's objects: (list . "gateway"). Helm adds app.kubernetes.io/managed-by. */}}
 {{- define "digits.labels" -}}
 {{- $root := index . 0 -}}
-{app.kubernetes.io/name: digits, app.kubernetes.io/component: {{ index . 1 }}, app.kubernetes.io/instance: {{ quote $root.Release.Name }}, app.kubernetes.io/version: {{ quote $root.Chart.AppVersion }}, app.kubernetes.io/part-of: digits
+{app.kubernetes.io/name: {{ include "digits.fullname" $root | quote }}, app.kubernetes.io/component: {{ index . 1 }}, app.kubernetes.io/instance: {{ quote $root.Release.Name }}, app.kubernetes.io/version: {{ quote $root.Chart.AppVersion }}, app.kubernetes.io/part-of: digits
 {{- if gt (len .) 3 }}{{ range $name, $value := index . 3 }}, {{ quote $name }}: {{ quote $value }}{{ end }}{{ end }}}
 {{- end }}
 
 {{/* Metadata of a component's object: (list . "gateway" name), with further labels (dict …). */}}
 {{- define "digits.metadata" -}}
-name: {{ index . 2 }}
+name: {{ include "digits.name" (list (index . 0) (index . 2)) }}
 namespace: {{ (index . 0).Release.Namespace | quote }}
 labels: {{ include "digits.labels" . }}
 {{- end }}
 
 {{/* Fields of every pod: unprivileged, without a token: (list .), or (list . true) for volumes that are writable whatever their owner. */}}
 {{- define "digits.pod" -}}
-serviceAccountName: digits
+serviceAccountName: {{ include "digits.name" (list (index . 0) "digits") }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- $user := (index . 0).Values.runAsUser | int64 }}
@@ -69,7 +90,7 @@ topologySpreadConstraints:
 {{- if has $name (list "gateway" "model-server") }}
 topologySpreadConstraints:
   {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-  - {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" $name }}}}
+  - {maxSkew: 1, topologyKey: {{ $key }}, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {{ include "digits.selector" (list (index $ 0) $name) }}}}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -98,12 +119,12 @@ podAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
     - topologyKey: kubernetes.io/hostname
       labelSelector:
-        matchLabels: {{ include "digits.selector" "model-server" }}
+        matchLabels: {{ include "digits.selector" (list (index . 0) "model-server") }}
 {{- end }}
 
 {{/* Environment of every caller of the model server: gateways, training, and the CronJob `rollback`. */}}
 {{- define "digits.connection" -}}
-DIGITS_MODEL_SERVER: dns:///model-server-grpc:8500
+DIGITS_MODEL_SERVER: dns:///{{ include "digits.name" (list . "model-server-grpc") }}:8500
 {{- if .Values.modelServer.tls }}
 DIGITS_MODEL_SERVER_CA: /tls/ca.crt
 DIGITS_MODEL_SERVER_CERTIFICATE: /tls/tls.crt
@@ -112,7 +133,7 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{- end }}
 
 {{- define "digits.url" -}}
-{{ ternary "https" "http" .Values.gateway.tls }}://gateway
+{{ ternary "https" "http" .Values.gateway.tls }}://{{ include "digits.name" (list . "gateway") }}
 {{- end }}
 
 {{/* Environment of callers of the gateways in the cluster: the CronJob `rollback`, and helm test. */}}
@@ -122,7 +143,7 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 - {name: SSL_CERT_FILE, value: /server-tls/ca.crt}
 {{- end }}
 - name: DIGITS_API_KEY
-  valueFrom: {secretKeyRef: {name: {{ quote .Values.secrets.releases }}, key: api-key, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ include "digits.secret" (list . "releases") }}, key: api-key, optional: true}}
 {{- end }}
 
 {{/* Settings of the gateways; those of `gateway.settings` prevail. */}}
@@ -134,7 +155,7 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{- if .Values.rateLimit }}
 {{- $_ := set $settings "DIGITS_RATE_LIMIT" .Values.rateLimit }}
 {{- if not .Values.redis.external }}
-{{- $_ := set $settings "DIGITS_RATE_LIMIT_STORE" "redis://redis:6379" }}
+{{- $_ := set $settings "DIGITS_RATE_LIMIT_STORE" (printf "redis://%s:6379" (include "digits.name" (list . "redis"))) }}
 {{- end }}
 {{- end }}
 {{- if .Values.gateway.tls }}
@@ -153,12 +174,12 @@ DIGITS_MODEL_SERVER_KEY: /tls/tls.key
 {{- if .Values.feedback.enabled }}
 - name: DIGITS_FEEDBACK
   valueFrom:
-    secretKeyRef: {name: {{ quote .Values.secrets.feedback }}, key: url}
+    secretKeyRef: {name: {{ include "digits.secret" (list . "feedback") }}, key: url}
 {{- end }}
 {{- if and .Values.rateLimit .Values.redis.external }}
 - name: DIGITS_RATE_LIMIT_STORE
   valueFrom:
-    secretKeyRef: {name: {{ quote .Values.secrets.redis }}, key: url}
+    secretKeyRef: {name: {{ include "digits.secret" (list . "redis") }}, key: url}
 {{- end }}
 {{- end }}
 
@@ -230,7 +251,7 @@ initContainers:
       periodSeconds: 2
       failureThreshold: 150
     envFrom:
-      - secretRef: {name: {{ quote .Values.secrets.modelBucket }}{{ if .Values.serviceAccount.annotations }}, optional: true{{ end }}}
+      - secretRef: {name: {{ include "digits.secret" (list . "modelBucket") }}{{ if .Values.serviceAccount.annotations }}, optional: true{{ end }}}
     env:
       - {name: DIGITS_MODELS, value: /models}
       {{- if $models.bucket.publicKey }}

@@ -163,7 +163,8 @@ def _environ(scope: Scope, body: bytes) -> "WSGIEnvironment":
         "SERVER_NAME": host,
         "SERVER_PORT": str(port or ""),
         "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
-        "REMOTE_ADDR": client,
+        # A socket of both families reports IPv4 addresses as IPv6.
+        "REMOTE_ADDR": client.removeprefix("::ffff:"),
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": scope["scheme"],
         "wsgi.input": io.BytesIO(body),

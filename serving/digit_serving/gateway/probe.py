@@ -15,6 +15,8 @@ _TIMEOUT_SECONDS = 5.0
 def main() -> str | None:
     """Return None if /readyz succeeds, or the reason why it failed."""
     host, port = os.environ.get("DIGITS_HOST", "127.0.0.1"), os.environ.get("DIGITS_PORT", "8080")
+    # The gateway listens on IPv4 too, while a container often has no IPv6 address.
+    host = "127.0.0.1" if host == "::" else host
     with closing(_connection(host, int(port))) as connection:
         try:
             connection.request("GET", "/readyz")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from limits import RateLimitItem, parse_many
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -26,6 +27,7 @@ from digit_serving.errors import SettingError
 from digit_serving.gateway.edge.memory import container_memory
 from digit_serving.gateway.features import FeatureModelSettings, FeatureSettings
 from digit_serving.gateway.schemas import VersionLabel, matching
+from digit_serving.sockets import available
 
 _BODY_MEMORY = 128 * 2**20
 _WORKER_MEMORY = 150 * 2**20
@@ -85,8 +87,8 @@ class GatewaySettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DIGITS_", frozen=True, protected_namespaces=())
 
-    host: str = "127.0.0.1"
-    """Address to listen on."""
+    host: Annotated[str, AfterValidator(available)] = "127.0.0.1"
+    """Address to listen on; `::` is every IPv4 and IPv6 address."""
     port: int = Field(default=8080, ge=1, le=65535)
     """Port to listen on."""
     workers: int = Field(default=2, ge=1)

@@ -21,6 +21,14 @@ def test_probe_succeeds_if_ready_and_tells_the_reason_otherwise(stub: StubModelS
     assert (status, "Connection refused" in reason) == (1, True)
 
 
+def test_probe_of_every_address_uses_ipv4(stub: StubModelServer) -> None:
+    with gateway_process(stub.target, host="::") as gateway:
+        assert probe(host="::", port=gateway.port) == (0, "")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        status, reason = probe(host="::", port=server.getsockname()[1])
+    assert (status, "Connection refused" in reason) == (1, True)
+
+
 @pytest.mark.parametrize(("answer", "reason"), [(b"nonsense\r\n\r\n", "nonsense"), (b"", "timed out")])
 def test_probe_of_another_service_tells_the_reason(
     monkeypatch: pytest.MonkeyPatch, answer: bytes, reason: str

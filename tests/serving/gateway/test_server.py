@@ -37,6 +37,42 @@ def send(port: int, request: bytes, stack: ExitStack) -> socket.socket:
     return caller
 
 
+# An interpreter that runs this file at its start has no IPv6, as with the kernel's parameter ipv6.disable=1.
+WITHOUT_IPV6 = """
+import errno, socket
+
+class Socket(socket.socket):
+    def __init__(self, family=-1, *arguments, **named):
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        super().__init__(family, *arguments, **named)
+
+socket.socket = Socket
+"""
+
+
+def test_gateway_on_every_address_answers_ipv4_and_ipv6_callers(
+    stub: StubModelServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with gateway_process(stub.target, host="::") as gateway:
+        for host in ("127.0.0.1", "[::1]"):
+            headers = HEADERS | {"host": "digits.test"}
+            answer = httpx.post(f"http://{host}:{gateway.port}/v1/predict", content=PNG, headers=headers)
+            assert answer.status_code == 200
+    output = capfd.readouterr()
+    clients = re.findall(r'"client": ?"(.*?)"', output.out + output.err)
+    assert {"127.0.0.1", "::1"} == set(clients) - {""}
+
+
+def test_gateway_on_every_address_without_ipv6_answers_ipv4(stub: StubModelServer, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WITHOUT_IPV6)
+    environment = {"PYTHONPATH": str(tmp_path)}
+    with gateway_process(stub.target, environment=environment, host="::") as gateway:
+        assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"http://[::1]:{gateway.port}/readyz")
+
+
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.e2e)])
 def test_server_stop_signal_finishes_requests_in_flight(
     stub: StubModelServer, release: threading.Event, stop_signal: signal.Signals
