@@ -1,5 +1,6 @@
 """Upstream: calls to the model server on behalf of requests. A request's route is resolved once."""
 
+import math
 import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -30,6 +31,9 @@ from digit_serving.gateway.errors import DefaultMissingError, UnknownModelError
 from digit_serving.gateway.observers import Observers
 from digit_serving.gateway.request import RequestContext, Route, Wait
 from digit_serving.gateway.settings import Settings
+
+_EXPECTED_SECONDS = 60.0
+"""Time in which all model servers follow a change: those that copy a bucket look every half minute."""
 
 
 class Chooser:
@@ -71,6 +75,8 @@ class Upstream:
         self._batcher = Batcher(model_server, settings)
         self._called = observers.called
         self._choosers = choosers
+        self._answered_at = dict[ModelRef, float]()
+        """Monotonic time of the latest answer of what each reference names."""
 
     def route(self, context: RequestContext, requested: ModelRef) -> Route:
         """Return the version that is asked: the one named, the one that a feature chooses, or the default.
@@ -101,23 +107,26 @@ class Upstream:
 
     def statuses(self, context: RequestContext, name: str) -> list[VersionStatus]:
         """Return the status of each version of a model. Raise UnknownModelError if there is none."""
-        unknown = UnknownModelError(f"The service has no model {name}.")
+        if found := self._find(context, name):
+            return found
+        raise UnavailableError(f"the model server does not have the model {name} yet")
+
+    def _find(self, context: RequestContext, name: str) -> list[VersionStatus]:
+        """Return the status of each version of a model, [] if the model is expected."""
         try:
             found = await_(self._model_server.versions(ModelRef(name), deadline=context.deadline))
-        except ModelNotFoundError as error:
-            if self._is_configured(ModelRef(name)):
-                raise UnavailableError(error.message) from error
-            raise unknown from error
-        # A model server still lists the versions of a model that was removed.
-        is_unloaded = all(status.state == "END" and not status.error for status in found)
-        if is_unloaded and not self._is_configured(ModelRef(name)):
-            raise unknown
+        except ModelNotFoundError:
+            found = []
+        if not any(map(_is_there, found)) and not self._is_expected(ModelRef(name), found):
+            raise UnknownModelError(f"The service has no model {name}.")
         return found
 
-    def _is_configured(self, model: ModelRef) -> bool:
+    def _is_expected(self, model: ModelRef, found: Sequence[VersionStatus]) -> bool:
         """True if the model server is to have what the reference names, as models.config says now.
 
-        Where the file is not known, or damaged, it has the models that the settings name.
+        Where the file is not known, or damaged, the settings and the status of the model's versions decide.
+        Without a status, what answered within the last minute is expected: several model servers follow a
+        change one after another.
         """
         name, file = model.name, self._settings.models_config
         is_model = model == ModelRef(name)
@@ -127,11 +136,17 @@ class Upstream:
             config = ModelsConfig.parse(file.read_text()) if file else None
         except (OSError, ArtifactError):
             config = None
-        if config is None:
-            return is_model and name in self._settings.models
-        has_version = model.version is None or model.version in config.listed(name)
-        has_label = model.version_label is None or model.version_label in config.labels(name)
-        return name in config.base_paths and has_version and has_label
+        if config is not None:
+            has_version = model.version is None or model.version in config.listed(name)
+            has_label = model.version_label is None or model.version_label in config.labels(name)
+            return name in config.base_paths and has_version and has_label
+        if is_model and name in self._settings.models:
+            return True
+        if states := [each.state for each in found if model.version in (None, each.version)]:
+            return "START" in states or "LOADING" in states
+        answered_at = (at for seen, at in self._answered_at.items() if is_model and seen.name == name)
+        latest = max(answered_at, default=self._answered_at.get(model, -math.inf))
+        return time.monotonic() - latest < _EXPECTED_SECONDS
 
     def network(self, context: RequestContext, name: str, version: int) -> Network | None:
         """Return name and test accuracy of a version's network, or None if they are unknown."""
@@ -178,6 +193,7 @@ class Upstream:
         if any(isinstance(answer, InvalidOutputError) for answer in answers):
             context.failures.append((route.reason, InvalidOutputError.code))
         context.model_version = answers[0].model_version
+        self._answered_at[route.chosen] = time.monotonic()
         return answers
 
     def find(self, context: RequestContext, request: Find) -> Peaks:
@@ -218,13 +234,12 @@ class Upstream:
         Raise UnknownModelError before anything is recorded: callers may name anything.
         """
         is_missing = isinstance(error, ModelNotFoundError)
-        if is_missing and not self._is_configured(ModelRef(model.name)):
-            self.statuses(context, model.name)
+        found = self._find(context, model.name) if is_missing else []
         context.failures.append((reason, error.code))
-        if is_missing and (reason == "pinned" or (reason != "default" and self._is_configured(model))):
-            return UnavailableError(error.message)
         if is_missing and reason == "default":
-            return DefaultMissingError(describe_missing(model, self.statuses(context, model.name)))
+            return DefaultMissingError(describe_missing(model, found))
+        if is_missing and (reason == "pinned" or self._is_expected(model, found)):
+            return UnavailableError(error.message)
         return error
 
 
@@ -255,6 +270,11 @@ class Asking:
 def default_version(settings: Settings, name: str) -> ModelRef:
     """Return a model's default: the version that its default label names, otherwise the newest one."""
     return ModelRef(name, version_label=settings.for_model(name).default_label or None)
+
+
+def _is_there(status: VersionStatus) -> bool:
+    """True if the version is loaded, to be loaded, or failed; a model server still lists removed ones."""
+    return status.state != "END" or bool(status.error)
 
 
 def describe_missing(default: ModelRef, statuses: Sequence[VersionStatus]) -> str:

@@ -1,16 +1,19 @@
 """`digits up` as a process, and `digits predict` with it."""
 
 import json
+import math
 import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from digit_client import Client, ModelServerClient
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
 from digit_training.export import write_warmup_requests
+from tests.load import load
 from tests.processes import DIGITS, ORIGINAL, Ports, answers, inheriting, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
 
@@ -299,6 +303,64 @@ def test_up_serves_what_is_promoted_across_restarts(two_versions: Path, ports: P
         change(moved, ports, "rollback")
         assert answering(ports, digits) == 1
         assert {answering(ports, digits, version=number) for number in (1, 2, 3)} == {1, 2, 3}
+
+
+@pytest.mark.original
+def test_up_kills_never_let_a_model_that_models_config_names_be_not_found(
+    models: Path, tmp_path: Path, ports: Ports
+) -> None:
+    folder = publish(tmp_path / "models", models / "1")
+    save_classifier(tmp_path / "colors", COLORS)
+    copy = partial(shutil.copytree, tmp_path / "colors", dirs_exist_ok=True)
+    names = cycle(("early", "late", "removed", "never"))
+    picture = to_png(np.full(COLORS.shape, 255, np.uint8))
+
+    def ask() -> tuple[str, float, int, str | None, str | None]:
+        """Return the model, the time, the status, its Retry-After, and the label that was answered."""
+        name, started = next(names), time.monotonic()
+        try:
+            url = f"{ports.url}/v1/predict?model={name}"
+            answer = httpx.post(url, content=picture, headers={"content-type": "image/png"}, timeout=20)
+        except httpx.HTTPError:
+            return name, started, 0, None, None
+        label = answer.json()["predictions"][0]["label"] if answer.status_code == 200 else None
+        return name, started, answer.status_code, answer.headers.get("retry-after"), label
+
+    def statuses(name: str, since: float = 0.0, until: float = math.inf) -> set[int]:
+        return {each[2] for each in outcomes if each[0] == name and since <= each[1] <= until}
+
+    def kill(*services: bytes) -> float:
+        """Kill the processes that serve, and return the time at which all models answer again."""
+        for service in services:
+            os.kill(parent_with_ports(ports, service), signal.SIGKILL)
+        killed = time.monotonic()
+        wait_until(lambda: not statuses("early", killed) <= {200}, seconds=20)
+        down = time.monotonic()
+        wait_until(lambda: all(200 in statuses(name, down) for name in served))
+        return time.monotonic()
+
+    for name in ("early", "removed"):
+        folder.publish(name, copy)
+    with ports.up(folder.root), load(ask, 8) as outcomes:
+        answering, served = time.monotonic(), ["early", "removed"]
+        kill(b"model-server")
+        folder.publish("late", copy)
+        published, served = time.monotonic(), ["early", "late", "removed"]
+        kill(b"gateway")
+        kill(b"model-server")
+        before = time.monotonic()
+        change(folder.root, ports, "remove", "removed", "--yes")
+        removed, served = time.monotonic(), ["early", "late"]
+        kill(b"model-server", b"gateway")
+        recovered = kill(b"model-server")
+        time.sleep(1)
+    # 0: the connection broke, as a gateway was killed.
+    assert statuses("early", answering) == statuses("late", published) == {200, 503, 0}
+    assert statuses("removed", answering, before) == {200, 503, 0}
+    assert statuses("removed", removed) <= {404, 503, 0}
+    assert statuses("removed", recovered) == statuses("never", recovered) == {404}
+    assert {each[3] for each in outcomes if each[2] == 503} == {"1"}
+    assert len({each[4] for each in outcomes if each[2] == 200}) == 1
 
 
 def test_up_missing_stable_version_is_reported_and_replaceable(

@@ -216,6 +216,31 @@ def test_model_of_models_config_that_the_server_lacks_is_unavailable_until_it_is
     assert_problem(post(http, "?model=shapes&version=3"), 404, "model_not_found")
 
 
+def test_model_that_answered_lately_is_unavailable_where_models_config_is_not_known(
+    stub: StubModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES}, shapes={2: FASHION, 3: FASHION})
+    http = gateway(stub, default_label="")
+    assert predict_version(http, "?model=shapes&version=3") == 3
+    # Another model server has not loaded it yet.
+    del models.tasks["shapes"]
+    for query in ("?model=shapes", "?model=shapes&version=3"):
+        assert_problem(post(http, query), 503, "model_unavailable")
+        assert post(http, query).headers["Retry-After"] == "1"
+    assert_problem(http.get("/v1/models?model=shapes"), 503, "model_unavailable")
+    assert_problem(post(http, "?model=shapes&version=4"), 404, "model_not_found")
+    assert_problem(post(http, "?model=other"), 404, "model_not_found")
+    # The model server has unloaded it.
+    models.tasks["shapes"], stub.state = {3: FASHION}, ModelVersionStatus.END
+    models.labels = {"stable": 9}
+    assert_problem(post(http, "?model=shapes&label=stable"), 404, "model_not_found")
+    stub.state = ModelVersionStatus.LOADING
+    assert_problem(post(http, "?model=shapes&label=stable"), 503, "model_unavailable")
+    del models.tasks["shapes"]
+    monkeypatch.setattr("digit_serving.gateway.upstream._EXPECTED_SECONDS", 0)
+    assert_problem(post(http, "?model=shapes"), 404, "model_not_found")
+
+
 def test_models_of_models_config_are_listed_as_they_come(stub: StubModelServer, tmp_path: Path) -> None:
     def listed() -> list[str]:
         names: list[str] = http.get("/v1/models").get_json()["models"]
