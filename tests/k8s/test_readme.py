@@ -106,7 +106,7 @@ def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
     used = {container["image"] for template in pods(overlay("local")) for container in containers(template)}
     for commands, expected in (
         (block, {image for image in used if image.startswith("digits-")}),
-        (drop_in, {"digits-model-server:0.1.0"}),
+        (drop_in, {"digits-model-server:0.2.0"}),
     ):
         calls = recorded_calls(commands, folder)
         assert {call[-1] for call in calls if call[0] == "kind"} == expected

@@ -32,7 +32,7 @@ from tests.readme import ROOT, blocks
 pytestmark = pytest.mark.containers
 
 IMAGES = ("digits-gateway", "digits-training", "digits-model-server")
-DROP_IN = {"images": {"modelServer": "digits-model-server:0.1.0"}}
+DROP_IN = {"images": {"modelServer": "digits-model-server:0.2.0"}}
 LOCAL = merge(overlay_values("local"), DROP_IN)
 CANARY = {"gateway": {"traffic": {"digits": {"canary": 0.3}}}}
 # Containerfile of the documentation, on a base that is here.
@@ -41,7 +41,7 @@ CANARY = {"gateway": {"traffic": {"digits": {"canary": 0.3}}}}
 
 def image_id(tool: str, image: str) -> str:
     """Return the ID of an image, or an empty string."""
-    command = [tool, "image", "inspect", "--format", "{{.Id}}", f"{image}:0.1.0"]
+    command = [tool, "image", "inspect", "--format", "{{.Id}}", f"{image}:0.2.0"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return done.stdout.strip().removeprefix("sha256:")
 
@@ -51,9 +51,9 @@ def cluster() -> Iterator[PodmanCluster]:
     require_running("docker", "podman")
     run("docker", "compose", "--profile", "drop-in", "build", cwd=ROOT)
     for image in IMAGES:
-        run("docker", "tag", image, f"{image}:0.1.0")
+        run("docker", "tag", image, f"{image}:0.2.0")
         if image_id("docker", image) != image_id("podman", image):
-            run("podman", "pull", "--quiet", f"docker-daemon:{image}:0.1.0")
+            run("podman", "pull", "--quiet", f"docker-daemon:{image}:0.2.0")
     cluster = PodmanCluster("digits-tests")
     cluster.start()
     try:
@@ -140,7 +140,7 @@ def test_release_jobs_move_labels_without_a_restart(
 def test_model_image_is_served_without_volume(
     cluster: PodmanCluster, workloads: dict[str, Object], digits: Any
 ) -> None:
-    containerfile = MODEL_IMAGE.replace("busybox:1.37", "digits-gateway:0.1.0").encode()
+    containerfile = MODEL_IMAGE.replace("busybox:1.37", "digits-gateway:0.2.0").encode()
     build_image = ["docker", "build", "--tag", "digits-model:1", "--file", "-", str(cluster.volume("models"))]
     subprocess.run(build_image, input=containerfile, check=True, capture_output=True)
     run("podman", "pull", "--quiet", "docker-daemon:digits-model:1")
