@@ -368,6 +368,20 @@ def test_number_of_another_length_is_asked_for_once(
     expect_numbers(labelling, "123")
 
 
+def test_single_digit_of_a_refused_reading_is_asked_for_once(
+    open_labelling: OpenLabelling, labelling: Labelling
+) -> None:
+    whole, *_ = sample_reading("17", sent_at=START)
+    labelling.store.save([replace(whole, predicted="", reading=Seen(boxes=[], candidates=[]))])
+    page = open_labelling()
+    page.keyboard.type("1")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("Press Enter again to store 1.")
+    page.keyboard.press("Enter")
+    expect(page.locator("#last")).to_have_text("Last: 1")
+    expect_numbers(labelling, "1")
+
+
 def test_page_of_digits_links_to_the_labels(open_labelling: OpenLabelling) -> None:
     page = open_labelling()
     page.goto(page.url.removesuffix("label"))

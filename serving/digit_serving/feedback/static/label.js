@@ -143,14 +143,19 @@ function lookAgain() {
   return fetchPictures();
 }
 
-/** Store the number of the field, or ask once if neither the picture nor a candidate has as many digits. */
+/** Store the number of the field, or ask once if neither the picture nor a candidate has as many digits.
+ *
+ * A refused reading of a whole picture has no boxes: a single digit may be a slip there.
+ */
 function giveNumber() {
   const [{ boxes, candidates }] = waiting;
   const digitsIn = (text) => text.replaceAll(/\D/g, "").length;
-  const lengths = [boxes.length, ...candidates.map(digitsIn)];
-  if (boxes.length < 2 || lengths.includes(digitsIn(field.value)) || asked === field.value) return give(field.value);
+  const count = digitsIn(field.value), lengths = [boxes.length, ...candidates.map(digitsIn)];
+  const isPlausible = boxes.length ? boxes.length === 1 || lengths.includes(count) : count !== 1;
+  if (isPlausible || asked === field.value) return give(field.value);
   asked = field.value;
-  find("#problem").textContent = `The picture seems to show ${boxes.length} digits. Press Enter again to store ${asked}.`;
+  const shown = boxes.length ? `The picture seems to show ${boxes.length} digits. ` : "";
+  find("#problem").textContent = `${shown}Press Enter again to store ${asked}.`;
 }
 
 /** Go to the next picture. */
