@@ -11,7 +11,7 @@ from tests.readme import ROOT, Copy, blocks
 pytestmark = pytest.mark.e2e
 
 TUTORIAL = (ROOT / "docs" / "tutorials" / "numbers-you-can-trust.md").read_text()
-ADD_KEY, METER, DATE, STUDENTS, LOOK = blocks("sh", TUTORIAL)
+ADD_KEY, METER, DISPLAY, DATE, STUDENTS, LOOK = blocks("sh", TUTORIAL)
 (ASK,) = blocks("python", TUTORIAL)
 DOUBTFUL = {"1.jpg": "162225", "5.jpg": "373630", "6.jpg": "104900"}
 READ = {"2.jpg": "689953", "3.jpg": "210240", "4.jpg": "777316"}
@@ -32,7 +32,8 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def test_tutorial_reads_what_is_expected(service: Copy) -> None:
-    assert service.sh(METER).splitlines()[-1] == "48213"
+    assert service.sh(METER).splitlines() == ["3", "4821", "48213"]
+    assert service.sh(DISPLAY).splitlines() == ["20734", "207.34", "20734"]
     assert service.sh(DATE).splitlines()[-1] == "3/10/25"
     lines = service.sh(STUDENTS).splitlines()
     printed = service.python(ASK).splitlines()

@@ -49,8 +49,9 @@ def test_compose_commands_name_services() -> None:
 
 
 def test_digits_commands_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The gateway's containers have the variable.
+    # The gateway's containers have the variables.
     monkeypatch.setenv("DIGITS_FEEDBACK", "sqlite:///feedback.db")
+    monkeypatch.setenv("DIGITS_API_KEYS", "keys")
     found = [re.search(r"digits ((?:models|feedback|keys) .+)", command) for command in COMMANDS]
     calls = [match[1] for match in found if match]
     assert len(calls) > 7

@@ -437,13 +437,13 @@ def test_export_of_two_outputs_tells_refusals_and_takes_test_pictures_alone(
 ) -> None:
     refusing.model.save(tmp_path / "model.keras")
     blank = np.zeros((1, 28, 28), np.uint8)
-    x, y = np.concatenate((digits.images[:50], blank)), np.append(digits.labels[:50], 0)
+    x, y = np.concatenate((digits.images[:200], blank)), np.append(digits.labels[:200], 0)
     np.savez(tmp_path / "test.npz", x_test=x, y_test=y)
     places = ("--data", tmp_path / "test.npz", "--models", folders.models.root)
     status, printed = export(tmp_path / "model.keras", *places, "--min-accuracy", "0.5")
     assert status == 0, printed
-    assert "Data: 50 pictures in" in printed
-    assert "Left out as refused in serving: 1 (index 50: " in printed
+    assert "Data: 200 pictures in" in printed
+    assert "Left out as refused in serving: 1 (index 200: " in printed
     assert re.search(r"Refused as no digit: \d+\.\d\d% of the test digits, \d+% of", printed)
     assert read_card(folders.version(1))["is_digit"]["threshold"] is None
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from digit_core.artifact import traffic
-from digit_core.artifact.traffic import Shares
+from digit_core.artifact.traffic import Traffic
 from digit_core.artifact.versions import ArtifactError
 
 _log = logging.getLogger(__name__)
@@ -22,14 +22,16 @@ class TrafficFile:
     def __init__(self, path: Path | None, clock: Callable[[], float] = time.monotonic) -> None:
         self._path, self._clock = path, clock
         self._read_until, self._text = -math.inf, ""
-        self._traffic: traffic.Traffic = {}
+        self._traffic: Traffic = {}
+        self.error = ""
+        """Sentence on why the file is not followed."""
 
-    def shares(self, model: str) -> Shares:
-        """Return the share of each version label of a model."""
+    def read(self) -> Traffic:
+        """Return the share of each version label, by model."""
         if self._path and (now := self._clock()) >= self._read_until:
             self._read(self._path)
             self._read_until = now + traffic.READ_SECONDS
-        return self._traffic.get(model, {})
+        return self._traffic
 
     def _read(self, path: Path) -> None:
         """Read the file. If it is damaged or can't be read, keep the shares and log the error once."""
@@ -41,8 +43,11 @@ class TrafficFile:
             text = str(error)
         if text == self._text:
             return
-        self._text = text
+        self._text, self.error = text, ""
         try:
             self._traffic = traffic.parse(text)
         except ArtifactError as error:
-            _log.warning("the shares of requests stay as they were: %s: %s: %.200s", path, error, text)
+            self.error = (
+                f"The shares of requests stay as they were, and a gateway that starts has none: {error}."
+            )
+            _log.warning("%s %s: %.200s", self.error, path, text)

@@ -76,6 +76,28 @@ def test_model_warnings_are_asked_for_once_a_second(stub: StubModelServer, tmp_p
     assert len(get()) == 2
 
 
+def test_readyz_warns_of_shares_without_an_effect(
+    stub: StubModelServer, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    stub.answer = models = TaskModels(shapes={3: SHAPES})
+    models.labels = {"stable": 3, "canary": 3}
+    file, absent = tmp_path / "models.traffic.json", tmp_path / "absent.json"
+    file.write_text('{"shapes": {"canary": 0.2, "stable": 0.1, "next": 0.1}, "gone": {"canary": 0.5}}')
+    options = {"model_name": "shapes", "default_label": "stable"}
+    document = start_gateway(**options, models_traffic=file).get("/readyz").get_json()
+    shares = "The share of requests for the label"
+    assert document["warnings"] == [
+        f"{shares} stable of the model shapes has no effect: it answers the rest anyway.",
+        f"{shares} next of the model shapes has no effect: no loaded version has it.",
+        f"{shares} canary of the model gone has no effect: no loaded version has it.",
+    ]
+    file.write_text('{"shapes": {"canary": 0.6, "next": 0.8}}')
+    (warning,) = start_gateway(**options, models_traffic=file).get("/readyz").get_json()["warnings"]
+    assert warning.startswith("The shares of requests stay as they were, and a gateway that starts has none:")
+    assert "'canary': 0.6, 'next': 0.8" in warning
+    assert "warnings" not in start_gateway(**options, models_traffic=absent).get("/readyz").get_json()
+
+
 def test_readyz_depends_on_default_model_only(stub: StubModelServer, start_gateway: StartGateway) -> None:
     stub.answer = TaskModels(shapes={3: SHAPES})
     ready = start_gateway(model_name="shapes", model_names=("lost",))

@@ -45,7 +45,7 @@ def test_negatives_of_a_seed_change_on_purpose_only(dataset: Dataset) -> None:
     """Another drawing makes other networks of the same commands; replace the figures if it is meant."""
     levels = [draw_kind(name, 10, np.random.default_rng(0), dataset.train).images.mean() for name in KINDS]
     trained = draw_negatives(300, np.random.default_rng(0), dataset.train).images
-    assert (np.mean(levels), trained.mean()) == pytest.approx((40.572, 34.222), abs=0.005)
+    assert (np.mean(levels), trained.mean()) == pytest.approx((40.561, 34.292), abs=0.005)
 
 
 def test_draw_negatives_same_seed_gives_the_same_images(dataset: Dataset) -> None:

@@ -78,6 +78,8 @@ FRAMES = (
 The upper right corner of a box is left out, since it reads as 7, and a lone vertical line, which reads as 1.
 """
 
+_BOX_CORNERS = 5
+"""Corners of a closed box, the first of which is the last."""
 
 MAX_ATTEMPTS = 50
 """Attempts to find a suitable digit; the user's own digits may lack some of the ten."""
@@ -218,10 +220,11 @@ class Sketcher:
         """Draw a box, some of its sides, a crossing or ruled lines, with straight edges."""
         angle = self.rng.normal(0, 0.05)
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        width = self.rng.uniform(0.5, 1) if self.rng.random() < 0.3 else self.rng.uniform(0.8, 1)
-        shift = self.rng.uniform(-0.2, 0.2, 2)
-        style = parse_strokes(self._pick(FRAMES))
-        corners = [np.array(stroke) for stroke in style]
+        corners = [np.array(stroke) for stroke in parse_strokes(self._pick(FRAMES))]
+        # A narrow box is a 0 of seven segments, and with a middle line an 8.
+        is_box = len(corners[0]) == _BOX_CORNERS
+        narrowest = 0.5 if self.rng.random() < 0.3 and not is_box else 0.8
+        width, shift = self.rng.uniform(narrowest, 1), self.rng.uniform(-0.2, 0.2, 2)
         # A middle line is shifted.
         corners = [np.where(stroke == 0.5, 0.5 + shift, stroke) - 0.5 for stroke in corners]
         return self._draw_curves([(stroke * (width, 1)) @ turn + 0.5 for stroke in corners], (1, 8))

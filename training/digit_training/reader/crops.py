@@ -19,6 +19,8 @@ JITTER = 0.04
 """Standard deviation of a box's sides, as a share of its height, which is about the reader's error."""
 MAX_COVERED = 0.3
 """Largest share of a digit that a neighbour's box covers; digits covered further are left to the reader."""
+DISPLAY_PAGES = 0.5
+"""Share of the pages of digits that show a display or a counter, of which MNIST has none."""
 PAGES = 64
 """Number of pages on which the reader looks at once."""
 
@@ -29,7 +31,8 @@ def crop_digits(count: int, digits: Examples, rng: np.random.Generator) -> Examp
     labels: list[int] = []
     writer = PageWriter(GlyphBank(digits, min(count, GLYPHS), rng)) if count else None
     while writer and len(crops) < count:
-        drawn = writer.draw(rng)
+        shows_display = rng.random() < DISPLAY_PAGES
+        drawn = writer.draw_display(rng, shows_digits=True) if shows_display else writer.draw(rng)
         page = Page(drawn.pixels, drawn.pixels.shape)
         common = intersections(drawn.boxes, drawn.boxes)
         np.fill_diagonal(common, 0)

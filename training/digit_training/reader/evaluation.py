@@ -17,7 +17,7 @@ from digit_training.reader.pages import Page
 MIN_OVERLAP = 0.4
 """Least intersection over union of a digit's box and the one that finds it."""
 NEWTON_STEPS = 12
-MAX_FALSE_PAGES = 0.1
+MAX_FALSE_PAGES = 0.07
 """Share of pages without a digit on which the reader may find one."""
 
 

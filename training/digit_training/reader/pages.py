@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from digit_core.reading.peaks import SIGN
 from digit_training.detector import HEIGHTS
 from digit_training.drawing.synthetic import draw_polyline
+from digit_training.reader.displays import Panel, draw_panel
 from digit_training.reader.handwriting import (
     SOURCES,
     GlyphBank,
@@ -18,7 +19,7 @@ from digit_training.reader.handwriting import (
     thicken,
     transform,
 )
-from digit_training.reader.surfaces import Sheet, furnish, photograph
+from digit_training.reader.surfaces import Sheet, capture, furnish, photograph
 
 PAGE_SHAPE = (96, 192)
 """Height and width of a training page in pixels."""
@@ -40,12 +41,20 @@ class _Bounds:
     """Share of the pages with readable digits that have a sketch beside them."""
     cut: float = 0.3
     """Share of pages that are cut, as photographs are."""
+    empty_displays: float = 0.15
+    """Share of the displays that show no digit."""
+    close: float = 0.4
+    """Share of the others that are cut closely around one digit, beside parts of its neighbours."""
 
 
 _BOUNDS = _Bounds()
 
 MIN_VISIBLE = 0.75
 """Least share of a digit inside the page; one that is cut off further is left out of the loss."""
+DISPLAYS = 0.14
+"""Share of pages that show a display or a counter."""
+MIN_PART = 0.35
+"""Least share of a digit that the loss leaves out in place of learning that it is none."""
 
 
 @dataclass
@@ -359,13 +368,16 @@ class _Writing:
 
 
 class PageWriter:
-    """Draws pages with the glyphs of a bank."""
+    """Draws pages with the glyphs of a bank, of which the share `displays` shows displays or counters."""
 
-    def __init__(self, bank: GlyphBank) -> None:
+    def __init__(self, bank: GlyphBank, displays: float = DISPLAYS) -> None:
         self._bank = bank
+        self._displays = displays
 
     def draw(self, rng: np.random.Generator) -> Page:
-        """Return a random page: of numbers, of a lone digit, of too large digits, or without a digit."""
+        """Return a random page: of numbers, a lone digit, too large digits, a display, or without a digit."""
+        if rng.random() < self._displays:
+            return self.draw_display(rng, shows_digits=rng.random() >= _BOUNDS.empty_displays)
         writing = _Writing(self._bank, rng)
         kind = rng.random()
         if kind < _BOUNDS.lines:
@@ -381,8 +393,17 @@ class PageWriter:
         page = writing.photograph(is_written=kind < _BOUNDS.sketches)
         return _cut(page, rng) if rng.random() < _BOUNDS.cut else page
 
+    def draw_display(self, rng: np.random.Generator, *, shows_digits: bool) -> Page:
+        """Return a random page of a display or a counter, often cut closely around one digit."""
+        panel = draw_panel(self._bank, PAGE_SHAPE, rng, shows_digits=shows_digits)
+        if panel.marks and rng.random() < _BOUNDS.close:
+            _cut_closely(panel, rng)
+        return _label(panel, capture(panel.levels, rng, is_photo=rng.random() < 0.7))
+
     def draw_sketches(self, rng: np.random.Generator) -> Page:
-        """Return a random page of sketches, or of a scene, without letters that equal digits."""
+        """Return a random page of sketches, a display or a scene, without letters that equal digits."""
+        if rng.random() < self._displays:
+            return self.draw_display(rng, shows_digits=False)
         writing = _Writing(self._bank, rng)
         is_written = rng.random() < 0.8
         if is_written:
@@ -408,6 +429,41 @@ def _cut(page: Page, rng: np.random.Generator) -> Page:
     corners = np.clip(corners - np.array([left, top] * 2, np.float32), 0, [right - left, bottom - top] * 2)
     boxes = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1).astype(np.float32)
     return Page(pixels, boxes, page.classes)
+
+
+def _cut_closely(panel: Panel, rng: np.random.Generator) -> None:
+    """Cut the panel around one digit, which then fills most of it, and pad the rest with the mean."""
+    mark = int(rng.integers(len(panel.marks))) + 1
+    left, top, width, height = cv2.boundingRect((panel.owner == mark).astype(np.uint8))
+    if height < HEIGHTS[0]:
+        return
+    margins = rng.uniform(-0.04, 0.3, 4) * height
+    # A narrow digit leaves more room at its sides.
+    margins[[0, 2]] += max(0.0, 0.45 * height - width) * rng.uniform(0, 1, 2)
+    rows = slice(max(0, int(top - margins[1])), int(top + height + margins[3]) + 1)
+    columns = slice(max(0, int(left - margins[0])), int(left + width + margins[2]) + 1)
+    levels, owner = panel.levels[rows, columns], panel.owner[rows, columns]
+    panel.levels, panel.owner = np.full_like(panel.levels, levels.mean()), np.zeros_like(panel.owner)
+    panel.levels[: levels.shape[0], : levels.shape[1]] = levels
+    panel.owner[: owner.shape[0], : owner.shape[1]] = owner
+
+
+def _label(panel: Panel, pixels: NDArray[np.uint8]) -> Page:
+    """Return the page with the boxes of what a panel shows, from half a digit on for a rolling wheel."""
+    boxes, classes = [], []
+    for index, mark in enumerate(panel.marks, 1):
+        own = (panel.owner == index).astype(np.uint8)
+        share = cv2.countNonZero(own) / max(1, mark.area)
+        if share < MIN_PART:
+            continue
+        box = cv2.boundingRect(own)
+        is_visible = share >= (0.5 if panel.is_counter else MIN_VISIBLE)
+        is_readable = mark.label == SIGN or HEIGHTS[0] <= box[3] <= HEIGHTS[1]
+        boxes.append(box)
+        classes.append(mark.label if is_visible and is_readable else -1)
+    # The loss ignores boxes of the class -1 before it learns the others.
+    order = np.argsort(np.array(classes, np.int64) >= 0, kind="stable")
+    return Page(pixels, np.array(boxes, np.float32).reshape(-1, 4)[order], np.array(classes, np.int64)[order])
 
 
 def _digit(rng: np.random.Generator) -> str:

@@ -56,23 +56,28 @@ def photograph(ink: Ink, sheet: Sheet, rng: np.random.Generator) -> NDArray[np.u
     else:
         paper = rng.uniform(170, 255) if rng.random() < 0.75 else rng.uniform(60, 200)
         grain = rng.uniform(0, 6 if is_photo else 2)
-        levels = paper + grain * _noise(ink.shape, rng.uniform(1, 12), rng)
+        levels = paper + grain * noise(ink.shape, rng.uniform(1, 12), rng)
         if rng.random() < 0.12:
-            levels += rng.uniform(4, 25) * _noise(ink.shape, rng.uniform(15, 80), rng)
+            levels += rng.uniform(4, 25) * noise(ink.shape, rng.uniform(15, 80), rng)
     levels = levels * (1 - rng.uniform(0.1, 0.95) * sheet.printed)
     contrast = rng.uniform(0.55, 1) if rng.random() < 0.75 else rng.uniform(0.15, 0.55)
     if rng.random() < 0.2:
-        ink = ink * np.clip(0.85 + rng.uniform(0.1, 0.4) * _noise(ink.shape, rng.uniform(1, 2.5), rng), 0, 1)
+        ink = ink * np.clip(0.85 + rng.uniform(0.1, 0.4) * noise(ink.shape, rng.uniform(1, 2.5), rng), 0, 1)
     levels = levels * (1 - contrast * ink)
     if rng.random() < 0.08:
         # Chalk on a board.
         levels = 255 - levels
+    return capture(levels, rng, is_photo=is_photo)
+
+
+def capture(levels: Levels, rng: np.random.Generator, *, is_photo: bool) -> NDArray[np.uint8]:
+    """Return the grey levels as a camera in some light, or a scanner, sees them."""
     if is_photo:
         levels = _light(levels, rng)
     blur = rng.uniform(0.3, 1.3) if is_photo else rng.uniform(0.2, 0.8)
-    levels = cv2.GaussianBlur(levels, (0, 0), blur)
-    levels = levels + rng.normal(0, rng.uniform(0.5, 6 if is_photo else 3), ink.shape)
-    pixels = np.clip(levels, 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(levels, (0, 0), blur)
+    noisy = blurred + rng.normal(0, rng.uniform(0.5, 6 if is_photo else 3), levels.shape)
+    pixels = np.clip(noisy, 0, 255).astype(np.uint8)
     if rng.random() < 0.1:
         pixels = _lose_resolution(pixels, rng)
     return _compress(pixels, rng) if rng.random() < 0.3 else pixels
@@ -109,7 +114,7 @@ def _light(levels: Levels, rng: np.random.Generator) -> Levels:
             levels = levels * (1 + rng.uniform(-0.25, 0.25) * fold)
     if rng.random() < 0.14:
         table = x * np.cos(3 * angle) + y * np.sin(3 * angle) > rng.uniform(0.6, 1.1)
-        levels = np.where(table, rng.uniform(20, 160) + 8 * _noise(levels.shape, 3, rng), levels)
+        levels = np.where(table, rng.uniform(20, 160) + 8 * noise(levels.shape, 3, rng), levels)
     return np.asarray(levels, np.float32)
 
 
@@ -125,7 +130,7 @@ def _compress(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
 
 
-def _noise(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> Levels:
+def noise(shape: tuple[int, ...], size: float, rng: np.random.Generator) -> Levels:
     """Return smooth noise of about `size` pixels, with a standard deviation of 1 or a little less."""
     small = rng.standard_normal((int(shape[0] / size) + 3, int(shape[1] / size) + 3), np.float32)
     return np.asarray(cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC), np.float32)
@@ -190,7 +195,7 @@ def _bricks(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
         for left in np.arange(-width * (rng.random() * 0.2 + shift * (row % 2)), columns, width):
             corner = int(left + width) - joint, int(top + height) - joint
             cv2.rectangle(levels, (int(left), int(top)), corner, base + spread * rng.normal(), -1)
-    return levels + rng.uniform(0, 12) * _noise(shape, rng.uniform(1, 5), rng)
+    return levels + rng.uniform(0, 12) * noise(shape, rng.uniform(1, 5), rng)
 
 
 def _stripes(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
@@ -209,19 +214,19 @@ def _stripes(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
     if rng.random() < 0.4:
         phase = np.maximum(np.sin(phase), np.sin(_waves(shape, rng)))
     return np.asarray(
-        rng.uniform(80, 200) + rng.uniform(10, 70) * np.sin(phase) + 5 * _noise(shape, 2, rng), np.float32
+        rng.uniform(80, 200) + rng.uniform(10, 70) * np.sin(phase) + 5 * noise(shape, 2, rng), np.float32
     )
 
 
 def _blotches(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
     """Draw noise of several sizes, as of stone, leaves, cloth or clouds, soft or with hard edges."""
-    noise = sum(
-        rng.uniform(0.3, 1) * _noise(shape, size, rng)
+    grain = sum(
+        rng.uniform(0.3, 1) * noise(shape, size, rng)
         for size in np.exp(rng.uniform(0, 4, int(rng.integers(1, 4))))
     )
     if rng.random() < 0.4:
-        noise = np.tanh(rng.uniform(1, 8) * (noise - rng.uniform(-1, 1)))
-    return np.asarray(rng.uniform(60, 200) + rng.uniform(5, 60) * noise, np.float32)
+        grain = np.tanh(rng.uniform(1, 8) * (grain - rng.uniform(-1, 1)))
+    return np.asarray(rng.uniform(60, 200) + rng.uniform(5, 60) * grain, np.float32)
 
 
 def _things(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
@@ -248,7 +253,7 @@ def _things(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
         else:
             corners = (center + rng.normal(0, 1, (int(rng.integers(3, 7)), 2)) * size).astype(np.int32)
             cv2.fillPoly(levels, [corners], level, cv2.LINE_AA)
-    return levels + rng.uniform(0, 15) * _noise(shape, rng.uniform(1, 30), rng)
+    return levels + rng.uniform(0, 15) * noise(shape, rng.uniform(1, 30), rng)
 
 
 def _creases(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
@@ -264,7 +269,7 @@ def _creases(shape: tuple[int, ...], rng: np.random.Generator) -> Levels:
         np.asarray(height, np.float32), cv2.CV_32F, 1, 0, ksize=3
     )
     return np.asarray(
-        rng.uniform(150, 235) + rng.uniform(3, 25) * light + 3 * _noise(shape, 2, rng), np.float32
+        rng.uniform(150, 235) + rng.uniform(3, 25) * light + 3 * noise(shape, 2, rng), np.float32
     )
 
 
