@@ -1,6 +1,7 @@
 """Publication: the names of models, and the steps after it."""
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 from functools import partial
@@ -142,4 +143,20 @@ def test_check_of_an_invalid_models_folder_raises_artifact_error(target: Target)
         replace(target, models=ModelsFolder(Path("models/digits"))).check(DIGITS)
     target.models.config_path.write_text("model_config_list {")
     with pytest.raises(ArtifactError, match=r"models/models\.config: invalid configuration"):
+        target.check(DIGITS)
+
+
+def test_check_compares_the_room_with_the_latest_version_or_else_the_weights(
+    target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", Mock(return_value=Mock(free=3 * 2**20)))
+    target.check(DIGITS, parameters=2**18)
+    with pytest.raises(OSError, match=r"; 4\.0 MiB are needed, and 3\.0 MiB are free$"):
+        target.check(DIGITS, parameters=2**20)
+    publish(target)
+    target.check(DIGITS, parameters=2**20)
+    weights = Path("models/digits/1/weights")
+    weights.touch()
+    os.truncate(weights, 4 * 2**20)
+    with pytest.raises(OSError, match=r"^models can't be written: .*; 4\.0 MiB are needed"):
         target.check(DIGITS)

@@ -193,7 +193,7 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         model = classifier.adapt(network, task, convention)
     low, high = task.range
     click.echo(f"Input: {classifier.format_shape(task.shape)}, black is {low:g} and white {high:g}")
-    target.check(task)
+    target.check(task, model.count_params())
     if run.report:
         check_writable(run.report)
     test = _load_test_pictures(run.data, task, target.gate.force)

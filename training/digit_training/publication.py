@@ -19,6 +19,7 @@ from digit_training.quality_gate import QualityGate
 
 _LISTED_LABELS = 10
 """Most labels of a task in a message."""
+_PARAMETER_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ class Target:
         found = Path(os.environ.get("DIGITS_MODELS") or "models")
         return [] if self.models.root == found else ["--models", str(self.models.root)]
 
-    def check(self, task: TaskCard) -> None:
+    def check(self, task: TaskCard, parameters: int = 0) -> None:
         """Raise CardError if the model of the card's name has other labels, or another kind of task.
 
         Raise ArtifactError if the models folder or its models.config is invalid, OSError if it can't be
-        written.
+        written; see check_writable.
         """
-        self.check_writable(task.name)
+        self.check_writable(task.name, parameters)
         self.models.names()
         self.models.read_config()
         for version in self.models.versions(task.name).values():
@@ -55,12 +56,17 @@ class Target:
                         "name has one task, so publish it under another (digits export --rename NAME)"
                     )
 
-    def check_writable(self, name: str) -> None:
-        """Raise OSError if no version of the model can be written."""
+    def check_writable(self, name: str, parameters: int = 0) -> None:
+        """Raise OSError if no version of the model can be written that is as large as the latest.
+
+        The first one is as large as the weights of a network with so many parameters.
+        """
         root = self.models.root
-        check_writable(root)
+        latest = next(iter(self.models.versions(name).values()), None)
+        needed = latest.size() if latest else parameters * _PARAMETER_BYTES
+        check_writable(root, needed)
         if (root / name).exists():
-            check_writable(root / name)
+            check_writable(root / name, needed)
 
     def publish(self, name: str, write: Callable[[Path], None], report: Callable[[str], object]) -> None:
         """Publish the version that `write` writes, and promote it or report the next steps.

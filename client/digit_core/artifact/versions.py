@@ -1,5 +1,6 @@
 """Versions on disk: the folders `<models>/<name>/<number>/`, each a SavedModel with its model card."""
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ SUMS = "assets.extra/SHA256SUMS"
 STAGING_PREFIX = ".publishing-"
 _REMOVED_PREFIX = ".removing-"
 _PROBE_BYTES = 2**20
+_NO_SPACE = os.strerror(errno.ENOSPC)
 _MAX_DIGITS = 18
 """Digits of the largest number: the model server's API has 64 bits for it."""
 
@@ -118,8 +120,13 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
             fsync(path)
         number = max(list_versions(folder), default=0) + 1
         version = Version(folder.name, number, staging.rename(folder / str(number)))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(staging, ignore_errors=True)
+        # TensorFlow has exceptions of its own for a full disk; their message has the system's words, too.
+        if _NO_SPACE in str(error):
+            free = _mebibytes(shutil.disk_usage(folder).free)
+            missing = f"a version needs more than the {free} that are free"
+            raise OSError(f"{folder} can't be written: {_NO_SPACE}; {missing}") from error
         raise
     fsync(folder)
     return version
@@ -167,12 +174,16 @@ def write_atomically(path: Path, text: str) -> None:
     fsync(path.parent)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, needed: int = 0) -> None:
     """Probe the folder, or the nearest one above it that exists: write a megabyte to disk, and remove it.
 
-    Raise OSError, whose sentence names the folder, if it is read-only or its disk is full.
+    Raise OSError, whose sentence names the folder, if it is read-only, or has no room for `needed` bytes.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    needed, free = max(needed, _PROBE_BYTES), shutil.disk_usage(existing).free
+    if free < needed:
+        missing = f"{_mebibytes(needed)} are needed, and {_mebibytes(free)} are free"
+        raise OSError(f"{folder} can't be written: {_NO_SPACE}; {missing}")
     try:
         with TemporaryFile(dir=existing) as probe:
             # Use random bytes: no file system can compress them.
@@ -181,3 +192,7 @@ def check_writable(folder: Path) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise OSError(f"{folder} can't be written: {error.strerror}") from error
+
+
+def _mebibytes(size: int) -> str:
+    return f"{size / 2**20:,.1f} MiB"

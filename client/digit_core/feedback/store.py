@@ -2,6 +2,7 @@
 
 import random
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from digit_core.feedback.records import WHOLE, Agreement, Record
 from digit_core.feedback.table import (
     REVISION,
+    NoRoomError,
     StoreError,
     is_held_out,
     metadata,
@@ -41,6 +43,9 @@ _LIBPQ_OPTIONS = {
 _PAGE_ROWS = 100
 _ROW_BYTES = 1024
 """Bytes that a record counts for beside its picture: its other columns and its places in the indexes."""
+
+_ROOM_BYTES = 8 * 2**20
+"""Least free space on the disk of an SQLite file: a deletion needs some of it for the journal."""
 
 _columns = pictures.c
 _KEY = ("model", "digest", "caller")
@@ -110,6 +115,7 @@ class FeedbackStore:
         """
         if not records:
             return
+        self._check_room()
         given = [(record, False) for record in records] + [(record, True) for record in known]
         rows = [(self._to_row(record), is_known) for record, is_known in given]
         with self._transaction() as connection:
@@ -165,6 +171,7 @@ class FeedbackStore:
 
     def check(self) -> None:
         """Raise StoreError if the store can't be written, without a change."""
+        self._check_room()
         with self._transaction() as connection:
             connection.execute(sa.delete(pictures).where(sa.false()))
 
@@ -223,6 +230,16 @@ class FeedbackStore:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 connection.execute(sa.text(f"VACUUM FULL {pictures.name}"))
         return count
+
+    def _check_room(self) -> None:
+        """Raise NoRoomError if the disk of an SQLite file is almost full."""
+        with self._translated_errors():
+            free = shutil.disk_usage(self._file.parent).free if self._file else _ROOM_BYTES
+        if free < _ROOM_BYTES:
+            raise NoRoomError(
+                f"the disk of {self._file} has {free / 2**20:.1f} MiB free, and pictures are stored while it "
+                f"has {_ROOM_BYTES / 2**20:.0f} MiB"
+            )
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

@@ -16,6 +16,10 @@ class StoreError(Exception):
     """A store of feedback can't be opened, read or written; the message is one sentence for a terminal."""
 
 
+class NoRoomError(StoreError):
+    """The disk of an SQLite file is almost full."""
+
+
 class UtcDateTime(sa.TypeDecorator[datetime]):
     """Time with a time zone, stored and returned in UTC: SQLite has no time zones."""
 

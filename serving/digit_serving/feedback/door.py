@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from flask import Blueprint
 
 from digit_core.artifact.task_card import TaskCard
+from digit_core.feedback.table import NoRoomError, StoreError
 from digit_serving.feedback import operations, quota
 from digit_serving.feedback import schemas as documents
 from digit_serving.feedback.metrics import FeedbackMetrics
@@ -57,9 +58,12 @@ class Feedback(Feature):
 
     def warnings(self) -> list[str]:
         """Warn of a store that can't be used, or that has little room."""
-        sizes = self._store.ask()
-        if sizes is None:
-            return ["The store of DIGITS_FEEDBACK can't be used: there is no feedback."]
+        try:
+            sizes = self._store.ask()
+        except StoreError as error:
+            # Only the log quotes a database: its errors may name hosts and users.
+            reason = error if isinstance(error, NoRoomError) else "there is no feedback"
+            return [f"The store of DIGITS_FEEDBACK can't be used: {reason}."]
         return quota.warnings(sizes, self._settings.feedback_bytes)
 
     async def close(self) -> None:

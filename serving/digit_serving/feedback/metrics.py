@@ -16,5 +16,7 @@ class FeedbackMetrics:
             *("model", "version"),
         )
         self.dropped = metrics.counter("feedback_dropped", "Pictures of the sample that could not be stored.")
-        about = "Unix time of the latest use of the store, 0 before the first."
+        about = "Unix time of the latest use of the store, or of a worker's start."
         self.written = metrics.gauge("feedback_written_timestamp_seconds", about)
+        # The alert needs a value also of a store that has never worked.
+        self.written.set_to_current_time()

@@ -43,7 +43,7 @@ class WorkerStore:
         self._is_available = True
         """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
-        self._expiry: Future[int] | None = None
+        self._expiry: Future[None] | None = None
         self._check: Future[Mapping[str, int]] | None = None
         self._checked_at = self._sized_at = -math.inf
         self._expiry_at = math.inf
@@ -57,8 +57,13 @@ class WorkerStore:
         """Create the tables in the background, and check the store from now on."""
         if self._expiry is None or self._expiry.done():
             self._expiry_at = time.monotonic()
-            self._expiry = self.submit(lambda store: store.expire(self._days))
+            self._expiry = self.submit(self._expire)
         self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
+
+    def _expire(self, store: FeedbackStore) -> None:
+        """Delete expired samples, which may make room. Raise StoreError if no picture can be stored."""
+        store.expire(self._days)
+        store.check()
 
     def _begin_check(self) -> Future[Mapping[str, int]]:
         """Return the check that is under way or a second old, or else a new one."""
@@ -78,8 +83,8 @@ class WorkerStore:
             self._sizes, self._sized_at = Counter(store.sizes()), time.monotonic()
         return self._sizes
 
-    def ask(self) -> Mapping[str, int] | None:
-        """Return the bytes of each caller, or None while the store can't be used.
+    def ask(self) -> Mapping[str, int]:
+        """Return the bytes of each caller. Raise StoreError while the store can't be used.
 
         Ask the store itself, so that every worker gives the same answer, whoever saw a failure. In code that
         `bridge.run` calls.
@@ -87,14 +92,14 @@ class WorkerStore:
         check = asyncio.shield(asyncio.wrap_future(self._begin_check()))
         try:
             return dict(await_(asyncio.wait_for(check, _PROBE_SECONDS)))
-        except StoreError:
-            return None
         except TimeoutError:
             # A store that is busy answers soon. A deletion that waits shows a hang to the first probe, too.
             is_expiring = self._expiry is not None and not self._expiry.done()
             began_at = min(self._checked_at, self._expiry_at) if is_expiring else self._checked_at
             is_late = time.monotonic() - began_at > _CALL_SECONDS
-            return None if is_late or not self._is_available else dict(self._sizes)
+            if is_late or not self._is_available:
+                raise StoreError("the store does not answer") from None
+            return dict(self._sizes)
 
     def saving(
         self, records: Sequence[Record], known: Sequence[Record] = ()

@@ -1,5 +1,6 @@
 """Versions on disk: numbering, atomic writing, cards, completeness and removal."""
 
+import errno
 import json
 import os
 import shutil
@@ -126,4 +127,24 @@ def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
 def test_check_writable_of_a_full_disk_names_the_folder(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=rf"^{tmp_path}/new can't be written: No space left on device$"):
         check_writable(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_check_writable_without_room_says_what_is_needed_and_free(tmp_path: Path) -> None:
+    message = "No space left on device; 1,073,741,824.0 MiB are needed, and [0-9,.]+ MiB are free"
+    with pytest.raises(OSError, match=f"^{tmp_path}/new can't be written: {message}$"):
+        check_writable(tmp_path / "new", needed=2**50)
+
+
+def test_write_version_on_a_full_disk_leaves_nothing_and_names_the_folder(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "weights").touch()
+        # TensorFlow's exception is no OSError.
+        raise ValueError(f"{folder}/weights; {os.strerror(errno.ENOSPC)}")
+
+    message = (
+        rf"^{tmp_path} can't be written: No space left on device; a version needs more than the .* free$"
+    )
+    with pytest.raises(OSError, match=message):
+        write_version(tmp_path, fill, accept)
     assert list(tmp_path.iterdir()) == []

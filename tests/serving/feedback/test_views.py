@@ -2,12 +2,14 @@
 
 import base64
 import io
+import shutil
 import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -381,6 +383,29 @@ def test_predictions_go_on_while_the_store_cannot_be_opened(start: StartGateway,
     (tmp_path / "missing").mkdir()
     assert give(http, "1").status_code == 200
     assert "warnings" not in http.get("/readyz").get_json()
+
+
+def test_predictions_go_on_while_the_disk_of_the_store_is_full_and_readyz_says_so(
+    start: StartGateway, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_store, "_CHECK_SECONDS", 0.1)
+    name = "digits_feedback_written_timestamp_seconds"
+    http = start()
+    assert give(http, "1").status_code == 200
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", Mock(return_value=Mock(free=2**20)))
+        assert_problem(give(http, "2"), 503, "feedback_unavailable")
+        predict(http)
+        file = sqlite_url.removeprefix("sqlite:///")
+        said = f"the disk of {file} has 1.0 MiB free, and pictures are stored while it has 8 MiB"
+        warnings = [f"The store of DIGITS_FEEDBACK can't be used: {said}."]
+        assert http.get("/readyz").get_json()["warnings"] == warnings
+        # The timestamp stands still, on which the alert is.
+        delta = MetricsDelta(http)
+        time.sleep(0.5)
+        assert delta(name) == 0
+    wait_until(lambda: "warnings" not in http.get("/readyz").get_json())
+    assert give(http, "2").status_code == 200
 
 
 def test_predictions_go_on_while_the_store_is_locked_and_readyz_warns(
