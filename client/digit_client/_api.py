@@ -42,6 +42,7 @@ _STATUS_ERRORS: dict[int, type[ServiceError]] = {
 }
 
 _HINT = "is this the URL of a Digits gateway?"
+_KEY_HINT = "give an API key that it knows, as --api-key, api_key or DIGITS_API_KEY"
 
 _Answer = TypeVar("_Answer")
 
@@ -211,8 +212,8 @@ def _parse_problem(status: int, headers: Mapping[str, str | None], problem: dict
         image_error.status, image_error.request_id = status, request_id
         return image_error
     error_class = _SERVICE_ERRORS.get(code) or _STATUS_ERRORS.get(status, ServiceError)
-    if not code and error_class is ServiceError:
-        message = f"{message.rstrip('.')}: {_HINT}"
+    if not code and (error_class is ServiceError or status == 401):
+        message = f"{message.rstrip('.')}: {_KEY_HINT if status == 401 else _HINT}"
     return error_class(
         message,
         status=status,

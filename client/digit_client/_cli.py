@@ -87,7 +87,21 @@ _shared_options = adding(
 """Argument and options that `predict` and `read` share."""
 
 
-@click.command()
+class _Predict(click.Command):
+    """Command that names `read` for an option that only that one has."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. Raise NoSuchOption with the command that has the option."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if not any(error.option_name in parameter.opts for parameter in read.params):
+                raise
+            message = f"{error.option_name} is an option of `digits read`, which reads numbers."
+            raise click.NoSuchOption(error.option_name, message, ctx=ctx) from error
+
+
+@click.command(cls=_Predict)
 @_shared_options
 @described_options(PredictOptions)
 def predict(**given: Any) -> None:
@@ -123,7 +137,7 @@ def _ask(method: str, make_output: Callable[[str, bool], Output], given: Mapping
     from digit_client import AsyncClient
 
     if None not in (given["version"], given["label"]):
-        raise click.UsageError("--version and --version-label are mutually exclusive")
+        raise click.UsageError("--version and --version-label are mutually exclusive: give one of them")
     options = {name: given[name] for name in given.keys() & _DESCRIBED}
     found = _find_images(given["images"], given["recursive"])
     form = options.get("form")

@@ -62,6 +62,8 @@ class Output:
         """Return the line or row of an image without an answer."""
         # A request's ID helps with an error of the service, not with a broken picture.
         message = error.message if isinstance(error, ImageError) else str(error)
+        if isinstance(error, OSError) and error.strerror:
+            message = f"the file can't be read: {error.strerror}"
         match self.name:
             case "csv":
                 return _format_rows(self.columns, {"image": name, "error": message})

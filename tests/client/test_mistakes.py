@@ -111,7 +111,7 @@ FILES = {
     "photo.heic": "This is HEIC that is damaged: save the picture as JPEG first; ",
     "array.png": "This is an .npy file: load it with numpy.load, and pass the array; ",
     "noise.png": "The data is in no supported image format; supported: PNG, ",
-    "cut.png": "The image file ends early or is damaged.",
+    "cut.png": "The image file ends early or is damaged: copy or download it again.",
 }
 
 
@@ -136,6 +136,8 @@ ARGUMENTS: list[tuple[str, str]] = [
     ("read more", "there is no image at 'more'; its subfolders are read with -r"),
     ("read https://a.test/5.png", "https://a.test/5.png is a URL: download it first"),
     ("read number.png --expct ##", "No such option '--expct'. (Did you mean one of: '--expect'"),
+    ("predict number.png --expect ##", "--expect is an option of `digits read`, which reads numbers."),
+    ("predict number.png --nothing", "No such option '--nothing'."),
     (
         "read number.png --expect @numbers.txt",
         "@numbers.txt: line 3 must have one number, in digits, not '4x'",
@@ -154,7 +156,7 @@ ARGUMENTS: list[tuple[str, str]] = [
     ("read number.png --show a.gif", "--show writes a PNG file: a.png, not a.gif"),
     (f"read {'number.png ' * 257}--show a.png", "--show draws up to 256 readings, not 257"),
     ("read number.png --url localhost:8080", "must begin with http:// or https://, unlike 'localhost:8080'"),
-    ("read number.png --version 1 --version-label stable", "mutually exclusive"),
+    ("read number.png --version 1 --version-label stable", "mutually exclusive: give one of them"),
     ("read number.png --format xml", "'xml' is not one of 'table', 'csv', 'jsonl'"),
     ("raed number.png", "there is no command 'raed'; did you mean `read`? Known: "),
     ("read number.png --form no.toml", "no.toml can't be read: No such file or directory"),
@@ -176,12 +178,12 @@ def test_box_outside_says_the_pictures_size(run: Run, folder: Path) -> None:
 
 def test_missing_file_among_others_is_an_error_in_its_place(run: Run, folder: Path) -> None:
     result = run("read", "number.png", "missing.png", "number.png")
-    assert result.stdout.splitlines()[1].startswith("missing.png: [Errno 2] No such file or directory")
+    assert result.stdout.splitlines()[1] == "missing.png: the file can't be read: No such file or directory"
     assert (result.exit_code, last_line(result)) == (1, "2 read, 1 error")
 
 
 SERVICES: list[tuple[Any, str]] = [
-    (failure(401), "the service answered status 401"),
+    (failure(401), "the service answered status 401: give an API key that it knows, as --api-key, "),
     (
         problem(404, "model_not_found", "There is no such model, version or label."),
         "There is no such model, version or label; the address is ",

@@ -93,6 +93,19 @@ def test_contradiction_of_a_range_that_only_makes_the_network_too_sure(
     assert contradiction(model, with_range(0, 1), examples) == ""
 
 
+def test_contradiction_by_few_answers_that_are_wrong_and_sure() -> None:
+    # The claimed convention has four right answers more, by chance, and each of its six wrong ones is sure.
+    def trial(pixels: tuple[float, float], wrong: int, *losses: tuple[float, float]) -> conventions.Trial:
+        right = np.arange(160) >= wrong
+        raw, matched = (np.where(right, *pair) for pair in losses)
+        return conventions.Trial(pixels, PLAIN, "", right, raw, matched, 0.94)
+
+    sure = trial((0.0, 255.0), 6, (0.0, 9.2), (0.1, 3.3))
+    unsure = trial((0.0, 1.0), 10, (0.05, 1.5), (0.1, 1.1))
+    assert "--range=0,1 150 of 160 pictures" in conventions.contradiction([sure, unsure], 0.7)
+    assert conventions.contradiction([unsure, sure], 0.7) == ""
+
+
 def test_contradiction_of_the_order_of_the_channels_and_of_a_mean_names_them(
     fitted: Callable[..., keras.Model], examples: Examples
 ) -> None:

@@ -3,6 +3,7 @@
 The convention that a card claims is contradicted if another one answers better, beyond chance.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -78,16 +79,21 @@ class Trial:
         """True if the claimed convention answers worse, beyond chance among `count` conventions.
 
         More confidence alone is no better answer: it lowers the log loss of every network whose answers are
-        right, and a temperature gives it to any convention.
+        right, and a temperature gives it to any convention. Likelihood ratio: few answers that are wrong and
+        sure decide the losses, too few for the z-test; if the claimed probabilities were true, those of
+        another convention would be r times as likely in at most one of r tries (Markov's inequality).
         """
         compared = Comparison(self.right, claimed.right)
         if compared.gain > _MIN_GAIN and compared.chance_of_gain < MAX_CHANCE / count:
             return True
-        if compared.gain < 0:
+        if compared.chance_of_loss < MAX_CHANCE:
             return False
         is_as_good = self.matched.mean() <= claimed.matched.mean() + 1e-4
         is_less_sure = self.confidence < claimed.confidence and _are_less(self.losses, claimed.losses)
-        return _are_less(self.matched, claimed.matched) or bool(is_as_good and is_less_sure)
+        log_ratios = (claimed.matched - self.matched).sum(), (claimed.losses - self.losses).sum()
+        is_likelier = min(log_ratios) > math.log(count / MAX_CHANCE)
+        is_better = is_likelier or _are_less(self.matched, claimed.matched)
+        return bool(is_better or (is_as_good and is_less_sure))
 
     def advice(self, claimed: "Trial") -> str:
         """Return how to say this convention, where it differs from the claimed one."""

@@ -8,7 +8,7 @@ import struct
 from digit_core.errors import ImageTooLargeError, NotAnImageError, TruncatedImageError
 from digit_core.inputs import PNG_SIGNATURE
 
-DAMAGED = "the image file ends early or is damaged"
+DAMAGED = "the image file ends early or is damaged: copy or download it again"
 """Message of a file whose parts don't fit together."""
 
 MAX_PARTS = 10_000

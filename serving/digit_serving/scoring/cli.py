@@ -71,10 +71,10 @@ def score(ctx: click.Context, /, **options: Any) -> None:
     failed, 2 for a wrong command, 130 after a stop.
     """
     if options["version"] is not None and options["label"] is not None:
-        raise click.UsageError("--version and --version-label are mutually exclusive")
+        raise click.UsageError("--version and --version-label are mutually exclusive: give one of them")
     given = ctx.get_parameter_source("root") is click.core.ParameterSource.COMMANDLINE
     if options["target"] and given:
-        raise click.UsageError("--models and --model-server are mutually exclusive")
+        raise click.UsageError("--models and --model-server are mutually exclusive: give one of them")
     if options["ray"] and not options["target"]:
         raise click.UsageError("--ray needs --model-server")
     from digit_serving.scoring.job import Job

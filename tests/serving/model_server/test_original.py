@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,28 @@ def test_process_opens_ports_with_model_and_drains_at_sigterm(
     assert server.process.wait(10) == 0
     assert answers == [[2.0], [2.0]]
     assert "Traceback" not in server.log.read_text()
+
+
+def test_memory_of_large_rest_calls_returns_to_the_system(serve: Serve, saved_models: Path) -> None:
+    started = serve(f"--model_base_path={saved_models / 'tf2'}", "--model_name=tf2")
+    row = ",".join(["0.1234567890123456"] * 784)
+    body = f'{{"instances": [{",".join([f"[{row}]"] * 1250)}]}}'
+    assert len(body) > 18_000_000
+    url = f"http://127.0.0.1:{started.rest_port}/v1/models/tf2:predict"
+
+    def post(content: str) -> int:
+        return httpx.post(url, content=content, timeout=60).status_code
+
+    assert post(f'{{"instances": [[{row}]]}}') == 200
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(post, [body] * 16)) == {200}
+    # It falls by 96 to 299 MiB a second later, and never without a return.
+    last = resident(started)
+    started.wait_for(lambda: resident(started) < last - 50)
+
+
+def resident(server: ServerProcess) -> int:
+    """Return the resident memory of a model server in MiB, as `ps` shows it."""
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith("VmRSS:"))
+    return int(line.split()[1]) // 1024

@@ -17,6 +17,7 @@ from digit_serving.scoring.rows import ResultsFolder, Run
 from digit_serving.scoring.scorer import Scorer
 from tests.core.artifact.folders import write_files
 from tests.core.linear_model_server import LinearModelServer
+from tests.processes import free_port
 
 
 @pytest.fixture
@@ -53,14 +54,21 @@ def run(*arguments: object, status: int) -> str:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--version", 1, "--version-label", "stable"), "mutually exclusive"),
-        (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive"),
+        (("--version", 1, "--version-label", "stable"), "mutually exclusive: give one of them"),
+        (("--models", "m", "--model-server", "127.0.0.1:1"), "mutually exclusive: give one of them"),
         (("--ray", "auto"), "--ray needs --model-server"),
         (("--read", "--expect", "@missing.txt"), "'--expect': @missing.txt can't be read: No such file"),
     ],
 )
 def test_score_contradictory_options_are_refused(options: tuple[object, ...], message: str) -> None:
     assert message in run("photos", "--output", "results", *options, status=2)
+
+
+def test_score_names_the_address_without_a_model_server_and_the_way_out(tmp_path: Path) -> None:
+    target = f"127.0.0.1:{free_port()}"
+    said = run(tmp_path, "--output", tmp_path / "results", "--model-server", target, status=1)
+    way_out = "start it, e.g. by `digits up`, or name another address"
+    assert said == f"Error: no model server answers at {target} (Connection refused): {way_out}\n"
 
 
 @pytest.mark.parametrize(
