@@ -123,7 +123,7 @@ def test_predict_many_halves_its_window_under_overload_and_loses_nothing(client:
         with lock:
             most[0] = max(most[0], server.in_flight)
             too_many = server.in_flight > 4
-        time.sleep(0.01)
+        time.sleep(0.03)
         return failure(429)() if too_many else None
 
     server.before = refuse_more_than_four

@@ -115,6 +115,13 @@ def durations(route: str, le: str, *, within: int, of: int, times: int = HOUR) -
     )
 
 
+def mean_seconds(before: float, after: float, each: int = 1200) -> Series:
+    """Return predictions per two minutes that take so long on average, for a day and then for two hours."""
+    name, day = "digits_request_duration_seconds", DAY // 2 - 1
+    sums = counter(f"{name}_sum", (each * before, day), (each * after, HOUR), route=PREDICT)
+    return sums | counter(f"{name}_count", (each, day + HOUR + 1), route=PREDICT)
+
+
 def refusals(route: str, growth: float, times: int = HOUR) -> Series:
     return counter("digits_overload_total", (growth, times), route=route)
 
@@ -336,6 +343,11 @@ CASES = [
         "4.0",
         **THREE_DAYS,
     ),
+    # Within the objective: from 40 to 90 ms, 60 to 100, 10 to 40, and 40 to 90 of a few requests.
+    Case("LatencyDoubles", mean_seconds(0.04, 0.09), {"route": PREDICT}, "90ms", **A_DAY_LATER),
+    Case("LatencyDoubles", mean_seconds(0.06, 0.1), **A_DAY_LATER),
+    Case("LatencyDoubles", mean_seconds(0.01, 0.04), **A_DAY_LATER),
+    Case("LatencyDoubles", mean_seconds(0.04, 0.09, each=40), **A_DAY_LATER),
     # Twenty minutes after an outage that has paged.
     Case(
         "RequestsFail",
@@ -643,6 +655,7 @@ class OrdinaryDays:
             add("digits_key_requests_total", growth, key=key, status="200")
         add("digits_request_duration_seconds_bucket", count - slow, route=PREDICT, le="0.5")
         add("digits_request_duration_seconds_count", count, route=PREDICT)
+        add("digits_request_duration_seconds_sum", count * self._random.uniform(0.03, 0.055), route=PREDICT)
         add("digits_images_total", count - invalid, model="digits", version="1", result="answered")
         add("digits_images_total", invalid, model="digits", version="1", result="no_digit")
         for label in range(10):
