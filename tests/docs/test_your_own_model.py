@@ -1,5 +1,6 @@
 """Commands and code of docs/tutorials/your-own-model.md, run in a copy of docs beside the service."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.e2e
 
 TUTORIAL = (ROOT / "docs" / "tutorials" / "your-own-model.md").read_text()
 GUIDE = (ROOT / "docs" / "how-to" / "bring-a-model.md").read_text()
-FIT, PUBLISH, ASK, LEARN = blocks("sh", TUTORIAL)
+FIT, PUBLISH, ASK, LEARN, SHADOW, PROMOTE, ROLL_BACK = blocks("sh", TUTORIAL)
 PREDICT, GIVE_FEEDBACK = blocks("python", TUTORIAL)
 
 
@@ -21,10 +22,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
     """The copy, after the commands that fit and publish, with its service."""
     folder = tmp_path_factory.mktemp("tutorial")
     feedback = {"DIGITS_FEEDBACK": f"sqlite:///{folder / 'feedback.db'}", "DIGITS_FEEDBACK_OPEN": "1"}
+    shadow = {"DIGITS_SHADOW_LABEL": "canary", "DIGITS_SHADOW_SHARE": "1"}
     copy = Copy(folder, feedback | {"DIGITS_MODELS": str(folder / "models")})
     copy.sh(FIT)
     assert "models/shapes/1" in copy.sh(PUBLISH)
-    with copy.ports.up(folder / "models", **feedback):
+    with copy.ports.up(folder / "models", **feedback, **shadow):
         yield copy
 
 
@@ -50,7 +52,7 @@ def test_complete_card_is_valid() -> None:
     assert (card.shape, card.range) == ((180, 180, 3), (0, 255))
 
 
-def test_corrected_outlines_are_right_in_the_next_version(service: Copy) -> None:
+def test_corrected_outlines_are_right_in_the_next_version_which_can_be_rolled_back(service: Copy) -> None:
     def share_right() -> float:
         with Client(service.ports.url, model="shapes") as client:
             paths = [*(service.folder / "shapes" / "sent").glob("*/*5.jpg")]
@@ -60,5 +62,15 @@ def test_corrected_outlines_are_right_in_the_next_version(service: Copy) -> None
 
     assert share_right() < 0.8
     service.python(GIVE_FEEDBACK)
-    assert "Version 2 is stable.\n" in service.sh(LEARN)
+    assert "models/shapes/2\n" in service.sh(LEARN)
+    assert share_right() < 0.8
+    (disagreeing,) = re.findall(
+        r'agrees="false".*shadow_version="2",version="1"} (.*)\.0\n', service.sh(SHADOW)
+    )
+    assert int(disagreeing) > 0
+    assert "canary 20 %" in (promoted := service.sh(PROMOTE))
+    assert "Version 2 is stable.\n" in promoted
     assert share_right() > 0.9
+    rolled_back = service.sh(ROLL_BACK)
+    assert "Version 1 is stable.\n" in rolled_back
+    assert "still answers" not in rolled_back
