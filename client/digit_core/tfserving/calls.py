@@ -190,10 +190,9 @@ def translate(error: grpc.RpcError, target: str) -> DigitError:
     if is_unreachable(error):
         # The reason is the last part of "…; last error: UNKNOWN: ipv4:…: Failed to connect …: refused".
         reason = str(details).rpartition(": ")[2].rstrip("]")
-        message = (
-            f"no model server answers at {target} ({reason}): start it, e.g. by `digits up`, or name another"
-        )
-        return UnavailableError(f"{message} address", reason=code.name)
+        way_out = "start it, e.g. by `digits up`, or name another address"
+        message = f"the model server at {target} does not answer ({reason}): {way_out}"
+        return UnavailableError(message, reason=code.name)
     # TensorFlow Serving reports an unknown version as NOT_FOUND, an unknown label as INVALID_ARGUMENT.
     if code is grpc.StatusCode.INVALID_ARGUMENT and "servable version label" in (details or ""):
         code = grpc.StatusCode.NOT_FOUND

@@ -68,7 +68,7 @@ def test_score_names_the_address_without_a_model_server_and_the_way_out(tmp_path
     target = f"127.0.0.1:{free_port()}"
     said = run(tmp_path, "--output", tmp_path / "results", "--model-server", target, status=1)
     way_out = "start it, e.g. by `digits up`, or name another address"
-    assert said == f"Error: no model server answers at {target} (Connection refused): {way_out}\n"
+    assert said == f"Error: the model server at {target} does not answer (Connection refused): {way_out}\n"
 
 
 @pytest.mark.parametrize(
