@@ -226,3 +226,8 @@ def adding_request_id(request_id: str) -> Iterator[None]:
     except DigitError as error:
         error.request_id = error.request_id or request_id
         raise
+
+
+def mebibytes(size: int) -> str:
+    """Return a number of bytes as messages say it, such as `4.2 MiB`."""
+    return f"{size / 2**20:,.1f} MiB"

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from digit_core.artifact.task_card import DIGITS, TaskCard, TaskCardError
+from digit_core.errors import mebibytes
 
 SUMS = "assets.extra/SHA256SUMS"
 """File with the checksums of a version's other files at its publication, as `sha256sum` reads it."""
@@ -124,7 +125,7 @@ def write_version(folder: Path, write: Callable[[Path], None], verify: Callable[
         shutil.rmtree(staging, ignore_errors=True)
         # TensorFlow has exceptions of its own for a full disk; their message has the system's words, too.
         if _NO_SPACE in str(error):
-            free = _mebibytes(shutil.disk_usage(folder).free)
+            free = mebibytes(shutil.disk_usage(folder).free)
             missing = f"a version needs more than the {free} that are free"
             raise OSError(f"{folder} can't be written: {_NO_SPACE}; {missing}") from error
         raise
@@ -182,7 +183,7 @@ def check_writable(folder: Path, needed: int = 0) -> None:
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     needed, free = max(needed, _PROBE_BYTES), shutil.disk_usage(existing).free
     if free < needed:
-        missing = f"{_mebibytes(needed)} are needed, and {_mebibytes(free)} are free"
+        missing = f"{mebibytes(needed)} are needed, and {mebibytes(free)} are free"
         raise OSError(f"{folder} can't be written: {_NO_SPACE}; {missing}")
     try:
         with TemporaryFile(dir=existing) as probe:
@@ -192,7 +193,3 @@ def check_writable(folder: Path, needed: int = 0) -> None:
             os.fsync(probe.fileno())
     except OSError as error:
         raise OSError(f"{folder} can't be written: {error.strerror}") from error
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from digit_core.errors import mebibytes
 from digit_core.feedback.records import WHOLE, Agreement, Record
 from digit_core.feedback.table import (
     REVISION,
@@ -237,7 +238,7 @@ class FeedbackStore:
             free = shutil.disk_usage(self._file.parent).free if self._file else _ROOM_BYTES
         if free < _ROOM_BYTES:
             raise NoRoomError(
-                f"the disk of {self._file} has {free / 2**20:.1f} MiB free, and pictures are stored while it "
+                f"the disk of {self._file} has {mebibytes(free)} free, and pictures are stored while it "
                 f"has {_ROOM_BYTES / 2**20:.0f} MiB"
             )
 

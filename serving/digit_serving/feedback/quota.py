@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from digit_core.errors import mebibytes
+
 _WARNED_SHARE = 0.9
 _WAY_OUT = "`digits feedback delete` makes room, or raise DIGITS_FEEDBACK_BYTES"
 
@@ -20,7 +22,7 @@ def refusal(caller: str, most: int) -> str:
     """Return the sentence for a caller who may take no more."""
     whose = "those of an API key" if caller else "its pictures"
     return (
-        f"The store of feedback has no room for the picture: {whose} may take {_mebibytes(most)}. "
+        f"The store of feedback has no room for the picture: {whose} may take {mebibytes(most)}. "
         f"Ask the operator: {_WAY_OUT}."
     )
 
@@ -32,12 +34,8 @@ def warnings(sizes: Mapping[str, int], quota: int) -> list[str]:
     if not full:
         return []
     fullest = max(full, key=lambda caller: sizes[caller])
-    whose, taken = "An API key's pictures" if fullest else "The pictures", _mebibytes(sizes[fullest])
+    whose, taken = "An API key's pictures" if fullest else "The pictures", mebibytes(sizes[fullest])
     return [
-        f"{whose} take {taken} of the {_mebibytes(limits[fullest])} that they may take in the store of "
+        f"{whose} take {taken} of the {mebibytes(limits[fullest])} that they may take in the store of "
         f"DIGITS_FEEDBACK: {_WAY_OUT}."
     ]
-
-
-def _mebibytes(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from digit_core.reading.peaks import SIGN
 from digit_training.drawing.displays import ALL, Face
 from digit_training.drawing.synthetic import draw_text
-from digit_training.reader.handwriting import GlyphBank, Ink, pick, transform
+from digit_training.reader.handwriting import GlyphBank, Ink, paste, pick, transform
 from digit_training.reader.surfaces import Levels, noise
 
 _HEIGHTS = (12.0, 40.0, 62.0)
@@ -40,16 +40,11 @@ class Panel:
 
     def put(self, ink: Ink, canvas: Ink, left: float, top: float, label: int | None = None) -> None:
         """Put ink on a canvas, which may lie outside in part; with a label, it owns its pixels."""
-        x, y = round(left), round(top)
-        rows, columns = canvas.shape
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + ink.shape[1], columns), min(y + ink.shape[0], rows)
-        if x1 <= x0 or y1 <= y0:
-            return
-        part, area = ink[y0 - y : y1 - y, x0 - x : x1 - x], (slice(y0, y1), slice(x0, x1))
-        np.maximum(canvas[area], part, out=canvas[area])
-        if label is not None:
+        pasted = paste(ink, canvas, left, top)
+        if pasted and label is not None:
+            area, part = pasted
             self.marks.append(Mark(label, int((ink > _IS_INK).sum())))
-            self.owner[area][part > _IS_INK] = len(self.marks)
+            self.owner[area][ink[part] > _IS_INK] = len(self.marks)
 
     def tilt(self, rng: np.random.Generator) -> None:
         """Turn the panel by up to ten degrees, and look at it from one side."""

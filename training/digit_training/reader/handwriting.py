@@ -29,6 +29,7 @@ from digit_training.drawing.synthetic import (
 T = TypeVar("T")
 
 Ink = NDArray[np.float32]
+_Area = tuple[slice, slice]
 """Soft mask, float32 [h, w] in 0..1."""
 Glyph = NDArray[np.uint8]
 """Soft mask, uint8 [h, w]."""
@@ -240,6 +241,21 @@ def transform(
     size = np.ceil(high - low).astype(int) + 2
     affine = np.concatenate((matrix, (1 - low)[:, None]), axis=1)
     return _crop(np.asarray(cv2.warpAffine(ink, affine, size.tolist(), flags=cv2.INTER_LINEAR)))
+
+
+def paste(ink: Ink, canvas: Ink, left: float, top: float) -> tuple[_Area, _Area] | None:
+    """Put ink on a canvas, which may lie outside in part; where both have ink, the stronger stays.
+
+    Return the area of the canvas that it takes, and the part of the ink that is there; None outside of it.
+    """
+    x, y = round(left), round(top)
+    rows, columns = canvas.shape
+    x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + ink.shape[1], columns), min(y + ink.shape[0], rows)
+    if x1 <= x0 or y1 <= y0:
+        return None
+    area, part = np.s_[y0:y1, x0:x1], np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+    np.maximum(canvas[area], ink[part], out=canvas[area])
+    return area, part
 
 
 def thicken(ink: Ink, change: float) -> Ink:

@@ -15,6 +15,7 @@ from digit_training.reader.handwriting import (
     GlyphBank,
     Ink,
     draw_sign,
+    paste,
     pick,
     thicken,
     transform,
@@ -139,18 +140,12 @@ class _Writing:
 
     def put(self, ink: Ink, left: float, top: float, label: int | None) -> None:
         """Put ink at a place, which may lie outside in part; with a label, note its box."""
-        height, width = ink.shape
-        x, y = round(left), round(top)
-        rows, columns = self.ink.shape
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, columns), min(y + height, rows)
-        if x1 <= x0 or y1 <= y0:
+        pasted = paste(ink, self.ink, left, top)
+        if not pasted or label is None:
             return
-        area = self.ink[y0:y1, x0:x1]
-        np.maximum(area, ink[y0 - y : y1 - y, x0 - x : x1 - x], out=area)
-        if label is None:
-            return
-        is_visible = (x1 - x0) * (y1 - y0) >= MIN_VISIBLE * width * height
-        self.boxes.append((x0, y0, x1 - x0, y1 - y0))
+        (rows, columns), part = pasted
+        is_visible = ink[part].size >= MIN_VISIBLE * ink.size
+        self.boxes.append((columns.start, rows.start, columns.stop - columns.start, rows.stop - rows.start))
         self.classes.append(label if is_visible else -1)
 
     def photograph(self, *, is_written: bool) -> Page:
