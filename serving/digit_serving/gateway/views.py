@@ -26,7 +26,7 @@ from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
-from digit_serving.gateway.batching import MAX_CALL_BYTES
+from digit_serving.gateway.batching import MAX_CALL_BYTES, max_answers
 from digit_serving.gateway.door import contained
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.parsing import (
@@ -128,6 +128,9 @@ class Views:
             options = self._parser.options(kind, received, body, context)
             context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
+        if len(body) > (most := max_answers(route.served.card)):
+            labels = f"a model of {len(route.served.card.labels):,} labels"
+            raise TooManyImagesError(f"A request to {labels} may hold {most} images, not {len(body)}.")
         if body.instances:
             body = self._parser.to_inputs(body, route.served.card, context)
         if options.get("box") and (count := options.parts * len(body)) > self._max_digits:
