@@ -44,6 +44,8 @@ from digit_serving.gateway.upstream import default_version
 
 _Result = TypeVar("_Result", Prediction, Reading)
 
+_BYTE_COST = 6
+"""Cost of a byte of a model's input that is compressed to PNG."""
 _ZERO_LEVEL = 128
 """Grey level of the weight 0."""
 _shortest: Any = np.float32
@@ -179,7 +181,10 @@ class Views:
                 documents.append(_describe_failure(context, body, result))
                 continue
             card = ask.route.served.card
-            documents.append(self._work.run(context, 0, describe, result, outcome.inputs, card, options))
+            # Layers are a call, and few values; calls belong to the event loop.
+            has_images = "image" in options["include"] and "layers" not in options["include"]
+            cost = _BYTE_COST * sum(each.size for each in outcome.inputs) if has_images else 0
+            documents.append(self._work.run(context, cost, describe, result, outcome.inputs, card, options))
             results[index] = result
         context.results = [*results.values()]
         for watch in self._answered:
