@@ -14,10 +14,13 @@ SEGMENTS: dict[str, tuple[str, ...]] = {
     "6": ("afgedc", "fgedc"), "7": ("abc", "fabc"), "8": ("abcdefg",), "9": ("abcdfg", "abcfg"),
     "A": ("abcefg",), "C": ("adef",), "E": ("adefg",), "F": ("aefg",), "H": ("bcefg",), "J": ("bcde",),
     "L": ("def",), "P": ("abefg",), "U": ("bcdef",), "c": ("deg",), "d": ("bcdeg",), "h": ("cefg",),
-    "n": ("ceg",), "o": ("cdeg",), "r": ("eg",), "t": ("defg",), "u": ("cde",),
+    "n": ("ceg",), "r": ("eg",), "t": ("defg",), "u": ("cde",),
     "-": ("g",), " ": ("",), ALL: ("abcdefg",),
 }  # fmt: skip
-"""Forms of each character: its segments, clockwise from the top, then the middle one."""
+"""Forms of each character: its segments, clockwise from the top, then the middle one.
+
+A small o is left out: its crop is a 0.
+"""
 LETTERS = "".join(filter(str.isalpha, SEGMENTS))
 DOTS = {
     "0": "0E11111111110E", "1": "040C040404040E", "2": "0E11010204081F", "3": "0E11010601110E",
