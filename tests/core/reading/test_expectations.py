@@ -52,6 +52,13 @@ def texts(expect: Any, check: str | None, symbols: str) -> dict[str, int]:
         ("##/##/####", "17052024", "17/05/2024", 2),
         ("##/##/####", "1s7s05s2024", "17/05/2024", 1),
         ("####", "1s234", "1234", 0),
+        ("##%", "87s", "87%", 0),
+        ("##%", "8796", "87%", 0),
+        ("##%", "879", "87%", 0),
+        ("##%", "87", "87%", 1),
+        ("100%", "10000", "100%", 0),
+        ("(0##) ####", "103415678", "(034) 5678", 0),
+        ("(0##) ####", "s034s5678", "(034) 5678", 0),
     ],
 )
 def test_expectation_fitting_symbols_have_its_text_and_missed_signs_are_counted(
@@ -65,6 +72,8 @@ def test_expectation_fitting_symbols_have_its_text_and_missed_signs_are_counted(
     ("expect", "misfits"),
     [
         ("####", ("123", "12345", "")),
+        ("##%", ("8", "87960")),
+        ("(0##)", ("20342",)),
         ("#{4,6}", ("123",)),
         ("20##", ("1926",)),
         ("date", ("32s1s24", "2023s02s29", "31s06s1954", "13s13s2000", "2s9s7178", "1s1s1899", "1s1s2101")),
@@ -86,6 +95,7 @@ def test_expectation_symbols_that_do_not_fit_have_no_text(expect: Any, misfits: 
         ("#{6}", None, "12 3456", "12345"),
         ("date", None, "2/12/2026", "32/12/2026"),
         (["0012", "123"], None, "0012", "12"),
+        ("##%", None, "87%", "8796"),
     ],
 )
 def test_fits_text_by_its_digits(expect: Any, check: str | None, right: str, wrong: str) -> None:
@@ -119,6 +129,7 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         ("#{3,2}", None, r"character 1 of the pattern: '#\{3,2\}' allows no number of digits"),
         ("##|#{0}", None, r"character 4 of the pattern: '#\{0\}' allows no number of digits"),
         ("##|//", None, "alternative 2 of the pattern has no digit"),
+        ("(%)", None, "alternative 1 of the pattern has no digit"),
         ("#{0,1} " * 28, None, "1,652 steps from a digit or sign to the next; it may have 500. Use fewer"),
         ("|".join(["#{0,64}"] * 16), None, "1,040 steps"),
         (f"#{{{10**9}}}", "luhn", "1,000,000,001 steps"),
@@ -128,8 +139,13 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         ("DD.MM.YYYY", None, r"write date or ##\.##\.#### instead"),
         ("datum", None, r"write date instead"),
         ("students.txt", None, "valid numbers is @students.txt on the command line, and a list elsewhere"),
-        ("####", "48210..", "no number of the pattern #### passes the check; its numbers are 0 to 9999"),
-        ("2##|3##", "..199", "its numbers are 200 to 299, 300 to 399"),
+        (
+            "####",
+            "48210..",
+            "no number of the pattern #### passes the check; its numbers are 0 to 9999; write ##### instead",
+        ),
+        ("2##|3##", "..199", "its numbers are 200 to 299, 300 to 399$"),
+        ("2#%", "100..", "its numbers are 20 to 29; write ### instead"),
         (["12", "1a"], None, "number 2 of the list"),
         (["12", ""], None, "number 2 of the list"),
         (["12", 13], None, "number 2 of the list"),
@@ -172,6 +188,7 @@ def test_expectation_of_many_numbers_takes_no_tree() -> None:
         ("####", None, 5, 0),
         ("20##|2###", None, 4, 0.11),
         ("####", "luhn", 4, 0.1),
+        ("##%", None, 2, 1),
         ("####", "1000..1999", 4, 0.1),
         (None, "mod97", 9, 1 / 97),
         (["0012", "0013", "123"], None, 4, 2e-4),
