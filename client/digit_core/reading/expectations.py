@@ -323,6 +323,8 @@ def fits(text: str, expectation: Expectation) -> bool:
 def _pattern(text: str, check: _Check) -> _Pattern:
     if not text:
         raise ValueError("the pattern is empty; in a URL, write %23 for #")
+    if re.fullmatch(r"\d{4,}(,\d{4,})+", text):
+        raise ValueError(f"several valid numbers are a list, or a pattern: {text.replace(',', '|')}")
     alternatives: list[list[_Token]] = [[]]
     place = 0
     while place < len(text):
@@ -368,7 +370,9 @@ def _meant(text: str) -> str:
     if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
         return f"write {close[0]} instead"
     if re.search(r"\.(csv|txt)$", text):
-        return f"a file of valid numbers is @{text} on the command line, and a list elsewhere"
+        return (
+            f"a file of valid numbers is @{text} on the command line, <{text} in curl, and a list elsewhere"
+        )
     pattern = re.sub(r"\\d|\[0-9\]|[DdMmYyNnXx]", "#", text).removeprefix("^").removesuffix("$")
     is_date = {*"dmy"} <= {*text.lower()}
     if not re.fullmatch(r"(#|\{\d+(,\d+)?\}|[0-9 .,:;/|-])+", pattern):
@@ -444,7 +448,8 @@ def _parse_check(check: str | None) -> _Check:
     match = _RANGE.fullmatch(check)
     if not match or not any(match.groups()):
         raise ValueError(
-            f"the check must be one of {', '.join(_CHECKS)}, or a range such as 0..9999, not {check!r}"
+            f"the check must be one of {', '.join(_CHECKS)}, or a range such as 48210.., ..9999 or 0..9999, "
+            f"not {check!r}"
         )
     low, high = int(match[1] or 0), int(match[2]) if match[2] else math.inf
     if high < low:

@@ -138,7 +138,8 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         ("^[0-9]{4,6}$", None, r"write #\{4,6\} instead"),
         ("DD.MM.YYYY", None, r"write date or ##\.##\.#### instead"),
         ("datum", None, r"write date instead"),
-        ("students.txt", None, "valid numbers is @students.txt on the command line, and a list elsewhere"),
+        ("students.txt", None, "@students.txt on the command line, <students.txt in curl, and a list"),
+        ("12345,23456", None, r"a list, or a pattern: 12345\|23456"),
         (
             "####",
             "48210..",
