@@ -138,6 +138,14 @@ def build_info(*values: str, **labels: str) -> Series:
     return up("gateway", *values, name="digits_build_info", **labels)
 
 
+def week(agrees: float, differs: float, each: float) -> Series:
+    """Return agreeing and differing feedback, and answers, a minute of the first day."""
+    found = counter("digits_predictions_total", (each, DAY), model="digits", version="1", label="7")
+    for name, growth in (("true", agrees), ("false", differs)):
+        found |= counter("digits_feedback_total", (growth, DAY), model="digits", version="1", agrees=name)
+    return found
+
+
 def confidence(before: float, after: float) -> Series:
     """Mean confidences of 1,000 images per 10 minutes: `before` for 25 hours, then `after` for 4 hours."""
     sums = counter("digits_confidence_sum", (1000 * before, 149), (1000 * after, 24), model="digits")
@@ -206,6 +214,8 @@ THREE_DAYS: dict[str, Any] = {"minutes": 3 * DAY, "step": 2, "evaluation": 30}
 SIX_WEEKS: dict[str, Any] = {"minutes": 6 * WEEK + 2 * HOUR, "step": 2, "evaluation": 5 * HOUR}
 A_DAY_LATER: dict[str, Any] = {"minutes": DAY + 2 * HOUR, "step": 2, "evaluation": 10}
 EIGHT_DAYS: dict[str, Any] = {"minutes": 8 * DAY, "step": 2, "evaluation": HOUR}
+FIRST_DAY: dict[str, Any] = {"minutes": 2 * HOUR, "step": 2, "evaluation": 10}
+FIRST_HOURS: dict[str, Any] = {"minutes": 5 * HOUR, "step": 10, "evaluation": 10}
 LATER_THAT_DAY: dict[str, Any] = {"minutes": 27 * HOUR, "step": 10, "evaluation": 10}
 LATER: dict[str, Any] = {"minutes": 11 * HOUR - 5, "evaluation": 5}
 # Within a quarter of an hour of the change, and two hours later.
@@ -549,12 +559,26 @@ CASES = [
     Case("Watchdog", {}, {"job": ""}, severity="none"),
     Case("ImagesRefused", images((90, 10, DAY // 2), (60, 40, 90)), DIGITS, "40%", **A_DAY_LATER),
     Case("ImagesRefused", images((60, 40, DAY // 2 + 90)), **A_DAY_LATER),
+    # On the first day, or more than half for long; those of the perceptron, and few.
+    Case("ImagesRefused", images((70, 30, 2 * HOUR)), DIGITS, "30%", **FIRST_DAY),
+    Case("ImagesRefused", images((40, 60, DAY // 2 + 90)), DIGITS, "60%", **A_DAY_LATER),
+    Case("ImagesRefused", images((85, 15, 2 * HOUR)), **FIRST_DAY),
+    Case("ImagesRefused", images((0, 2, 2 * HOUR)), **FIRST_DAY),
     Case("ConfidenceFalls", confidence(0.99, 0.9), DIGITS, "90%", **LATER_THAT_DAY),
     Case("ConfidenceFalls", confidence(0.99, 0.97), **LATER_THAT_DAY),
+    Case("ConfidenceFalls", confidence(0.55, 0.55), DIGITS, "55%", **FIRST_HOURS),
+    Case("ConfidenceFalls", confidence(0.45, 0.45), DIGITS, "45%", **LATER_THAT_DAY),
+    Case("ConfidenceFalls", confidence(0.7, 0.7), **FIRST_HOURS),
+    Case("ConfidenceFalls", confidence(0.55, 0.55), **LATER_THAT_DAY),
     # After a promotion all answers are one label; a probe sends one image all night.
     Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [900], HOUR)), DIGITS, "100%", **LATER),
     Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [10], HOUR)), **LATER),
     Case("LabelsCollapse", labels(([10] * 8 + [900], 10 * HOUR), ([0] * 8 + [900], HOUR)), **LATER),
+    # So it is since the first hour; a probe; and what is usual after a day.
+    Case("LabelsCollapse", labels(([0] * 8 + [60], 2 * HOUR)), DIGITS, "100%"),
+    Case("LabelsCollapse", labels(([0] * 8 + [10], 2 * HOUR))),
+    Case("LabelsCollapse", labels(([1] * 8 + [60], 2 * HOUR))),
+    Case("LabelsCollapse", labels(([0] * 8 + [60], DAY + 3 * HOUR)), minutes=DAY + 2 * HOUR, evaluation=5),
     Case("LabelsDrift", answers([10, 10, 10, 10], [3, 3, 17, 17]), OF_LABEL, "0.61", **SIX_WEEKS),
     # A label that is new, with 5 % of the answers, has the term (0.05 - 0.0001) · ln(0.05 / 0.0001).
     Case("LabelsDrift", answers([10, 9, 0], [10, 9, 1]), OF_LABEL, "0.31", **SIX_WEEKS),
@@ -571,6 +595,9 @@ CASES = [
     Case("ConfidencesDrift", confidences([1, 1, 2, 6, 10], [1, 2, 2, 6, 9]), **SIX_WEEKS),
     Case("FeedbackDisagrees", feedback((8, 2), (6, 4)), DIGITS | {"version": "2"}, "60%", **SIX_WEEKS),
     Case("FeedbackDisagrees", feedback((8, 2), (7, 3)), **SIX_WEEKS),
+    # On the first day, a fifth or a twelfth of all answers are corrected.
+    Case("FeedbackDisagrees", week(1.2, 0.8, each=4), DIGITS | {"version": "1"}, "60%", **LATER),
+    Case("FeedbackDisagrees", week(1.2, 0.8, each=10), **LATER),
     # Fewer than 100 in the last week.
     Case("FeedbackDisagrees", feedback((8, 2), (0, 0.015)), **SIX_WEEKS),
 ]
@@ -662,6 +689,9 @@ class OrdinaryDays:
             add("digits_predictions_total", count // 10, model="digits", version="1", label=str(label))
         for le, share in (("0.5", 0.01), ("0.9", 0.05), ("0.99", 0.15), ("0.999", 0.4), ("+Inf", 1.0)):
             add("digits_confidence_bucket", count * share, model="digits", version="1", le=le)
+        for agrees, share in (("true", 0.02), ("false", 0.01)):
+            corrected = self._few(count, share)
+            add("digits_feedback_total", corrected, model="digits", version="1", agrees=agrees)
         add("digits_confidence_count", count, model="digits", version="1")
         add("digits_confidence_sum", count * self._random.uniform(0.96, 0.98), model="digits", version="1")
         for name, value in (
