@@ -65,7 +65,7 @@ class Option:
                 expected = f"a whole number from {schema['minimum']} to {schema['maximum']}"
             case "string":
                 longest = schema.get("maxLength", math.inf)
-                parsed = _to_text(value if longest == math.inf else _from_whole(value), longest)
+                parsed = _to_text(_from_whole(value) if longest == MAX_PATTERN else value, longest)
                 expected = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
