@@ -12,10 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypedDict, get_type_hints
 
 from digit_core.results import MIN_IS_DIGIT, Box, parse_box
-from digit_core.schema import MAX_BOXES, MAX_FORM_FIELDS, MAX_NUMBERS, MAX_PATTERN
+from digit_core.schema import MAX_BOXES, MAX_FORM_FIELDS, MAX_LABEL, MAX_NUMBERS, MAX_PATTERN
 
 if TYPE_CHECKING:
     from digit_core.reading.expectations import Expectation
@@ -100,6 +101,7 @@ def whole_number(low: int, high: int) -> dict[str, Any]:
 
 _BOOLEANS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False}
 _VERSION = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "format": "int64"}
+_LABEL = {"type": "string", "maxLength": MAX_LABEL}
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 _BOX = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 4, "maxItems": 4}
 _BOXES = {
@@ -147,8 +149,10 @@ def _to_text(value: Any, longest: float) -> str | None:
 
 def _to_names(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
     given = value.split(",") if isinstance(value, str) else value
-    chosen = tuple(given) if isinstance(given, Iterable) else ()
-    return chosen if chosen and all(each in known for each in chosen) else None
+    chosen = [*given] if isinstance(given, Iterable) else []
+    is_known = chosen and all(each in known for each in chosen)
+    # Each name once: every picture looks for it.
+    return tuple(name for name in known if name in chosen) if is_known else None
 
 
 def _to_pattern(value: Any) -> str | list[Any] | None:
@@ -169,10 +173,13 @@ def _to_boxes(value: Any) -> tuple[Box, ...]:
     if len(several) > MAX_BOXES:
         raise ValueError(f"a call has at most {MAX_BOXES:,} boxes, not {len(several):,}")
     texts = [
-        box if isinstance(box, str) or not isinstance(box, Iterable) else ",".join(map(str, box))
+        # A fifth number is one too many; the others, and lists in place of numbers, would take long to write.
+        ",".join("[]" if isinstance(each, list) else str(each) for each in islice(box, 5))
+        if isinstance(box, Iterable) and not isinstance(box, str)
+        else str(box)
         for box in several
     ]
-    return tuple(parse_box(str(text)) for text in texts or [""])
+    return tuple(map(parse_box, texts or [""]))
 
 
 def _to_form(value: Any) -> dict[str, Any] | None:
@@ -205,9 +212,7 @@ class VersionOptions(TypedDict, total=False):
     """Options of all calls for answers."""
 
     version: Annotated[int | None, Option("Version of the model.", _VERSION, metavar="N")]
-    label: Annotated[
-        str | None, Option("Label of a version of the model; excludes `version`.", {"type": "string"})
-    ]
+    label: Annotated[str | None, Option("Label of a version of the model; excludes `version`.", _LABEL)]
     min_is_digit: Annotated[
         float | None,
         Option(

@@ -17,6 +17,8 @@ class Schema:
 
 Share = Annotated[float, Schema(minimum=0, maximum=1)]
 
+MAX_LABEL = 16 * 1024
+"""Longest label of a version, in characters: as long as a head of a request."""
 MAX_PATTERN = 200
 """Longest pattern, in characters."""
 MAX_NUMBERS = 100_000

@@ -148,6 +148,8 @@ class RequestContext:
 
     requested: ModelRef = _NO_MODEL
     """Model that is asked, with the version or the label that the request names, if any."""
+    has_model: bool = False
+    """True once the service is known to have this model: callers may name any."""
     waits: list[Wait] = field(default_factory=list)
     failures: list[tuple[str, str]] = field(default_factory=list)
     """Failed calls: the reason for which the version was asked, or `reader`, and the error's code."""
@@ -187,7 +189,9 @@ class Facts:
     """Facts of a request that has ended, as metrics, log line and span need them."""
 
     def __init__(self, context: RequestContext) -> None:
-        self.context, self.model = context, context.requested.name
+        self.context = context
+        self.model = context.requested.name if context.has_model else ""
+        """Name of the model that is asked, "" unless the service has it."""
         self.seconds = context.ended_at - context.arrived_at
         self.model_server_seconds, queue_seconds = 0.0, context.dequeued_at - context.arrived_at
         for wait in context.waits:

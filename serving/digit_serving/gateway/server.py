@@ -1,10 +1,13 @@
 """Process supervision: gunicorn with uvicorn workers serves the gateway."""
 
+import fcntl
 import gc
 import math
 import os
 import signal
 import socket
+from contextlib import suppress
+from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from typing import Any
@@ -37,7 +40,7 @@ def serve(settings: Settings) -> None:
     gunicorn replaces a worker that dies or hangs, and exits with status 3 if a worker fails to start.
     """
     # prometheus_client reads the variable at import; the folder's files hold each worker's counts.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = mkdtemp(prefix="digits-metrics-")
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_folder())
     _Server(settings).run()
 
 
@@ -104,12 +107,30 @@ class _Worker(UvicornWorker):  # type: ignore[misc]
     def notify(self) -> None:
         super().notify()
         if os.getppid() != self.ppid:
-            # The workers' open files stay usable until they exit.
-            _remove_files()
             signal.raise_signal(signal.SIGTERM)
 
 
-def _remove_files(_: object = None) -> None:
+def _metrics_folder() -> Path:
+    """Create the folder of the files that the workers share, and remove those of killed gateways.
+
+    Workers inherit the lock of their folder by fork, so that it ends with the last of them.
+    """
+    folder = Path(mkdtemp(prefix="digits-metrics-"))
+    fcntl.flock(os.open(folder, os.O_DIRECTORY), fcntl.LOCK_SH)
+    # Only a locked folder gets the suffix: another gateway may start before the lock is held.
+    folder = folder.rename(folder.with_suffix(".locked"))
+    for other in folder.parent.glob("digits-metrics-*.locked"):
+        with suppress(OSError):
+            descriptor = os.open(other, os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                rmtree(other)
+            finally:
+                os.close(descriptor)
+    return folder
+
+
+def _remove_files(_: object) -> None:
     """Remove the files that the workers shared."""
     rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)
 

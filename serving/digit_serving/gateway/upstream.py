@@ -224,6 +224,7 @@ class Upstream:
                 served = await_(self._model_server.served(model, deadline=context.deadline))
             except DigitError as error:
                 raise self._failure(context, reason, model, error) from error.__cause__
+        context.has_model = True
         return Route(reason, served, model)
 
     def _failure(
@@ -235,6 +236,7 @@ class Upstream:
         """
         is_missing = isinstance(error, ModelNotFoundError)
         found = self._find(context, model.name) if is_missing else []
+        context.has_model |= is_missing or model.name in self._defaults
         context.failures.append((reason, error.code))
         if is_missing and reason == "default":
             return DefaultMissingError(describe_missing(model, found))

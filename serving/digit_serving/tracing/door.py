@@ -20,6 +20,9 @@ from digit_serving.gateway.settings import Settings
 
 _ATTRIBUTES = {"version": "digits.model_version"}
 """Attributes whose names differ from those in the log."""
+_MAX_STATE = 512
+"""Longest `tracestate` that is propagated, as W3C Trace Context recommends: requests that share a call share
+gRPC's limit of metadata, so that a long one of one caller would fail all of them."""
 
 
 class Tracing(Feature, Observer):
@@ -61,6 +64,8 @@ class Tracing(Feature, Observer):
         )
         headers: dict[str, str] = {}
         self._propagator.inject(headers, set_span_in_context(span))
+        if len(headers.get("tracestate", "")) > _MAX_STATE:
+            del headers["tracestate"]
         context.trace = headers
 
     def ended(self, facts: Facts) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -123,13 +123,29 @@ def test_server_metrics_sum_over_workers(stub: StubModelServer) -> None:
 
 
 @pytest.mark.e2e
-def test_server_killed_arbiter_ends_workers_that_leave_no_files(
+def test_server_killed_arbiter_workers_serve_metrics_to_their_end_and_next_start_removes_files(
     stub: StubModelServer, tmp_path: Path
 ) -> None:
-    with gateway_process(stub.target, {"TMPDIR": str(tmp_path)}, workers=2) as gateway:
+    def ask() -> int:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"{gateway.url}/metrics").status_code
+        return 0
+
+    environment = {"TMPDIR": str(tmp_path)}
+    with gateway_process(stub.target, environment, workers=4) as gateway, load(ask) as statuses:
         workers = children(gateway.process.pid)
+        wait_until(lambda: 200 in statuses)
         gateway.process.kill()
         wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), seconds=5)
+    assert set(statuses) <= {0, 200}
+    left = {*tmp_path.glob("digits-metrics-*")}
+    with (
+        gateway_process(stub.target, environment) as first,
+        gateway_process(stub.target, environment) as second,
+    ):
+        serving = {*tmp_path.glob("digits-metrics-*")}
+        assert (len(left), len(serving), left & serving) == (1, 2, set())
+        assert all(answers(f"{gateway.url}/metrics") for gateway in (first, second))
     assert list(tmp_path.glob("digits-metrics-*")) == []
 
 

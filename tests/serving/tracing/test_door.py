@@ -207,6 +207,25 @@ def test_span_of_failed_request_has_error_status(
     assert collector.resources[0]["service.name"] == "mine"
 
 
+def test_state_of_a_trace_fails_no_request_that_shares_the_call(
+    stub: StubModelServer, release: threading.Event, trace: Trace, digits: Any
+) -> None:
+    image = to_png(digits.one(7))
+    long = ",".join(f"key{number}={'a' * 240}" for number in range(32))
+    with trace() as http, ThreadPoolExecutor(31) as threads:
+        first = threads.submit(post, http, image, **SAMPLED, tracestate="vendor=1")
+        wait_until(lambda: stub.calls == 1)
+        assert stub.metadata["tracestate"] == "vendor=1"
+        given = {**SAMPLED, "tracestate": long}
+        others = [
+            threads.submit(post, http, image, **given, **{"X-Request-ID": f"{n:0128}"}) for n in range(30)
+        ]
+        time.sleep(0.5)
+        release.set()
+        assert [request.result() for request in (first, *others)] == [200] * 31
+    assert "tracestate" not in stub.metadata
+
+
 def test_span_of_unsampled_request_is_propagated_but_not_exported(
     stub: StubModelServer, collector: Collector, trace: Trace, digits: Any
 ) -> None:

@@ -106,14 +106,21 @@ def test_reading_of_what_could_be_anything_leaves_the_loop_to_others(
     [
         (lambda: as_json(images=encoded(SCRIBBLES), box=[[1, 2, 3, 4]] * 500_000), 400),
         (lambda: as_json(images=encoded(SCRIBBLES), box=list(range(MEBIBYTE))), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), box=[[0] * 2_600_000]), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), form={"a": {"box": [[[0] * 2_600_000, 1, 1, 1]]}}), 400),
         (lambda: as_json(images=encoded(SCRIBBLES), expect=["1"] * 1_500_000), 400),
         (lambda: as_json(images=encoded(SCRIBBLES), expect=["1" * 7 * MEBIBYTE]), 400),
         (lambda: as_json(images=encoded(SCRIBBLES), turn=[[[7] * 1_000_000]]), 400),
         (lambda: as_json(images=encoded(SCRIBBLES), **{"expect" * MEBIBYTE: 1}), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), **{str(number): 1 for number in range(600_000)}), 400),
+        (lambda: as_json(images=encoded(SCRIBBLES), label="a" * 7 * MEBIBYTE), 400),
         (lambda: as_json(images=[1] * 2_000_000), 413),
         (lambda: as_json(instances=[[0.5] * 784] * 256, min_confidence=[0] * 100_000), 400),
     ],
-    ids=["boxes", "a box", "numbers", "a number", "nested", "a name", "pictures", "instances"],
+    ids=[
+        *("boxes", "a box", "numbers of a box", "lists of a box", "numbers", "a number", "nested", "a name"),
+        *("names", "a label", "pictures", "instances"),
+    ],
 )
 def test_options_of_any_size_leave_the_loop_to_others(
     http: FlaskClient, make: Callable[[], bytes], status: int
@@ -131,8 +138,9 @@ def test_options_of_any_size_leave_the_loop_to_others(
         b"--x\r\n\r\n" + b"\r" * 7 * MEBIBYTE,
         b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n1\r\n--x--' % (b"a;" * 3 * MEBIBYTE),
         b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n1\r\n' * 80 + b"--x--",
+        b"--x\r\nContent-Disposition: form-data%s\r\n\r\n1\r\n--x--" % (b";a=b" * 110_000),
     ],
-    ids=["delimiters", "line ends", "a name", "fields"],
+    ids=["delimiters", "line ends", "a name", "fields", "parameters"],
 )
 def test_form_of_any_size_leaves_the_loop_to_others(http: FlaskClient, body: bytes) -> None:
     response, longest = post(http, "/v1/read", body, "multipart/form-data; boundary=x")

@@ -126,6 +126,9 @@ def test_hostile_requests_create_no_time_series(
         stub_http.post(f"/v1/predict?version={number}", data=image)
         stub_http.post(f"/v1/predict?label=label{number}", data=image)
         stub_http.post(f"/v1/predict?model=model{number}", data=image)
+        stub_http.post(
+            f"/v1/predict?model=model{number}", data=npy(np.zeros(9)), content_type="application/x-npy"
+        )
         stub_http.get("/v1/models", headers={"X-Request-ID": f"id-{number}"})
 
     delta = MetricsDelta(stub_http)
@@ -139,6 +142,18 @@ def test_hostile_requests_create_no_time_series(
     assert series() == first
     chosen_by_callers = ("nowhere", "METHOD", "label1", "model1")
     assert not [name for name in first if any(word in name for word in chosen_by_callers)]
+
+
+def test_models_that_callers_name_in_an_outage_create_no_time_series(
+    stub: StubModelServer, start_gateway: StartGateway
+) -> None:
+    stub.answer_card = lambda _request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "")
+    http = start_gateway()
+    delta = MetricsDelta(http)
+    for query in ("", "?model=any", "?model=other"):
+        assert http.post(f"/v1/predict{query}", data=b"").status_code == 503
+    assert delta("digits_model_failures_total", model="digits") == 1
+    assert delta("digits_model_failures_total", model="") == 2
 
 
 def test_build_info_has_versions(stub_http: FlaskClient) -> None:
