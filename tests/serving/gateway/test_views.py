@@ -244,7 +244,7 @@ def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> N
         ("/v1/read", {"expect": ["1024", "10 31"]}, "Field `expect`: number 2 of the list"),
         (
             "/v1/read",
-            {"expect": 1024},
+            {"expect": 10.24},
             "Field `expect`: must be a pattern of at most 200 characters, or a list of texts",
         ),
         ("/v1/read?check=luhn", {"expect": ["1024"]}, "a check goes with a pattern"),
@@ -260,6 +260,7 @@ def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> N
     [
         ({"expect": "####"}, "2743", None),
         ({"expect": "#####"}, "", "unexpected"),
+        ({"expect": "1031\r\n2743\r\n"}, "2743", None),
         ({"expect": ["1031", "2743"]}, "2743", None),
         ({"box": ["200,0,160,160"], "expect": "##"}, "43", None),
     ],
