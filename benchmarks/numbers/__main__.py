@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.numbers.displays import CLOSE_CROPS, DISPLAYS, WORDS
-from benchmarks.numbers.expecting import KNOWN, Expected, misfits, read_expecting
+from benchmarks.numbers.expecting import KNOWN, PATTERNS, Expected, misfits, read_expecting
 from benchmarks.numbers.families import NUMBERS, SINGLES, WITH_SIGNS, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import (
@@ -161,7 +161,24 @@ def _print_expecting(digits: Digits, reader: LocalReader, arguments: argparse.Na
         wrong = sum(each.is_wrong("nothing") for each in answered) / max(1, len(answered))
         _print_row(f"{least:g}", f"{len(answered) / len(every):.1%}", f"{wrong:.1%}")
     sys.stdout.write("\n")
+    if not arguments.family:
+        _print_patterns(digits, reader, arguments)
     _print_forced(digits, reader, arguments, chosen)
+
+
+def _print_patterns(digits: Digits, reader: LocalReader, arguments: argparse.Namespace) -> None:
+    """Print the share of numbers with signs that are read right (wrong) without and with a pattern."""
+    _print_row("numbers with signs", "nothing", "pattern", "pattern", "n")
+    _print_row("---", "---:", "---", "---:", "---:")
+    for family, pattern in PATTERNS:
+        read = []
+        for number in range(arguments.count):
+            file, text = WITH_SIGNS[family](digits, generator(arguments.seed, family, number))
+            readings = {"nothing": reader.read(file), pattern: reader.read(file, parse_expectation(pattern))}
+            read.append(Expected("".join(filter(str.isdigit, text)), readings))
+        nothing, expected, _ = _expected_cells(read, ["nothing", pattern])
+        _print_row(family, nothing, f"`{pattern}`", expected, str(len(read)))
+    sys.stdout.write("\n")
 
 
 def _print_forced(

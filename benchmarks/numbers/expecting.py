@@ -12,6 +12,15 @@ from digit_core.results import Reading
 
 KNOWN = {"dates": "date", "amounts": "amount"}
 """Families of which the caller knows the form, and its name."""
+PATTERNS = [
+    ("times", "##:##|#:##"),
+    ("prices", "amount"),
+    ("prices", "#{1,3}.##"),
+    ("percentages", "##%"),
+    ("percentages", "#{1,2}%|100%"),
+    ("telephones", "(0##) ### ####|0## ### ####"),
+]
+"""Families whose text has signs, and patterns that a caller may give."""
 _AMONG = 1000
 
 

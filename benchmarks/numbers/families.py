@@ -10,7 +10,19 @@ from benchmarks.handwriting.pen import Ink, encircle, rotate, trim, underline
 from benchmarks.numbers import surfaces
 from benchmarks.numbers.fonts import any_font, print_text
 from benchmarks.numbers.surfaces import anywhere, margins, on_paper, pick
-from benchmarks.numbers.writing import Digits, Pen, any_pen, line, number, row, shear, sketch, stack, write
+from benchmarks.numbers.writing import (
+    Digits,
+    Pen,
+    any_pen,
+    arc,
+    line,
+    number,
+    row,
+    shear,
+    sketch,
+    stack,
+    write,
+)
 
 Family = Callable[[Digits, np.random.Generator], tuple[bytes, str]]
 
@@ -207,6 +219,22 @@ def prices(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
     return anywhere(margins(ink, pen.height, rng), None, rng), text
 
 
+def percentages(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
+    """A whole percentage of two digits."""
+    text, pen = f"{rng.integers(10, 100)}%", any_pen(rng, 30, 90)
+    ink = _write_signs(text, digits, pen, rng, gaps=(0.08, 0.25))
+    return anywhere(margins(ink, pen.height, rng), None, rng), text
+
+
+def telephones(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
+    """A telephone number of ten digits in three groups."""
+    first, *others = (number(rng, count, count) for count in (2, 3, 4))
+    text, pen = " ".join((pick(["(0{})", "0{}"], rng).format(first), *others)), any_pen(rng, 28, 70)
+    groups = [_write_signs(group, digits, pen, rng, gaps=(0.08, 0.25)) for group in text.split()]
+    ink = row(groups, (pen.height * rng.uniform(0.5, 0.9, 2)).tolist())
+    return anywhere(margins(ink, pen.height, rng), None, rng), text
+
+
 def at_the_edges(digits: Digits, rng: np.random.Generator) -> tuple[bytes, str]:
     """Ink that touches the picture's edges, or leaves it by up to 4 % on one side."""
     pen = any_pen(rng, 40, 200)
@@ -312,7 +340,9 @@ NUMBERS: dict[str, Family] = {
     )
 }
 
-WITH_SIGNS: dict[str, Family] = {"times": times, "prices": prices}
+WITH_SIGNS: dict[str, Family] = {
+    family.__name__: family for family in (times, prices, percentages, telephones)
+}
 """Numbers whose text has its sign, for callers who expect one."""
 
 SINGLES: dict[str, Family] = {
@@ -381,6 +411,9 @@ def _sign(character: str, pen: Pen, rng: np.random.Generator) -> tuple[Ink, floa
             0.9,
             0.0,
         ),
+        "%": ([arc(0.2, 0.2, 0.16), line(0.8, 0, 0.1, 1), arc(0.75, 0.8, 0.16)], 0.9, 0.0),
+        "(": ([arc(0, 0, 1, 120, 240, 2.2)], 1.15, -0.1),
+        ")": ([arc(0, 0, 1, -60, 60, 2.2)], 1.15, -0.1),
     }[character]
     return sketch(strokes, size * height, pen.width * (1.3 if character == "." else 1), rng), rise * height
 

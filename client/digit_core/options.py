@@ -65,7 +65,7 @@ class Option:
                 expected = f"a whole number from {schema['minimum']} to {schema['maximum']}"
             case "string":
                 longest = schema.get("maxLength", math.inf)
-                parsed = _to_text(value, longest)
+                parsed = _to_text(_from_whole(value) if longest == MAX_PATTERN else value, longest)
                 expected = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
@@ -155,11 +155,21 @@ def _to_names(value: Any, known: Sequence[str]) -> tuple[str, ...] | None:
     return tuple(name for name in known if name in chosen) if is_known else None
 
 
+def _from_whole(value: Any) -> Any:
+    """Return a whole number as a text, which patterns and checks are; others as they are."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def _to_pattern(value: Any) -> str | list[Any] | None:
-    """Return a pattern, or the list of valid numbers. Raise ValueError for a list of another length."""
+    """Return a pattern, or the list of valid numbers, which a text has on several lines.
+
+    Raise ValueError for a list of another length.
+    """
+    if isinstance(value, str) and "\n" in value:
+        value = value.split()
     if isinstance(value, str) or not isinstance(value, Iterable):
-        return _to_text(value, MAX_PATTERN)
-    numbers = [*value]
+        return _to_text(_from_whole(value), MAX_PATTERN)
+    numbers = [*map(_from_whole, value)]
     if not 0 < len(numbers) <= MAX_NUMBERS:
         raise ValueError(f"a list has 1 to {MAX_NUMBERS:,} numbers, not {len(numbers):,}")
     return numbers

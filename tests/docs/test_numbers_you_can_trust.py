@@ -11,7 +11,7 @@ from tests.readme import ROOT, Copy, blocks
 pytestmark = pytest.mark.e2e
 
 TUTORIAL = (ROOT / "docs" / "tutorials" / "numbers-you-can-trust.md").read_text()
-ADD_KEY, METER, DISPLAY, DATE, STUDENTS, LOOK = blocks("sh", TUTORIAL)
+ADD_KEY, METER, DISPLAY, DATE, TIME, SIGNS, STUDENTS, LOOK = blocks("sh", TUTORIAL)
 (ASK,) = blocks("python", TUTORIAL)
 DOUBTFUL = {"1.jpg": "162225", "5.jpg": "373630", "6.jpg": "104900"}
 READ = {"2.jpg": "689953", "3.jpg": "210240", "4.jpg": "777316"}
@@ -35,6 +35,8 @@ def test_tutorial_reads_what_is_expected(service: Copy) -> None:
     assert service.sh(METER).splitlines() == ["3", "4821", "48213"]
     assert service.sh(DISPLAY).splitlines() == ["20734", "207.34", "20734"]
     assert service.sh(DATE).splitlines()[-1] == "3/10/25"
+    assert service.sh(TIME).splitlines() == ["15:54"]
+    assert service.sh(SIGNS).splitlines() == ["549", "54%", "101919357369", "(019) 935 7369"]
     lines = service.sh(STUDENTS).splitlines()
     printed = service.python(ASK).splitlines()
     for line, answer, (name, number) in zip(lines, printed, sorted((READ | DOUBTFUL).items()), strict=True):

@@ -180,6 +180,30 @@ def test_fit_validation_examples_choose_the_epoch_and_calibrate(dataset: Dataset
     assert evaluation.fit_temperature(probabilities, validation.labels) == pytest.approx(1, abs=1e-3)
 
 
+class CopiedCrops:
+    """Crops that are the digits themselves; those beside the validation digits have other labels."""
+
+    def __init__(self, mislabelled: int) -> None:
+        self.mislabelled = mislabelled
+
+    def crop_digits(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        shift = 5 if len(digits) == self.mislabelled else 0
+        return Examples(digits.images[:count], (digits.labels[:count] + shift) % 10)
+
+    def crop_negatives(self, count: int, digits: Examples, rng: np.random.Generator) -> Examples:
+        return digits[:count]
+
+
+def test_fit_validates_on_synthetic_digits_beside_the_held_out_ones(dataset: Dataset) -> None:
+    recipe = replace(FAST, validation_split=1 / 4, synthetic_fraction=0.2)
+    right, wrong = (
+        fit(recipe, TrainingData(dataset.train[:400], CopiedCrops(mislabelled)), 0).history
+        for mislabelled in (0, 100)
+    )
+    assert right["loss"] == wrong["loss"]
+    assert all(np.array(right["val_loss"]) < wrong["val_loss"])
+
+
 def interrupt_after(epochs: int) -> keras.callbacks.Callback:
     """Return a callback that sends SIGINT after `epochs` epochs."""
 

@@ -49,7 +49,7 @@ class TrainingData:
     """Examples that a network learns from."""
 
     examples: Examples
-    """Digits, of which the recipe holds some out for validation."""
+    """Digits, of which the recipe holds some out for validation, and draws others beside each part."""
     crops: CropSource
     """Source of half of the synthetic digits, and of the share CROPPED_NEGATIVES of the negatives."""
     feedback: Examples | None = None
@@ -125,8 +125,8 @@ def fit(
     keras.utils.set_random_seed(seed)
     validation, train = _split(data.examples, recipe.validation_split, seed)
     rng = np.random.default_rng(seed)
-    count = round(recipe.synthetic_fraction * len(train))
-    extra = synthetic.make_digits(count - count // 2, rng) + data.crops.crop_digits(count // 2, train, rng)
+    extra = _draw_digits(recipe, train, data.crops, rng)
+    judging = validation + _draw_digits(recipe, validation, data.crops, rng)
     model = recipe.build()
     has_two_outputs = models.has_is_digit(model)
     negative_count = round(recipe.negative_fraction * len(train)) if has_two_outputs else 0
@@ -147,14 +147,14 @@ def fit(
         targets, *weights = fit_targets(mixed.labels, has_two_outputs)
         inputs = {"x": mixed.pixels, "y": targets, "batch_size": recipe.batch_size}
         inputs["sample_weight"] = weights[0] if weights else None
-    validation_data = (validation.pixels, *fit_targets(validation.labels, has_two_outputs))
+    validation_data = (judging.pixels, *fit_targets(judging.labels, has_two_outputs))
     started = time.perf_counter()
     with suppress(KeyboardInterrupt), defer_interrupt() as interrupt:
         model.summary()
         model.fit(
             **inputs,
             epochs=recipe.epochs,
-            validation_data=validation_data if len(validation) else None,
+            validation_data=validation_data if len(judging) else None,
             validation_batch_size=500,
             callbacks=[best_weights, history, *callbacks, *followers, interrupt],
             verbose=verbosity(),
@@ -246,6 +246,16 @@ def _split(examples: Examples, validation_split: float, seed: int) -> tuple[Exam
         return examples[:0], examples
     order = np.random.default_rng(seed).permutation(len(examples))
     return examples[order[:count]], examples[order[count:]]
+
+
+def _draw_digits(recipe: Recipe, digits: Examples, crops: CropSource, rng: np.random.Generator) -> Examples:
+    """Return the synthetic digits beside these: half alone, half cropped from pages as in serving.
+
+    Those beside the validation examples let the best epoch be one that knows them: on MNIST alone, which the
+    start of a continued fit knows already, the first epoch is the best.
+    """
+    count = round(recipe.synthetic_fraction * len(digits))
+    return synthetic.make_digits(count - count // 2, rng) + crops.crop_digits(count // 2, digits, rng)
 
 
 def _compile(model: keras.Model, recipe: Recipe, examples: int) -> None:

@@ -24,7 +24,7 @@ class Seen(TypedDict):
     """Presentation of a whole reading to a person who labels it."""
 
     boxes: list[Box]
-    """Boxes of the digits in the record's picture."""
+    """Boxes of the digits in the record's picture, none of a refused reading."""
     candidates: list[str]
     """Texts that the picture may show, without probabilities; empty if there is only one."""
 

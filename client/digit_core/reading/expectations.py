@@ -90,8 +90,9 @@ class _Check(NamedTuple):
     share: Callable[[int], float]
     """Share of the strings of so many digits that pass."""
     takes_signs: bool = False
-    accepts_range: Callable[[int, int], bool] | None = None
-    """Tells if a number between two passes; None if one always may."""
+    low: int = 0
+    high: float = math.inf
+    """Bounds of the numbers that pass."""
 
 
 class _Token(NamedTuple):
@@ -102,6 +103,11 @@ class _Token(NamedTuple):
     least: int = 1
     most: int | None = 1
     """None if there may be any number."""
+
+    @property
+    def digits(self) -> frozenset[int]:
+        """Digits of the number that fit: none of a sign's, which may look like them."""
+        return frozenset() if SIGN in self.symbols else self.symbols
 
 
 class _Position(NamedTuple):
@@ -177,8 +183,8 @@ class _Pattern:
                 if place.token < len(tokens) and symbol in tokens[place.token].symbols:
                     token = tokens[place.token]
                     taken = place.taken + 1 if token.most else min(place.taken + 1, token.least)
-                    written = text + (token.text if symbol == SIGN else str(symbol))
-                    arcs.append((place._replace(taken=taken), written, missed))
+                    added = str(symbol) if token.digits else "" if place.taken else token.text
+                    arcs.append((place._replace(taken=taken), text + added, missed))
         return arcs
 
     @cached_property
@@ -309,13 +315,16 @@ def fits(text: str, expectation: Expectation) -> bool:
     """Return True if the digits of a text are as expected; signs don't count."""
     states = {expectation.start}
     for digit in filter(str.isdecimal, text):
-        states = {step.state for state in states for step in expectation.steps(state, int(digit))}
+        steps = (step for state in states for step in expectation.steps(state, int(digit)))
+        states = {step.state for step in steps if step.text.endswith(digit)}
     return any(expectation.end(state) for state in states)
 
 
 def _pattern(text: str, check: _Check) -> _Pattern:
     if not text:
         raise ValueError("the pattern is empty; in a URL, write %23 for #")
+    if re.fullmatch(r"\d{4,}(,\d{4,})+", text):
+        raise ValueError(f"several valid numbers are a list, or a pattern: {text.replace(',', '|')}")
     alternatives: list[list[_Token]] = [[]]
     place = 0
     while place < len(text):
@@ -338,16 +347,21 @@ def _pattern(text: str, check: _Check) -> _Pattern:
         alternatives[-1].append(token)
         place = match.end()
     for number, tokens in enumerate(alternatives, 1):
-        if not any(token.symbols - {SIGN} for token in tokens):
+        if not any(token.digits for token in tokens):
             raise ValueError(f"alternative {number} of the pattern has no digit")
     if (steps := sum(map(_steps, alternatives))) > MAX_STEPS:
         raise ValueError(
             f"the pattern has {steps:,} steps from a digit or sign to the next; it may have {MAX_STEPS}. "
             "Use fewer alternatives, or fewer digits and signs that may be missing"
         )
-    if check.accepts_range and not any(check.accepts_range(*_range(tokens)) for tokens in alternatives):
-        numbers = ", ".join("{} to {}".format(*_range(tokens)) for tokens in alternatives[:3])
-        raise ValueError(f"no number of the pattern {text} passes the check; its numbers are {numbers}")
+    ranges = [*map(_range, alternatives)]
+    if not any(check.low <= most and least <= check.high for least, most in ranges):
+        numbers = ", ".join(f"{least} to {most}" for least, most in ranges[:3])
+        is_short = check.low > max(most for _, most in ranges)
+        way_out = f"; write {'#' * len(str(check.low))} instead" if is_short else ""
+        raise ValueError(
+            f"no number of the pattern {text} passes the check; its numbers are {numbers}{way_out}"
+        )
     return _Pattern(alternatives, check)
 
 
@@ -356,7 +370,9 @@ def _meant(text: str) -> str:
     if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
         return f"write {close[0]} instead"
     if re.search(r"\.(csv|txt)$", text):
-        return f"a file of valid numbers is @{text} on the command line, and a list elsewhere"
+        return (
+            f"a file of valid numbers is @{text} on the command line, <{text} in curl, and a list elsewhere"
+        )
     pattern = re.sub(r"\\d|\[0-9\]|[DdMmYyNnXx]", "#", text).removeprefix("^").removesuffix("$")
     is_date = {*"dmy"} <= {*text.lower()}
     if not re.fullmatch(r"(#|\{\d+(,\d+)?\}|[0-9 .,:;/|-])+", pattern):
@@ -366,7 +382,7 @@ def _meant(text: str) -> str:
 
 def _range(tokens: Sequence[_Token]) -> tuple[int, int]:
     """Return the smallest and the largest number of an alternative, without its signs."""
-    digits = [(sorted(token.symbols - {SIGN}), token) for token in tokens if token.symbols - {SIGN}]
+    digits = [(sorted(token.digits), token) for token in tokens if token.digits]
     smallest = "".join(str(symbols[0]) * token.least for symbols, token in digits)
     largest = "".join(str(symbols[-1]) * (token.most or token.least) for symbols, token in digits)
     return int(smallest or 0), int(largest or 0)
@@ -376,10 +392,10 @@ def _shares_of(tokens: Sequence[_Token]) -> NDArray[np.float64]:
     """Return the shares of the strings of 0 to `_MAX_DIGITS` digits that fit an alternative."""
     shares = np.eye(1, _MAX_DIGITS + 1)[0]
     for token in tokens:
-        if symbols := token.symbols - {SIGN}:
+        if token.digits:
             counts = np.zeros(_MAX_DIGITS + 1)
             most = _MAX_DIGITS if token.most is None else token.most
-            counts[token.least : most + 1] = (len(symbols) / 10) ** token.least
+            counts[token.least : most + 1] = (len(token.digits) / 10) ** token.least
             shares = np.convolve(shares, counts)[: _MAX_DIGITS + 1]
     return np.asarray(shares)
 
@@ -390,20 +406,24 @@ def _steps(tokens: Sequence[_Token]) -> int:
     for token in reversed(tokens):
         steps += (token.most or token.least + 1) * (following + 1)
         # A sign may be missed.
-        following = following + 1 if token.least == 0 or not token.symbols - {SIGN} else 1
+        following = following + 1 if token.least == 0 or not token.digits else 1
     return steps + following
 
 
 _DIGITS = frozenset(range(10))
+_LIKE_DIGITS = {"%": (_DIGITS, 2), "(": (frozenset({1}), 1), ")": (frozenset({1}), 1)}
+"""Signs that the reader may take for digits: which ones, and how many at most."""
 
 
 def _token(match: re.Match[str], place: int) -> _Token:
     least, comma, most, character = match.groups()
     if character == " ":
         return _Token(frozenset(), " ")
+    if character is not None and character.isdigit():
+        return _Token(frozenset({int(character)}), character)
     if character is not None:
-        symbol = int(character) if character.isdigit() else SIGN
-        return _Token(frozenset({symbol}), character)
+        digits, most = _LIKE_DIGITS.get(character, (frozenset(), 1))
+        return _Token(digits | {SIGN}, character, most=most)
     low = int(least) if least else 1
     high = int(most) if comma else low
     if not low <= high or not high:
@@ -428,24 +448,25 @@ def _parse_check(check: str | None) -> _Check:
     match = _RANGE.fullmatch(check)
     if not match or not any(match.groups()):
         raise ValueError(
-            f"the check must be one of {', '.join(_CHECKS)}, or a range such as 0..9999, not {check!r}"
+            f"the check must be one of {', '.join(_CHECKS)}, or a range such as 48210.., ..9999 or 0..9999, "
+            f"not {check!r}"
         )
-    low, high = int(match[1] or 0), int(match[2]) if match[2] else None
-    if high is not None and high < low:
+    low, high = int(match[1] or 0), int(match[2]) if match[2] else math.inf
+    if high < low:
         raise ValueError(f"the range {check} holds no number")
     # Larger values are all the same to the check.
-    largest = low if high is None else high + 1
+    largest = low if high == math.inf else high + 1
 
     def share(length: int) -> float:
-        least, most = low, 10**length - 1 if high is None else min(high, 10**length - 1)
-        return float(max(0, most - least + 1) / 10**length)
+        return float(max(0, min(high, 10**length - 1) - low + 1) / 10**length)
 
     return _Check(
         0,
         lambda value, character: min(value * 10 + int(character), largest),
-        lambda value: low <= value and (high is None or value <= high),
+        lambda value: low <= value <= high,
         share,
-        accepts_range=lambda least, most: low <= most and (high is None or least <= high),
+        low=low,
+        high=high,
     )
 
 

@@ -109,7 +109,7 @@ def to_whole(
 
 def _places(boxes: Sequence[Box], place: Box | None) -> list[Box]:
     """Return the boxes in a part where the box around all of them has this place."""
-    if place is None:
+    if place is None or not boxes:
         return []
     left, top, width, height = enclose(boxes)
     across, down = place[2] / width, place[3] / height

@@ -105,7 +105,8 @@ class Sampler(Observer):
                     expected, candidates = part.expectation, result.candidates
                     if expected:
                         candidates = tuple(each for each in candidates if fits(each.text, expected))
-                    whole = to_whole(parts[0], digits, result.confidence, around or (), candidates)
+                    read = around or () if result.digits else ()
+                    whole = to_whole(parts[0], digits, result.confidence, read, candidates)
                     records.append(whole)
             self._store.submit(self._store.saving(records)).result()
             for record in records:

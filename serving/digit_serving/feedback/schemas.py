@@ -113,9 +113,10 @@ class LabellingRecord(TypedDict):
     """Name of the picture: a SHA-256."""
     image: Png
     """The picture, or what is around its boxes."""
+    box: results.Box | None
+    """Part that the label is about, null if it is all of the image."""
     boxes: Sequence[results.Box]
-    """Parts that the label is about, or the part that the call named if nothing was read there; none if it is
-    all of the image."""
+    """Digits that were read there; none if the reading was refused, or if the label is no number."""
     candidates: Sequence[str] | None
     """Numbers that the picture may show, and that the call expected, which don't tell the answer: none if
     there is but one. Null unless the label is a number."""

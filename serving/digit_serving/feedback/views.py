@@ -138,11 +138,8 @@ class FeedbackViews:
                 {
                     "picture": record.digest,
                     "image": base64.b64encode(record.picture).decode(),
-                    "boxes": record.reading["boxes"]
-                    if record.reading
-                    else [record.box]
-                    if record.box
-                    else [],
+                    "box": record.box,
+                    "boxes": record.reading["boxes"] if record.reading else [],
                     "candidates": record.reading and record.reading["candidates"],
                 }
                 for record in records

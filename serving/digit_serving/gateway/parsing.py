@@ -267,7 +267,8 @@ class BodyParser:
         # A part may have no name.
         if others := {str(name or "")[:MAX_QUOTED] for name in files if name != "image"}:
             raise MalformedBodyError(
-                f"The form has a file part named `{min(others)}`; name each picture `image`."
+                f"The form has a file part named `{min(others)}`; name each picture `image`. With curl, a "
+                f"text from a file is `-F '{min(others)}=<FILE'`."
             )
         self._check_count(len(images))
         return [image.read() for image in images], fields

@@ -189,7 +189,8 @@ def test_copied_calls_print_what_the_page_shows(page: Page, tmp_path: Path) -> N
 
 
 def test_picture_to_download_shows_drawing_boxes_answer_and_bars(page: Page, tmp_path: Path) -> None:
-    respond_with_lines(page, "4444", probabilities=[0.88 if digit == 4 else 0.01 for digit in range(10)])
+    numbers = [0.88 if digit == 4 else 0.01 for digit in range(10)]
+    respond_with_lines(page, "4444", probabilities=numbers, is_digit=1)
     page.get_by_role("button", name="Example: 4").click()
     expect(page.locator("#boxes .doubtful")).to_have_text(["4"] * 4)
     with page.expect_download() as download:

@@ -14,6 +14,7 @@ from digit_client import DIGITS, CardInput, TaskCard
 from digit_core.feedback.records import Seen
 from digit_core.feedback.store import FeedbackStore
 from digit_core.images import to_png
+from digit_core.results import Box
 from digit_serving.gateway.auth import KeyFile
 from tests.e2e.page.accessibility import VIEWS, assert_accessible, violations
 from tests.processes import gateway_process, wait_until
@@ -368,12 +369,14 @@ def test_number_of_another_length_is_asked_for_once(
     expect_numbers(labelling, "123")
 
 
+@pytest.mark.parametrize("box", [None, (2, 3, 20, 6)])
 def test_single_digit_of_a_refused_reading_is_asked_for_once(
-    open_labelling: OpenLabelling, labelling: Labelling
+    open_labelling: OpenLabelling, labelling: Labelling, box: Box | None
 ) -> None:
     whole, *_ = sample_reading("17", sent_at=START)
-    labelling.store.save([replace(whole, predicted="", reading=Seen(boxes=[], candidates=[]))])
+    labelling.store.save([replace(whole, box=box, predicted="", reading=Seen(boxes=[], candidates=[]))])
     page = open_labelling()
+    expect(page.locator("#picture i")).to_have_count(1 if box else 0)
     page.keyboard.type("1")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("Press Enter again to store 1.")

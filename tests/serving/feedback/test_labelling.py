@@ -55,8 +55,8 @@ def test_unlabelled_answers_are_shown_without_the_predicted_label(
     document = shown(http, "?limit=6")
     (record,) = [each for each in document["records"] if number_of(each) == 3]
     assert np.array_equal(decode(base64.b64decode(record["image"])), np.full((28, 28), 3))
-    assert record.keys() == {"picture", "image", "boxes", "candidates"}
-    assert (record["boxes"], record["candidates"]) == ([[1, 2, 3, 4]], None)
+    assert record.keys() == {"picture", "image", "box", "boxes", "candidates"}
+    assert (record["box"], record["boxes"], record["candidates"]) == ([1, 2, 3, 4], [], None)
     assert document["unlabelled"] == 6
     assert len(shown(http, "?limit=2")["records"]) == 2
 

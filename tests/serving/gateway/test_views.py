@@ -245,7 +245,7 @@ def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> N
         ("/v1/read", {"expect": ["1024", "10 31"]}, "Field `expect`: number 2 of the list"),
         (
             "/v1/read",
-            {"expect": 1024},
+            {"expect": 10.24},
             "Field `expect`: must be a pattern of at most 200 characters, or a list of texts",
         ),
         ("/v1/read?check=luhn", {"expect": ["1024"]}, "a check goes with a pattern"),
@@ -261,6 +261,7 @@ def test_member_that_is_mistaken_or_not_taken_is_refused(http: FlaskClient) -> N
     [
         ({"expect": "####"}, "2743", None),
         ({"expect": "#####"}, "", "unexpected"),
+        ({"expect": "1031\r\n2743\r\n"}, "2743", None),
         ({"expect": ["1031", "2743"]}, "2743", None),
         ({"box": ["200,0,160,160"], "expect": "##"}, "43", None),
     ],
@@ -396,6 +397,11 @@ def test_without_reader_predicts_and_says_what_reading_needs(
     response = http.post("/v1/read", **form(to_png(number)))
     assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
     assert stub.pages == 2
+    # The alert ReaderMissing counts them.
+    exposition = http.get("/metrics").text
+    lost = 'digits_model_failures_total{asked="reader",code="model_not_found",model="digits"} 2.0'
+    assert lost in exposition
+    assert 'digits_stage_duration_seconds_count{stage="find"} 2.0' in exposition
     stub.reader_error = grpc.StatusCode.INTERNAL
     assert_problem(http.post("/v1/read", **form(to_png(number))), 502, "model_server_error")
 

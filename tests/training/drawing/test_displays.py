@@ -1,7 +1,7 @@
 """Characters of displays: which segments and dots they show."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -16,7 +16,8 @@ DIGITS = "0123456789"
 def test_faces_are_segments_matrices_and_lamps_of_all_forms() -> None:
     assert 10 < sum(face.is_matrix for face in FACES) < 80
     assert 5 < sum(face.lamps > 0 for face in FACES) < 50
-    assert {face.form for face in FACES} == {0, 1, 2, 3}
+    assert {(face.has_bars, face.has_hook) for face in FACES} == {*product((False, True), repeat=2)}
+    assert 0.7 < np.mean([face.has_bars for face in FACES]) < 0.9
 
 
 @pytest.mark.parametrize("face", FACES[:40])
@@ -36,12 +37,16 @@ def test_one_stands_at_the_right_of_its_cell() -> None:
 
 
 def test_forms_add_bars_of_six_and_nine_and_the_hook_of_seven() -> None:
-    face = next(face for face in FACES if not face.dot)
-    areas = [[replace(face, form=form).draw(digit, 60).sum() for digit in "697"] for form in range(4)]
-    assert areas[0][0] > areas[1][0]
-    assert areas[0][1] > areas[1][1]
+    segments = next(face for face in FACES if not face.dot)
+    plain = replace(segments, has_bars=False, has_hook=False)
+    areas = [
+        [face.draw(digit, 60).sum() for digit in "697"]
+        for face in (plain, replace(plain, has_bars=True), replace(plain, has_hook=True))
+    ]
+    assert areas[1][0] > areas[0][0]
+    assert areas[1][1] > areas[0][1]
     assert areas[2][2] > areas[0][2]
-    assert areas[0][2] == areas[1][2]
+    assert (areas[1][2], areas[2][:2]) == (areas[0][2], areas[0][:2])
 
 
 def test_letters_equal_no_digit() -> None:

@@ -57,9 +57,9 @@ def test_boxes_enclose_ink(pages: list[Page]) -> None:
 def test_pages_of_a_seed_change_on_purpose_only(pages: list[Page], writer: PageWriter) -> None:
     """Another page makes other networks of the same commands; replace the figures if it is meant."""
     boxes = np.concatenate([page.boxes for page in pages])
-    assert [len(boxes), *boxes.mean(axis=0)] == pytest.approx([1326, 80.05, 30.98, 20.83, 28.32], abs=0.01)
-    assert np.mean([page.pixels.mean() for page in pages]) == pytest.approx(146.93, abs=0.01)
+    assert [len(boxes), *boxes.mean(axis=0)] == pytest.approx([1335, 80.89, 30.42, 19.31, 26.05], abs=0.01)
+    assert np.mean([page.pixels.mean() for page in pages]) == pytest.approx(141.13, abs=0.01)
     rng = np.random.default_rng(1)
     sketches = [writer.draw_sketches(rng) for _ in range(50)]
     assert not any(len(page.boxes) for page in sketches)
-    assert np.mean([page.pixels.mean() for page in sketches]) == pytest.approx(141.21, abs=0.01)
+    assert np.mean([page.pixels.mean() for page in sketches]) == pytest.approx(109.60, abs=0.01)

@@ -14,10 +14,13 @@ SEGMENTS: dict[str, tuple[str, ...]] = {
     "6": ("afgedc", "fgedc"), "7": ("abc", "fabc"), "8": ("abcdefg",), "9": ("abcdfg", "abcfg"),
     "A": ("abcefg",), "C": ("adef",), "E": ("adefg",), "F": ("aefg",), "H": ("bcefg",), "J": ("bcde",),
     "L": ("def",), "P": ("abefg",), "U": ("bcdef",), "c": ("deg",), "d": ("bcdeg",), "h": ("cefg",),
-    "n": ("ceg",), "o": ("cdeg",), "r": ("eg",), "t": ("defg",), "u": ("cde",),
+    "n": ("ceg",), "r": ("eg",), "t": ("defg",), "u": ("cde",),
     "-": ("g",), " ": ("",), ALL: ("abcdefg",),
 }  # fmt: skip
-"""Forms of each character: its segments, clockwise from the top, then the middle one."""
+"""Forms of each character: its segments, clockwise from the top, then the middle one.
+
+A small o is left out: its crop is a 0.
+"""
 LETTERS = "".join(filter(str.isalpha, SEGMENTS))
 DOTS = {
     "0": "0E11111111110E", "1": "040C040404040E", "2": "0E11010204081F", "3": "0E11010601110E",
@@ -48,8 +51,10 @@ class Face:
     """The same for the middle of the end: 0.5 is a point, 1 is straight."""
     slant: float
     """Pixels to the right per pixel upwards."""
-    form: int
-    """Which form of the characters that have several: a 6 or 9 with its bar, a 7 with its hook."""
+    has_bars: bool
+    """True if 6 and 9 have their bars, which most have: a 6 without is easier, since a 5 has one, too."""
+    has_hook: bool
+    """True if 7 has its hook."""
     dot: float
     """Diameter of a dot or a lamp as a share of the distance between two; 0 for segments of one piece."""
     lamps: int
@@ -69,7 +74,8 @@ class Face:
             outer=float(rng.choice((0.0, 0.5, 1.0)) if rng.random() < 0.7 else rng.uniform(0, 1)),
             tip=float(rng.uniform(0.5, 1.0)),
             slant=float(0 if kind < 0.2 or rng.random() < 0.35 else rng.uniform(0.03, 0.2)),
-            form=int(rng.integers(4)),
+            has_bars=bool(rng.random() < 0.8),
+            has_hook=bool(rng.random() < 0.5),
             dot=float(rng.uniform(0.6, 1.0)) if kind < 0.3 else 0.0,
             lamps=int(rng.integers(3, 7)) if 0.2 <= kind < 0.3 else 0,
             sides=4 if rng.random() < 0.6 else 10,
@@ -108,10 +114,8 @@ class Face:
         left = [(thick / 2, tip), (thick, inner), (thick, end - thick / 2),
                 (thick / 2, end - (self.tip - 0.5) * thick), (0, end - self.outer * thick / 2),
                 (0, outer)]  # fmt: skip
-        forms = SEGMENTS[character]
-        # Bits of the face's form: whether 6 and 9 have their bars, and whether 7 has its hook.
-        bit = self.form & 1 if character in "69" else self.form >> 1
-        for name in forms[bit % len(forms)]:
+        is_second = self.has_hook if character == "7" else not self.has_bars
+        for name in SEGMENTS[character][-1 if is_second else 0]:
             corners = np.array(middle if name == "g" else top if name in "ad" else left)
             if name in "bc":
                 corners[:, 0] = width - corners[:, 0]

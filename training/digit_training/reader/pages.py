@@ -224,7 +224,7 @@ class _Writing:
             return [_digit(self.rng) if sign == "d" else sign for sign in form]
         count = int(self.rng.integers(2, 7)) if self.rng.random() < 0.8 else int(self.rng.integers(1, 12))
         if self.rng.random() < 0.08:
-            return [_digit(self.rng)] * count
+            return [_digit(self.rng) if self.rng.random() < 0.5 else "0"] * count
         return [_digit(self.rng) for _ in range(count)]
 
     def _glyph(self, label: int, hand: _Hand) -> Ink:

@@ -18,8 +18,8 @@ let model;
 let task;
 /** Key of each label, in order; none of more labels than there are keys, which are chosen by name. */
 let keys = [];
-/** Pictures that wait, the current one first: {picture, image, boxes, candidates}, with the name of the picture. Candidates are
- *  numbers, sorted so that their order does not reveal the answer, or null for one of the labels. */
+/** Pictures that wait, the current one first: {picture, image, box, boxes, candidates}, with the name of the picture. Candidates
+ *  are numbers, sorted so that their order does not reveal the answer, or null for one of the labels. */
 let waiting = [];
 let left = 0;
 const skipped = new Set();
@@ -124,7 +124,9 @@ async function show() {
   const side = Math.max(image.naturalWidth, image.naturalHeight);
   const frame = [side, record.candidates ? image.naturalHeight : side];
   find("#picture").style.setProperty("--ratio", frame[0] / frame[1]);
-  find("#picture").replaceChildren(image, ...record.boxes.map((box) => outline(image, frame, box)));
+  const part = record.box ? [record.box] : [];
+  const outlined = record.boxes.length ? record.boxes : part;
+  find("#picture").replaceChildren(image, ...outlined.map((box) => outline(image, frame, box)));
   if (record.candidates || !find("#number").hidden) showLabels(record.candidates);
   find("#pause").hidden = true;
 }
@@ -145,7 +147,7 @@ function lookAgain() {
 
 /** Store the number of the field, or ask once if neither the picture nor a candidate has as many digits.
  *
- * A refused reading of a whole picture has no boxes: a single digit may be a slip there.
+ * A refused reading has no boxes of digits: a single digit may be a slip there.
  */
 function giveNumber() {
   const [{ boxes, candidates }] = waiting;

@@ -5,8 +5,6 @@ const STORAGE_KEY = "digits-key";
 // Retryable statuses. A proxy before the gateway may send them without a problem document.
 const BUSY = "The service is busy.";
 const UNAVAILABLE = "The service is unavailable.";
-// Least measure `is_digit` of what looks like a digit without a doubt: plain strokes have 0.7.
-const LOOKS_LIKE_DIGIT = 0.6;
 const RETRYABLE = { 429: BUSY, 502: UNAVAILABLE, 503: UNAVAILABLE, 504: BUSY };
 
 let openPrompt = null;
@@ -62,15 +60,14 @@ export async function classify(file, selection, signal) {
   return { ...item, ...source, lines: item.refusal ? [] : [{ text: label, answers }], answers, isNumber: false };
 }
 
-/** Add `shares`, the lengths of the bars: the probabilities, and at last the share of no digit, which takes from them only
- *  where it is in doubt that it is one. It is the largest if, and only if, the picture is refused as no digit. */
+/** Add `shares`, the lengths of the bars: the probabilities times `is_digit`, as `min_confidence` weighs them, and at last the
+ *  share of no digit. It is the largest if, and only if, the picture is refused as no digit. */
 function withShares(answer) {
   const { index, probabilities, refusal } = answer;
   // A network without this output refuses by the reader's word, or where nothing is written.
   const { is_digit: isDigit = refusal === "no_digit" ? 0 : 1 } = answer;
   const tie = 1 / (1 + probabilities[index]);
-  const accepted = isDigit < LOOKS_LIKE_DIGIT ? Math.max(isDigit, tie) : 1;
-  const rest = refusal === "no_digit" ? Math.min(isDigit, tie) : accepted;
+  const rest = refusal === "no_digit" ? Math.min(isDigit, tie) : Math.max(isDigit, tie);
   return { ...answer, shares: [...probabilities.map((probability) => probability * rest), 1 - rest] };
 }
 
