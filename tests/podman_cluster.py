@@ -117,10 +117,6 @@ class PodmanCluster:
         name = volume["persistentVolumeClaim"]["claimName"]
         self._podman("volume", "create", "--ignore", name)
         folder = self.volume(name.removeprefix(f"{self.name}-"))
-        for container in containers(template):
-            for mount in container["volumeMounts"]:
-                if mount["name"] == volume["name"]:
-                    (folder / mount.get("subPath", "")).mkdir(exist_ok=True)
         if group := template["spec"]["securityContext"].get("fsGroup"):
             for path in (folder, *folder.iterdir()):
                 shutil.chown(path, group=group)

@@ -142,6 +142,8 @@ def test_notes_name_the_release_that_is_installed() -> None:
     assert "deployment/ours-gateway" in said
     assert "http://ours-gateway.digits" in said
     assert "service/ours-gateway" in said
+    assert "Secret" not in said
+    assert "api-key of the Secret ours-releases;" in notes({"fullnameOverride": "ours", "apiKeys": True})
 
 
 def test_certificate_of_the_model_servers_names_the_service_that_gateways_call() -> None:

@@ -39,6 +39,17 @@ def service(objects: Any, name: str) -> Any:
     return only
 
 
+def test_training_pod_makes_its_own_folders_on_the_volume(installation: Installation) -> None:
+    # The kubelet makes the folder of a subPath as root, and volumes such as NFS ignore fsGroup.
+    for job in of_kind(installation.objects, "Job", "CronJob"):
+        for container in containers(pod(job)):
+            mounts = [mount for mount in container["volumeMounts"] if mount["name"] == "models"]
+            assert mounts == [{"name": "models", "mountPath": "/models"}]
+            assert {"name": "DIGITS_MODELS", "value": "/models"} in container["env"]
+            # Reports go to `runs` of the working directory; the file system of the container is read-only.
+            assert container["name"] == "releases" or container["workingDir"] == "/models"
+
+
 def test_pod_is_restricted(installation: Installation) -> None:
     for template in pods(installation.objects):
         security = template["spec"]["securityContext"]

@@ -37,6 +37,7 @@ from tests.manifests import (
 from tests.readme import ROOT, blocks
 
 RECORDER = '#!/bin/sh\necho "$(basename "$0") $*" >>"$CALLS"\n'
+RUNBOOK = ROOT / "docs" / "how-to" / "runbook.md"
 KINDS = {"job": "Job", "cronjob": "CronJob", "deployment": "Deployment", "service": "Service"}
 # Jobs that commands of the documentation create; KubeRay gives a RayJob a Job of the same name.
 CREATED = {("Job", name) for name in ("publish", "promote-2", "rollback", "restore", "score")}
@@ -98,7 +99,7 @@ def test_helm_command_installs_the_documented_values(folder: Path) -> None:
     (gateway,) = containers(pod(named(objects, "Deployment", "gateway")))
     assert re.search(r"@sha256:\w{64}$", gateway["image"])
     secrets = re.findall(r"create secret generic (\S+)", block)
-    assert secrets == ["gateway-keys", "feedback"]
+    assert secrets == ["releases", "gateway-keys", "feedback"]
 
 
 def test_local_cluster_commands_load_all_local_images(folder: Path) -> None:
@@ -131,6 +132,27 @@ def changed_container(change: str, job: Object) -> Object:
     )
     (container,) = containers(pod(yaml.safe_load(done.stdout)))
     return container
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        block
+        for block in blocks("bash") + blocks("bash", RUNBOOK.read_text())
+        if "logs" in block and "create job" in block
+    ],
+)
+def test_log_of_a_job_is_followed_from_the_start_of_its_container(block: str, folder: Path) -> None:
+    # kubectl logs fails while the container is created, and `wait` for `complete` misses that a Job has failed.
+    kubectl = folder / "bin" / "kubectl"
+    recorder = kubectl.read_text()
+    kubectl.write_text(f'{recorder}case "$*" in *logs*) [ "$(grep -c logs "$CALLS")" = 3 ];; esac\n')
+    try:
+        calls = [call for call in recorded_calls(block, folder) if call[0] == "kubectl"]
+    finally:
+        kubectl.write_text(recorder)
+    assert [call[3] for call in calls if "logs" in call] == ["logs"] * 3
+    assert not any("--for=condition=complete" in call for call in calls)
 
 
 def test_restore_command_makes_the_training_pod_wait() -> None:

@@ -277,6 +277,7 @@ def is_refused(name: str, value: str) -> bool:
         ("training", "DIGITS_MODEL_SERVER", {}),
         ("training", "DIGITS_MODEL_SERVER_CA", {}),
         ("training", "DIGITS_FEEDBACK", {}),
+        ("training", "DIGITS_MODELS", {}),
     ],
 )
 def test_extra_variable_that_the_chart_sets_is_refused(
