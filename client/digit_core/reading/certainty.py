@@ -1,7 +1,7 @@
 """Certainty: the probability that the text of a line is right, from both networks' answers.
 
-Logistic regression on a few features of the line. Its weights are fitted on drawn pages, and travel with the
-reader, so that each version has its own.
+Logistic regression on a few features of the line. Its weights are fitted on drawn pictures, and travel with
+the reader, so that each version has its own.
 """
 
 import numpy as np
