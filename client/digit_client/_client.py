@@ -227,7 +227,9 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
         for image in (batch.images[index - batch.start] for index in batch.indices):
             outcome: Any = image if isinstance(image, Exception) else next(results)
             if not isinstance(outcome, Exception):
-                outcome = self._with_picture(shrunk.to_given(outcome), image)
+                outcome = shrunk.to_given(outcome)
+                if self._settings.get("keep_picture"):
+                    outcome = replace(outcome, picture=read_source(image))
             outcomes.append(outcome)
         return outcomes
 
@@ -277,10 +279,6 @@ class GatewayClient(BaseClient, Generic[_HttpClient]):
                 reason=error.reason,
                 request_id=error.request_id,
             ) from error
-
-    def _with_picture(self, result: Any, picture: Any) -> Any:
-        """Return the result; with `keep_picture`, add its picture, a file or an array."""
-        return replace(result, picture=read_source(picture)) if self._settings.get("keep_picture") else result
 
     async def _call(
         self,

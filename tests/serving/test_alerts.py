@@ -235,6 +235,14 @@ def failures(*phases: tuple[float, int], asked: str = "default", code: str = "mo
     return counter("digits_model_failures_total", *phases, model="digits", asked=asked, code=code)
 
 
+def searches(*phases: tuple[float, int]) -> Series:
+    """Return searches of the reader for digits."""
+    return counter("digits_stage_duration_seconds_count", *phases, stage="find")
+
+
+missing_reader = partial(failures, asked="reader", code="model_not_found")
+
+
 def images(*phases: tuple[float, float, int]) -> Series:
     """Return images per two minutes: so many answered and so many refused, for so many values."""
     yes, no = ([(phase[index], phase[2]) for phase in phases] for index in (0, 1))
@@ -400,6 +408,10 @@ CASES = [
         requests(PREDICT, s404=100) | failures((100, HOUR), asked="named", code="model_not_found"),
     ),
     Case("ModelServerFails", requests(PREDICT, each=100) | failures(*SHORT), minutes=9),
+    # The reader is gone after half an hour; for a minute; there was none, and nobody expects it.
+    Case("ReaderMissing", searches((100, 29), (100, 30)) | missing_reader((0, 29), (100, 30)), {}),
+    Case("ReaderMissing", searches((100, 59)) | missing_reader((0, 29), (100, 0), (0, 30))),
+    Case("ReaderMissing", searches((100, 59)) | missing_reader((100, 59))),
     Case("VersionCannotBeLoaded", {FAILED_LOAD: "1x60"}, MODEL_SERVER | {"model_path": "/models/digits/2"}),
     Case("VersionCannotBeLoaded", {FAILED_LOAD.replace("fail", "success"): "1x60"}),
     Case("Overloaded", requests(PREDICT, each=900) | refusals(PREDICT, 100), {}, "10%"),
@@ -574,6 +586,15 @@ CASES = [
     Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [900], HOUR)), DIGITS, "100%", **LATER),
     Case("LabelsCollapse", labels(([100] * 9, 10 * HOUR), ([0] * 8 + [10], HOUR)), **LATER),
     Case("LabelsCollapse", labels(([10] * 8 + [900], 10 * HOUR), ([0] * 8 + [900], HOUR)), **LATER),
+    # Readings go on, whose digits the reader names as well; a bias that is no collapse.
+    Case(
+        "LabelsCollapse",
+        labels(([90] * 10, 10 * HOUR), ([81, 81, *[0] * 7, 738], HOUR)),
+        DIGITS,
+        "82%",
+        **LATER,
+    ),
+    Case("LabelsCollapse", labels(([90] * 10, 10 * HOUR), ([30] * 9 + [630], HOUR)), **LATER),
     # So it is since the first hour; a probe; and what is usual after a day.
     Case("LabelsCollapse", labels(([0] * 8 + [60], 2 * HOUR)), DIGITS, "100%"),
     Case("LabelsCollapse", labels(([0] * 8 + [10], 2 * HOUR))),
@@ -685,6 +706,9 @@ class OrdinaryDays:
         add("digits_request_duration_seconds_sum", count * self._random.uniform(0.03, 0.055), route=PREDICT)
         add("digits_images_total", count - invalid, model="digits", version="1", result="answered")
         add("digits_images_total", invalid, model="digits", version="1", result="no_digit")
+        add("digits_stage_duration_seconds_count", count // 5, stage="find")
+        lost = self._few(count, 0.0005)
+        add("digits_model_failures_total", lost, model="digits", asked="reader", code="model_not_found")
         for label in range(10):
             add("digits_predictions_total", count // 10, model="digits", version="1", label=str(label))
         for le, share in (("0.5", 0.01), ("0.9", 0.05), ("0.99", 0.15), ("0.999", 0.4), ("+Inf", 1.0)):

@@ -118,7 +118,7 @@ def test_artifact_scales_images_as_numpy_does(task: TaskCard, tmp_path: Path) ->
 @pytest.mark.parametrize(("task", "sizes"), [(DIGITS, {1, 32}), (PHOTOS, {1, 5})], ids=["digits", "photos"])
 def test_write_warmup_requests_bounds_their_size(task: TaskCard, sizes: set[int], tmp_path: Path) -> None:
     images = np.zeros((40, *task.shape), np.uint8)
-    export.write_warmup_requests(tmp_path / "requests", task, images)
+    export.write_warmup_requests(tmp_path / "requests", export.warmup_requests(task, images))
     requests = [
         PredictionLog.FromString(record.numpy()).predict_log.request
         for record in tf.data.TFRecordDataset(str(tmp_path / "requests"))

@@ -145,27 +145,20 @@ def adapt(model: keras.Model, task: TaskCard, convention: Convention = Conventio
     to black, white, colours and noise are not what the convention says, or if they depend on the pictures
     beside them. A dictionary of `probabilities` and `is_digit` [n, 1] is an output for the ten digits only.
     """
-    try:
-        raw = network(model, task, convention)
-    except ModelError:
-        raise
-    # Layers raise what they like.
-    except Exception as error:
-        raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
     is_half = bool({layer.compute_dtype for layer in _layers(model)} & {"float16", "bfloat16"})
-    adapted = raw
-    if not models.has_is_digit(raw):
-        answers = _to_probabilities(raw.output, convention.output)
-        if is_half and not task.is_multi_label:
-            answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
-        adapted = keras.Model(raw.input, answers, name=model.name)
     pictures = probes(task)
     try:
+        adapted = raw = network(model, task, convention)
+        if not models.has_is_digit(raw):
+            answers = _to_probabilities(raw.output, convention.output)
+            if is_half and not task.is_multi_label:
+                answers = answers / keras.ops.sum(answers, axis=1, keepdims=True)
+            adapted = keras.Model(raw.input, answers, name=model.name)
         found = predict(raw, pictures, task)[PROBABILITIES]
         _check_function(adapted, pictures, task, _HALF_TOLERANCE if is_half else _MAX_CHANGE)
     except ModelError:
         raise
-    # TensorFlow does not document its exceptions for models that fail.
+    # Layers raise what they like, and TensorFlow does not document its exceptions for models that fail.
     except Exception as error:
         raise ModelError(f"the model fails to answer: {reason_of(error)}") from error
     if convention.output == "logits":

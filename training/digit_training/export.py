@@ -37,7 +37,7 @@ from digit_training import provenance
 from digit_training.classifier import Outputs, batch_size, split, to_pixels
 from digit_training.drawing.negatives import KINDS
 from digit_training.errors import ModelError
-from digit_training.evaluation import Calibration, Evaluation, Refusals
+from digit_training.evaluation import Evaluation, Refusals
 from digit_training.fit import MAX_REFUSED, FitResult, Threshold
 from digit_training.models import activated, named_outputs, pixel_weights
 
@@ -72,14 +72,14 @@ def write_artifact(
     Raise ModelError if the SavedModel cannot be written.
     """
     save_model(model, task, directory, {"name": card.get("model"), "accuracy": card.get("accuracy")})
-    write_extra(directory, card, _warmup_requests(task, warmup_images))
+    write_extra(directory, card, warmup_requests(task, warmup_images))
 
 
 def write_extra(directory: Path, card: dict[str, Any], requests: Iterable[PredictRequest]) -> None:
     """Write `assets.extra` of a SavedModel's folder: warm-up requests and model card."""
     extra = directory / "assets.extra"
     extra.mkdir()
-    _write_requests(extra / "tf_serving_warmup_requests", requests)
+    write_warmup_requests(extra / "tf_serving_warmup_requests", requests)
     (extra / "model.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
@@ -145,11 +145,6 @@ def save_model(
         raise ModelError("the model holds a resource other than variables, such as a lookup table") from error
 
 
-def write_warmup_requests(path: Path, task: TaskCard, images: NDArray[np.uint8]) -> None:
-    """Write a TFRecord file with a prediction request for each warm-up batch size and signature."""
-    _write_requests(path, _warmup_requests(task, images))
-
-
 def predict_saved_model(directory: Path, *images: NDArray[np.uint8]) -> list[Outputs]:
     """Return `probabilities` [n, k], and `is_digit` [n] if any, for each array of images uint8 [n, *shape].
 
@@ -210,6 +205,7 @@ def model_card(
     `comparisons`.
     """
     refusals, scores = (evaluation.refusals, evaluation.scores) if evaluation else (None, None)
+    calibration = evaluation.calibration if evaluation else None
     return {
         "model": model.name,
         "task": task.to_document(),
@@ -220,7 +216,9 @@ def model_card(
         "accuracy": evaluation.accuracy if evaluation and not scores else None,
         "multi_label": asdict(scores) if scores else None,
         "calibration_error": evaluation.calibration_error if evaluation else None,
-        "calibration": _calibration_card(evaluation.calibration) if evaluation else None,
+        # The temperature by which callers may divide logits, and the error that remains.
+        "calibration": calibration
+        and {"best_temperature": calibration.temperature, "error_at_it": calibration.error},
         "is_digit": _is_digit_card(refusals, fit.threshold if fit else None) if refusals else None,
         "comparisons": None,
         "forced": None,
@@ -229,13 +227,6 @@ def model_card(
         "source": provenance.describe(),
         "versions": versions(),
     }
-
-
-def _calibration_card(calibration: Calibration | None) -> dict[str, float] | None:
-    """Return the temperature by which callers may divide logits, and the calibration error that remains."""
-    if calibration is None:
-        return None
-    return {"best_temperature": calibration.temperature, "error_at_it": calibration.error}
 
 
 def _is_digit_card(refusals: Refusals, threshold: Threshold | None) -> dict[str, Any]:
@@ -267,13 +258,15 @@ def _fit_card(fit: FitResult) -> dict[str, Any]:
     }
 
 
-def _write_requests(path: Path, requests: Iterable[PredictRequest]) -> None:
+def write_warmup_requests(path: Path, requests: Iterable[PredictRequest]) -> None:
+    """Write a TFRecord file with these requests, as a model server reads it."""
     with tf.io.TFRecordWriter(str(path)) as records:
         for request in requests:
             records.write(PredictionLog(predict_log={"request": request}).SerializeToString())
 
 
-def _warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[PredictRequest]:
+def warmup_requests(task: TaskCard, images: NDArray[np.uint8]) -> Iterator[PredictRequest]:
+    """Yield a prediction request for each warm-up batch size and signature."""
     most = max(1, WARMUP_VALUES // math.prod(task.shape))
     for size in sorted({min(size, most) for size in WARMUP_BATCH_SIZES}):
         batch = images[:size]

@@ -41,7 +41,7 @@ from digit_training.export import Origin, model_card, read_weights, write_artifa
 from digit_training.fit import CropSource, TrainingData, fit
 from digit_training.models import PROBABILITIES
 from digit_training.pictures import LabelledPictures
-from digit_training.publication import Target, digits_command
+from digit_training.publication import Target, digits_command, make_folder
 from digit_training.quality_gate import (
     FEEDBACK,
     MAX_CALIBRATION_ERROR,
@@ -146,7 +146,7 @@ def train(target: Target, run: FitRun, source: FeedbackSource | None, crops: Cro
     served = _ask_served(target, sets)
     if run.from_stable:
         chosen = _start_from_served(target, served, chosen)
-    folder = _make_folder(run.report)
+    folder = make_folder(run.report or Path("runs", datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")))
     repeated = labelled.train.repeat(weight) if labelled else None
     click.echo(f"Device: {device.name()}")
     if chosen.synthetic_fraction:
@@ -235,14 +235,6 @@ def export(target: Target, run: ExportRun, source: FeedbackSource | None) -> Non
         target.gate.require(reasons)
     described["source"] = provenance.describe(run.path)
     target.publish(task.name, partial(write_artifact, model, task, described, warmup_images), click.echo)
-
-
-def _make_folder(report: Path | None) -> Path:
-    """Return the folder of a fit's report, by default one named by the time, and make it."""
-    folder = report or Path("runs") / datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _console() -> Console:

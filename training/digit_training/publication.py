@@ -105,6 +105,13 @@ class Target:
             )
 
 
+def make_folder(folder: Path) -> Path:
+    """Make the folder of a report, and return it. Raise OSError if it can't be written."""
+    check_writable(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def digits_command() -> str:
     """Return the command `digits` as a shell finds it: with its path unless its folder is in PATH."""
     command = Path(sys.executable).with_name("digits")

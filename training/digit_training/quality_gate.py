@@ -272,11 +272,11 @@ class QualityGate:
 
     def _losses(self, comparisons: Comparisons, labels: Sequence[str]) -> Iterator[str]:
         describe = partial(_describe, served=comparisons.served)
+        shown = [*map(repr, labels), "no label"]
         for pictures, judged in comparisons.of.items():
             for label, gone, count in judged.lost_labels():
-                shown = repr(labels[label]) if label < len(labels) else "no label"
                 yield (
-                    f"{gone} of {count} pictures of {shown} in {pictures} are lost, which "
+                    f"{gone} of {count} pictures of {shown[label]} in {pictures} are lost, which "
                     f"{comparisons.served} answers rightly: does the model still know it (see --force)?"
                 )
             if gaps := judged.worse_gap():
@@ -287,8 +287,7 @@ class QualityGate:
             if judged.chance_of_loss < MAX_CHANCE and judged.gain < -MAX_LOSS:
                 yield f"{describe(judged, f'on {pictures} is below')} (see --force)"
             for label, part in judged.worse_labels():
-                shown = repr(labels[label]) if label < len(labels) else "no label"
-                yield f"{describe(part, f'on {shown} of {pictures} is below')} (see --force)"
+                yield f"{describe(part, f'on {shown[label]} of {pictures} is below')} (see --force)"
 
     def _missing_gain(self, comparisons: Comparisons) -> Iterator[str]:
         if self.min_gain is None or (judged := comparisons.of.get(FEEDBACK)) is None or judged.served is None:

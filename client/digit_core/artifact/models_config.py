@@ -67,14 +67,7 @@ class ModelsConfig:
     def selected(self, name: str, published: Collection[int]) -> set[int]:
         """Return the published versions that the model's version policy selects."""
         entry = _find(self.message, name)
-        if entry is None:
-            return set()
-        match entry.model_version_policy.WhichOneof("policy_choice"):
-            case "all":
-                return set(published)
-            case "specific":
-                return set(published) & self.listed(name)
-        return set(sorted(published)[-max(entry.model_version_policy.latest.num_versions, 1) :])
+        return selected_by(entry.model_version_policy, published) if entry else set()
 
     def with_versions(self, name: str, versions: Collection[int], base_path: Path) -> Self:
         """Return the configuration that loads exactly these versions of a model from a folder.
@@ -110,6 +103,16 @@ class ModelsConfig:
         message = ModelServerConfig()
         message.CopyFrom(self.message)
         return replace(self, message=message)
+
+
+def selected_by(policy: Any, published: Collection[int]) -> set[int]:
+    """Return the published versions that a ModelVersionPolicy selects, by default the latest one."""
+    match policy.WhichOneof("policy_choice"):
+        case "all":
+            return set(published)
+        case "specific":
+            return set(published) & set(policy.specific.versions)
+    return set(sorted(published)[-max(policy.latest.num_versions, 1) :])
 
 
 def _find(message: Any, name: str) -> Any:

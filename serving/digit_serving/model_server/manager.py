@@ -13,6 +13,7 @@ from tensorflow_serving.apis.get_model_status_pb2 import ModelVersionStatus
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
+from digit_core.artifact.models_config import selected_by
 from digit_core.artifact.versions import list_versions
 from digit_serving.errors import ServingError
 from digit_serving.model_server.config import validate
@@ -49,16 +50,14 @@ def aspired_versions(model: ModelConfig) -> dict[int, Path]:
 
     Raises ServingError or OSError if the base path does not exist or is unreadable.
     """
-    base, policy = Path(model.base_path), model.model_version_policy
+    base = Path(model.base_path)
     if not base.exists():
         raise ServingError(f"Could not find base path {base} for servable {model.name}")
     found = {number: version.path for number, version in list_versions(base).items()}
     if not found:
         # list_versions finds nothing in a folder that is unreadable or has just been moved; iterdir raises.
         next(base.iterdir(), None)
-    latest = sorted(found)[-max(policy.latest.num_versions, 1) :]
-    choices = {"all": found, "specific": policy.specific.versions}
-    selected = choices.get(policy.WhichOneof("policy_choice"), latest)
+    selected = selected_by(model.model_version_policy, found)
     return {number: path for number, path in found.items() if number in selected}
 
 

@@ -83,8 +83,8 @@ class Endpoint:
             address = Address(self.target, "DIGITS_MODEL_SERVER" if is_variable else "--model-server")
         elif not (address := addresses.find(root, "model_server", "")).value:
             raise NoServiceError(
-                f"no service of {root} is known: start `digits up --models {root}`, or name its model "
-                "server with --model-server"
+                f"no `digits up` is running with {root}: start it with `digits up --models {root}`, or name "
+                "a model server with --model-server"
             )
         credentials = None
         if self.ca:
@@ -116,7 +116,10 @@ class ChangeOptions(Endpoint):
             yield Releases(folder, name, click.echo, force=self.force)
             return
         with ExitStack() as stack:
-            server, address = stack.enter_context(self.connected(folder.root))
+            try:
+                server, address = stack.enter_context(self.connected(folder.root))
+            except NoServiceError as error:
+                raise NoServiceError(f"{error}, or change the folder only with --offline") from error
             gateway = None
             if self.gateway:
                 try:

@@ -24,7 +24,7 @@ import pytest
 from digit_client import Client, ModelServerClient
 from digit_core.artifact.models_folder import ModelsFolder
 from digit_core.images import to_png
-from digit_training.export import write_warmup_requests
+from digit_training.export import warmup_requests, write_warmup_requests
 from tests.load import load
 from tests.processes import DIGITS, ORIGINAL, Ports, answers, inheriting, is_ready, wait_until
 from tests.serving.model_servers import COLORS, save_classifier
@@ -115,7 +115,9 @@ def service(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     version = folder.root / "colors" / "1"
     save_classifier(version, COLORS)
     images = np.zeros((1, *COLORS.shape), np.uint8)
-    write_warmup_requests(version / "assets.extra" / "tf_serving_warmup_requests", COLORS, images)
+    write_warmup_requests(
+        version / "assets.extra" / "tf_serving_warmup_requests", warmup_requests(COLORS, images)
+    )
     ports = Ports()
     with serving(folder.root, ports) as printed:
         yield Running(ports, printed)

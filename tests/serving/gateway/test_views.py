@@ -396,6 +396,11 @@ def test_without_reader_predicts_and_says_what_reading_needs(
     response = http.post("/v1/read", **form(to_png(number)))
     assert "digits train" in assert_problem(response, 404, "reader_missing")["detail"]
     assert stub.pages == 2
+    # The alert ReaderMissing counts them.
+    exposition = http.get("/metrics").text
+    lost = 'digits_model_failures_total{asked="reader",code="model_not_found",model="digits"} 2.0'
+    assert lost in exposition
+    assert 'digits_stage_duration_seconds_count{stage="find"} 2.0' in exposition
     stub.reader_error = grpc.StatusCode.INTERNAL
     assert_problem(http.post("/v1/read", **form(to_png(number))), 502, "model_server_error")
 

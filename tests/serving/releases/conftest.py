@@ -22,7 +22,7 @@ from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import Connection
 from digit_serving.model_server import flags, grpc_service
 from digit_serving.releases.cli import models
-from digit_training.export import write_warmup_requests
+from digit_training.export import warmup_requests, write_warmup_requests
 from tests.core.artifact.folders import require_variables
 from tests.processes import free_port, wait_until
 from tests.s3 import S3Server
@@ -120,7 +120,9 @@ def saved_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("released") / "1"
     save_classifier(folder, DIGITS_TASK)
     images = np.zeros((1, 28, 28), np.uint8)
-    write_warmup_requests(folder / "assets.extra" / "tf_serving_warmup_requests", DIGITS_TASK, images)
+    write_warmup_requests(
+        folder / "assets.extra" / "tf_serving_warmup_requests", warmup_requests(DIGITS_TASK, images)
+    )
     (folder / "assets.extra" / "model.json").write_text(json.dumps(CARD))
     return folder
 

@@ -39,7 +39,9 @@ def test_change_without_a_known_service_asks_none(published: Service) -> None:
     for command in (["promote", "2"], ["rollback"], ["prune"], ["remove", "digits", "--yes"]):
         result = CliRunner().invoke(models, [*command, "--models", str(root)], env=NO_SERVICE)
         assert result.exit_code == 1
-        assert f"Error: no service of {root} is known: start `digits up" in result.stderr
+        assert f"Error: no `digits up` is running with {root}: start it with `digits up" in result.stderr
+        assert "--offline" in result.stderr
     assert published.config == config
     listed = CliRunner().invoke(models, ["ls", "--models", str(root)], env=NO_SERVICE)
-    assert "States are unknown: no service of " in listed.stderr
+    assert "States are unknown: no `digits up` is running with " in listed.stderr
+    assert "--offline" not in listed.stderr

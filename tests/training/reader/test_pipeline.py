@@ -136,7 +136,8 @@ def test_train_reader_below_the_least_recall_is_reported_and_not_published(
     assert finds.recall(0.5) == pytest.approx(card["drawn_pages"]["recall"], abs=0.005)
     # A lower threshold lifts peaks that were too faint to be found, from which the slope was not chosen.
     measured = card["drawn_pages"]
-    faintest = sigmoid(measured["slope"] * (log_odds(MIN_SCORE) - log_odds(measured["threshold"])))
+    least, threshold = np.split(log_odds(np.array([MIN_SCORE, measured["threshold"]])), 2)
+    faintest = sigmoid(measured["slope"] * (least - threshold))
     chosen_on = replace(
         finds, right=finds.right[finds.right > faintest], wrong=finds.wrong[finds.wrong > faintest]
     )

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
-from digit_core.artifact.versions import Version, check_writable
+from digit_core.artifact.versions import Version
 from digit_core.reading.peaks import Peaks
 from digit_training import data as datasets
 from digit_training import device, provenance, shipped
@@ -21,7 +21,7 @@ from digit_training.detector import detector
 from digit_training.errors import Interrupted, ModelError, NotPublishedError
 from digit_training.export import Origin, read_weights, versions
 from digit_training.finder import Finder, finder
-from digit_training.publication import Target
+from digit_training.publication import Target, make_folder
 from digit_training.reader import evaluation, line_weights, sheets
 from digit_training.reader.fitting import Plan, fit
 from digit_training.reader.handwriting import GlyphBank
@@ -46,9 +46,7 @@ def train(target: Target, run: FitRun) -> None:
     plan = replace(plan.fine_tuning() if run.from_stable else plan, **run.overrides)
     start = _stable(target) if run.from_stable else None
     weights = read_weights(start, detector(), leading=0) if start else ()
-    folder = run.report or Path("runs") / READER_NAME
-    check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(run.report or Path("runs", READER_NAME))
     click.echo(f"Device: {device.name()}")
     try:
         backup = keras.callbacks.BackupAndRestore(folder / "backup")

@@ -5,7 +5,6 @@ the data and the seed that made the weights, and their checksum. That command wr
 its report folder.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import keras
 
 from digit_core.artifact.task_card import DIGITS, READER_NAME
+from digit_core.artifact.versions import sha256
 from digit_training import models
 from digit_training.detector import detector
 
@@ -40,7 +40,7 @@ def save(network: keras.Model, card: dict[str, Any], name: str, folder: Path) ->
     weights = folder / f"{name}.weights.h5"
     # A model of the same layers without the optimizer, whose state takes twice the bytes of the weights.
     keras.Model(network.inputs, network.outputs).save_weights(weights)
-    card = card | {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
+    card = card | {"weights_sha256": sha256(weights)}
     (folder / f"{name}.json").write_text(json.dumps(card, indent=2) + "\n")
     return card
 
