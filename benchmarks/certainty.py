@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.__main__ import choose
 from benchmarks.handwriting.families import FAMILIES
-from benchmarks.numbers.families import NUMBERS, SINGLES, WITH_SIGNS, generator
+from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import LocalReader
 from benchmarks.numbers.writing import Digits
@@ -130,7 +130,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 def _draw_to_fit(arguments: argparse.Namespace) -> Iterator[tuple[Page, str]]:
     """Yield pages and their texts: numbers, lone digits, and half as many of a family without a digit."""
     digits = Digits(*_test_digits(arguments.mnist, slice(_HALF)))
-    for family, write in (NUMBERS | WITH_SIGNS | SINGLES).items():
+    for family, write in (NUMBERS | SINGLES).items():
         for number in range(arguments.count):
             file, text = write(digits, generator(arguments.seed, f"{family} to fit", number))
             yield to_page(decode(file)), text
