@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -31,6 +32,8 @@ _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
 MAX_CALL_BYTES = 16 * 2**20
 """Largest model input of a call: a compressed picture may have a thousandth of its size."""
+_MAX_PROBABILITIES = 2**18
+"""Most probabilities of a call: 256 images of 1,000 labels, whose answers take 10 ms to decode, and 8 MiB."""
 _QUIET_ITERATIONS = 12
 """Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
 some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
@@ -108,7 +111,7 @@ class Batcher:
         """Send batch after batch until the queue is empty."""
         # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
-        while group := queue.next_group(self._max_images):
+        while group := queue.next_group(min(self._max_images, max_answers(key[0].card))):
             # Additive increase, multiplicative decrease: a caller whose pictures fail every shared call would
             # otherwise cost all others a call of their own.
             if await self._call(key[0], group):
@@ -189,6 +192,11 @@ class Batcher:
                 request.future.set_result(
                     outcome if isinstance(outcome, ServedVersion) else outcome[start:end]
                 )
+
+
+def max_answers(card: TaskCard) -> int:
+    """Return the most images whose answers a call, or a request, may ask for."""
+    return max(1, _MAX_PROBABILITIES // len(card.labels))
 
 
 @dataclass(slots=True, eq=False)

@@ -26,7 +26,7 @@ from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
-from digit_serving.gateway.batching import MAX_CALL_BYTES
+from digit_serving.gateway.batching import MAX_CALL_BYTES, max_answers
 from digit_serving.gateway.door import contained
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.parsing import (
@@ -44,6 +44,8 @@ from digit_serving.gateway.upstream import default_version
 
 _Result = TypeVar("_Result", Prediction, Reading)
 
+_BYTE_COST = 6
+"""Cost of a byte of a model's input that is compressed to PNG."""
 _ZERO_LEVEL = 128
 """Grey level of the weight 0."""
 _shortest: Any = np.float32
@@ -128,6 +130,9 @@ class Views:
             options = self._parser.options(kind, received, body, context)
             context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
+        if len(body) > (most := max_answers(route.served.card)):
+            labels = f"a model of {len(route.served.card.labels):,} labels"
+            raise TooManyImagesError(f"A request to {labels} may hold {most} images, not {len(body)}.")
         if body.instances:
             body = self._parser.to_inputs(body, route.served.card, context)
         if options.get("box") and (count := options.parts * len(body)) > self._max_digits:
@@ -176,7 +181,10 @@ class Views:
                 documents.append(_describe_failure(context, body, result))
                 continue
             card = ask.route.served.card
-            documents.append(self._work.run(context, 0, describe, result, outcome.inputs, card, options))
+            # Layers are a call, and few values; calls belong to the event loop.
+            has_images = "image" in options["include"] and "layers" not in options["include"]
+            cost = _BYTE_COST * sum(each.size for each in outcome.inputs) if has_images else 0
+            documents.append(self._work.run(context, cost, describe, result, outcome.inputs, card, options))
             results[index] = result
         context.results = [*results.values()]
         for watch in self._answered:

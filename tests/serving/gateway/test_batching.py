@@ -4,7 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, TypeAlias
 
@@ -168,6 +168,16 @@ async def test_predict_call_of_large_images_holds_fewer() -> None:
     calls = [callers.batcher.predict(large, SERVED, wait_of(str(number))) for number in range(5)]
     assert await asyncio.gather(*calls)
     assert callers.server.numbers == [[0, 0], [0, 0], [0]]
+
+
+async def test_predict_call_of_many_labels_holds_fewer() -> None:
+    callers = Callers()
+    callers.server.open.set()
+    card = replace(DIGITS, labels=tuple(map(str, range(100_000))))
+    many = ServedVersion(MODEL, 1, card, None)
+    tasks = [callers.send(5, served=many) for _ in range(5)]
+    assert [await digits(task) for task in tasks] == [[5]] * 5
+    assert callers.server.numbers == [[5, 5], [5, 5], [5]]
 
 
 async def test_predict_call_holds_no_more_request_ids_than_metadata_allows() -> None:

@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from werkzeug.test import TestResponse
 
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.images import decode, to_png
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
@@ -431,6 +432,16 @@ def test_predict_include_layers_shows_maps_beside_each_other_and_units_as_pixels
     assert shown({"image": units["weights"]}).tolist() == [[255, 1, 128, 128, 128, 128], [128] * 6]
     response = http.post("/v1/predict?include=layers", **form(b"x", b"y"))
     assert "needs a request with one image" in assert_problem(response, 400, "invalid_selection")["detail"]
+
+
+def test_predict_images_of_many_labels_are_limited(stub: StubModelServer) -> None:
+    names = tuple(f"class {number}" for number in range(2000))
+    stub.answer = TaskModels(many={1: TaskCard("many", names, CardInput((8, 8), (0.0, 255.0)))})
+    http = create(stub, model_name="many")
+    assert len(post(http, "/v1/predict", *[np.zeros((8, 8), np.uint8)] * 131)) == 131
+    response = http.post("/v1/predict", **form(*[b"x"] * 132))
+    detail = assert_problem(response, 413, "too_many_images")["detail"]
+    assert detail == "A request to a model of 2,000 labels may hold 131 images, not 132."
 
 
 def test_predict_multi_label_counts_each_label(stub: StubModelServer, http: FlaskClient) -> None:

@@ -4,9 +4,10 @@ import asyncio
 import threading
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from digit_core.errors import DeadlineExceededError, DigitError, OverloadedError
 from digit_core.images import ImageFile, Pixels
@@ -16,6 +17,7 @@ from digit_serving.gateway.bridge import await_
 from digit_serving.gateway.edge.slices import Slices
 from digit_serving.gateway.request import RequestContext
 from digit_serving.gateway.settings import Settings
+from digit_serving.sockets import network
 
 _MAX_INLINE = 1_000_000
 """Largest cost of work in the event loop: 10 ms, of a hostile file 30 ms. What costs more runs in the thread.
@@ -29,6 +31,7 @@ _WAITED = "the request waited too long to be read"
 _TOOK = "reading the images took too long"
 
 _Result = TypeVar("_Result")
+_Job: TypeAlias = tuple[Future[Any], Callable[[], Any]]
 
 
 class Work:
@@ -41,8 +44,12 @@ class Work:
         self._executor = ThreadPoolExecutor(1, "large")
         self.large = threading.Lock()
         """Held while a picture is decoded in a thread, by another thread too."""
-        self._queued = 0
-        """Calls that wait for the thread, or run in it."""
+        self._queued = Counter[str]()
+        """Calls that wait for the thread, or run in it, by caller."""
+        self._jobs: dict[str, deque[_Job]] = {}
+        """Calls that wait, by caller; the first caller is the next."""
+        self._lock = threading.Lock()
+        """Held while the jobs change."""
         self._seconds = 0.0
         """Moving average of a call's duration (EWMA)."""
 
@@ -81,8 +88,10 @@ class Work:
     ) -> _Result:
         """Call the function in the thread, unless the request waited too long, or would.
 
-        A call can't be interrupted: at the deadline the request is answered, and the thread goes on.
+        Callers take turns. A call can't be interrupted: at the deadline the request is answered, and the
+        thread goes on.
         """
+        caller = context.key or network(context.client)
 
         def check_time_and_call() -> _Result:
             self._check_time(context)
@@ -98,12 +107,34 @@ class Work:
                 seconds = time.monotonic() - started
                 self._seconds += _WEIGHT * (seconds - self._seconds) if self._seconds else seconds
 
-        self._check_time(context, self._queued * self._seconds)
-        self._queued += 1
+        # Round robin: of each other caller, at most one call more than this caller's own runs before.
+        own = self._queued[caller]
+        self._check_time(context, self._seconds * sum(min(own + 1, each) for each in self._queued.values()))
+        self._queued[caller] += 1
+        job = Future[_Result]()
+        with self._lock:
+            self._jobs.setdefault(caller, deque()).append((job, check_time_and_call))
+        self._executor.submit(self._run_next)
         try:
-            return await_(self._wait(context, self._executor.submit(check_time_and_call)))
+            return await_(self._wait(context, job))
         finally:
-            self._queued -= 1
+            self._queued -= Counter((caller,))
+
+    def _run_next(self) -> None:
+        """Run the next caller's job, in the thread; the caller becomes the last one."""
+        with self._lock:
+            caller = next(iter(self._jobs))
+            jobs = self._jobs.pop(caller)
+            job, call = jobs.popleft()
+            if jobs:
+                self._jobs[caller] = jobs
+        if job.set_running_or_notify_cancel():
+            try:
+                job.set_result(call())
+            except BaseException as error:
+                job.set_exception(error)
+        # Break the reference cycle of the job, its error and this frame, as ThreadPoolExecutor does.
+        del job, call
 
     async def _wait(self, context: RequestContext, job: Future[_Result]) -> _Result:
         """Return the job's result; cancel it if it doesn't start or end in time."""

@@ -14,13 +14,14 @@ from flask.testing import FlaskClient
 from numpy.typing import NDArray
 
 from benchmarks.attacks import scribbles
+from digit_core.artifact.task_card import CardInput, TaskCard
 from digit_core.images import to_png
 from digit_core.reading.expectations import MAX_STEPS
 from digit_core.schema import MAX_NUMBERS, MAX_PATTERN
 from digit_serving.gateway import bridge
 from digit_serving.gateway.settings import Settings
 from tests import decompression_bombs, greenlet_loop
-from tests.serving.gateway.stub_model_server import StubModelServer, TemplateModel
+from tests.serving.gateway.stub_model_server import StubModelServer, TaskModels, TemplateModel
 
 LONGEST = 0.1
 """CPU time of an iteration, in seconds, after which other callers notice it."""
@@ -160,6 +161,19 @@ def drawing(side: int) -> bytes:
 def test_many_pictures_leave_the_loop_to_others(http: FlaskClient, path: str, side: int, count: int) -> None:
     response, longest = post(http, path, as_json(images=encoded(drawing(side)) * count), "application/json")
     assert response.status_code == 200, response.text
+    assert longest < LONGEST
+
+
+def test_input_of_a_large_model_leaves_the_loop_to_others(stub: StubModelServer) -> None:
+    stub.answer = TaskModels(
+        large={1: TaskCard("large", ("a", "b"), CardInput((1024, 1024, 3), (0.0, 255.0)))}
+    )
+    http = greenlet_loop.client(
+        Settings(model_server=stub.target, model_name="large", default_label="", deadline=120)
+    )
+    noise = np.random.default_rng(7).integers(0, 256, (512, 512), np.uint8)
+    response, longest = post(http, "/v1/predict?include=image", to_png(noise), "image/png")
+    assert len(response.get_json()["predictions"][0]["image"]) > MEBIBYTE
     assert longest < LONGEST
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,47 @@ def test_run_in_thread_behind_long_calls_is_refused_at_once() -> None:
     refused = greenlet_loop.run(flood())
     assert 4 <= len(refused) <= 5
     assert all(isinstance(call.exception(), OverloadedError) for call in refused)
+
+
+def test_run_in_thread_callers_take_turns() -> None:
+    work, end, order = Work(Settings()), threading.Event(), list[str]()
+
+    def call(key: str) -> None:
+        context = request_context()
+        context.key = key
+
+        def job() -> None:
+            end.wait(5)
+            order.append(key)
+
+        work.run_in_thread(context, job)
+
+    async def ask() -> None:
+        calls = [asyncio.create_task(bridge.run(partial(call, key))) for key in "aaaaaabbc"]
+        await asyncio.sleep(0)
+        end.set()
+        await asyncio.gather(*calls)
+
+    greenlet_loop.run(ask())
+    assert "".join(order) == "aabcabaaa"
+
+
+def test_run_in_thread_behind_many_calls_of_another_caller_is_not_refused() -> None:
+    work = Work(Settings(deadline=2))
+
+    def call(key: str) -> bool:
+        context = request_context(deadline=2)
+        context.key = key
+        return work.run_in_thread(context, threading.Event().wait, 0.3)
+
+    async def ask() -> list[Any]:
+        calls = (bridge.run(partial(call, key)) for key in "aaaaaaaaaaab")
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    greenlet_loop.call(call, "a")
+    *answers, other = greenlet_loop.run(ask())
+    assert any(isinstance(answer, OverloadedError) for answer in answers)
+    assert other is False
 
 
 def test_run_in_thread_during_an_endless_call_ends_in_time() -> None:
