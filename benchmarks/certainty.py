@@ -2,7 +2,8 @@
 
 Reads drawn digits, numbers and pictures without a digit in this process, and prints how right answers are
 by their confidence, and how many errors the least sure answers hold. `--save` keeps the answers for
-`--before` of a later run, and `--diagram` draws both as an SVG file.
+`--before` of a later run, and `--diagram` draws both as an SVG file. `--fit` fits the shipped weights of the
+confidence of readings, on other pictures: of the first half of MNIST's test digits, not the second.
 """
 
 import argparse
@@ -19,11 +20,17 @@ from numpy.typing import NDArray
 
 from benchmarks.handwriting.__main__ import choose
 from benchmarks.handwriting.families import FAMILIES
-from benchmarks.numbers.families import NUMBERS, generator
+from benchmarks.numbers.families import NUMBERS, SINGLES, generator
 from benchmarks.numbers.negatives import NEGATIVES
 from benchmarks.numbers.readers import LocalReader
 from benchmarks.numbers.writing import Digits
+from digit_core.artifact.task_card import READER_NAME
+from digit_core.images import Page, decode, to_page
+from digit_core.reading.lines import FoundLines
+from digit_training import provenance, shipped
 from digit_training.evaluation import calibration_error, reliability_bins
+from digit_training.finder import finder
+from digit_training.reader import line_weights
 
 Answers: TypeAlias = list[tuple[float, bool]]
 """Certainty of each answer, 0 to 1, and whether it is right."""
@@ -33,6 +40,8 @@ _KINDS = {
     "numbers": "`confidence` of readings",
     "is_digit": "`is_digit` of predictions, and whether there is a digit",
 }
+_HALF = 5000
+"""Number of MNIST's test digits to which the weights are fitted; the others are asked."""
 _BOUNDS = np.array([0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1])
 _MIN_SHOWN = 10
 """Least number of answers of a bin in the diagram."""
@@ -42,6 +51,9 @@ _LEAST_SURE = (0.01, 0.05, 0.1, 0.2)
 def main() -> None:
     """Print a table of each kind of certainty."""
     arguments = _arguments()
+    if arguments.fit:
+        _fit(arguments)
+        return
     answers: dict[str, Answers] = {kind: [] for kind in _KINDS}
     for kind, certainty, is_right in _ask(arguments):
         answers[kind].append((float(certainty), bool(is_right)))
@@ -62,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--models", type=Path, default=Path("models"), help="models folder, whose newest read"
     )
+    parser.add_argument("--fit", type=Path, metavar="FOLDER", help="folder of the shipped reader.json to fit")
     parser.add_argument("--save", type=Path, help="JSON file for the answers")
     parser.add_argument("--before", type=Path, help="JSON file of an earlier run, for the diagram")
     parser.add_argument("--diagram", type=Path, help="SVG file for the reliability diagrams")
@@ -71,8 +84,7 @@ def _arguments() -> argparse.Namespace:
 def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
     """Yield the kind of each certainty, the certainty, and whether the answer is right; none of a refusal."""
     reader = LocalReader.load(arguments.models)
-    with np.load(arguments.mnist) as mnist:
-        images, labels = mnist["x_test"], mnist["y_test"]
+    images, labels = _test_digits(arguments.mnist, slice(_HALF, None))
     chosen = choose(images, arguments.count, arguments.seed)
     for family, draw in FAMILIES.items():
         for number, index in enumerate(chosen):
@@ -91,6 +103,48 @@ def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
         for number in range(arguments.count):
             file, _ = sketch(generator(arguments.seed, family, number))
             yield "is_digit", reader(file).is_digit, False
+
+
+def _test_digits(file: Path, part: slice) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    with np.load(file) as mnist:
+        return mnist["x_test"][part], mnist["y_test"][part]
+
+
+def _fit(arguments: argparse.Namespace) -> None:
+    """Fit the weights of lines to what the shipped networks read, and write them to the reader's card."""
+    pages, texts = zip(*_draw_to_fit(arguments), strict=True)
+    reader = finder(shipped.load_detector())
+    found = line_weights.find_all(pages, lambda levels: reader(levels[np.newaxis])[0])
+    fitted = line_weights.fit((lines, _are_in(text, lines)) for text, lines in zip(texts, found, strict=True))
+    made = {
+        "command": f"python -m benchmarks.certainty mnist.npz --fit {arguments.fit} "
+        f"--count {arguments.count} --seed {arguments.seed}",
+        "source": provenance.describe(),
+    }
+    lines = fitted.to_document() | made
+    card = shipped.read_card(READER_NAME) | {"lines": lines}
+    (arguments.fit / f"{READER_NAME}.json").write_text(json.dumps(card, indent=2) + "\n")
+    sys.stdout.write(json.dumps(lines, indent=2) + "\n")
+
+
+def _draw_to_fit(arguments: argparse.Namespace) -> Iterator[tuple[Page, str]]:
+    """Yield pages and their texts: numbers, lone digits, and half as many of a family without a digit."""
+    digits = Digits(*_test_digits(arguments.mnist, slice(_HALF)))
+    for family, write in (NUMBERS | SINGLES).items():
+        for number in range(arguments.count):
+            file, text = write(digits, generator(arguments.seed, f"{family} to fit", number))
+            yield to_page(decode(file)), text
+    for family, sketch in NEGATIVES.items():
+        for number in range(arguments.count // 2):
+            file, _ = sketch(generator(arguments.seed, f"{family} to fit", number))
+            yield to_page(decode(file)), ""
+
+
+def _are_in(text: str, found: FoundLines) -> list[bool]:
+    """Return for each line whether it has all digits of a line of the text, and no others."""
+    written = ["".join(filter(str.isdigit, line)) for line in text.split("\n")]
+    chosen = (found.probabilities[line].argmax(axis=1) for line in found.lines)
+    return ["".join(map(str, digits.tolist())) in written for digits in chosen]
 
 
 def _print(title: str, answers: Answers) -> None:

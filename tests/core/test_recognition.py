@@ -403,6 +403,27 @@ def test_read_picture_turned_has_orientation_of_a_sure_number(
     assert find.call_count == (4 if turned else 1)
 
 
+@pytest.mark.parametrize(("share", "looks"), [(0.86, 4), (0.92, 1)])
+def test_read_upright_number_of_doubtful_confidence_is_looked_at_turned_and_stays_upright(
+    share: float, looks: int
+) -> None:
+    """The reader sees the same number whichever way the page is turned; confidences are .76 and .86."""
+
+    def look(levels: NDArray[np.uint8]) -> Peaks:
+        boxes = [[10, 10, 40, 50], [60, 10, 40, 50]]
+        return peaks(boxes, spread(3, share, 11)).scaled(max(levels.shape) / 640)
+
+    def classify(batch: Any) -> list[Prediction]:
+        return [replace(said(dict.fromkeys(range(10), 0.1)), is_digit=0.99)] * len(batch)
+
+    find = Mock(side_effect=look)
+    (outcome,) = Recognizer(classify, DIGITS, find=find).read([np.full((480, 640), 250, np.uint8)])
+    assert isinstance(outcome.result, Reading)
+    assert (outcome.result.text, outcome.result.orientation) == ("33", None)
+    assert (0.7 < outcome.result.confidence < 0.8) == (looks > 1)
+    assert find.call_count == looks
+
+
 @pytest.mark.parametrize(
     ("left_out", "turned", "orientation"), [(2, 0.999, 180), (2, 0.95, None), (0, 0.999, None)]
 )

@@ -1,7 +1,7 @@
 """Certainty: the probability that the text of a line is right, from both networks' answers.
 
-Logistic regression on a few features of the line. The training fits its weights on drawn pages, and they
-travel with the reader, so that each version has its own.
+Logistic regression on a few features of the line. Its weights are fitted on drawn pictures, and travel with
+the reader, so that each version has its own.
 """
 
 import numpy as np
@@ -11,27 +11,28 @@ from digit_core.reading.boxes import are_near, areas, intersections
 from digit_core.reading.peaks import Peaks
 from digit_core.reading.thresholds import THRESHOLDS
 
-FEATURES = 4
-"""Number of a line's features, and of their weights."""
+FEATURES = 5
+"""Number of a line's features. A reader has the weights of the first ones that its release knew."""
 
 
 def line_confidence(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> float:
     """Return the probability that the text of a line is right.
 
     `line` has its k digits and `probabilities` [k, 10] theirs; `omitted` are the peaks of digits that are in
-    no text. Without the reader's weights, the digits count as independent.
+    no text. Without weights, or with those of a newer release's features, the digits count as independent.
     """
     weights = line.line_weights
-    if weights is None or len(weights) != FEATURES:
+    if weights is None or len(weights) > FEATURES:
         return float(probabilities.max(axis=1).prod(dtype=float))
-    return float(sigmoid(line_features(line, probabilities, omitted) @ weights))
+    return float(sigmoid(line_features(line, probabilities, omitted)[: len(weights)] @ weights))
 
 
 def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peaks) -> NDArray[np.float64]:
     """Return the features of a line, float64 [FEATURES].
 
     They are the log-odds of its least probable digit, those of its lowest score, the highest score of an
-    omitted peak, times the share of it that no digit covers, and 1.
+    omitted peak, times the share of it that no digit covers, 1, and the logarithm of the number of digits: a
+    row of digits is seldom an accident, one alone may be.
     """
     return np.array(
         [
@@ -39,6 +40,7 @@ def line_features(line: Peaks, probabilities: NDArray[np.float32], omitted: Peak
             log_odds(line.scores).min(),
             _best_omitted(line.boxes, omitted),
             1.0,
+            np.log(len(line)),
         ]
     )
 

@@ -109,7 +109,7 @@ class Thresholds:
     sure_alone: float = 0.88
     """Least certainty at which one network needs no other: the model for all ink of a picture as one digit,
     which may be cut off or broken for the reader, and for the part that the reader found."""
-    sure_number: float = 0.7
+    sure_number: float = 0.8
     """Least confidence of a number from which its page is upright."""
     min_turned: float = 3.5
     """Least mean log-odds of the digits of a turned page, beyond those of the page as sent."""

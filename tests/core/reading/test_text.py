@@ -168,7 +168,10 @@ def test_read_opinions_are_those_of_each_network_alone() -> None:
 
 
 def test_read_confidence_is_that_of_the_whole_text() -> None:
-    """Weights of the least digit, the least score, a peak left out, and a bias."""
+    """Weights of the least digit, the least score, a peak left out, a bias, and the number of digits.
+
+    An earlier release's reader has no last one; features of a later release are unknown.
+    """
     found = peaks(*ROW, (5, (120, 50, 20, 40)))
     found.scores[3] = 0.15
     sure = replace(found, line_weights=np.array([0.4, 0.4, 0.0, 0.0], np.float32))
@@ -186,6 +189,11 @@ def test_read_confidence_is_that_of_the_whole_text() -> None:
     assert confidence(doubting) == pytest.approx(1 / (1 + odds), rel=1e-3)
     independent = math.prod(digit.confidence for digit in read(peaks(*ROW)).digits)
     assert confidence(found) == pytest.approx(independent, rel=1e-5)
+    longer = replace(found, line_weights=np.array([0.4, 0.4, 0.0, 0.0, 0.7], np.float32))
+    odds = (1 / confidence(sure) - 1) / 3**0.7
+    assert confidence(longer) == pytest.approx(1 / (1 + odds), rel=1e-3)
+    newer = replace(found, line_weights=np.full(6, 0.4, np.float32))
+    assert confidence(newer) == confidence(found)
 
 
 def test_read_confidence_of_lines_is_their_product() -> None:

@@ -1,6 +1,6 @@
 """Line weights: logistic regression of the probability that a line's text is right."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -52,16 +52,27 @@ def fit_line_weights(pages: Iterable[Page], find: Callable[[NDArray[np.uint8]], 
     Pages without a digit, and those that cut one off, are left out: nobody could read them right.
     """
     whole = [page for page in pages if _is_whole(page)]
-    shown = [images.to_page(page.pixels) for page in whole]
-    detected = [detect(page, find(page.levels)) for page in shown]
+    found = find_all([images.to_page(page.pixels) for page in whole], find)
+    return fit((lines, are_right(page, lines)) for page, lines in zip(whole, found, strict=True))
+
+
+def find_all(
+    pages: Sequence[images.Page], find: Callable[[NDArray[np.uint8]], Peaks]
+) -> Iterator[FoundLines]:
+    """Yield the lines that the reader and the shipped classifier find on each page."""
+    detected = [detect(page, find(page.levels)) for page in pages]
     answers = iter(_classify([*chain.from_iterable(each.glyphs for each in detected)]))
+    return (find_lines(seen, [*islice(answers, len(seen.glyphs))]) for seen in detected)
+
+
+def fit(measured: Iterable[tuple[FoundLines, Sequence[bool]]]) -> LineWeights:
+    """Fit the weights to the lines of pages, by whether each line is right."""
     features: list[NDArray[np.float64]] = []
     right: list[bool] = []
-    for page, seen in zip(whole, detected, strict=True):
-        found = find_lines(seen, [*islice(answers, len(seen.glyphs))])
+    for found, are_right_lines in measured:
         digits, omitted = found.detected.digits, found.omitted()
         features += [line_features(digits[line], found.probabilities[line], omitted) for line in found.lines]
-        right += are_right(page, found)
+        right += are_right_lines
     if not right:
         return LineWeights(np.zeros(FEATURES), 0, 0.0, 0.0)
     inputs, is_right = np.array(features), np.array(right, bool)
