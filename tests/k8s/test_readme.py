@@ -143,7 +143,7 @@ def changed_container(change: str, job: Object) -> Object:
     ],
 )
 def test_log_of_a_job_is_followed_from_the_start_of_its_container(block: str, folder: Path) -> None:
-    # kubectl logs fails while the container is created, and `wait` for `complete` misses that a Job has failed.
+    # kubectl logs fails while the container is created; `wait` for `complete` misses that a Job has failed.
     kubectl = folder / "bin" / "kubectl"
     recorder = kubectl.read_text()
     kubectl.write_text(f'{recorder}case "$*" in *logs*) [ "$(grep -c logs "$CALLS")" = 3 ];; esac\n')
