@@ -48,6 +48,9 @@ _ROW_BYTES = 1024
 _ROOM_BYTES = 8 * 2**20
 """Least free space on the disk of an SQLite file: a deletion needs some of it for the journal."""
 
+_FULL = {"53100", "SQLITE_FULL"}
+"""Codes of a full disk: PostgreSQL's SQLSTATE, and SQLite's error."""
+
 _columns = pictures.c
 _KEY = ("model", "digest", "caller")
 _PICTURE = ("model", "caller", "request_id", "index", "sent_at")
@@ -308,6 +311,8 @@ class FeedbackStore:
             yield
         except (sa.exc.SQLAlchemyError, OSError) as error:
             cause = error.orig if isinstance(error, sa.exc.StatementError) else error
+            if {getattr(cause, "sqlstate", None), getattr(cause, "sqlite_errorname", None)} & _FULL:
+                raise NoRoomError("the disk of its database is full") from None
             sentence, *_ = str(cause).splitlines()
             # Drop the cause: PostgreSQL's further lines quote the row, which log and traceback would show.
             raise StoreError(f"{self.name}: {sentence}") from None

@@ -17,7 +17,7 @@ class StoreError(Exception):
 
 
 class NoRoomError(StoreError):
-    """The disk of an SQLite file is almost full."""
+    """The disk of the store is full, or that of an SQLite file almost."""
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from digit_core.feedback.records import Record
 from digit_core.feedback.store import FeedbackStore
-from digit_core.feedback.table import StoreError
+from digit_core.feedback.table import NoRoomError, StoreError
 from digit_serving.feedback import quota
 from digit_serving.feedback.errors import FeedbackFullError, FeedbackUnavailableError
 from digit_serving.feedback.metrics import FeedbackMetrics
@@ -134,9 +134,8 @@ class WorkerStore:
             return await_(asyncio.wait_for(asyncio.wrap_future(self.submit(function)), _CALL_SECONDS))
         except (StoreError, TimeoutError) as error:
             self._note(is_available=False)
-            raise FeedbackUnavailableError(
-                "The store of feedback does not answer. Try again later."
-            ) from error
+            fault = "has no room" if isinstance(error, NoRoomError) else "does not answer"
+            raise FeedbackUnavailableError(f"The store of feedback {fault}. Try again later.") from error
 
     def submit(self, function: Callable[[FeedbackStore], _Result]) -> Future[_Result]:
         """Call the function in a thread. The future raises StoreError if the store fails."""

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from digit_core.artifact.task_card import DIGITS, NO_CLASS
 from digit_core.feedback.records import WHOLE, Agreement
 from digit_core.feedback.store import FeedbackStore
-from digit_core.feedback.table import StoreError, parse_url, sqlite_file
+from digit_core.feedback.table import NoRoomError, StoreError, parse_url, sqlite_file
 from digit_core.images import to_png
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
@@ -283,6 +283,21 @@ def test_later_release_of_the_minor_version_may_add_columns_and_tables(
     store.save([make_record(label="1", held_out=None)])
     assert store.delete(request_id="request-0") == 1
     assert execute(url, "SELECT request_id, label, weight FROM feedback_picture") == [("request-1", "1", 1)]
+
+
+@pytest.mark.slow
+def test_save_to_a_database_whose_disk_is_full_says_so_without_its_name(
+    postgresql_url: str, make_record: MakeRecord
+) -> None:
+    store = FeedbackStore(postgresql_url)
+    fail = "BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END"
+    execute(
+        postgresql_url,
+        f"CREATE FUNCTION fill() RETURNS trigger AS $$ {fail} $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER fill BEFORE INSERT ON feedback_picture FOR EACH ROW EXECUTE FUNCTION fill()",
+    )
+    with pytest.raises(NoRoomError, match=r"^the disk of its database is full$"):
+        store.save([make_record()])
 
 
 @pytest.mark.parametrize("revision", ["0001", "0004", "9999"])

@@ -395,7 +395,8 @@ def test_predictions_go_on_while_the_disk_of_the_store_is_full_and_readyz_says_s
     assert give(http, "1").status_code == 200
     with monkeypatch.context() as full:
         full.setattr(shutil, "disk_usage", Mock(return_value=Mock(free=2**20)))
-        assert_problem(give(http, "2"), 503, "feedback_unavailable")
+        problem = assert_problem(give(http, "2"), 503, "feedback_unavailable")
+        assert problem["detail"] == "The store of feedback has no room. Try again later."
         predict(http)
         file = sqlite_url.removeprefix("sqlite:///")
         said = f"the disk of {file} has 1.0 MiB free, and pictures are stored while it has 8 MiB"
