@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from digit_core.artifact.task_card import TaskCard
 from digit_core.errors import (
     AuthenticationError,
     DeadlineExceededError,
@@ -25,15 +24,13 @@ from digit_core.errors import (
 from digit_core.results import Answer
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_core.tfserving.connection import AsyncConnection, ServedVersion
-from digit_serving.gateway.request import Call, Wait
+from digit_serving.gateway.request import Call, Wait, max_answers
 from digit_serving.gateway.settings import Settings
 
 _MAX_REQUESTS = 32
 """Requests per call: their IDs, up to 128 bytes each, travel as metadata, which gRPC limits to 8 kB."""
 MAX_CALL_BYTES = 16 * 2**20
 """Largest model input of a call: a compressed picture may have a thousandth of its size."""
-_MAX_PROBABILITIES = 2**18
-"""Most probabilities of a call: 256 images of 1,000 labels, whose answers take 10 ms to decode, and 8 MiB."""
 _QUIET_ITERATIONS = 12
 """Event-loop iterations without a new request after which the next batch is complete. An idle iteration takes
 some 10 µs; a caller on the same machine sends its next request within 100 µs of its answer."""
@@ -192,11 +189,6 @@ class Batcher:
                 request.future.set_result(
                     outcome if isinstance(outcome, ServedVersion) else outcome[start:end]
                 )
-
-
-def max_answers(card: TaskCard) -> int:
-    """Return the most images whose answers a call, or a request, may ask for."""
-    return max(1, _MAX_PROBABILITIES // len(card.labels))
 
 
 @dataclass(slots=True, eq=False)

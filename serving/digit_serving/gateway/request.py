@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import orjson
 from flask import Request, Response
 
+from digit_core.artifact.task_card import TaskCard
 from digit_core.options import Options
 from digit_core.results import Digit, Prediction, Reading
 from digit_core.tfserving.codec import ModelRef
@@ -24,6 +25,9 @@ from digit_serving.gateway.settings import Settings
 
 PROBE_ROUTES = {"/livez", "/readyz", "/metrics"}
 """Routes of probes and of the metrics scraper: always admitted; not counted, logged or traced."""
+
+_MAX_PROBABILITIES = 2**18
+"""Most probabilities of a call: 256 images of 1,000 labels, whose answers take 10 ms to decode, and 8 MiB."""
 
 _REQUEST_ID = re.compile(REQUEST_ID_PATTERN)
 # Unknown methods share the label value `other`: a caller may send any word, each a new time series.
@@ -240,3 +244,8 @@ def json_response(content: Any, headers: Mapping[str, str] | None = None) -> Res
     """Return a response with a JSON document, which may have NumPy arrays."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, headers=headers, content_type="application/json")
+
+
+def max_answers(card: TaskCard) -> int:
+    """Return the most images whose answers a call, or a request, may ask for."""
+    return max(1, _MAX_PROBABILITIES // len(card.labels))

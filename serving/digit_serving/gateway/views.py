@@ -26,7 +26,7 @@ from digit_core.tfserving.calls import VersionStatus
 from digit_core.tfserving.codec import ModelRef
 from digit_core.tfserving.connection import ServedVersion
 from digit_serving.gateway import schemas
-from digit_serving.gateway.batching import MAX_CALL_BYTES, max_answers
+from digit_serving.gateway.batching import MAX_CALL_BYTES
 from digit_serving.gateway.door import contained
 from digit_serving.gateway.errors import InvalidSelectionError, TooManyImagesError, image_problem
 from digit_serving.gateway.parsing import (
@@ -38,7 +38,7 @@ from digit_serving.gateway.parsing import (
     parse_selection,
     select_model,
 )
-from digit_serving.gateway.request import RequestContext, Route, json_response
+from digit_serving.gateway.request import RequestContext, Route, json_response, max_answers
 from digit_serving.gateway.services import Services
 from digit_serving.gateway.upstream import default_version
 
