@@ -129,20 +129,20 @@ def test_answer_in_doubt_shares_its_bar_with_none_which_is_never_longer(
 
 
 def test_write_number_shows_text_and_box_of_each_digit(page: Page) -> None:
-    write(page, "17")
-    expect(page.locator(".reading")).to_have_text("17", use_inner_text=True)
-    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 17.")).to_have_count(1)
-    expect(page.locator("#boxes div")).to_have_text(["1", "7"])
+    write(page, "71")
+    expect(page.locator(".reading")).to_have_text("71", use_inner_text=True)
+    expect(page.get_by_role("status").filter(has_text="These are 2 digits: 71.")).to_have_count(1)
+    expect(page.locator("#boxes div")).to_have_text(["7", "1"])
     paper = page.locator("#paper").bounding_box()
     assert paper
     # One evaluation: a later answer to the same drawing replaces the boxes.
     boxes = page.locator("#boxes div").evaluate_all("all => all.map(box => box.getBoundingClientRect())")
-    for place, (digit, box) in enumerate(zip((1, 7), boxes, strict=True)):
+    for place, (digit, box) in enumerate(zip((7, 1), boxes, strict=True)):
         columns = [0.4 * place + x / 2 for stroke in STROKES[digit] for x, _ in stroke]
         start = (box["x"] - paper["x"]) / paper["width"]
         assert start < (min(columns) + max(columns)) / 2 < start + box["width"] / paper["width"]
     page.get_by_role("button", name="Undo").click()
-    expect(page.locator(".reading")).to_have_text("1")
+    expect(page.locator(".reading")).to_have_text("7")
     # One digit has its box, too, for it may be a part of the ink; its label stands beside the drawing.
     expect(page.locator("#boxes div")).to_have_text([""])
     expect(page.locator(".reading [type=radio]")).to_have_count(0)
