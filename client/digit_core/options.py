@@ -65,7 +65,7 @@ class Option:
                 expected = f"a whole number from {schema['minimum']} to {schema['maximum']}"
             case "string":
                 longest = schema.get("maxLength", math.inf)
-                parsed = _to_text(_from_whole(value) if longest == MAX_PATTERN else value, longest)
+                parsed = _to_text(_from_whole(value) if schema is _CHECK else value, longest)
                 expected = "a text" if longest == math.inf else f"a text of at most {longest} characters"
             case "array" if schema is _BOXES:
                 return _to_boxes(value)
@@ -120,6 +120,7 @@ _FORM = {
     "examples": [json.loads(_FORM_EXAMPLE)],
 }
 _PATTERN = {"type": "string", "maxLength": MAX_PATTERN, "examples": ["##/##/####"]}
+_CHECK = {"type": "string", "maxLength": MAX_PATTERN, "examples": ["luhn"]}
 _NUMBERS = {
     "type": "array",
     "items": {"type": "string", "pattern": "^[0-9]+$"},
@@ -277,7 +278,7 @@ class PartOptions(TypedDict, total=False):
         Option(
             "Check of the number's digits: `luhn`, `mod11`, `mod97`, or a range such as `0..9999` or "
             "`48210..`.",
-            {"type": "string", "maxLength": MAX_PATTERN, "examples": ["luhn"]},
+            _CHECK,
             metavar="CHECK",
         ),
     ]

@@ -59,6 +59,10 @@ class Step(NamedTuple):
     missed: int = 0
     cost: float = 0.0
 
+    def writes(self, symbol: int) -> bool:
+        """Tell if the text has the symbol: a digit may belong to a sign, such as a percent sign's circle."""
+        return self.text.endswith(str(symbol))
+
 
 class Expectation(Protocol):
     """Automaton that takes the symbols of a number from left to right."""
@@ -316,7 +320,7 @@ def fits(text: str, expectation: Expectation) -> bool:
     states = {expectation.start}
     for digit in filter(str.isdecimal, text):
         steps = (step for state in states for step in expectation.steps(state, int(digit)))
-        states = {step.state for step in steps if step.text.endswith(digit)}
+        states = {step.state for step in steps if step.writes(int(digit))}
     return any(expectation.end(state) for state in states)
 
 

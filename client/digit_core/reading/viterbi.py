@@ -118,8 +118,7 @@ class _Trellis:
         kept = place if self._last_rivals[place] > place else -1
         for symbol, step in self._arcs_from(expected):
             if (total := symbols[symbol] + self._cost(step, place)) <= left:
-                # A digit may belong to a sign, such as a percent sign's circle.
-                shown = symbol if step.text.endswith(str(symbol)) else SIGN
+                shown = symbol if step.writes(symbol) else SIGN
                 yield (step.state, kept), Path(total, step.text, ((place, shown),))
 
     def _arcs_from(self, expected: Any) -> list[tuple[int, Step]]:

@@ -105,7 +105,7 @@ class Sampler(Observer):
                     expected, candidates = part.expectation, result.candidates
                     if expected:
                         candidates = tuple(each for each in candidates if fits(each.text, expected))
-                    read = around or () if result.digits else ()
+                    read = around if around and result.digits else ()
                     whole = to_whole(parts[0], digits, result.confidence, read, candidates)
                     records.append(whole)
             self._store.submit(self._store.saving(records)).result()
