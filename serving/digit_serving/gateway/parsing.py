@@ -325,8 +325,12 @@ def _cost(option: Any) -> int:
 
 def _head_size(part: bytes) -> int:
     """Return the bytes of a part up to its first blank line, all of them without one."""
-    ends = [part.find(line_end * 2) for line_end in (b"\r\n", b"\r", b"\n")]
-    return min((end for end in ends if end >= 0), default=len(part))
+    size = len(part)
+    for blank_line in (b"\r\n\r\n", b"\r\r", b"\n\n"):
+        # Not in the picture, which follows the head.
+        found = part.find(blank_line, 0, size + 1)
+        size = found if found >= 0 else size
+    return size
 
 
 def _open_part(*_: object, **__: object) -> io.BytesIO:
