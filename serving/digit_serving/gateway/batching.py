@@ -106,9 +106,10 @@ class Batcher:
 
     async def _process(self, key: _BatchKey, queue: "_BatchQueue") -> None:
         """Send batch after batch until the queue is empty."""
+        most = min(self._max_images, max_answers(key[0].card))
         # Two iterations: only requests that arrived together can join.
         await queue.collect(quiet_iterations=2)
-        while group := queue.next_group(min(self._max_images, max_answers(key[0].card))):
+        while group := queue.next_group(most):
             # Additive increase, multiplicative decrease: a caller whose pictures fail every shared call would
             # otherwise cost all others a call of their own.
             if await self._call(key[0], group):
