@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import math
+import mmap
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from digit_core.feedback.records import Record
 from digit_core.feedback.store import FeedbackStore
@@ -31,22 +32,24 @@ _CHECK_SECONDS = 10.0
 """Time between two deletions of expired samples, which also tell whether the store can be used."""
 _KEPT_SECONDS = 1.0
 """Time for which a check counts, and a worker does not see what others write."""
+_SILENT = "the store does not answer"
 
 
 class WorkerStore:
     """Store of a worker's feedback. Create it in the event loop that serves, close it after all requests."""
 
+    _is_failing: ClassVar = mmap.mmap(-1, 1)
+    """Shared memory of all workers, which are forked after the import: 1 from a failure, or from a call that
+    hangs, until a check succeeds, each in any worker. Reads do not end it: they succeed under a write lock."""
+
     def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
         self._quota = settings.feedback_bytes
         self.metrics = metrics
-        self._is_available = True
-        """False while the store can't be used, as of the latest attempt."""
         self._store: FeedbackStore | None = None
         self._expiry: Future[None] | None = None
         self._check: Future[Mapping[str, int]] | None = None
         self._checked_at = self._sized_at = -math.inf
-        self._expiry_at = math.inf
         self._sizes = Counter[str]()
         """Bytes of each caller's records at `_sized_at`, and what this worker has added since."""
         # Two threads: a call that hangs must not delay other work in threads, nor every other call.
@@ -56,26 +59,41 @@ class WorkerStore:
     def _check_regularly(self) -> None:
         """Create the tables in the background, and check the store from now on."""
         if self._expiry is None or self._expiry.done():
-            self._expiry_at = time.monotonic()
-            self._expiry = self.submit(self._expire)
+            self._expiry = self._submit_check(self._expire)
         self._timer = asyncio.get_running_loop().call_later(_CHECK_SECONDS, self._check_regularly)
 
     def _expire(self, store: FeedbackStore) -> None:
         """Delete expired samples, which may make room. Raise StoreError if no picture can be stored."""
         store.expire(self._days)
-        store.check()
+        self._check_store(store)
 
     def _begin_check(self) -> Future[Mapping[str, int]]:
         """Return the check that is under way or a second old, or else a new one."""
         if not self._check or (self._check.done() and time.monotonic() - self._checked_at > _KEPT_SECONDS):
-            self._check, self._checked_at = self.submit(self._look), time.monotonic()
+            self._check, self._checked_at = self._submit_check(self._look), time.monotonic()
         return self._check
 
     def _look(self, store: FeedbackStore) -> Mapping[str, int]:
         """Return the bytes of each caller. Raise StoreError if the store can't be read or written."""
-        store.check()
+        self._check_store(store)
         self._sized_at = -math.inf
         return self._sizes_of(store)
+
+    def _check_store(self, store: FeedbackStore) -> None:
+        """Note for all workers that the store can be used. Raise StoreError if it can't."""
+        store.check()
+        self._is_failing[0] = 0
+
+    def _submit_check(self, check: Callable[[FeedbackStore], _Result]) -> Future[_Result]:
+        """Call the check in a thread, and note for all workers if it takes longer than a call may."""
+        future = self.submit(check)
+
+        def note_late() -> None:
+            if not future.done():
+                self._note_failure(_SILENT)
+
+        asyncio.get_running_loop().call_later(_CALL_SECONDS, note_late)
+        return future
 
     def _sizes_of(self, store: FeedbackStore) -> Counter[str]:
         """Return the bytes of each caller, asked at most a second ago."""
@@ -86,19 +104,15 @@ class WorkerStore:
     def ask(self) -> Mapping[str, int]:
         """Return the bytes of each caller. Raise StoreError while the store can't be used.
 
-        Ask the store itself, so that every worker gives the same answer, whoever saw a failure. In code that
-        `bridge.run` calls.
+        Ask the store itself, so that every worker gives the same answer. In code that `bridge.run` calls.
         """
         check = asyncio.shield(asyncio.wrap_future(self._begin_check()))
         try:
             return dict(await_(asyncio.wait_for(check, _PROBE_SECONDS)))
         except TimeoutError:
-            # A store that is busy answers soon. A deletion that waits shows a hang to the first probe, too.
-            is_expiring = self._expiry is not None and not self._expiry.done()
-            began_at = min(self._checked_at, self._expiry_at) if is_expiring else self._checked_at
-            is_late = time.monotonic() - began_at > _CALL_SECONDS
-            if is_late or not self._is_available:
-                raise StoreError("the store does not answer") from None
+            if self._is_failing[0]:
+                raise StoreError(_SILENT) from None
+            # A store that is busy answers soon.
             return dict(self._sizes)
 
     def saving(
@@ -133,7 +147,8 @@ class WorkerStore:
         try:
             return await_(asyncio.wait_for(asyncio.wrap_future(self.submit(function)), _CALL_SECONDS))
         except (StoreError, TimeoutError) as error:
-            self._note(is_available=False)
+            if isinstance(error, TimeoutError):
+                self._note_failure(_SILENT)
             fault = "has no room" if isinstance(error, NoRoomError) else "does not answer"
             raise FeedbackUnavailableError(f"The store of feedback {fault}. Try again later.") from error
 
@@ -143,21 +158,23 @@ class WorkerStore:
 
     def _call(self, function: Callable[[FeedbackStore], _Result]) -> _Result:
         try:
+            was_failing = self._is_failing[0]
             # Two threads may open it at once, which does no harm.
             self._store = store = self._store or FeedbackStore(self._url)
             result = function(store)
         except StoreError as error:
-            if self._is_available:
-                _log.error("feedback is unavailable: %s", error)
             # Opened anew, it creates its tables, if its file was removed.
             self._store = None
-            self._note(is_available=False)
+            self._note_failure(error)
             raise
-        self._note(is_available=True)
+        if was_failing:
+            # Let the next probe check anew.
+            self._checked_at = -math.inf
         self.metrics.written.set_to_current_time()
         return result
 
-    def _note(self, *, is_available: bool) -> None:
-        """Let the next probe check anew after a change."""
-        if self._is_available != is_available:
-            self._is_available, self._checked_at = is_available, -math.inf
+    def _note_failure(self, reason: object) -> None:
+        """Note for all workers that the store can't be used, and let the next probe check anew."""
+        if not self._is_failing[0]:
+            _log.error("feedback is unavailable: %s", reason)
+            self._is_failing[0], self._checked_at = 1, -math.inf

@@ -80,9 +80,12 @@ class _Server(BaseApplication):  # type: ignore[misc]
         import cv2
 
         from digit_serving.gateway.app import Gateway
+        from digit_serving.gateway.door import features
         from digit_serving.gateway.observers.metrics import Metrics
         from digit_serving.gateway.parsing import silence_library_warnings
 
+        # Modules of features create memory that the workers share.
+        features(self._settings)
         # The supervisor's metrics have a file beside those of the workers; the exposition is their sum.
         self._metrics = Metrics()
         if self._settings.tls_certificate:
