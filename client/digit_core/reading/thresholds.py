@@ -67,10 +67,6 @@ class Thresholds:
     """Largest probability that a digit of a line is there."""
     missed_sign: float = 0.01
     """Probability that a sign between digits is not seen."""
-    missed_in_tight: float = 0.05
-    """The same where digits stand closer than `tight_gap`, where there is no room for a sign."""
-    tight_gap: float = 0.08
-    """Gap between digits that hides a sign, as a multiple of the height of the line's digits."""
     missed_in_gap: float = 0.5
     """The same in a gap wider than the line's first quartile by `wide_gap`: a space parts as a sign does."""
     wide_gap: float = 0.35

@@ -447,6 +447,13 @@ def test_read_gaps_part_as_signs_do_and_no_sign_is_invented(gap: int, expect: st
     assert read(peaks(*row), expect=expect).text == text
 
 
+@pytest.mark.parametrize("gap", [-2, 2, 10])
+def test_read_number_without_signs_is_no_date(gap: int) -> None:
+    row = [(int(digit), (10 + place * (20 + gap), 50, 20, 40)) for place, digit in enumerate("24122024")]
+    assert read(peaks(*row), expect="########").text == "24122024"
+    assert read(peaks(*row), expect="date").refusal == "unexpected"
+
+
 def test_read_amount_does_not_drop_the_point() -> None:
     found = peaks((9, (10, 50, 20, 40)), (9, (40, 50, 20, 40)), (SIGN, (65, 85, 5, 5)), (3, (75, 50, 20, 40)))
     assert read(found, expect="amount").refusal == "unexpected"
