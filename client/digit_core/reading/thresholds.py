@@ -71,8 +71,6 @@ class Thresholds:
     """The same in a gap wider than the line's first quartile by `wide_gap`: a space parts as a sign does."""
     wide_gap: float = 0.35
     """Multiple of the height of the line's digits."""
-    extra_sign: float = 0.01
-    """Probability that a sign is seen where the text has none."""
     whole_amount: float = 0.2
     """Prior probability that an amount has no decimals."""
     max_cost: float = 10.0
@@ -85,8 +83,6 @@ class Thresholds:
     """Largest number of arcs that are followed from the states of a place, from the best state on."""
     max_candidates: int = 5
     """Largest number of texts that are found, and of candidates of a reading."""
-    max_candidate_cost: float = 5.0
-    """Largest cost of a candidate beside a line's text: exp(-5) is about `min_candidate`."""
     min_candidate: float = 0.005
     """Least probability of a candidate other than a line's text."""
     unknown: float = 0.1
