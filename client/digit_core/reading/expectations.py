@@ -166,7 +166,8 @@ class _Pattern:
             is_last = position.token == len(self.alternatives[position.alternative])
             checked = self._check(state.checked, text)
             if is_last and checked is not None and self.check.accepts(checked):
-                cost = self.costs[position.alternative] if self.costs else 0.0
+                # Signs behind the number end it again.
+                cost = self.costs[position.alternative] if self.costs and position != state.position else 0.0
                 return Step(_State(position, checked), text, missed, cost)
         return None
 
