@@ -170,7 +170,7 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
     marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= THRESHOLDS.min_weak_score)
     chosen = [*line, *sorted(nlargest(most, others, digits.scores.__getitem__))]
     marked = np.array(sorted(nlargest(most, np.flatnonzero(marks), signs.scores.__getitem__)), np.intp)
-    present = THRESHOLDS.weak_share * digits.scores[chosen].astype(float)
+    present = np.minimum(digits.scores[chosen].astype(float), THRESHOLDS.max_present)
     present[: len(line)] = THRESHOLDS.max_present
     present[[place for place, index in enumerate(chosen) if index in found.slashes]] = THRESHOLDS.max_present
     is_sign = digits.classes[chosen, SIGN, np.newaxis]

@@ -399,6 +399,13 @@ def test_read_number_that_must_be_valid_leaves_out_unexpected_ones() -> None:
     assert read(sure, expect=["824"]).refusal == "unexpected"
 
 
+def test_read_number_like_those_of_a_list_is_none_of_them() -> None:
+    row = [(int(digit), (10 + 30 * place, 50, 20, 40)) for place, digit in enumerate("689953")]
+    answers = [prediction(digit, probability=0.9) for digit, _ in row]
+    assert read(peaks(*row), answers, expect=["689953", "689954"]).text == "689953"
+    assert read(peaks(*row), answers, expect=["689952", "689954"]).refusal == "unexpected"
+
+
 def test_read_page_without_digits_shows_no_number_that_must_be_valid() -> None:
     page = peaks(*ROW)
     assert read(page, [prediction(each, 0.0001) for each in (1, 2, 4)], expect="###", valid=True).refusal
@@ -435,6 +442,7 @@ def test_read_expected_digit_may_look_like_a_sign() -> None:
     [
         (10, "date", ""),
         (60, "date", "2/4/24"),
+        (34, "date", "2/4/24"),
         (10, "########", ""),
         (10, "##.##", ""),
         (60, "amount", "24.24"),
