@@ -62,7 +62,7 @@ class Thresholds:
     `digit_training/finder.py`): for a lower value here, export the reader with a lower floor.
     """
     max_present: float = 0.99
-    """Probability that a digit of a line is there, and the largest one of any other peak, which is its score."""
+    """Probability that a digit of a line is there. That of another peak is its score, at most this."""
     missed_sign: float = 0.01
     """Probability that a sign between digits is not seen."""
     missed_in_gap: float = 0.5
