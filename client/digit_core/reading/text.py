@@ -24,7 +24,7 @@ from digit_core.reading.viterbi import Path, Places, Search, decode
 from digit_core.results import Answer, Box, Candidate, Digit, Line, Opinion, Opinions, Reading
 
 _ANYTHING = parse_expectation()
-_CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
+_CANDIDATES = Search(max_cost=-math.log(THRESHOLDS.min_candidate))
 
 
 def read(

@@ -62,6 +62,18 @@ def test_decode_stroke_is_a_sign_or_a_1() -> None:
     assert next(iter(decoded(line, "#####"))) == "11122"
 
 
+def test_decode_sign_that_the_pattern_lacks_is_left_out_between_digits_and_free_around_them() -> None:
+    speck = {10: 0.8}
+    assert decoded(places({1: 0.98}, speck, {7: 0.98}), "##.##|##")["17"] == pytest.approx(0.2 / 0.8)
+    assert decoded(places(speck, {1: 0.98}, {7: 0.98}, speck), "##.##|##")["17"] == pytest.approx(1)
+
+
+def test_decode_whole_amount_costs_the_same_before_signs() -> None:
+    digits = places({1: 0.98}, {7: 0.98})
+    with_signs = places({1: 0.98}, {7: 0.98}, *2 * ({10: 0.9},))
+    assert decoded(with_signs, "amount")["17"] == pytest.approx(decoded(digits, "amount")["17"])
+
+
 def test_decode_rivals_are_never_both_there() -> None:
     line = places({1: 0.9}, {7: 0.8}, {2: 0.9}, rivals=((0, 1),))
     found = decoded(line)
