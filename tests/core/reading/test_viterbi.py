@@ -52,6 +52,12 @@ def test_decode_pattern_takes_a_weak_digit_or_drops_an_extra_one() -> None:
     assert decoded(line, "####") == {}
 
 
+def test_decode_rivals_that_are_left_out_bound_no_text() -> None:
+    line = places(*({4: 0.99} for _ in range(12)), rivals=tuple((each, each + 1) for each in range(0, 12, 2)))
+    assert next(iter(decoded(line))) == "444444"
+    assert next(iter(decoded(line, "######"))) == "444444"
+
+
 def test_decode_check_takes_the_second_digit() -> None:
     assert [*decoded(places({1: 0.98}, {8: 0.9, 6: 0.05}, {6: 0.9}), "###", "luhn")] == ["166"]
 
