@@ -80,8 +80,8 @@ def probes(services: Services) -> Blueprint:
     """Return the routes /livez, /readyz and /metrics.
 
     The default model alone decides on readiness: a pod that has lost one of several models still answers for
-    the others, and Kubernetes would withdraw it from all of them. A pod that has lost a store, or whose
-    certificate has expired, is ready as well, with a warning.
+    the others, and Kubernetes would withdraw it from all of them. A pod that has lost another model or a
+    store, or whose certificate has expired, is ready as well, with a warning.
     """
     blueprint = Blueprint("probes", __name__)
     settings, model_server = services.settings, services.model_server
@@ -137,7 +137,7 @@ def probes(services: Services) -> Blueprint:
 
 
 class ModelWarnings:
-    """Sentences on versions that failed to load, and on models that are left out.
+    """Sentences on versions that failed to load, and on models that do not answer or are left out.
 
     They are cached for a second: otherwise, each probe would ask the model server about every model, and list
     the models' folder. `clock` returns seconds, like time.monotonic.
@@ -168,14 +168,24 @@ class ModelWarnings:
         ordered = sorted(names)
         calls = (self._model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
         answers = await asyncio.gather(*calls, return_exceptions=True)
+        found = {
+            name: [] if isinstance(answer, ModelNotFoundError) else answer
+            for name, answer in zip(ordered, answers, strict=True)
+            if isinstance(answer, (list, ModelNotFoundError))
+        }
         failed = [
             f"Version {status.version} of the model {name} failed to load; the model server's log says why."
-            for name, answer in zip(ordered, answers, strict=True)
-            for status in (() if isinstance(answer, BaseException) else answer)
+            for name, statuses in found.items()
+            for status in statuses
             if status.error and not status.is_available
         ]
+        absent = [
+            describe_missing(ModelRef(name), statuses)
+            for name, statuses in found.items()
+            if name not in left_out and not any(status.is_available for status in statuses)
+        ]
         models = [f"The model {name} is not served: {reason}." for name, reason in left_out.items()]
-        return failed + versions + models
+        return failed + absent + versions + models
 
 
 def pages(settings: Settings) -> Blueprint:

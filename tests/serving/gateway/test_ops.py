@@ -98,10 +98,17 @@ def test_readyz_warns_of_shares_without_an_effect(
     assert "warnings" not in start_gateway(**options, models_traffic=absent).get("/readyz").get_json()
 
 
-def test_readyz_depends_on_default_model_only(stub: StubModelServer, start_gateway: StartGateway) -> None:
-    stub.answer = TaskModels(shapes={3: SHAPES})
-    ready = start_gateway(model_name="shapes", model_names=("lost",))
-    assert ready.get("/readyz").get_json() == {"status": "ready", "versions": [3]}
+def test_readyz_depends_on_default_model_only_and_warns_of_others(
+    stub: StubModelServer, start_gateway: StartGateway, tmp_path: Path
+) -> None:
+    stub.answer, folder = TaskModels(shapes={3: SHAPES}), ModelsFolder(tmp_path, verify=lambda _: None)
+    folder.publish("colors", write_files)
+    ready = start_gateway(model_name="shapes", model_names=("lost",), models_config=folder.config_path)
+    assert ready.get("/readyz").get_json() == {
+        "status": "ready",
+        "versions": [3],
+        "warnings": [f"No version of the model {name} is available." for name in ("colors", "lost")],
+    }
     lost = start_gateway(model_name="lost", model_names=("shapes",)).get("/readyz")
     assert assert_problem(lost, 503, "not_ready")["detail"] == "The model server has no model lost."
 
