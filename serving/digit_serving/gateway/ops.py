@@ -6,7 +6,6 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import cache, partial
 from html import escape
 from importlib.metadata import metadata, version
@@ -161,10 +160,14 @@ class ModelWarnings:
         folder = ModelsFolder(file.parent) if file else None
         names, left_out, versions = {*self._settings.models}, dict[str, str](), list[str]()
         if folder:
-            with suppress(ArtifactError, OSError):
+            try:
                 left_out = await asyncio.to_thread(folder.left_out)
                 versions = await asyncio.to_thread(folder.left_out_versions)
                 names |= folder.read_config().base_paths.keys()
+            except (ArtifactError, OSError):
+                versions.append(
+                    "models.config can't be read, so changes of it wait; `digits models ls` says why."
+                )
         ordered = sorted(names)
         calls = (self._model_server.versions(ModelRef(name), deadline=deadline) for name in ordered)
         answers = await asyncio.gather(*calls, return_exceptions=True)

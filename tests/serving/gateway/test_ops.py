@@ -50,6 +50,20 @@ def test_readyz_names_each_model_that_is_left_out(
     assert flowers == "The model flowers is not served: version 1 is missing or incomplete."
 
 
+@pytest.mark.parametrize("content", [b"model_config_list {", b"\xff\xfe\x00"])
+def test_readyz_warns_of_models_config_that_cannot_be_read(
+    stub: StubModelServer, start_gateway: StartGateway, tmp_path: Path, content: bytes
+) -> None:
+    stub.answer = TaskModels(shapes={3: SHAPES})
+    file = tmp_path / "models.config"
+    file.write_bytes(content)
+    document = start_gateway(model_name="shapes", models_config=file).get("/readyz").get_json()
+    assert (document["status"], document["versions"]) == ("ready", [3])
+    assert document["warnings"] == [
+        "models.config can't be read, so changes of it wait; `digits models ls` says why."
+    ]
+
+
 def test_model_warnings_are_asked_for_once_a_second(stub: StubModelServer, tmp_path: Path) -> None:
     folder, clock = ModelsFolder(tmp_path, verify=lambda _: None), ManualClock()
     folder.publish("colors", write_files)
