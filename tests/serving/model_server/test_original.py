@@ -115,6 +115,7 @@ def test_rest_answer(server: ServerProcess, path: str, body: str, answer: Any) -
     [
         (f"{MODEL}:Predict", '{"instances": [2.0]}', 400),
         (f"{MODEL}?x=1", "", 404),
+        (f"{MODEL}/labels/new", "", 404),
         (f"{MODEL}/metadata?x=1", "", 400),
     ],
 )
