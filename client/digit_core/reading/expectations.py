@@ -374,6 +374,8 @@ def _meant(text: str) -> str:
     """Return what a text that is no pattern may mean: a name, a file, or another notation of digits."""
     if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
         return f"write {close[0]} instead"
+    if re.fullmatch(r"\[[\d\", ]+\]", text):
+        return "write one number a line, or send the whole request as JSON"
     if re.search(r"\.(csv|txt)$", text):
         return (
             f"a file of valid numbers is @{text} on the command line, <{text} in curl, and a list elsewhere"

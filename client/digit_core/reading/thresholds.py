@@ -1,8 +1,8 @@
 """Thresholds of reading, all of them.
 
 They were chosen by the pictures of `python -m benchmarks.numbers`, on which no network was fitted;
-`docs/explanation/accuracy.md` says what they reach. Only the weights of a line's certainty are fitted: these
-belong to a version of the reader.
+`docs/explanation/accuracy.md` says what they reach. `python -m benchmarks.priors` counts the probabilities of
+peaks, signs and gaps. The weights of a line's certainty are fitted, and belong to a version of the reader.
 """
 
 from dataclasses import dataclass
@@ -64,13 +64,13 @@ class Thresholds:
     max_present: float = 0.99
     """Probability that a digit of a line is there. That of another peak is its score, at most this."""
     missed_sign: float = 0.01
-    """Probability that a sign between digits is not seen."""
+    """Probability that a sign between digits is not seen, beside that of such a gap within a number."""
     missed_in_gap: float = 0.5
     """The same in a gap wider than the line's first quartile by `wide_gap`: a space parts as a sign does."""
     wide_gap: float = 0.25
-    """Multiple of the height of the line's digits."""
+    """Multiple of the height of the line's digits, from which more gaps part numbers than not."""
     whole_amount: float = 0.2
-    """Prior probability that an amount has no decimals."""
+    """Prior probability that an amount has no decimals: assumed, as it depends on the caller."""
     max_cost: float = 10.0
     """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
     max_others: int = 128
@@ -84,7 +84,8 @@ class Thresholds:
     min_candidate: float = 0.005
     """Least probability of a candidate other than a line's text."""
     unknown: float = 0.1
-    """Prior probability that a line is not as expected, or is none of the texts that were found."""
+    """Prior probability that a line is not as expected, or is none of the texts that were found: assumed, as
+    it depends on the caller."""
     min_density: float = 0.01
     """Least density of an expectation: numbers in use are alike, and so denser than their share."""
     min_expected: float = 0.5

@@ -139,6 +139,7 @@ def test_expectation_check_accepts_numbers_that_pass(check: str, right: str, wro
         ("DD.MM.YYYY", None, r"write date or ##\.##\.#### instead"),
         ("datum", None, r"write date instead"),
         ("students.txt", None, "@students.txt on the command line, <students.txt in curl, and a list"),
+        ('["12345", "23456"]', None, r"'\[', is not allowed; write one number a line, or"),
         ("12345,23456", None, r"a list, or a pattern: 12345\|23456"),
         (
             "####",
