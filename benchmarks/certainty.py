@@ -40,7 +40,7 @@ _KINDS = {
     "numbers": "`confidence` of readings",
     "is_digit": "`is_digit` of predictions, and whether there is a digit",
 }
-_HALF = 5000
+HALF = 5000
 """Number of MNIST's test digits to which the weights are fitted; the others are asked."""
 _BOUNDS = np.array([0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1])
 _MIN_SHOWN = 10
@@ -84,7 +84,7 @@ def _arguments() -> argparse.Namespace:
 def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
     """Yield the kind of each certainty, the certainty, and whether the answer is right; none of a refusal."""
     reader = LocalReader.load(arguments.models)
-    images, labels = _test_digits(arguments.mnist, slice(_HALF, None))
+    images, labels = test_digits(arguments.mnist, slice(HALF, None))
     chosen = choose(images, arguments.count, arguments.seed)
     for family, draw in FAMILIES.items():
         for number, index in enumerate(chosen):
@@ -105,7 +105,8 @@ def _ask(arguments: argparse.Namespace) -> Iterator[tuple[str, float, bool]]:
             yield "is_digit", reader(file).is_digit, False
 
 
-def _test_digits(file: Path, part: slice) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def test_digits(file: Path, part: slice) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return some of MNIST's test digits and their labels."""
     with np.load(file) as mnist:
         return mnist["x_test"][part], mnist["y_test"][part]
 
@@ -129,7 +130,7 @@ def _fit(arguments: argparse.Namespace) -> None:
 
 def _draw_to_fit(arguments: argparse.Namespace) -> Iterator[tuple[Page, str]]:
     """Yield pages and their texts: numbers, lone digits, and half as many of a family without a digit."""
-    digits = Digits(*_test_digits(arguments.mnist, slice(_HALF)))
+    digits = Digits(*test_digits(arguments.mnist, slice(HALF)))
     for family, write in (NUMBERS | SINGLES).items():
         for number in range(arguments.count):
             file, text = write(digits, generator(arguments.seed, f"{family} to fit", number))

@@ -191,6 +191,12 @@ def test_dockerfiles_have_an_unprivileged_user_and_one_base_image() -> None:
     assert len(set(re.findall(r"^ARG BASE=(.*)", "".join(texts), re.MULTILINE))) == 1
 
 
+def test_image_of_the_gateway_listens_on_every_ipv4_and_ipv6_address() -> None:
+    _, gateway = (ROOT / "serving" / "Dockerfile").read_text().split(" AS gateway\n")
+    assert re.findall("^ENV DIGITS_HOST=(.*)", gateway, re.MULTILINE) == ["::"]
+    assert "DIGITS_HOST" not in SERVICES["gateway"]["environment"]
+
+
 def test_release_builds_every_image() -> None:
     images = {
         (str(dockerfile.relative_to(ROOT)), target, image)

@@ -2,7 +2,8 @@
 
 Reads pictures with a model in this process, or sends them to a gateway (`--url`). Prints Markdown tables, and
 writes a contact sheet of each family to a PNG file (`--sheets`), errors first. With `--expect` the tables say
-what is read of the numbers by what their caller knows of them.
+what is read of the numbers by what their caller knows of them; with `--turned`, how often `orientation` is
+right of turned numbers.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from benchmarks.numbers.readers import (
 from benchmarks.numbers.sheets import Result, write_sheet
 from benchmarks.numbers.writing import Digits
 from digit_client import Client
+from digit_core.images import decode, to_png
 from digit_core.reading.expectations import Expectation, parse_expectation
 
 _CONFIDENT = 0.9
@@ -42,9 +44,9 @@ def main() -> None:
     with np.load(arguments.mnist) as mnist:
         digits = Digits(mnist["x_test"], mnist["y_test"])
     reader = _reader(arguments)
-    if arguments.expect:
+    if arguments.expect or arguments.turned:
         assert isinstance(reader, LocalReader)
-        _print_expecting(digits, reader, arguments)
+        (_print_expecting if arguments.expect else _print_turned)(digits, reader, arguments)
         return
 
     def read_family(name: str) -> list[Result]:
@@ -76,6 +78,7 @@ def _arguments() -> argparse.Namespace:
         help="families to read, else all: %(choices)s",
     )
     parser.add_argument("--expect", action="store_true", help="read numbers by what their caller knows")
+    parser.add_argument("--turned", action="store_true", help="read numbers that are turned")
     parser.add_argument("--sheets", type=Path, help="directory for the contact sheets")
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -83,8 +86,8 @@ def _arguments() -> argparse.Namespace:
     )
     source.add_argument("--url", help="URL of a running gateway, to read there instead")
     arguments = parser.parse_args()
-    if arguments.expect and arguments.url:
-        parser.error("--expect reads in this process, not at --url")
+    if (arguments.expect or arguments.turned) and arguments.url:
+        parser.error("--expect and --turned read in this process, not at --url")
     if arguments.sheets:
         arguments.sheets.mkdir(parents=True, exist_ok=True)
     return arguments
@@ -204,6 +207,22 @@ def _print_forced(
     _print_row("---", "---:", "---:")
     for row, values in sorted(forced.items()):
         _print_row(row, f"{np.mean(values):.1%}", str(len(values)))
+
+
+def _print_turned(digits: Digits, reader: LocalReader, arguments: argparse.Namespace) -> None:
+    """Print how often the `orientation` of turned numbers is right, and how often it is wrong."""
+    _print_row("turned clockwise by", "right", "wrong", "n")
+    _print_row("---:", "---:", "---:", "---:")
+    for quarters in range(4):
+        upright, given = (360 - 90 * quarters) % 360, []
+        for family in arguments.family or NUMBERS:
+            for number in range(arguments.count):
+                file, _ = _NUMBERS[family](digits, generator(arguments.seed, family, number))
+                turned = to_png(np.ascontiguousarray(np.rot90(decode(file), -quarters)))
+                given.append(reader.read(turned).orientation)
+        right = np.mean([orientation == upright for orientation in given])
+        wrong = np.mean([orientation not in (None, upright) for orientation in given])
+        _print_row(f"{90 * quarters}°", f"{right:.1%}", f"{wrong:.1%}", str(len(given)))
 
 
 def _expected_cells(read: list[Expected], names: list[str]) -> list[str]:

@@ -63,7 +63,10 @@ def _add(sums: list[int], text: str) -> list[int]:
 
 
 def misfits(text: str, rng: np.random.Generator) -> dict[str, Expectation]:
-    """Return what does not fit a number: a list without it, at most 10 % dense, and another check digit."""
+    """Return what does not fit a number: another check digit, or lists without it.
+
+    A list is at most 10 % dense, or has all numbers that differ in the last digit only.
+    """
     length = len(text)
     size = min(_AMONG, 10**length // 10)
     others = {"".join(map(str, rng.integers(0, 10, length))) for _ in range(size)} - {text}
@@ -71,6 +74,9 @@ def misfits(text: str, rng: np.random.Generator) -> dict[str, Expectation]:
     broken = (remainder + int(rng.integers(1, 10))) % 10
     return {
         "list without it": parse_expectation([*others]),
+        "list of alike numbers without it": parse_expectation(
+            [text[:-1] + digit for digit in "0123456789" if digit != text[-1]]
+        ),
         "broken check digit": WithRemainder(parse_expectation(f"#{{{length}}}"), broken),
     }
 

@@ -22,6 +22,8 @@ class GrpcModelServer:
     """
 
     def __init__(self) -> None:
+        self.asked: list[str] = []
+        """Method of each call."""
         # TensorFlow Serving takes messages of any size, too.
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
         self._server.add_generic_rpc_handlers((self,))  # type: ignore[arg-type]
@@ -35,7 +37,9 @@ class GrpcModelServer:
             "GetModelMetadata": ("model_metadata", protos.GetModelMetadataRequest),
             "GetModelStatus": ("model_status", protos.GetModelStatusRequest),
         }
-        name, request = methods[details.method.rpartition("/")[2]]
+        method = details.method.rpartition("/")[2]
+        self.asked.append(method)
+        name, request = methods[method]
         return grpc.unary_unary_rpc_method_handler(
             getattr(self, name), request.FromString, lambda response: response.SerializeToString()
         )

@@ -4,6 +4,8 @@ import os
 import re
 import shlex
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -225,3 +227,19 @@ def test_tls_commands_make_certificates_that_both_sides_accept(folder: Path) -> 
             grpc.channel_ready_future(channel).result(timeout=30)
     finally:
         server.stop(0)
+
+
+def test_tls_commands_make_a_certificate_of_the_gateways_that_the_images_python_accepts(folder: Path) -> None:
+    for block in (block for block in blocks("bash") if "-CA ca.crt" in block):
+        recorded_calls(block, folder)
+    caller = ssl.create_default_context(cafile=folder / "ca.crt")
+    # The default of Python 3.13, which the image has.
+    caller.verify_flags |= ssl.VERIFY_X509_STRICT
+    gateway = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    gateway.load_cert_chain(folder / "server.crt", folder / "server.key")
+    with ThreadPoolExecutor(1) as thread:
+        for name in ("gateway", "digits.example.org"):
+            ours, theirs = socket.socketpair()
+            accepted = thread.submit(gateway.wrap_socket, theirs, server_side=True)
+            with caller.wrap_socket(ours, server_hostname=name), accepted.result():
+                pass

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.commands import fake_digits, parse
-from tests.manifests import containers, job_from, named, overlay, pod
+from tests.manifests import containers, job_from, named, overlay, pod, pods
 from tests.readme import ROOT, blocks
 
 PAGE = (ROOT / "docs" / "how-to" / "runbook.md").read_text()
@@ -34,6 +34,15 @@ def test_kubernetes_commands_name_objects_of_the_namespace() -> None:
     ]
     assert set(found) <= known
     assert {kind for kind, _ in found} == set(KINDS.values())
+
+
+def test_logs_are_those_of_all_pods_of_a_component() -> None:
+    labels = [template["metadata"]["labels"] for template in pods(overlay("production"))]
+    selectors = re.findall(r"kubectl \S+ digits logs .*?--selector (\S+)=(\S+)", "\n".join(COMMANDS))
+    assert {value for _, value in selectors} == {"gateway", "model-server"}
+    assert all(any(each.get(name) == value for each in labels) for name, value in selectors)
+    # kubectl shows one pod of a Deployment.
+    assert not any("logs" in command and "deployment/" in command for command in COMMANDS)
 
 
 def test_compose_commands_name_services() -> None:

@@ -15,8 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.commands import parse
-
 ROOT = Path(__file__).parent.parent.parent
 RULES_FILE = ROOT / "serving" / "config" / "alerts.yml"
 GROUPS: list[dict[str, Any]] = yaml.safe_load(RULES_FILE.read_text())["groups"]
@@ -810,13 +808,3 @@ def test_page_has_the_objectives_of_the_rules() -> None:
         for objective, percent in (("availability", available), ("latency", timely))
     }
     assert bounds == {(route, str(float(seconds))) for route, _, _, seconds in documented}
-
-
-def test_runbook_commands_of_digits_are_valid() -> None:
-    commands = re.findall(r"`(?:[^`]* )?digits ((?:models|feedback) [^`]+)`", RUNBOOK)
-    assert len(commands) >= 4
-    for command in commands:
-        arguments = command.replace(" N", " 2").split()
-        if arguments[0] == "feedback":
-            arguments += ["--store", "sqlite:///feedback.db"]
-        parse(arguments)

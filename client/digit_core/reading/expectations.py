@@ -42,7 +42,6 @@ _FORMS = {
     "ymd": "####-##-##",
 }
 """Patterns of dates by the order of day, month and year."""
-_EXTRA_SIGN = -math.log(THRESHOLDS.extra_sign)
 _WHOLE_AMOUNT = math.log((1 - THRESHOLDS.whole_amount) / THRESHOLDS.whole_amount)
 _TOKEN = re.compile(r"#(?:\{(\d+)(?:(,)(\d+))?\})?|([0-9 .,:;/\\+=*'’_()$€£¥%-])")
 _RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
@@ -51,7 +50,7 @@ _RANGE = re.compile(r"(\d{0,18})\.\.(\d{0,18})")
 class Step(NamedTuple):
     """State after a symbol, the text that it adds, and how many of its signs have no symbol.
 
-    The cost is that of a sign which only the picture has, or of a rare form.
+    The cost is that of a rare form.
     """
 
     state: Any
@@ -152,12 +151,13 @@ class _Pattern:
             checked = self._check(state.checked, text)
             if checked is not None:
                 yield Step(_State(position, checked), text, missed)
-        if symbol == SIGN:
-            # Signs around the number do not belong to it.
-            is_extra = self.has_signs and state.position is not None
-            yield Step(state, "", cost=_EXTRA_SIGN if is_extra else 0.0)
-            if self.has_signs and (ended := self.end(state)):
-                yield ended
+        if symbol != SIGN:
+            return
+        # Signs around the number do not belong to it.
+        if state.position is None or not self.has_signs:
+            yield Step(state, "")
+        elif ended := self.end(state):
+            yield ended
 
     def end(self, state: _State) -> Step | None:
         if state.position is None:
@@ -166,7 +166,8 @@ class _Pattern:
             is_last = position.token == len(self.alternatives[position.alternative])
             checked = self._check(state.checked, text)
             if is_last and checked is not None and self.check.accepts(checked):
-                cost = self.costs[position.alternative] if self.costs else 0.0
+                # Signs behind the number end it again.
+                cost = self.costs[position.alternative] if self.costs and position != state.position else 0.0
                 return Step(_State(position, checked), text, missed, cost)
         return None
 
@@ -373,6 +374,8 @@ def _meant(text: str) -> str:
     """Return what a text that is no pattern may mean: a name, a file, or another notation of digits."""
     if close := difflib.get_close_matches(text.lower(), ("date", "amount"), 1):
         return f"write {close[0]} instead"
+    if re.fullmatch(r"\[[\d\", ]+\]", text):
+        return "write one number a line, or send the whole request as JSON"
     if re.search(r"\.(csv|txt)$", text):
         return (
             f"a file of valid numbers is @{text} on the command line, <{text} in curl, and a list elsewhere"

@@ -170,7 +170,7 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
     marks = are_near(signs.boxes, digits.boxes[line]) & (signs.scores >= THRESHOLDS.min_weak_score)
     chosen = [*line, *sorted(nlargest(most, others, digits.scores.__getitem__))]
     marked = np.array(sorted(nlargest(most, np.flatnonzero(marks), signs.scores.__getitem__)), np.intp)
-    present = THRESHOLDS.weak_share * digits.scores[chosen].astype(float)
+    present = np.minimum(digits.scores[chosen].astype(float), THRESHOLDS.max_present)
     present[: len(line)] = THRESHOLDS.max_present
     present[[place for place, index in enumerate(chosen) if index in found.slashes]] = THRESHOLDS.max_present
     is_sign = digits.classes[chosen, SIGN, np.newaxis]
@@ -189,7 +189,7 @@ def find_places(found: FoundLines, line: Sequence[int]) -> Places:
 def _missed_signs(boxes: NDArray[np.float32], line: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the probability that a sign before each box, and behind the last one, is not seen: [n + 1].
 
-    A wide gap between the digits of a line parts as a sign does; where they touch, there is no room for one.
+    A wide gap between the digits of a line parts as a sign does.
     """
     ends, starts = line[:, 0] + line[:, 2], line[:, 0]
     height = np.median(line[:, 3])
@@ -198,7 +198,6 @@ def _missed_signs(boxes: NDArray[np.float32], line: NDArray[np.float32]) -> NDAr
     gaps = (boxes[:, 0] - before.max(axis=1)) / height
     usual = np.quantile((starts[1:] - ends[:-1]) / height, 0.25) if len(line) > 2 else 0.0
     missed = np.full(len(boxes) + 1, THRESHOLDS.missed_sign)
-    missed[:-1][gaps < THRESHOLDS.tight_gap] = THRESHOLDS.missed_in_tight
     missed[:-1][np.isfinite(gaps) & (gaps > usual + THRESHOLDS.wide_gap)] = THRESHOLDS.missed_in_gap
     return missed
 

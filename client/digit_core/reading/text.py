@@ -24,7 +24,7 @@ from digit_core.reading.viterbi import Path, Places, Search, decode
 from digit_core.results import Answer, Box, Candidate, Digit, Line, Opinion, Opinions, Reading
 
 _ANYTHING = parse_expectation()
-_CANDIDATES = Search(max_cost=THRESHOLDS.max_candidate_cost)
+_CANDIDATES = Search(max_cost=-math.log(THRESHOLDS.min_candidate))
 
 
 def read(
@@ -117,8 +117,8 @@ def _fit(places: Places, options: Options, expectation: Expectation, is_digit: f
     density of the expectation, by which it fits by accident. Where the number must be valid, the others count
     only in the choice of the line; a text that is read without this knowledge is read with it.
     """
-    paths = decode(places, expectation)
     seen = decode(places, _ANYTHING)
+    paths = decode(places, expectation, best=seen[0].cost)
     prior = THRESHOLDS.unknown * (_density(paths[0], expectation) if paths else 1.0)
     weights = {path.text: prior * math.exp(-path.cost) for path in seen}
     fitting = {path.text: math.exp(-path.cost) for path in paths}

@@ -1,8 +1,8 @@
 """Thresholds of reading, all of them.
 
 They were chosen by the pictures of `python -m benchmarks.numbers`, on which no network was fitted;
-`docs/explanation/accuracy.md` says what they reach. Only the weights of a line's certainty are fitted: these
-belong to a version of the reader.
+`docs/explanation/accuracy.md` says what they reach. `python -m benchmarks.priors` counts the probabilities of
+peaks, signs and gaps. The weights of a line's certainty are fitted, and belong to a version of the reader.
 """
 
 from dataclasses import dataclass
@@ -61,24 +61,16 @@ class Thresholds:
     An exported reader's graph returns no peak of its own floor or less, 0.05 (`MIN_SCORE` in
     `digit_training/finder.py`): for a lower value here, export the reader with a lower floor.
     """
-    weak_share: float = 0.5
-    """Share of such a peak's score that is the probability of a digit."""
-    max_present: float = 0.97
-    """Largest probability that a digit of a line is there."""
+    max_present: float = 0.99
+    """Probability that a digit of a line is there. That of another peak is its score, at most this."""
     missed_sign: float = 0.01
-    """Probability that a sign between digits is not seen."""
-    missed_in_tight: float = 0.05
-    """The same where digits stand closer than `tight_gap`, where there is no room for a sign."""
-    tight_gap: float = 0.08
-    """Gap between digits that hides a sign, as a multiple of the height of the line's digits."""
+    """Probability that a sign between digits is not seen, beside that of such a gap within a number."""
     missed_in_gap: float = 0.5
     """The same in a gap wider than the line's first quartile by `wide_gap`: a space parts as a sign does."""
-    wide_gap: float = 0.35
-    """Multiple of the height of the line's digits."""
-    extra_sign: float = 0.01
-    """Probability that a sign is seen where the text has none."""
+    wide_gap: float = 0.25
+    """Multiple of the height of the line's digits, from which more gaps part numbers than not."""
     whole_amount: float = 0.2
-    """Prior probability that an amount has no decimals."""
+    """Prior probability that an amount has no decimals: assumed, as it depends on the caller."""
     max_cost: float = 10.0
     """Largest cost of a text beyond that of the line's most probable symbols: nobody means a dearer one."""
     max_others: int = 128
@@ -89,13 +81,12 @@ class Thresholds:
     """Largest number of arcs that are followed from the states of a place, from the best state on."""
     max_candidates: int = 5
     """Largest number of texts that are found, and of candidates of a reading."""
-    max_candidate_cost: float = 5.0
-    """Largest cost of a candidate beside a line's text: exp(-5) is about `min_candidate`."""
     min_candidate: float = 0.005
     """Least probability of a candidate other than a line's text."""
     unknown: float = 0.1
-    """Prior probability that a line is not as expected, or is none of the texts that were found."""
-    min_density: float = 1e-3
+    """Prior probability that a line is not as expected, or is none of the texts that were found: assumed, as
+    it depends on the caller."""
+    min_density: float = 0.01
     """Least density of an expectation: numbers in use are alike, and so denser than their share."""
     min_expected: float = 0.5
     """Least probability of an expected text: it is more probable than all others together."""

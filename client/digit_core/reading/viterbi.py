@@ -17,7 +17,7 @@ from digit_core.reading.thresholds import THRESHOLDS
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Bounds of a search: the number of texts, and their largest cost."""
+    """Bounds of a search: the number of texts, and their largest cost beyond that of the best one."""
 
     count: int = THRESHOLDS.max_candidates
     max_cost: float = THRESHOLDS.max_cost
@@ -68,8 +68,12 @@ _Arrival: TypeAlias = tuple[float, Path, list[Path]]
 """Least cost of the paths that arrive at a state by a step, the step, and the paths before it."""
 
 
-def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -> list[Path]:
+def decode(
+    places: Places, expectation: Expectation, search: Search = _SEARCH, best: float | None = None
+) -> list[Path]:
     """Return the most probable texts that fit, the best one first.
+
+    `best` is the cost of the most probable text of any kind; without it, that of the best paths counts.
 
     Viterbi's algorithm, with the best paths of each state of the expectation. The probability of a text is
     exp(-cost), as a multiple of that of the most probable symbols. A. J. Viterbi, "Error bounds for
@@ -78,28 +82,32 @@ def decode(places: Places, expectation: Expectation, search: Search = _SEARCH) -
     Beam search bounds the work for any expectation: each place keeps `max_states` states, the best ones, and
     of these only the first `max_arcs` arcs are followed.
     """
-    trellis = _Trellis(places, expectation, search)
+    trellis = _Trellis(places, expectation)
     states: dict[_State, list[Path]] = {(expectation.start, -1): [Path()]}
     for place in range(len(places.indexes)):
+        # Rivals, of which all but one are left out, make each path dear.
+        least = min((paths[0].cost for paths in states.values()), default=0.0) if best is None else best
+        limit = least + search.max_cost
         arrivals: dict[_State, list[_Arrival]] = {}
         left = THRESHOLDS.max_arcs
         for state, paths in states.items():
-            for next_state, step in trellis.steps(place, state, paths[0].cost):
+            for next_state, step in trellis.steps(place, state, paths[0].cost, limit):
                 arrivals.setdefault(next_state, []).append((paths[0].cost + step.cost, step, paths))
                 left -= 1
             if left <= 0:
                 break
         cheapest = nsmallest(THRESHOLDS.max_states, arrivals.items(), key=_least_cost)
-        states = {state: _best(arrived, search) for state, arrived in cheapest}
+        states = {state: _best(arrived, search.count, limit) for state, arrived in cheapest}
     ends = [arrival for state, paths in states.items() for arrival in trellis.end(state, paths)]
-    return _best(ends, search)
+    least = min(map(itemgetter(0), ends), default=0.0) if best is None else best
+    return _best(ends, search.count, least + search.max_cost)
 
 
 class _Trellis:
     """Steps from a state at one place to those at the next one."""
 
-    def __init__(self, places: Places, expectation: Expectation, search: Search) -> None:
-        self._expectation, self._max_cost = expectation, search.max_cost
+    def __init__(self, places: Places, expectation: Expectation) -> None:
+        self._expectation = expectation
         self._missed = [-math.log(share) if share else math.inf for share in places.missed.tolist()]
         self._costs = places.costs().tolist()
         self._rivals = np.triu(places.rivals, 1)
@@ -107,10 +115,13 @@ class _Trellis:
         self._arcs: dict[Any, list[tuple[int, Step]]] = {}
         """Symbol and step of each arc from a state of the expectation."""
 
-    def steps(self, place: int, state: _State, cost: float) -> Iterator[tuple[_State, Path]]:
-        """Yield the next states, of paths of this cost and more, each with its step: nothing, or a symbol."""
+    def steps(self, place: int, state: _State, cost: float, limit: float) -> Iterator[tuple[_State, Path]]:
+        """Yield the next states, each with its step: nothing, or a symbol.
+
+        The paths have this cost and more, at most `limit` with the step.
+        """
         expected, last = state
-        symbols, left = self._costs[place], self._max_cost - cost
+        symbols, left = self._costs[place], limit - cost
         if (nothing := symbols[-1]) <= left:
             yield (expected, last if last >= 0 and self._last_rivals[last] > place else -1), Path(nothing)
         if last >= 0 and self._rivals[last, place]:
@@ -145,22 +156,22 @@ def _least_cost(arrivals: tuple[_State, list[_Arrival]]) -> float:
     return min(cost for cost, _, _ in arrivals[1])
 
 
-def _best(arrivals: list[_Arrival], search: Search) -> list[Path]:
-    """Return the best path of each text, at most `search.count`, the best one first."""
+def _best(arrivals: list[_Arrival], count: int, max_cost: float) -> list[Path]:
+    """Return the best path of each text, at most `count`, the best one first."""
     found: list[Path] = []
     texts: set[str] = set()
-    limit = search.max_cost
+    limit = max_cost
     for cost, step, paths in sorted(arrivals, key=itemgetter(0)):
         # Enough texts cost less than any path of the arrivals that follow.
         if cost > limit:
             break
         found += [path.then(step) for path in paths]
         texts.add(found[-len(paths)].text)
-        if len(texts) == search.count:
+        if len(texts) == count:
             limit = cost
     best: dict[str, Path] = {}
     for path in sorted(found):
-        if path.cost > search.max_cost or len(best) == search.count:
+        if path.cost > max_cost or len(best) == count:
             break
         best.setdefault(path.text, path)
     return [*best.values()]

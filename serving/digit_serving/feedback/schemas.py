@@ -14,7 +14,7 @@ from digit_serving.gateway.schemas import EncodedFile, Png, RequestId
 
 _MAX_INDEX = 2**31 - 1
 """Largest position of a picture in a request, and of a digit in a reading."""
-_MAX_LABEL = 1000
+MAX_LABEL = 1000
 """Longest label, in characters."""
 
 
@@ -33,7 +33,7 @@ def _count(boxes: object) -> object:
 Position = Annotated[int, Field(ge=0, le=_MAX_INDEX, json_schema_extra={"format": "int32"})]
 _Place = Annotated[Position, BeforeValidator(_to_integer)]
 _Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-Label = Annotated[str, Field(max_length=_MAX_LABEL, examples=["7"])]
+Label = Annotated[str, Field(max_length=MAX_LABEL, examples=["7"])]
 
 
 class _Body(BaseModel):
@@ -82,7 +82,7 @@ class FeedbackForm(TypedDict):
     """A picture with its label as form parts."""
 
     image: Annotated[str, Field(json_schema_extra={"format": "binary"})]
-    label: Annotated[str, Field(max_length=_MAX_LABEL)]
+    label: Annotated[str, Field(max_length=MAX_LABEL)]
     """One of the model's labels, a number, or empty."""
     box: NotRequired[Sequence[Annotated[str, Field(pattern=r"^\d+,\d+,\d+,\d+$")]]]
     """Parts that the label is about: left,top,width,height."""
@@ -134,6 +134,6 @@ class LabellingRecords(TypedDict):
 class LabellingReceipt(TypedDict):
     """Receipt of a label."""
 
-    label: Annotated[str, Field(max_length=_MAX_LABEL)] | None
+    label: Annotated[str, Field(max_length=MAX_LABEL)] | None
     """Label of the picture now, null if it has none."""
     request_id: RequestId

@@ -25,9 +25,11 @@ from digit_core.feedback.store import Criteria
 from digit_core.options import Option, whole_number
 from digit_core.recognition import Recognition, drive
 from digit_core.results import Box, Prediction, parse_box
+from digit_core.schema import MAX_BOXES
 from digit_serving.feedback.errors import FeedbackMismatchError, FeedbackUnknownError
 from digit_serving.feedback.parts import Part, cut, to_records, to_whole
 from digit_serving.feedback.schemas import (
+    MAX_LABEL,
     FeedbackLabel,
     FeedbackPicture,
     FeedbackReceipt,
@@ -41,6 +43,7 @@ from digit_serving.gateway.errors import ForbiddenError, MalformedBodyError
 from digit_serving.gateway.parsing import (
     BodyParser,
     ModelQuery,
+    check_values,
     from_base64,
     parse_selection,
     read_body,
@@ -189,6 +192,8 @@ class FeedbackViews:
             picture, image = _validate(_FEEDBACK, document), files[0]
         else:
             data = read_body(_require_json(), self._settings.max_body)
+            # The label's commas and those of the other members count as well.
+            check_values(data, 5 * MAX_BOXES + 2 * MAX_LABEL)
             picture = self._work.run_in_thread(context, _validate, _FEEDBACK, data)
             if isinstance(picture, FeedbackLabel):
                 return picture

@@ -9,7 +9,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from digit_core.errors import DigitError, UnavailableError
 from digit_core.tfserving.connection import AsyncConnection
-from digit_serving.gateway import errors, openapi, ops
+from digit_serving.gateway import errors, openapi
 from digit_serving.gateway.auth import protect
 from digit_serving.gateway.bridge import (
     DEADLINE,
@@ -21,7 +21,9 @@ from digit_serving.gateway.bridge import (
     WsgiAdapter,
 )
 from digit_serving.gateway.edge.admission import Admission
+from digit_serving.gateway.health import probes
 from digit_serving.gateway.observers import Observers
+from digit_serving.gateway.pages import pages
 from digit_serving.gateway.parsing import MAX_FIELDS
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, Facts, RequestContext
 from digit_serving.gateway.services import Services
@@ -104,7 +106,7 @@ def create_app(services: Services) -> Flask:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=settings.trusted_proxies, x_proto=0)  # type: ignore[method-assign]
     _observe_requests(app, settings, services.observers)
     app.register_error_handler(Exception, errors.handle)
-    for blueprint in (_api(services), openapi.blueprint(settings), ops.probes(services), ops.pages(settings)):
+    for blueprint in (_api(services), openapi.blueprint(settings), probes(services), pages(settings)):
         app.register_blueprint(blueprint)
     return app
 

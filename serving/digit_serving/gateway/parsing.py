@@ -12,6 +12,7 @@ from itertools import chain
 from types import MappingProxyType
 from typing import Annotated, Any, TypedDict
 
+import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from digit_core.options import (
     parse,
     whole_number,
 )
+from digit_core.schema import MAX_NUMBERS
 from digit_core.tfserving.codec import Batch, ModelRef
 from digit_serving.commands import format_size
 from digit_serving.gateway.edge.work import Work
@@ -156,12 +158,12 @@ class Body:
     """True if the body is one image: its error is that of the request."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Members of a JSON body, or fields of a form, beside the pictures."""
-    instances: Sequence[Any] = ()
-    """Instances of a JSON body, which become the content by the card of the model."""
+    instances: bytes = b""
+    """Instances of a JSON body, in JSON, which become the content by the card of the model."""
 
     def __len__(self) -> int:
-        """Return the number of pictures."""
-        return len(self.instances) or len(self.content) + len(self.errors)
+        """Return the number of pictures; instances count once they are the content."""
+        return len(self.content) + len(self.errors)
 
     def picture(self, index: int) -> bytes | NDArray[Any]:
         """Return a picture that has a result."""
@@ -229,9 +231,12 @@ class BodyParser:
         )
 
     def to_inputs(self, body: Body, task: TaskCard, context: RequestContext) -> Body:
-        """Return the body with its instances as inputs of a model of the task."""
-        cost = len(body.instances) * math.prod(task.instance_shape) * _NUMBER_COST
-        return self._work.run(context, cost, _to_inputs, body.instances, task)
+        """Return the body with its instances as inputs of a model of the task. Raise what `parse` does."""
+        numbers = self._max_images * math.prod(task.instance_shape)
+        # Each number may begin a list of each dimension.
+        check_values(body.instances, numbers * (1 + len(task.instance_shape)) + 1)
+        cost = len(body.instances) + _NUMBER_COST * body.instances.count(b",")
+        return self._work.run(context, cost, self._to_inputs, body.instances, task)
 
     def options(self, kind: Any, request: Request, body: Body, context: RequestContext) -> Options:
         """Return the options of query and body. Raise InvalidSelectionError, and as `parse` does."""
@@ -274,29 +279,42 @@ class BodyParser:
         return [image.read() for image in images], fields
 
     def _from_json(self, data: bytes) -> Body:
-        """Return the files of {"images": …}, or the items of {"instances": …}, with the other members."""
+        """Return the files of {"images": …}, or the JSON of {"instances": …}, with the other members."""
+        # Beside instances, which have no texts: the pictures, each perhaps a data: URL, and valid numbers.
+        most = 2 * (self._max_images + MAX_NUMBERS)
+        _check(data.count(b'"') // 2, most)
         try:
-            document = orjson.loads(data)
-        except orjson.JSONDecodeError as error:
+            members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        except msgspec.ValidationError:
+            members = {}
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise MalformedBodyError(f"The body is not valid JSON: {error}.") from error
-        keys = {"images", "instances"} & document.keys() if isinstance(document, dict) else set()
+        keys = {"images", "instances"} & members.keys()
         if len(keys) != 1:
             raise MalformedBodyError(
                 'The body must be {"images": [base64, …]} or {"instances": [[numbers], …]}.'
             )
-        (key,) = keys
-        items = document[key]
-        if not isinstance(items, list) or not items:
-            raise MalformedBodyError(f"The field `{key}` must be a list with at least one item.")
-        self._check_count(len(items))
-        if len(document) > MAX_FIELDS:
-            raise MalformedBodyError(f"The body has {len(document):,} members of at most {MAX_FIELDS}.")
-        others = {name: value for name, value in document.items() if name != key}
-        if key == "instances":
-            return Body((), options=others, instances=items)
+        if len(members) > MAX_FIELDS:
+            raise MalformedBodyError(f"The body has {len(members):,} members of at most {MAX_FIELDS}.")
+        instances = bytes(members.pop("instances", b""))
+        texts = {name: bytes(value) for name, value in members.items()}
+        check_values(b",".join(texts.values()), most)
+        others = {name: load_json(text) for name, text in texts.items()}
+        if instances:
+            return Body((), options=others, instances=instances)
+        items = self._items("images", others.pop("images"))
         if not all(isinstance(item, str) for item in items):
             raise MalformedBodyError("The field `images` must be a list of base64 strings.")
         return Body([*map(from_base64, items)], options=others)
+
+    def _items(self, name: str, items: Any) -> list[Any]:
+        if not isinstance(items, list) or not items:
+            raise MalformedBodyError(f"The field `{name}` must be a list with at least one item.")
+        self._check_count(len(items))
+        return items
+
+    def _to_inputs(self, instances: bytes, task: TaskCard) -> Body:
+        return _to_inputs(self._items("instances", load_json(instances)), task)
 
     def _from_npy(self, data: bytes) -> Body:
         array = _load_npy(data)
@@ -336,6 +354,27 @@ def _head_size(part: bytes) -> int:
 def _open_part(*_: object, **__: object) -> io.BytesIO:
     """Return the file to which Werkzeug writes a part of a form."""
     return io.BytesIO()
+
+
+def check_values(data: bytes, most: int) -> None:
+    """Raise RequestEntityTooLarge if JSON may have more values: each follows a comma or a bracket.
+
+    Lists and objects take far longer to make than their bytes to count, and nothing else runs meanwhile.
+    """
+    _check(sum(map(data.count, (b",", b"[", b"{"))), most)
+
+
+def _check(values: int, most: int) -> None:
+    if values > most:
+        raise RequestEntityTooLarge(f"The body has more than {most:,} values in JSON.")
+
+
+def load_json(data: bytes) -> Any:
+    """Return the document. Raise MalformedBodyError."""
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBodyError(f"The body is not valid JSON: {error}.") from error
 
 
 def from_base64(text: str) -> bytes | ImageError:

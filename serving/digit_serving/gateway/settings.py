@@ -123,8 +123,8 @@ class GatewaySettings(BaseSettings):
     """Names of all models that requests may select by `?model=`, separated by commas, besides
     DIGITS_MODEL_NAME; `*` stands for every model of the model server."""
     models_config: _File = None
-    """The model server's models.config: with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list
-    the models that it names."""
+    """The model server's models.config: models, versions and labels that it does not name are not found, and
+    with `*` in DIGITS_MODEL_NAMES, /v1/models and the page's menu list the models that it names."""
     reader: _ModelName = READER_NAME
     """Name of the model that finds digits on a page."""
     labels: Annotated[tuple[VersionLabel, ...], *_Split] = LABELS

@@ -107,6 +107,7 @@ class Upstream:
 
     def statuses(self, context: RequestContext, name: str) -> list[VersionStatus]:
         """Return the status of each version of a model. Raise UnknownModelError if there is none."""
+        self._check_name(name)
         if found := self._find(context, name):
             return found
         raise UnavailableError(f"the model server does not have the model {name} yet")
@@ -118,28 +119,44 @@ class Upstream:
         except ModelNotFoundError:
             found = []
         if not any(map(_is_there, found)) and not self._is_expected(ModelRef(name), found):
-            raise UnknownModelError(f"The service has no model {name}.")
+            raise _unknown(name)
         return found
 
-    def _is_expected(self, model: ModelRef, found: Sequence[VersionStatus]) -> bool:
-        """True if the model server is to have what the reference names, as models.config says now.
+    def _check_name(self, name: str) -> None:
+        """Raise UnknownModelError if models.config names no such model."""
+        if self._is_configured(ModelRef(name)) is False:
+            raise _unknown(name)
 
-        Where the file is not known, or damaged, the settings and the status of the model's versions decide.
-        Without a status, what answered within the last minute is expected: several model servers follow a
-        change one after another.
+    def _is_configured(self, model: ModelRef) -> bool | None:
+        """Return whether models.config names what the reference does, None if the file does not say.
+
+        The default model counts as named. Only the policy `specific` says which versions exist.
         """
         name, file = model.name, self._settings.models_config
-        is_model = model == ModelRef(name)
-        if is_model and name == self._settings.model_name:
+        if model == ModelRef(self._settings.model_name):
             return True
         try:
             config = ModelsConfig.parse(file.read_text()) if file else None
         except (OSError, ArtifactError):
             config = None
-        if config is not None:
-            has_version = model.version is None or model.version in config.listed(name)
-            has_label = model.version_label is None or model.version_label in config.labels(name)
-            return name in config.base_paths and has_version and has_label
+        if config is None:
+            return None
+        if model.version is not None and name in config.base_paths:
+            listed = config.listed(name)
+            return model.version in listed if listed else None
+        has_label = model.version_label is None or model.version_label in config.labels(name)
+        return name in config.base_paths and has_label
+
+    def _is_expected(self, model: ModelRef, found: Sequence[VersionStatus]) -> bool:
+        """True if the model server is to have what the reference names, as models.config says now.
+
+        Where the file does not say, the settings and the status of the model's versions decide. Without a
+        status, what answered within the last minute is expected: several model servers follow a change one
+        after another.
+        """
+        name, is_model = model.name, model == ModelRef(model.name)
+        if (is_configured := self._is_configured(model)) is not None:
+            return is_configured
         if is_model and name in self._settings.models:
             return True
         if states := [each.state for each in found if model.version in (None, each.version)]:
@@ -220,7 +237,11 @@ class Upstream:
     def _resolve(self, context: RequestContext, reason: str, model: ModelRef) -> Route:
         served = self._model_server.known.get(model)
         if served is None:
+            # Callers may name anything: what models.config rules out is not asked for.
+            self._check_name(model.name)
             try:
+                if reason != "default" and self._is_configured(model) is False:
+                    raise ModelNotFoundError(f"models.config does not name {model}")
                 served = await_(self._model_server.served(model, deadline=context.deadline))
             except DigitError as error:
                 raise self._failure(context, reason, model, error) from error.__cause__
@@ -235,7 +256,8 @@ class Upstream:
         Raise UnknownModelError before anything is recorded: callers may name anything.
         """
         is_missing = isinstance(error, ModelNotFoundError)
-        found = self._find(context, model.name) if is_missing else []
+        needs_status = is_missing and (reason == "default" or self._is_configured(model) is None)
+        found = self._find(context, model.name) if needs_status else []
         context.has_model |= is_missing or model.name in self._defaults
         context.failures.append((reason, error.code))
         if is_missing and reason == "default":
@@ -272,6 +294,10 @@ class Asking:
 def default_version(settings: Settings, name: str) -> ModelRef:
     """Return a model's default: the version that its default label names, otherwise the newest one."""
     return ModelRef(name, version_label=settings.for_model(name).default_label or None)
+
+
+def _unknown(name: str) -> UnknownModelError:
+    return UnknownModelError(f"The service has no model {name}.")
 
 
 def _is_there(status: VersionStatus) -> bool:

@@ -130,11 +130,11 @@ class Views:
             options = self._parser.options(kind, received, body, context)
             context.requested = select_model(options, self._settings)
         route = self._upstream.route(context, context.requested)
+        if body.instances:
+            body = self._parser.to_inputs(body, route.served.card, context)
         if len(body) > (most := max_answers(route.served.card)):
             labels = f"a model of {len(route.served.card.labels):,} labels"
             raise TooManyImagesError(f"A request to {labels} may hold {most} images, not {len(body)}.")
-        if body.instances:
-            body = self._parser.to_inputs(body, route.served.card, context)
         if options.get("box") and (count := options.parts * len(body)) > self._max_digits:
             raise TooManyImagesError(
                 f"A request may have {self._max_digits} parts of images; this request has {count}."

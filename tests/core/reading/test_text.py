@@ -399,6 +399,13 @@ def test_read_number_that_must_be_valid_leaves_out_unexpected_ones() -> None:
     assert read(sure, expect=["824"]).refusal == "unexpected"
 
 
+def test_read_number_like_those_of_a_list_is_none_of_them() -> None:
+    row = [(int(digit), (10 + 30 * place, 50, 20, 40)) for place, digit in enumerate("689953")]
+    answers = [prediction(digit, probability=0.9) for digit, _ in row]
+    assert read(peaks(*row), answers, expect=["689953", "689954"]).text == "689953"
+    assert read(peaks(*row), answers, expect=["689952", "689954"]).refusal == "unexpected"
+
+
 def test_read_page_without_digits_shows_no_number_that_must_be_valid() -> None:
     page = peaks(*ROW)
     assert read(page, [prediction(each, 0.0001) for each in (1, 2, 4)], expect="###", valid=True).refusal
@@ -435,6 +442,7 @@ def test_read_expected_digit_may_look_like_a_sign() -> None:
     [
         (10, "date", ""),
         (60, "date", "2/4/24"),
+        (34, "date", "2/4/24"),
         (10, "########", ""),
         (10, "##.##", ""),
         (60, "amount", "24.24"),
@@ -445,6 +453,13 @@ def test_read_gaps_part_as_signs_do_and_no_sign_is_invented(gap: int, expect: st
     lefts = (10, 30 + gap, 50 + 2 * gap, 80 + 2 * gap)
     row = [(digit, (left, 50, 20, 40)) for digit, left in zip((2, 4, 2, 4), lefts, strict=True)]
     assert read(peaks(*row), expect=expect).text == text
+
+
+@pytest.mark.parametrize("gap", [-2, 2, 10])
+def test_read_number_without_signs_is_no_date(gap: int) -> None:
+    row = [(int(digit), (10 + place * (20 + gap), 50, 20, 40)) for place, digit in enumerate("24122024")]
+    assert read(peaks(*row), expect="########").text == "24122024"
+    assert read(peaks(*row), expect="date").refusal == "unexpected"
 
 
 def test_read_amount_does_not_drop_the_point() -> None:

@@ -52,6 +52,12 @@ def test_decode_pattern_takes_a_weak_digit_or_drops_an_extra_one() -> None:
     assert decoded(line, "####") == {}
 
 
+def test_decode_rivals_that_are_left_out_bound_no_text() -> None:
+    line = places(*({4: 0.99} for _ in range(12)), rivals=tuple((each, each + 1) for each in range(0, 12, 2)))
+    assert next(iter(decoded(line))) == "444444"
+    assert next(iter(decoded(line, "######"))) == "444444"
+
+
 def test_decode_check_takes_the_second_digit() -> None:
     assert [*decoded(places({1: 0.98}, {8: 0.9, 6: 0.05}, {6: 0.9}), "###", "luhn")] == ["166"]
 
@@ -60,6 +66,18 @@ def test_decode_stroke_is_a_sign_or_a_1() -> None:
     line = places(*({1: 0.9} for _ in range(2)), {1: 0.7, 10: 0.25}, *({2: 0.9} for _ in range(2)))
     assert next(iter(decoded(line, "##/##"))) == "11/22"
     assert next(iter(decoded(line, "#####"))) == "11122"
+
+
+def test_decode_sign_that_the_pattern_lacks_is_left_out_between_digits_and_free_around_them() -> None:
+    speck = {10: 0.8}
+    assert decoded(places({1: 0.98}, speck, {7: 0.98}), "##.##|##")["17"] == pytest.approx(0.2 / 0.8)
+    assert decoded(places(speck, {1: 0.98}, {7: 0.98}, speck), "##.##|##")["17"] == pytest.approx(1)
+
+
+def test_decode_whole_amount_costs_the_same_before_signs() -> None:
+    digits = places({1: 0.98}, {7: 0.98})
+    with_signs = places({1: 0.98}, {7: 0.98}, *2 * ({10: 0.9},))
+    assert decoded(with_signs, "amount")["17"] == pytest.approx(decoded(digits, "amount")["17"])
 
 
 def test_decode_rivals_are_never_both_there() -> None:

@@ -197,6 +197,7 @@ def test_up_ctrl_c_during_publication_leaves_the_folder_empty(tmp_path: Path, po
     assert pids_with_ports(ports) == []
 
 
+@pytest.mark.original
 def test_up_empty_answers_once_a_model_is_published(
     models: Path, ports: Ports, digits: Any, tmp_path: Path
 ) -> None:
@@ -221,6 +222,7 @@ def test_up_model_server_that_can_not_start_ends_with_the_reason(
     assert "model server ended with status 3" in err
 
 
+@pytest.mark.original
 def test_up_starts_without_damaged_versions_and_other_commands_find_it(
     two_versions: Path, ports: Ports, digits: Any
 ) -> None:
@@ -374,6 +376,7 @@ def test_up_kills_never_let_a_model_that_models_config_names_be_not_found(
     assert len({each[4] for each in outcomes if each[2] == 200}) == 1
 
 
+@pytest.mark.original
 def test_up_missing_stable_version_is_reported_and_replaceable(
     two_versions: Path, ports: Ports, digits: Any
 ) -> None:

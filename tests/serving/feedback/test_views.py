@@ -459,6 +459,19 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        b'{"image": "", "label": "1", "boxes": [[%b]]}' % b",".join([b"[]"] * 100_000),
+        b'{"label": "1", %b}' % b",".join(b'"%d": 1' % number for number in range(100_000)),
+    ],
+    ids=["lists", "members"],
+)
+def test_feedback_of_more_values_than_boxes_have_is_too_large(http: FlaskClient, body: bytes) -> None:
+    response = http.post("/v1/feedback", data=body, content_type="application/json")
+    assert_problem(response, 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
     ("pictures", "fields"),
     [
         (1, {}),

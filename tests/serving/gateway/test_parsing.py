@@ -18,7 +18,7 @@ from werkzeug.datastructures import FileStorage
 from werkzeug.exceptions import HTTPException, UnsupportedMediaType
 from werkzeug.test import EnvironBuilder
 
-from digit_core.artifact.task_card import DIGITS, TaskCard
+from digit_core.artifact.task_card import DIGITS, CardInput, TaskCard
 from digit_core.errors import ImageError, ImageShapeError, OverloadedError, PixelValueError
 from digit_core.images import to_png
 from digit_core.tfserving.codec import ModelRef
@@ -48,6 +48,7 @@ FLOWERS = Settings(model_names=("flowers",))
 SETTINGS = Settings(max_images=4, max_pixels=10_000)
 IMAGE = np.pad(np.eye(20, dtype=np.uint8) * 255, 4)
 PNG = to_png(IMAGE)
+JSON = "application/json"
 
 
 def parse(
@@ -159,6 +160,15 @@ def test_parse_instance_of_other_values_has_an_error_in_its_place(value: Any) ->
     assert isinstance(parsed.errors[1], PixelValueError)
     is_number = type(value) in (int, float)
     assert ("0..1" if is_number else "784 numbers") in str(parsed.errors[1])
+
+
+def test_parse_json_of_as_many_values_as_allowed_returns_them() -> None:
+    most = Settings()
+    files = parse(json.dumps({"images": ["data:,"] * 256, "expect": ["1"] * 100_000}), JSON, settings=most)
+    assert (len(files), len(files.options["expect"])) == (256, 100_000)
+    assert len(parse(json.dumps({"instances": [[0] * 784] * 256}), JSON, settings=most)) == 256
+    single = TaskCard("columns", ("a", "b"), CardInput((64, 1, 1), (0, 1)))
+    assert not parse_json({"instances": np.zeros((4, 64, 1, 1)).tolist()}, single).errors
 
 
 def test_parse_files_and_arrays_returns_them_in_every_format() -> None:

@@ -216,6 +216,27 @@ def test_model_of_models_config_that_the_server_lacks_is_unavailable_until_it_is
     assert_problem(post(http, "?model=shapes&version=3"), 404, "model_not_found")
 
 
+def test_what_models_config_does_not_name_costs_no_call(stub: StubModelServer, tmp_path: Path) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES}, gone={1: SHAPES})
+    models.labels = {"stable": 1}
+    traffic = write_traffic(tmp_path, canary=1)
+    file = write_config(tmp_path, digits=[1])
+    http = gateway(stub, models_config=file, models_traffic=traffic)
+    assert predict_version(http) == 1
+    stub.asked.clear()
+    for query in ("?model=gone", "?model=gone&version=1", "?version=2", "?label=canary"):
+        assert_problem(post(http, query), 404, "model_not_found")
+    assert_problem(http.get("/v1/models?model=gone"), 404, "model_not_found")
+    assert stub.asked == []
+    # The label of a share that no version has, neither.
+    assert predict_version(http) == 1
+    assert stub.asked == ["Predict"]
+    # A policy other than `specific` does not say which versions exist.
+    file.write_text('model_config_list {config {name: "digits" base_path: "/models/digits"}}')
+    assert_problem(post(http, "?version=2"), 404, "model_not_found")
+    assert predict_version(http, "?version=1") == 1
+
+
 def test_model_that_answered_lately_is_unavailable_where_models_config_is_not_known(
     stub: StubModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,9 +285,9 @@ def test_models_file_and_traffic_route_each_model_by_its_own_labels(
 ) -> None:
     stub.answer = models = TaskModels(digits={1: SHAPES}, fashion=dict.fromkeys((1, 2, 3), FASHION))
     models.labels = {"stable": 1, "next": 2, "beta": 3}
-    file, config = tmp_path / "models.toml", tmp_path / "models.config"
+    file, config = tmp_path / "models.toml", write_config(tmp_path, digits=[1], fashion=[1, 2, 3])
     file.write_text('[fashion]\ndefault_label = "beta"\n')
-    config.touch()
+    config.write_text(str(ModelsConfig.parse(config.read_text()).with_label("fashion", "next", 2)))
     config.with_name("models.traffic.json").write_text('{"fashion": {"next": 0.5}}')
     http = gateway(stub, model_names=("fashion",), models_file=file, models_config=config)
     for each in REQUESTS:
