@@ -173,11 +173,19 @@ class FeedbackStore:
             rows = connection.execute(query.group_by(*group).order_by(*group)).all()
         return [Agreement(*row) for row in rows]
 
-    def check(self) -> None:
-        """Raise StoreError if the store can't be written, without a change."""
+    def check(self, *, insert: bool = False) -> None:
+        """Raise StoreError if the store can't be written, without a change.
+
+        `insert` also adds a row and takes it back: PostgreSQL refuses nothing else while its disk is full.
+        """
         self._check_room()
         with self._transaction() as connection:
             connection.execute(sa.delete(pictures).where(sa.false()))
+            if insert:
+                row = Record("", secrets.token_bytes(_ROW_BYTES), None, 0, "", 0.0, "", datetime.now(UTC))
+                savepoint = connection.begin_nested()
+                connection.execute(sa.insert(pictures), self._to_row(row))
+                savepoint.rollback()
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes that the records of each caller hold."""

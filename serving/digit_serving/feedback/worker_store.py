@@ -39,8 +39,8 @@ class WorkerStore:
     """Store of a worker's feedback. Create it in the event loop that serves, close it after all requests."""
 
     _is_failing: ClassVar = mmap.mmap(-1, 1)
-    """Shared memory of all workers, which are forked after the import: 1 from a failure, or from a call that
-    hangs, until a check succeeds, each in any worker. Reads do not end it: they succeed under a write lock."""
+    """Shared memory of the workers, which are forked after the import: 1 from a failure, or a call that hangs,
+    until a check succeeds, each in any worker. Reads do not end it: they succeed under a write lock."""
 
     def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
@@ -81,7 +81,7 @@ class WorkerStore:
 
     def _check_store(self, store: FeedbackStore) -> None:
         """Note for all workers that the store can be used. Raise StoreError if it can't."""
-        store.check()
+        store.check(insert=bool(self._is_failing[0]))
         self._is_failing[0] = 0
 
     def _submit_check(self, check: Callable[[FeedbackStore], _Result]) -> Future[_Result]:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,21 @@ def postgresql_server() -> Iterator[Path]:
             _run(*as_user, control, "-D", data, "--mode=fast", "stop")
     finally:
         shutil.rmtree(folder)
+
+
+@contextmanager
+def full_disk(url: str) -> Iterator[None]:
+    """Let PostgreSQL refuse new rows of the pictures as it does while its disk is full."""
+    fail = "BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            f"CREATE OR REPLACE FUNCTION fill() RETURNS trigger AS $$ {fail} $$ LANGUAGE plpgsql"
+        )
+        connection.execute(
+            "CREATE TRIGGER fill BEFORE INSERT ON feedback_picture FOR EACH ROW EXECUTE FUNCTION fill()"
+        )
+        yield
+        connection.execute("DROP TRIGGER fill ON feedback_picture")
 
 
 _databases = count()

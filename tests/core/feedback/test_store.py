@@ -9,6 +9,7 @@ import traceback
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from digit_core.images import to_png
 from digit_training import feedback
 from digit_training.data import NO_DIGIT
 from tests.conftest import Digits
-from tests.core.feedback.conftest import MakeRecord
+from tests.core.feedback.conftest import MakeRecord, full_disk
 from tests.records import START
 
 WHOLE_OF_TWO: dict[str, Any] = {
@@ -290,14 +291,17 @@ def test_save_to_a_database_whose_disk_is_full_says_so_without_its_name(
     postgresql_url: str, make_record: MakeRecord
 ) -> None:
     store = FeedbackStore(postgresql_url)
-    fail = "BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END"
-    execute(
-        postgresql_url,
-        f"CREATE FUNCTION fill() RETURNS trigger AS $$ {fail} $$ LANGUAGE plpgsql",
-        "CREATE TRIGGER fill BEFORE INSERT ON feedback_picture FOR EACH ROW EXECUTE FUNCTION fill()",
-    )
-    with pytest.raises(NoRoomError, match=r"^the disk of its database is full$"):
-        store.save([make_record()])
+    with full_disk(postgresql_url):
+        for write in (partial(store.save, [make_record()]), partial(store.check, insert=True)):
+            with pytest.raises(NoRoomError, match=r"^the disk of its database is full$"):
+                write()
+    store.check(insert=True)
+
+
+def test_check_leaves_no_row(url: str) -> None:
+    store = FeedbackStore(url)
+    store.check(insert=True)
+    assert execute(url, "SELECT count(*) FROM feedback_picture") == [(0,)]
 
 
 @pytest.mark.parametrize("revision", ["0001", "0004", "9999"])

@@ -11,12 +11,20 @@ from digit_core.feedback.store import FeedbackStore
 from digit_serving.gateway.auth import KeyFile
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
-from tests.core.feedback.conftest import make_record, sqlite_url
+from tests.core.feedback.conftest import make_record, postgresql_server, postgresql_url, sqlite_url
 from tests.serving.gateway.conftest import key_file, no_labels, stub
 from tests.serving.gateway.helpers import StartGateway
 from tests.serving.gateway.stub_model_server import StubModelServer
 
-__all__ = ["key_file", "make_record", "no_labels", "sqlite_url", "stub"]
+__all__ = [
+    "key_file",
+    "make_record",
+    "no_labels",
+    "postgresql_server",
+    "postgresql_url",
+    "sqlite_url",
+    "stub",
+]
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from digit_serving.gateway.door import in_share
 from digit_serving.gateway.settings import Settings
 from tests import greenlet_loop
 from tests.core.drawn_numbers import draw_number
+from tests.core.feedback.conftest import full_disk
 from tests.processes import wait_until
 from tests.serving.gateway.helpers import FIVE, IMAGE, MetricsDelta, StartGateway, assert_problem, predict
 from tests.serving.gateway.stub_model_server import (
@@ -406,6 +407,21 @@ def test_predictions_go_on_while_the_disk_of_the_store_is_full_and_readyz_says_s
         delta = MetricsDelta(http)
         time.sleep(0.5)
         assert delta(name) == 0
+    wait_until(lambda: "warnings" not in http.get("/readyz").get_json())
+    assert give(http, "2").status_code == 200
+
+
+@pytest.mark.slow
+def test_readyz_warns_while_the_disk_of_postgresql_is_full(start: StartGateway, postgresql_url: str) -> None:
+    http = start(feedback=postgresql_url)
+    assert give(http, "1").status_code == 200
+    with full_disk(postgresql_url):
+        problem = assert_problem(give(http, "2"), 503, "feedback_unavailable")
+        assert problem["detail"] == "The store of feedback has no room. Try again later."
+        said = "The store of DIGITS_FEEDBACK can't be used: the disk of its database is full."
+        for _ in range(3):
+            assert http.get("/readyz").get_json()["warnings"] == [said]
+            time.sleep(0.6)
     wait_until(lambda: "warnings" not in http.get("/readyz").get_json())
     assert give(http, "2").status_code == 200
 
