@@ -87,7 +87,7 @@ class Upstream:
             return self._resolve(context, "named", requested)
         for chooser in self._choosers:
             if label := chooser.choose_label(requested.name, context.request_id):
-                # Perhaps no version has the label any more.
+                # Perhaps no loaded version has the label.
                 with suppress(ModelNotFoundError):
                     return self._resolve(context, chooser.name, ModelRef(requested.name, version_label=label))
         return self._default(context, requested.name)
@@ -256,13 +256,16 @@ class Upstream:
         Raise UnknownModelError before anything is recorded: callers may name anything.
         """
         is_missing = isinstance(error, ModelNotFoundError)
-        needs_status = is_missing and (reason == "default" or self._is_configured(model) is None)
-        found = self._find(context, model.name) if needs_status else []
+        is_named = is_missing and reason == "named"
+        found: list[VersionStatus] = []
+        if (is_missing and reason == "default") or (is_named and self._is_configured(model) is None):
+            found = self._find(context, model.name)
         context.has_model |= is_missing or model.name in self._defaults
         context.failures.append((reason, error.code))
         if is_missing and reason == "default":
             return DefaultMissingError(describe_missing(model, found))
-        if is_missing and (reason == "pinned" or self._is_expected(model, found)):
+        # Where a version that a feature chose is missing, the default answers.
+        if (is_missing and reason == "pinned") or (is_named and self._is_expected(model, found)):
             return UnavailableError(error.message)
         return error
 

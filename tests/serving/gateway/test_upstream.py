@@ -93,6 +93,21 @@ def test_canaries_answer_their_shares_until_the_file_is_gone(
     assert {predict_version(http, "", each) for each in REQUESTS} == {1}
 
 
+@pytest.mark.parametrize("has_config", [True, False])
+def test_canary_that_is_not_loaded_yet_leaves_its_share_to_the_default(
+    stub: StubModelServer, tmp_path: Path, has_config: bool
+) -> None:
+    stub.answer = models = TaskModels(digits={1: SHAPES})
+    models.labels = {"stable": 1}
+    file = write_config(tmp_path, digits=[1, 2])
+    file.write_text(str(ModelsConfig.parse(file.read_text()).with_label("digits", "canary", 2)))
+    options = {"models_config": file} if has_config else {}
+    http = gateway(stub, models_traffic=write_traffic(tmp_path, canary=1), **options)
+    assert [predict_version(http) for _ in range(2)] == [1, 1]
+    # Cards of the two versions, and the call; then the canary's card again, and the call.
+    assert stub.asked == ["Predict"] * 5
+
+
 def test_version_or_label_of_the_request_overrides_canary_and_default(
     stub: StubModelServer, tmp_path: Path
 ) -> None:
