@@ -39,8 +39,8 @@ class WorkerStore:
     """Store of a worker's feedback. Create it in the event loop that serves, close it after all requests."""
 
     _is_failing: ClassVar = mmap.mmap(-1, 1)
-    """Shared memory of the workers, which are forked after the import: 1 from a failure, or from a hang, until
-    a check succeeds, each in any worker. Reads do not end it: they succeed under a write lock."""
+    """Shared memory of the workers, forked after the import: 1 from a failure, or a call that hangs, until a
+    check succeeds, each in any worker. Reads do not end it: they succeed under a write lock."""
 
     def __init__(self, settings: Settings, metrics: FeedbackMetrics) -> None:
         self._url, self._days = settings.feedback, settings.feedback_days
