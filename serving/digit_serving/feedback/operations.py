@@ -26,7 +26,7 @@ def feedback() -> dict[str, Any]:
         "giveFeedback",
         "Say what a picture shows.",
         openapi.json_content("FeedbackReceipt"),
-        (*_ERRORS, *openapi.IMAGE, TooManyImagesError, FeedbackFullError),
+        (*_ERRORS, *openapi.IMAGE, ForbiddenError, TooManyImagesError, FeedbackFullError),
         description="The service stores the picture with its label, to train later models: the part that "
         "the label is about, with a margin, or the whole picture, without metadata and with at most a "
         "megapixel. A number of another length than boxes, or digits that were read, labels all that is "

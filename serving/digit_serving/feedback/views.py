@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from flask import Response, g, request
@@ -102,6 +103,7 @@ class FeedbackViews:
     def give(self) -> Response:
         """Store a picture with its label, or the label of a stored picture of the same caller."""
         context: RequestContext = g.context
+        _require_own_page(self._settings.cors_origins)
         _, context.requested = parse_selection(ModelQuery, request, self._settings)
         given, route = self._parse(context), self._route(context)
         if isinstance(given, FeedbackLabel):
@@ -286,6 +288,19 @@ def _or_raise(result: Any) -> Any:
     if isinstance(result, Exception):
         raise result
     return result
+
+
+def _require_own_page(origins: Sequence[str]) -> None:
+    """Raise ForbiddenError for a page of another site (CSRF), whose form a browser sends without asking.
+
+    Browsers send Sec-Fetch-Site over HTTPS and to this machine; without it, Origin must name the host.
+    """
+    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    is_own = site in ("same-origin", "none") if site else origin and urlsplit(origin).netloc == request.host
+    if origin and not is_own and origin not in origins:
+        raise ForbiddenError(
+            "Pages of other sites may not give feedback, unless DIGITS_CORS_ORIGINS has them."
+        )
 
 
 def _require_json() -> Any:

@@ -475,6 +475,32 @@ def test_feedback_malformed_body_is_refused(http: FlaskClient, body: bytes) -> N
 
 
 @pytest.mark.parametrize(
+    ("site", "origin", "is_refused"),
+    [
+        (None, None, False),
+        (None, "http://localhost", False),
+        (None, "https://evil.example", True),
+        (None, "null", True),
+        ("same-origin", "https://behind.a.proxy", False),
+        ("cross-site", "https://evil.example", True),
+        ("same-site", "http://localhost:3000", True),
+        ("cross-site", "https://app.example", False),
+    ],
+)
+def test_feedback_form_of_another_site_is_refused(
+    start: StartGateway, site: str | None, origin: str | None, is_refused: bool
+) -> None:
+    http = start(cors_origins=("https://app.example",))
+    sent = {"Origin": origin, "Sec-Fetch-Site": site}
+    headers = {name: value for name, value in sent.items() if value}
+    response = give(http, "7", **headers)
+    if is_refused:
+        assert_problem(response, 403, "forbidden")
+    else:
+        assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b'{"image": "", "label": "1", "boxes": [[%b]]}' % b",".join([b"[]"] * 100_000),
