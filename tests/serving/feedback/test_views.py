@@ -500,6 +500,10 @@ def test_feedback_form_of_another_site_is_refused(
         assert response.status_code == 200
 
 
+def test_feedback_with_a_key_needs_no_origin(start_labelling: StartGateway) -> None:
+    assert give(start_labelling(), "7", Origin="https://behind.a.proxy").status_code == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [
