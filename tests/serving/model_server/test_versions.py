@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -250,23 +250,17 @@ def test_reload_with_model_that_does_not_load_raises(saved_models: Path, tmp_pat
         assert states(core, "two") == {123: "AVAILABLE"}
 
 
-def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
-    publish: Callable[..., Path],
-    saved_models: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.slow
+def test_unload_with_a_call_without_end_stops_no_loading(
+    publish: Callable[..., Path], saved_models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 8.0)
+    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 20.0)
     publish(tmp_path / "other", 1, 1.0)
     hanging, other = model_config("hanging", saved_models / "tf2"), model_config("other", tmp_path / "other")
     with running_core(f"--model_base_path={tmp_path / 'other'}", "--model_name=other", *RETRIES) as core:
         reload(core, hanging, other)
-        request = predict_request("hanging", "wait", seconds=np.array([1e9], np.float32))
         with ThreadPoolExecutor() as pool:
-            call = pool.submit(core.predict, request)
-            wait_until(lambda: call.running())
-            time.sleep(0.5)
+            call = begin_call_without_end(core, pool)
             reload(core, other)
             publish(tmp_path / "other", 2, 2.0)
             wait_until(lambda: states(core, "other") == {1: "END", 2: "AVAILABLE"})
@@ -276,11 +270,31 @@ def test_unload_with_a_call_without_end_stops_no_loading_and_cancels_the_call(
             assert states(core, "hanging") == {1: "AVAILABLE"}
             assert not call.done()
             with pytest.raises(ServingError, match="CANCELLED"):
-                call.result(20)
-        assert (
-            "Cancelling 1 calls of {name: hanging version: 1}: they have not ended within 8 s" in caplog.text
-        )
+                call.result(60)
         assert states(core, "hanging") == {1: "AVAILABLE"}
+
+
+def test_unload_cancels_a_call_without_end(
+    saved_models: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(manager, "_UNLOAD_SECONDS", 0.5)
+    with running_core(f"--model_base_path={saved_models / 'tf2'}", "--model_name=hanging") as core:
+        with ThreadPoolExecutor() as pool:
+            call = begin_call_without_end(core, pool)
+            reload(core)
+            with pytest.raises(ServingError, match="CANCELLED"):
+                call.result(60)
+        said = "Cancelling 1 calls of {name: hanging version: 1}: they have not ended within 0.5 s"
+        assert said in caplog.text
+
+
+def begin_call_without_end(core: ServerCore, pool: ThreadPoolExecutor) -> Future[Any]:
+    """Return a call of the model `hanging` that has begun."""
+    request = predict_request("hanging", "wait", seconds=np.array([1e9], np.float32))
+    call = pool.submit(core.predict, request)
+    wait_until(call.running)
+    time.sleep(0.5)
+    return call
 
 
 def test_configure_with_a_label_that_can_not_move_moves_the_others(
