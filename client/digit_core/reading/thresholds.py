@@ -86,7 +86,7 @@ class Thresholds:
     unknown: float = 0.1
     """Prior probability that a line is not as expected, or is none of the texts that were found: assumed, as
     it depends on the caller."""
-    min_density: float = 0.01
+    min_density: float = 0.003
     """Least density of an expectation: numbers in use are alike, and so denser than their share."""
     min_expected: float = 0.5
     """Least probability of an expected text: it is more probable than all others together."""

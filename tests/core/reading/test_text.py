@@ -401,7 +401,7 @@ def test_read_number_that_must_be_valid_leaves_out_unexpected_ones() -> None:
 
 def test_read_number_like_those_of_a_list_is_none_of_them() -> None:
     row = [(int(digit), (10 + 30 * place, 50, 20, 40)) for place, digit in enumerate("689953")]
-    answers = [prediction(digit, probability=0.9) for digit, _ in row]
+    answers = [prediction(digit, probability=0.95) for digit, _ in row]
     assert read(peaks(*row), answers, expect=["689953", "689954"]).text == "689953"
     assert read(peaks(*row), answers, expect=["689952", "689954"]).refusal == "unexpected"
 
