@@ -45,6 +45,8 @@ _PAGE_ROWS = 100
 _ROW_BYTES = 1024
 """Bytes that a record counts for beside its picture: its other columns and its places in the indexes."""
 
+_PROBE_BYTES = 64 * 1024
+"""Picture of a probe's row: a small row fits into the last page of a table that can't grow."""
 _ROOM_BYTES = 8 * 2**20
 """Least free space on the disk of an SQLite file: a deletion needs some of it for the journal."""
 
@@ -182,7 +184,7 @@ class FeedbackStore:
         with self._transaction() as connection:
             connection.execute(sa.delete(pictures).where(sa.false()))
             if insert:
-                row = Record("", secrets.token_bytes(_ROW_BYTES), None, 0, "", 0.0, "", datetime.now(UTC))
+                row = Record("", secrets.token_bytes(_PROBE_BYTES), None, 0, "", 0.0, "", datetime.now(UTC))
                 savepoint = connection.begin_nested()
                 connection.execute(sa.insert(pictures), self._to_row(row))
                 savepoint.rollback()

@@ -81,15 +81,19 @@ def postgresql_server() -> Iterator[Path]:
 
 
 @contextmanager
-def full_disk(url: str) -> Iterator[None]:
-    """Let PostgreSQL refuse new rows of the pictures as it does while its disk is full."""
+def full_disk(url: str, smallest: int = 0) -> Iterator[None]:
+    """Let PostgreSQL refuse new rows of the pictures as it does while its disk is full.
+
+    Pictures below `smallest` bytes still find room in the table's last page.
+    """
     fail = "BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(
             f"CREATE OR REPLACE FUNCTION fill() RETURNS trigger AS $$ {fail} $$ LANGUAGE plpgsql"
         )
         connection.execute(
-            "CREATE TRIGGER fill BEFORE INSERT ON feedback_picture FOR EACH ROW EXECUTE FUNCTION fill()"
+            "CREATE TRIGGER fill BEFORE INSERT ON feedback_picture FOR EACH ROW "
+            f"WHEN (length(NEW.picture) >= {smallest}) EXECUTE FUNCTION fill()"
         )
         yield
         connection.execute("DROP TRIGGER fill ON feedback_picture")

@@ -298,6 +298,13 @@ def test_save_to_a_database_whose_disk_is_full_says_so_without_its_name(
     store.check(insert=True)
 
 
+@pytest.mark.slow
+def test_check_of_a_disk_that_has_room_for_small_rows_only_fails(postgresql_url: str) -> None:
+    store = FeedbackStore(postgresql_url)
+    with full_disk(postgresql_url, smallest=20_000), pytest.raises(NoRoomError):
+        store.check(insert=True)
+
+
 def test_check_leaves_no_row(url: str) -> None:
     store = FeedbackStore(url)
     store.check(insert=True)
