@@ -26,7 +26,10 @@ def test_wheel_in_a_container_publishes_the_networks_and_answers_photos(tmp_path
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     (block,) = re.findall(r"^```\n([^`]*cpu\.txt[^`]*)^```", PAGE.read_text(), re.MULTILINE)
-    commands, port = block.replace("'digits[", f"'/dist/{wheel.name}["), free_port()
+    # The page links to uv's own page for its installation.
+    uv = "python -m venv uv && uv/bin/pip install --quiet uv && PATH=$PATH:/tmp/uv/bin\n"
+    assert f"'{wheel.name}[" in block
+    commands, port = uv + block.replace(wheel.name, f"/dist/{wheel.name}"), free_port()
     # The packages that uv has downloaded for .venv.
     cache = run(str(Path(sys.executable).with_name("uv")), "cache", "dir").strip()
     settings = {
@@ -55,9 +58,12 @@ def test_wheel_in_a_container_publishes_the_networks_and_answers_photos(tmp_path
         with Client(url) as client:
             assert client.predict(ROOT / "docs" / "five.jpg").digit == 5
             assert client.read(ROOT / "docs" / "number.jpg").text == "2026\n17"
-    finally:
+        (environment,) = set(re.findall(r" /cache/(\S+)/bin/digits up", docker("top", container)))
         printed = docker("logs", container)
+    finally:
         docker("rm", "--force", container)
-    published = printed.index("models is empty: publishing the networks that come with digits ...\n")
-    assert "\nModel server" in printed[published:]
-    assert re.findall(r"^ \+ (tensorflow(?:-cpu)?)=", printed, re.MULTILINE) == ["tensorflow-cpu"]
+    assert "models is empty: publishing the networks that come with digits ...\n" in printed
+    assert "Model server" in printed
+    packages = Path(cache, environment).glob("lib/*/site-packages/*.dist-info")
+    names = {path.name.split("-")[0] for path in packages}
+    assert {"digits", "tensorflow", "tensorflow_cpu"} & names == {"digits", "tensorflow_cpu"}
