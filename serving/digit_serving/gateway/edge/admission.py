@@ -10,6 +10,7 @@ import orjson
 from digit_core.errors import OverloadedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.bridge import (
+    ABANDONED,
     DEADLINE,
     TRUNCATED,
     Application,
@@ -104,7 +105,11 @@ class Admission:
                 is_held = await body.receive(self._max_body, self._memory.hold)
                 deadline = scope[DEADLINE] = self._deadlines.of_query(scope["query_string"], time.monotonic())
                 scope[TRUNCATED] = body.is_unread
-                if is_probe or (is_held and await self._slices.wait(deadline.latest_start)):
+                has_turn = is_probe or (is_held and await self._slices.wait(deadline.latest_start))
+                # An answer that nobody reads is not computed: the next request has its turn sooner.
+                if ABANDONED in scope:
+                    return
+                if has_turn:
                     await self._app(scope, body.replay, send)
                 else:
                     await self._refuse(scope, send)

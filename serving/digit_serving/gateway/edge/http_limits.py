@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from digit_serving.gateway.bridge import ABANDONED
 from digit_serving.gateway.edge.handshakes import AddressConnections, Handshakes
 from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.sockets import network
@@ -127,6 +128,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_memory = self._unsent = 0
         self._count()
         self._end_wait()
+        if self.cycle:
+            self.cycle.scope[ABANDONED] = True  # type: ignore[literal-required]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from digit_serving.gateway.bridge import Message, Receive, Scope, Send
+from digit_serving.gateway.bridge import ABANDONED, Message, Receive, Scope, Send
 from digit_serving.gateway.edge.admission import Admission
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.helpers import echo
@@ -245,6 +245,18 @@ async def test_admission_burst_of_requests_leaves_loop_responsive() -> None:
         iterations += 1
     assert iterations >= 20
     assert [caller.status for caller in callers] == [200] * 20
+
+
+async def test_admission_waiting_requests_whose_connection_ended_are_not_answered() -> None:
+    admission = busy_admission(max_queue_time=60.0)
+    callers = [Caller(b"x") for _ in range(4)]
+    tasks = [caller.start(admission) for caller in callers]
+    await asyncio.sleep(0)
+    # The first has its turn at once, so the others wait for theirs.
+    for gone in callers[1:3]:
+        gone.scope[ABANDONED] = True
+    await asyncio.gather(*tasks)
+    assert [caller.status for caller in callers] == [200, None, None, 200]
 
 
 @pytest.mark.xdist_group("timing")

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from uvicorn import Config, Server
 
-from digit_serving.gateway.bridge import Receive, Scope, Send
+from digit_serving.gateway.bridge import ABANDONED, Receive, Scope, Send
 from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
 from digit_serving.gateway.edge.memory import MemoryBudget
 from tests.processes import accepts, free_port, wait_until
@@ -74,10 +75,16 @@ released = threading.Event()
 """Event for which the answers at the path /slow wait."""
 
 
+abandoned = threading.Event()
+"""Set once an answer at the path /slow is of no use to anybody."""
+
+
 async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Echo; at the path /slow, after `released`."""
     while scope["path"] == "/slow" and not released.is_set():
         await asyncio.sleep(0.01)
+        if ABANDONED in scope:
+            abandoned.set()
     await echo(scope, receive, send)
 
 
@@ -85,6 +92,7 @@ async def slow_echo(scope: Scope, receive: Receive, send: Send) -> None:
 def release() -> Iterator[threading.Event]:
     """Event `released`, not yet set."""
     released.clear()
+    abandoned.clear()
     yield released
     released.set()
 
@@ -331,6 +339,17 @@ def test_connection_beyond_those_of_an_address_closes_the_oldest_that_waits(rele
         with suppress(ConnectionResetError):
             assert second.recv(1) == b""
     assert TwoConnectionsProtocol._waiting == {}
+
+
+def test_request_learns_the_reset_of_its_connection(port: int, release: threading.Event) -> None:
+    request = HEAD.replace(b"/", b"/slow", 1) + b"12345"
+    with connect(port, request) as reading:
+        reading.shutdown(socket.SHUT_WR)
+        time.sleep(0.1)
+        assert not abandoned.is_set(), "the caller still reads"
+    with connect(port, request) as gone:
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_until(abandoned.is_set, seconds=10)
 
 
 def test_answer_on_a_lost_connection_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
