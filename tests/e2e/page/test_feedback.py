@@ -126,6 +126,7 @@ def test_wrong_of_pictures_offers_other_labels_and_none_on_phone(
     button(page, "Wrong: it is …").click()
     menu = page.get_by_label("It is")
     expect(menu.locator("option")).to_have_text(["…", *LONG_LABELS[:2], "none of them"])
+    button(page, "Cancel").scroll_into_view_if_needed()
     expect(button(page, "Cancel")).to_be_in_viewport(ratio=1)
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
     menu.select_option(label=LONG_LABELS[1])

@@ -208,11 +208,14 @@ def test_server_large_photographs_end_within_deadline(stub: StubModelServer) -> 
     large = cv2.resize(cv2.imread(str(FIVE)), (4000, 3000))
     photograph = cv2.imencode(".jpg", large)[1].tobytes()
     deadline = 2.0
+    limits = httpx.Limits(max_connections=200)
     with (
         gateway_process(stub.target, queue_capacity=256, deadline=deadline) as gateway,
+        httpx.Client(base_url=gateway.url, headers=HEADERS, limits=limits, timeout=30) as client,
         ThreadPoolExecutor(200) as threads,
     ):
-        responses = [*threads.map(partial(predict, gateway.url), [photograph] * 200)]
+        post = partial(client.post, "/v1/predict", content=photograph)
+        responses = [request.result() for request in [threads.submit(post) for _ in range(200)]]
     statuses = {response.status_code for response in responses}
     assert {200, 429} <= statuses <= {200, 429, 504}
     assert max(response.elapsed.total_seconds() for response in responses) < deadline + 1
