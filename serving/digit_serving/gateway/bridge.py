@@ -29,8 +29,6 @@ DEADLINE = "digits.deadline"
 """Key of the request's Deadline in scope and environ."""
 TRUNCATED = "digits.truncated"
 """Key in scope: true if a part of the body has not been read."""
-ABANDONED = "digits.abandoned"
-"""Key in scope: true once the connection was reset, by the caller or by the server."""
 
 _Result = TypeVar("_Result")
 _Response = tuple[int, list[tuple[bytes, bytes]], bytes]

@@ -10,7 +10,6 @@ import orjson
 from digit_core.errors import OverloadedError
 from digit_serving.gateway import errors
 from digit_serving.gateway.bridge import (
-    ABANDONED,
     DEADLINE,
     TRUNCATED,
     Application,
@@ -19,6 +18,7 @@ from digit_serving.gateway.bridge import (
     Scope,
     Send,
 )
+from digit_serving.gateway.edge.http_limits import ABANDONED
 from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.gateway.edge.slices import Slices
 from digit_serving.gateway.request import PROBE_ROUTES, Deadlines, request_id_or_new

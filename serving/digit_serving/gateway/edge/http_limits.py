@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from digit_serving.gateway.bridge import ABANDONED
 from digit_serving.gateway.edge.handshakes import AddressConnections, Handshakes
 from digit_serving.gateway.edge.memory import MemoryBudget
 from digit_serving.sockets import network
 
+ABANDONED = "digits.abandoned"
+"""Key of a request's scope: true once the connection was reset, by the caller or by the server."""
 _MAX_HEAD = 16 * 1024
 """Maximum bytes of request line and headers together, and of the trailers."""
 _MAX_FIELDS = 100

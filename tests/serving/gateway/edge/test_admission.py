@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from digit_serving.gateway.bridge import ABANDONED, Message, Receive, Scope, Send
+from digit_serving.gateway.bridge import Message, Receive, Scope, Send
 from digit_serving.gateway.edge.admission import Admission
+from digit_serving.gateway.edge.http_limits import ABANDONED
 from digit_serving.gateway.settings import Settings
 from tests.serving.gateway.helpers import echo
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from uvicorn import Config, Server
 
-from digit_serving.gateway.bridge import ABANDONED, Receive, Scope, Send
-from digit_serving.gateway.edge.http_limits import LimitedHttpProtocol
+from digit_serving.gateway.bridge import Receive, Scope, Send
+from digit_serving.gateway.edge.http_limits import ABANDONED, LimitedHttpProtocol
 from digit_serving.gateway.edge.memory import MemoryBudget
 from tests.processes import accepts, free_port, wait_until
 from tests.serving.gateway.helpers import echo
